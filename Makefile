@@ -1,0 +1,75 @@
+# Two commands do everything: `make run` and `make test`. Each sets up what it needs in .venv first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := envs/locks
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+UV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv
+
+# torch's CPU build is hashed for 64-bit x86 Linux; elsewhere its version alone is pinned.
+MACHINE := $(shell uname -s)-$(shell uname -m)
+TORCH := $(if $(filter Linux-x86_64,$(MACHINE)),--require-hashes -r $(LOCKS)/torch-cpu.txt,torch==2.13.0)
+
+.PHONY: help
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
+
+.PHONY: run
+run: setup  ## convert, prove and benchmark every model of config.yaml
+	$(IN_VENV) snakemake --cores all
+
+.PHONY: setup
+setup: $(VENV)/run.done  ## create .venv with what the pipeline needs
+
+.PHONY: setup-dev
+setup-dev: $(VENV)/dev.done  ## the same, with what the tests and linters need
+
+.PHONY: test
+test: setup-dev  ## the tests, without the slow ones
+	$(IN_VENV) pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
+	$(IN_VENV) pytest -m slow
+
+.PHONY: lint
+lint: setup-dev  ## style, types, spelling, workflow lint
+	$(IN_VENV) ruff check .
+	$(IN_VENV) ruff format --check .
+	$(IN_VENV) mypy
+	$(IN_VENV) codespell
+	$(IN_VENV) snakefmt --check Snakefile workflow/rules
+	$(IN_VENV) snakemake --lint
+
+.PHONY: lock
+lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
+	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
+	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
+COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
+
+$(VENV)/uv.done: $(LOCKS)/uv.txt
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("error: Python 3.11 is needed, $(PYTHON) is %d.%d; name another one: make PYTHON=/path/to/python3.11" % v)'
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCKS)/uv.txt
+	@touch $@
+
+# Whatever pip is configured to look at (an index, a folder of wheels) is asked for torch first.
+$(VENV)/torch.done: $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
+	  || $(UV) pip install --quiet --no-deps --torch-backend cpu $(TORCH)
+	@touch $@
+
+$(VENV)/run.done: $(LOCKS)/run.txt $(VENV)/torch.done
+	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/run.txt
+	@$(UV) pip check --quiet
+	@touch $@
+
+$(VENV)/dev.done: $(LOCKS)/dev.txt $(VENV)/torch.done
+	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	@$(UV) pip check --quiet
+	@touch $@

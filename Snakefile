@@ -1,0 +1,61 @@
+"""Turn every model of config.yaml into an ONNX model that is verified, smaller, faster, and proven equal.
+
+The chain of one model, each step in its own file below workflow/rules:
+
+    download → export → optimize → quantize        the ONNX variants
+    record_reference → measure_parity → gate_parity    the proof
+    benchmark                                      the speed
+    release, summary                               what is shipped, and one report over all models
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/download.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/optimize.smk"
+include: "workflow/rules/quantize.smk"
+include: "workflow/rules/parity.smk"
+include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/release.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
+        expand("results/{model}/release.json", model=MODELS),
+        "results/summary.csv",
+        "results/report.html",
+
+
+rule all_exported:
+    input:
+        expand("results/{model}/onnx/fp32.json", model=MODELS),
+
+
+rule all_quantized:
+    input:
+        variant_files("results/{model}/onnx/{variant}.json", QUANTIZED),
+
+
+rule all_parity:
+    input:
+        variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
+
+
+rule all_benchmarks:
+    input:
+        benchmark_files(MODELS),
+
+
+onsuccess:
+    show_summary()
+
+
+onerror:
+    show_summary()

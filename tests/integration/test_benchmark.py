@@ -1,0 +1,295 @@
+"""The benchmark script, run for real on tiny models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import benchmark
+from onnxproof import benchmark_worker, benchmarking
+from onnxproof.benchmarking import Contender, Worker
+from onnxproof.cli import UserError
+
+VOCAB_SIZE, WIDTH, LABELS, POSITIONS = 120, 16, 3, 40
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+CONFIG = {"model_type": "bert", "vocab_size": VOCAB_SIZE, "max_position_embeddings": POSITIONS}
+
+
+def write_onnx_folder(folder, inputs=INPUTS):
+    """Write a small classifier over mean token embeddings: logits of shape (batch, LABELS)."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    weights = {
+        "table": generator.normal(size=(VOCAB_SIZE, WIDTH)).astype(np.float32),
+        "head": generator.normal(size=(WIDTH, LABELS)).astype(np.float32),
+        "axes": np.array([1]),
+        "last": np.array([2]),
+    }
+    nodes = [helper.make_node("Gather", ["table", inputs[0]], ["embedded"])]
+    hidden = "embedded"
+    for name in inputs[1:]:
+        nodes += [
+            helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", [f"{name}_float", "last"], [f"{name}_column"]),
+            helper.make_node("Add", [hidden, f"{name}_column"], [f"with_{name}"]),
+        ]
+        hidden = f"with_{name}"
+    nodes += [
+        helper.make_node("ReduceMean", [hidden, "axes"], ["pooled"], keepdims=0),
+        helper.make_node("MatMul", ["pooled", "head"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in inputs],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", LABELS])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory):
+    return write_onnx_folder(tmp_path_factory.mktemp("models") / "fp32")
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "benchmark" / "out.json"
+
+
+@pytest.fixture(autouse=True)
+def no_child_is_left():
+    yield
+    assert psutil.Process().children(recursive=True) == []
+
+
+def command_line(variant, contender, baseline, output, *options):
+    return [
+        *("--model", "tiny", "--variant", variant, "--contender", str(contender)),
+        *("--baseline", str(baseline), "--output", str(output), "--batch-sizes", "1", "2"),
+        *("--sequence-lengths", "8", "--threads", "1", "--warmup", "1", "--rounds", "3"),
+        *("--iterations", "4", "--load-repeats", "2", *options),
+    ]
+
+
+def check_sound(record, rounds=3, iterations=4):
+    """Check that every figure of a record follows from its raw samples."""
+    for case in record["cases"] + (record["baseline"] or {"cases": []})["cases"]:
+        samples = np.array(case["samples_ms"])
+        assert samples.shape == (rounds, iterations)
+        assert (samples > 0).all()
+        assert case["iterations"] == rounds * iterations
+        assert case["p50_ms"] == pytest.approx(np.percentile(samples, 50))
+        assert case["p50_ms"] <= case["p90_ms"] <= case["p99_ms"] <= samples.max()
+        assert case["items_per_s"] == pytest.approx(1000 * case["batch"] / case["p50_ms"])
+    assert record["load_ms"] == pytest.approx(np.median(record["load_samples_ms"]))
+    assert 0 < record["rss_before_load_mb"] <= record["peak_rss_mb"]
+    assert record["cpu"]["model"]
+
+
+def check_speedups(record):
+    for case, baseline in zip(record["cases"], record["baseline"]["cases"], strict=True):
+        ratios = np.median(baseline["samples_ms"], axis=1) / np.median(case["samples_ms"], axis=1)
+        assert case["speedup_vs_fp32"] == pytest.approx(np.median(ratios))
+        assert case["speedup_iqr"] == pytest.approx(np.percentile(ratios, [25, 75]))
+        assert "speedup_vs_fp32" not in baseline
+        assert {key: case[key] for key in ("batch", "sequence", "intra_op_threads")} == {
+            key: baseline[key] for key in ("batch", "sequence", "intra_op_threads")
+        }
+
+
+def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
+    benchmark.main(command_line("int8", fp32, fp32, output, "--threads", "2", "1"))
+    record = json.loads(output.read_text())
+    check_sound(record)
+    check_speedups(record)
+    shapes = [(case["intra_op_threads"], case["batch"], case["sequence"]) for case in record["cases"]]
+    assert shapes == [(1, 1, 8), (1, 2, 8), (2, 1, 8), (2, 2, 8)]
+    assert (record["model"], record["variant"]) == ("tiny", "int8")
+    assert record["provider"] == "CPUExecutionProvider"
+    assert record["intra_op_threads"] == 2
+    assert record["size_mb"] == pytest.approx((fp32 / "model.onnx").stat().st_size / 1e6)
+    assert len(record["load_samples_ms"]) == 2
+    assert set(record["versions"]) == {"python", "numpy", "onnxruntime"}
+    assert record["settings"]["execution_mode"] == "sequential"
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].startswith("tiny int8 1x8 threads=1: p50 ")
+    assert lines[0].endswith("x fp32")
+
+
+def test_fp32_is_not_compared_to_itself(fp32, output, capsys):
+    benchmark.main(command_line("fp32", fp32, fp32, output))
+    record = json.loads(output.read_text())
+    check_sound(record)
+    assert record["baseline"] is None
+    assert all("speedup_vs_fp32" not in case for case in record["cases"])
+    assert "x fp32" not in capsys.readouterr().out
+
+
+def test_more_threads_than_cores_are_noted(fp32, output):
+    crowd = (os.cpu_count() or 1) + 1
+    benchmark.main(command_line("fp32", fp32, fp32, output, "--threads", str(crowd)))
+    record = json.loads(output.read_text())
+    assert record["cases"][0]["intra_op_threads"] == crowd
+    assert record["notes"][0].startswith(f"{crowd} threads shared")
+
+
+def test_pytorch_classifier(fp32, output, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "source")
+    arguments = command_line("pytorch", tmp_path / "source", fp32, output)
+    benchmark.main([*arguments, "--task", "text-classification", "--load-repeats", "1"])
+    record = json.loads(output.read_text())
+    check_sound(record)
+    check_speedups(record)
+    assert record["provider"] == "pytorch-cpu"
+    assert record["size_mb"] == pytest.approx((tmp_path / "source" / "model.safetensors").stat().st_size / 1e6)
+    assert set(record["versions"]) == {"python", "numpy", "onnxruntime", "torch", "transformers"}
+
+
+def test_pytorch_sentence_model_is_run_with_pooling(tmp_path):
+    modules = pytest.importorskip("sentence_transformers.models")
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(20))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=POSITIONS,
+    )
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    sentence_transformers.SentenceTransformer(
+        modules=[modules.Transformer(str(tmp_path / "bert")), modules.Pooling(WIDTH), modules.Normalize()],
+        device="cpu",
+    ).save(str(tmp_path / "source"))
+
+    loaded = benchmark_worker.load_pytorch(tmp_path / "source", "sentence-similarity")
+    types = dict.fromkeys(INPUTS, "tensor(int64)")
+    features = loaded.prepare(benchmark_worker.draw_inputs(types, 2, 8, len(words), seed=0))
+    outputs = loaded.predict(features)
+    embedding = outputs["sentence_embedding"].numpy()
+    assert embedding.shape == (2, WIDTH)
+    np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
+    assert set(features) == set(INPUTS)  # the timed call leaves its inputs as they were
+
+
+def test_a_worker_imports_nothing_it_does_not_measure():
+    script = "import sys, onnxproof.benchmark_worker; print(*sys.modules)"
+    environment = benchmarking.worker_environment(1)
+    imported = subprocess.check_output([sys.executable, "-P", "-c", script], env=environment, text=True).split()
+    assert {"numpy"} <= set(imported)
+    assert not {"torch", "transformers", "optimum", "onnx", "psutil", "onnxruntime"} & set(imported)
+
+
+def test_a_broken_model_is_one_clear_error(fp32, output, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(UserError, match=r"model tiny, variant int8: benchmark step 'load' failed on .*broken"):
+        benchmark.main(command_line("int8", broken, fp32, output))
+    assert not output.parent.exists()
+
+
+def test_a_failing_call_is_one_clear_error(fp32, output, tmp_path):
+    # The configuration promises more tokens than the table holds: the graph fails when it runs.
+    folder = write_onnx_folder(tmp_path / "lying")
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": 10**6}))
+    with pytest.raises(UserError, match=r"(?s)step 'run' failed .*Gather.*\n  \| "):
+        benchmark.main(command_line("fp32", folder, folder, output))
+    assert not output.parent.exists()
+
+
+def test_a_dying_worker_is_one_clear_error(fp32):
+    with Worker(Contender("tiny", "int8", "onnx", fp32), threads=1) as worker:
+        psutil.Process(worker.process.pid).kill()
+        with pytest.raises(UserError, match=r"variant int8: .* died with status -9"):
+            worker.ask("memory")
+
+
+def test_library_chatter_does_not_reach_the_answers(fp32, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import builtins, sys\n"
+        "real = builtins.__import__\n"
+        "def chatty(name, *arguments, **options):\n"
+        "    if name == 'onnxruntime': print('a library says hello')\n"
+        "    return real(name, *arguments, **options)\n"
+        "builtins.__import__ = chatty\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Worker(Contender("tiny", "int8", "onnx", fp32), threads=1) as worker:
+        assert worker.ask("memory")["peak_rss_mb"] > 0
+        worker.stderr.seek(0)
+        assert b"a library says hello" in worker.stderr.read()
+
+
+def test_an_input_it_cannot_fill(fp32, output, tmp_path):
+    folder = write_onnx_folder(tmp_path / "odd", inputs=("input_ids", "bbox"))
+    with pytest.raises(UserError, match=r"model tiny, variant int8: model\.onnx has an input 'bbox'"):
+        benchmark.main(command_line("int8", folder, fp32, output))
+    assert not output.parent.exists()
+
+
+def test_too_long_a_sequence_is_refused_before_any_work(fp32, output, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("a process started"))
+    with pytest.raises(UserError, match=f"case 1x{POSITIONS + 1} .* takes 1 to {POSITIONS}"):
+        benchmark.main(command_line("int8", fp32, fp32, output, "--sequence-lengths", str(POSITIONS + 1)))
+    assert not output.parent.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopping_the_script_stops_its_workers(fp32, output, stop):
+    arguments = command_line("int8", fp32, fp32, output, "--rounds", "100000")
+    script = [sys.executable, benchmark.__file__, *arguments]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        workers = wait_for_workers(process, count=2)
+        process.send_signal(stop)
+        assert process.wait(60) != 0
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
+    assert not output.parent.exists()
+
+
+def wait_for_workers(process, count):
+    """Return the script's children once ``count`` run at once: then the timing has begun or is about to."""
+    while process.poll() is None:
+        children = psutil.Process(process.pid).children()
+        if len(children) >= count:
+            return children
+        time.sleep(0.02)
+    pytest.fail("the script ended before its workers were seen")
+
+
+def test_script_reports_an_error_in_one_line(tmp_path, output):
+    script = [sys.executable, benchmark.__file__, *command_line("int8", tmp_path, tmp_path, output)]
+    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    expected = f"error: model tiny, variant int8: {Path(tmp_path) / 'model.onnx'}: no such file\n"
+    assert result.stderr == expected

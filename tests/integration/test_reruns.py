@@ -1,0 +1,109 @@
+"""What a change reruns, and what it leaves alone."""
+
+import shutil
+
+
+def edited(config, *keys, value):
+    """Return a deep copy of nested dictionaries with one leaf changed."""
+    if not keys:
+        return value
+    return config | {keys[0]: edited(config.get(keys[0], {}), *keys[1:], value=value)}
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    run = finished.snakemake()
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout
+
+
+def test_every_target_is_one_of_its_own(finished):
+    targets = ["all_exported", "all_quantized", "all_parity", "all_benchmarks", "results/summary.csv"]
+    for model in finished.config["models"]:
+        targets += [f"results/{model}/{path}" for path in ("source", "reference", "release", "onnx/int8")]
+        targets += [f"results/{model}/{path}.json" for path in ("source", "release", "parity/int8", "benchmark/int8")]
+    assert finished.planned(*targets) == {}
+
+
+def test_a_benchmark_alone_can_be_made_from_nothing(finished, tmp_path):
+    shutil.rmtree(finished.folder / "nothing", ignore_errors=True)
+    empty = tmp_path / "empty"
+    shutil.copytree(finished.folder, empty, ignore=shutil.ignore_patterns("results", ".snakemake"))
+    planned = type(finished)(empty).planned("results/sentences/benchmark/int8.json")
+    assert planned == {"download": 1, "export": 1, "optimize": 1, "quantize": 1, "benchmark": 1}
+
+
+def test_a_third_model_schedules_only_its_own_jobs(copy_of_finished):
+    project = copy_of_finished
+    shutil.copytree(project.folder / "models/stars", project.folder / "models/third")
+    project.configure(edited(project.config, "models", "third", value={"source": {"path": "models/third"}}))
+    assert project.planned() == {
+        "all": 1,
+        "benchmark": 3,
+        "benchmark_pytorch": 1,
+        "download": 1,
+        "export": 1,
+        "gate_parity": 3,
+        "measure_parity": 3,
+        "optimize": 1,
+        "quantize": 1,
+        "record_reference": 1,
+        "release": 1,
+        "summary": 1,
+    }
+
+
+def test_a_threshold_reruns_only_gates_and_what_follows(copy_of_finished):
+    project = copy_of_finished
+    project.configure(
+        edited(project.config, "models", "sentences", "parity", value={"thresholds": {"int8": {"cosine_min": 0.91}}})
+    )
+    assert project.planned() == {"all": 1, "gate_parity": 1, "release": 1, "summary": 1}
+
+
+def test_benchmark_settings_rerun_only_benchmarks_and_what_follows(copy_of_finished):
+    project = copy_of_finished
+    project.configure(edited(project.config, "benchmark", "rounds", value=3))
+    assert project.planned() == {"all": 1, "benchmark": 6, "benchmark_pytorch": 1, "release": 2, "summary": 1}
+
+
+def test_another_threshold_of_another_model_leaves_this_one_alone(copy_of_finished):
+    project = copy_of_finished
+    project.configure(
+        edited(project.config, "models", "sentences", "parity", value={"thresholds": {"int8": {"cosine_min": 0.91}}})
+    )
+    assert project.planned("results/stars.v1/release.json") == {}
+
+
+def test_an_edited_script_reruns_its_rule(copy_of_finished):
+    project = copy_of_finished
+    with (project.folder / "workflow/scripts/gate_parity.py").open("a") as script:
+        script.write("# edited\n")
+    planned = project.planned()
+    assert planned["gate_parity"] == 6
+    assert not planned.keys() & {"download", "export", "optimize", "quantize", "measure_parity", "benchmark"}
+
+
+def test_an_edited_helper_module_reruns_the_rules_that_import_it(copy_of_finished):
+    project = copy_of_finished
+    with (project.folder / "workflow/scripts/onnxproof/rewrites.py").open("a") as module:
+        module.write("# edited\n")
+    planned = project.planned()
+    assert planned["optimize"] == 2
+    assert not planned.keys() & {"download", "export", "record_reference"}
+
+
+def test_an_edited_local_model_reruns_its_chain(copy_of_finished):
+    project = copy_of_finished
+    config = project.folder / "models/stars/config.json"
+    config.write_text(config.read_text() + "\n")
+    planned = project.planned()
+    assert planned["download"] == 1
+    assert planned["export"] == 1
+    assert planned["summary"] == 1
+
+
+def test_a_removed_model_leaves_only_the_summary_to_do(copy_of_finished):
+    project = copy_of_finished
+    models = {name: model for name, model in project.config["models"].items() if name != "stars.v1"}
+    project.configure(project.config | {"models": models})
+    assert project.planned() == {"all": 1, "summary": 1}

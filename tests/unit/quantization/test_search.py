@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+from graphs import FLOAT, INT64, build, op_types
+from onnx import helper
+
+from onnxproof.cli import UserError
+from onnxproof.quantization.judge import Judge, pad_batch
+from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search import NoRecipeError, beyond, find_recipe
+from onnxproof.quantization.sensitivity import measure_sensitivity
+
+WIDTH, CLASSES = 24, 4
+
+
+def embedder(outlier=1.0, logits=False):
+    """ids, mask → embedding → three layers → mean over tokens: a sentence embedding, or logits."""
+    rng = np.random.default_rng(0)
+    gain = np.ones(WIDTH, dtype=np.float32)
+    gain[5] = outlier
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["e"]),
+        helper.make_node("MatMul", ["e", "w1"], ["h1"], name="first"),
+        helper.make_node("Tanh", ["h1"], ["t1"]),
+        helper.make_node("Mul", ["t1", "gain"], ["g1"]),
+        helper.make_node("MatMul", ["g1", "w2"], ["h2"], name="second"),
+        helper.make_node("Tanh", ["h2"], ["t2"]),
+        helper.make_node("MatMul", ["t2", "w3"], ["h3"], name="third"),
+        helper.make_node("Cast", ["attention_mask"], ["m"], to=FLOAT),
+        helper.make_node("Unsqueeze", ["m", "last"], ["m3"]),
+        helper.make_node("Mul", ["h3", "m3"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "tokens"], ["s"], keepdims=0),
+        helper.make_node("ReduceSum", ["m", "tokens"], ["n"], keepdims=1),
+        helper.make_node("Div", ["s", "n"], ["logits" if logits else "sentence_embedding"]),
+    ]
+    w2 = rng.normal(size=(WIDTH, WIDTH)).astype(np.float32) / 5
+    w2[5] /= max(outlier, 1) / 3
+    constants = {
+        "table": rng.normal(size=(300, WIDTH)).astype(np.float32),
+        "w1": rng.normal(size=(WIDTH, WIDTH)).astype(np.float32) / 3,
+        "w2": w2,
+        "w3": rng.normal(size=(WIDTH, CLASSES if logits else WIDTH)).astype(np.float32),
+        "gain": gain,
+        "last": np.array([-1]),
+        "tokens": np.array([1]),
+    }
+    inputs = dict.fromkeys(("input_ids", "attention_mask"), (INT64, ["batch", "tokens"]))
+    output = {"logits": (FLOAT, ["batch", CLASSES])} if logits else {"sentence_embedding": (FLOAT, ["batch", WIDTH])}
+    return build(nodes, inputs, output, constants)
+
+
+def texts(count=20, seed=1):
+    rng = np.random.default_rng(seed)
+    return [
+        {"input_ids": rng.integers(0, 300, (1, n)), "attention_mask": np.ones((1, n), dtype=np.int64)}
+        for n in rng.integers(2, 9, count)
+    ]
+
+
+def search(model, thresholds, **arguments):
+    lines = []
+    defaults = {"task": "sentence-similarity", "progress": lines.append}
+    return find_recipe(model, texts(), thresholds, **(defaults | arguments)), lines
+
+
+def passes(recipe):
+    return [step["pass"] for step in recipe]
+
+
+def test_an_easy_model_gets_the_cheapest_recipe():
+    result, lines = search(embedder(), {"cosine_min": 0.9})
+
+    assert passes(result.recipe) == ["split_skip_layer_norm", "embedding_rows", "dynamic_matmul"]
+    assert len(result.rungs) == len(lines) == 1
+    assert result.rungs[0].metrics["cosine_min"] > 0.9
+    assert 0 < result.rungs[0].size_ratio < 1
+    assert result.rungs[0].speedup > 0
+    assert "MatMulInteger" in op_types(result.model)
+
+
+def test_a_model_with_an_outlier_channel_gets_the_passes_that_mend_it():
+    result, _ = search(embedder(outlier=300.0), {"cosine_min": 0.999})
+
+    assert "smooth" in passes(result.recipe)
+    assert len(result.rungs) > 1
+    assert result.rungs[0].failed == ["cosine_min"]
+    assert result.rungs[-1].failed == []
+    again = apply_recipe(embedder(outlier=300.0), result.recipe, texts())
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+def test_the_invariant_flavour_does_not_depend_on_the_batch():
+    result, _ = search(embedder(), {"cosine_min": 0.9, "batch_cosine_min": 0.99999}, flavour="int8-invariant")
+    assert passes(result.recipe)[-1] == "per_token"
+    assert result.rungs[-1].metrics["batch_cosine_min"] >= 0.99999
+
+
+def test_classifiers_are_judged_by_their_labels():
+    result, _ = search(embedder(logits=True), {"top1_agreement": 0.5, "cosine_min": 1.0}, task="text-classification")
+    assert set(result.rungs[-1].metrics) == {"top1_agreement", "max_probability_diff", "mean_kl", "batch_cosine_min"}
+
+
+def test_no_recipe_is_an_error_that_shows_every_rung():
+    with pytest.raises(NoRecipeError, match="no int8 recipe stays within the thresholds") as caught:
+        search(embedder(), {"cosine_min": 1.0})
+    error = caught.value
+    assert isinstance(error, UserError)
+    assert len(error.rungs) == 4
+    assert error.rungs[-1].recipe[-1]["exclude"]
+    assert str(error).count("too far: cosine_min") == 4
+
+
+def test_an_unknown_flavour_is_an_error():
+    with pytest.raises(UserError, match="flavour 'int4' is unknown; known: int8, int8-invariant"):
+        search(embedder(), {"cosine_min": 0.9}, flavour="int4")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "thresholds", "failed"),
+    [
+        ({"cosine_min": 0.975}, {"cosine_min": 0.97}, ["cosine_min"]),
+        ({"cosine_min": 0.977}, {"cosine_min": 0.97}, []),
+        ({"mean_kl": 0.09}, {"mean_kl": 0.1}, ["mean_kl"]),
+        ({"mean_kl": 0.079}, {"mean_kl": 0.1}, []),
+        ({"mean_kl": None}, {"mean_kl": 0.1}, ["mean_kl"]),
+        ({"cosine_min": 0.1}, {"cosine_min": None, "top1_agreement": 0.9}, []),
+    ],
+)
+def test_thresholds_are_taken_with_a_margin(metrics, thresholds, failed):
+    assert beyond(metrics, thresholds, margin=0.2) == failed
+
+
+def test_the_most_sensitive_node_is_the_one_behind_the_outlier():
+    model = embedder(outlier=300.0)
+    judge = Judge(model, texts(), "sentence-similarity")
+    step = {"pass": "dynamic_matmul", "weight_range": "pair_safe"}
+
+    ranking = measure_sensitivity(model, step, judge, progress=lambda line: None)
+
+    assert next(iter(ranking)) == "second"
+    assert sorted(ranking) == ["first", "second", "third"]
+    assert ranking["second"] > 5 * ranking["third"] > 0
+
+
+def test_batches_are_padded_on_the_right():
+    batch = pad_batch([{"a": np.array([[1, 2]])}, {"a": np.array([[3]])}], {"a": 9})
+    np.testing.assert_array_equal(batch["a"], [[1, 2], [3, 9]])
+
+
+def test_padding_does_not_reach_a_float_answer():
+    model = embedder()
+    judge = Judge(model, texts(), "sentence-similarity", batch_size=5)
+    assert len(judge.batches) == 4
+    assert judge.measure(model)["batch_cosine_min"] == pytest.approx(1, abs=1e-6)
+    assert judge.distance(model) == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,252 @@
+"""The benchmark's arithmetic, its checks before anything runs, and what it reads of the machine."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import benchmark
+from onnxproof import benchmark_worker, benchmarking, hardware
+from onnxproof.benchmarking import Case, Contender, TextModel
+from onnxproof.cli import UserError
+
+ARGUMENTS = ["--model", "m", "--contender", "c", "--baseline", "b", "--output", "o.json"]
+
+
+def write_config(folder, **config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "config.json"
+
+
+def test_summarize_known_samples():
+    # 1 … 100 ms over two rounds: linear interpolation puts p50 midway between 50 and 51.
+    rounds = [[float(time) for time in range(1, 51)], [float(time) for time in range(51, 101)]]
+    summary = benchmarking.summarize(8, rounds)
+    assert summary["p50_ms"] == pytest.approx(50.5)
+    assert summary["p90_ms"] == pytest.approx(90.1)
+    assert summary["p99_ms"] == pytest.approx(99.01)
+    assert summary["items_per_s"] == pytest.approx(8 / 0.0505)
+    assert summary["iterations"] == 100
+
+
+def test_compare_takes_the_median_of_the_rounds_ratios():
+    ours = [[1.0, 1.0, 9.0], [2.0, 2.0, 2.0], [1.0, 1.0, 1.0]]
+    baseline = [[2.0, 2.0, 2.0], [8.0, 8.0, 8.0], [3.0, 3.0, 90.0]]
+    comparison = benchmarking.compare(ours, baseline)
+    assert comparison["speedup_vs_fp32"] == pytest.approx(3.0)
+    assert comparison["speedup_iqr"] == pytest.approx([2.5, 3.5])
+
+
+def test_compare_is_untouched_by_a_slow_spell_both_feel():
+    quiet = benchmarking.compare([[1.0], [1.0], [1.0]], [[2.0], [2.0], [2.0]])
+    busy = benchmarking.compare([[1.0], [3.5], [3.5]], [[2.0], [7.0], [7.0]])
+    assert busy == quiet
+
+
+def test_a_slow_case_ends_after_three_rounds():
+    class Slow:
+        def ask(self, command, iterations):
+            return {"samples_ms": [1.0] * iterations}
+
+    effort = benchmarking.Effort(warmup=0, rounds=50, iterations=1, seconds_per_case=-1, seed=0)
+    assert len(benchmarking.time_in_turns([Slow()], effort)[0]) == 3
+
+
+def test_time_in_turns_alternates_the_order():
+    log = []
+
+    class Recorder:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, command, iterations):
+            log.append((self.name, command, iterations))
+            return {"samples_ms": [float(len(log))] * iterations}
+
+    effort = benchmarking.Effort(warmup=7, rounds=3, iterations=2, seconds_per_case=60, seed=0)
+    samples = benchmarking.time_in_turns([Recorder("a"), Recorder("b")], effort)
+    assert [(name, iterations) for name, _, iterations in log] == [
+        ("a", 7), ("b", 7), ("a", 2), ("b", 2), ("b", 2), ("a", 2), ("a", 2), ("b", 2),
+    ]  # fmt: skip
+    assert samples == [[[3.0, 3.0], [6.0, 6.0], [7.0, 7.0]], [[4.0, 4.0], [5.0, 5.0], [8.0, 8.0]]]
+
+
+def test_draw_inputs_is_seeded_and_typed():
+    types = {"attention_mask": "tensor(int32)", "input_ids": "tensor(int64)"}
+    first = benchmark_worker.draw_inputs(types, 3, 50, 30522, seed=1)
+    again = benchmark_worker.draw_inputs(types, 3, 50, 30522, seed=1)
+    other = benchmark_worker.draw_inputs(types, 3, 50, 30522, seed=2)
+    assert set(first) == set(types)
+    assert first["input_ids"].shape == (3, 50)
+    assert first["input_ids"].dtype == np.int64
+    assert first["attention_mask"].dtype == np.int32
+    assert first["attention_mask"].all()
+    assert first["input_ids"].min() >= 1000
+    np.testing.assert_array_equal(first["input_ids"], again["input_ids"])
+    assert (first["input_ids"] != other["input_ids"]).any()
+
+
+@pytest.mark.parametrize("vocab_size", [1, 7, 999, 1000, 1001, 2000])
+def test_draw_inputs_stays_in_any_vocabulary(vocab_size):
+    ids = benchmark_worker.draw_inputs({"input_ids": "tensor(int64)"}, 4, 64, vocab_size, seed=0)["input_ids"]
+    assert ids.min() >= 0
+    assert ids.max() < vocab_size
+
+
+@pytest.mark.parametrize(
+    ("config", "limit"),
+    [
+        ({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}, 512),
+        ({"model_type": "xlm-roberta", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "t5"}, None),
+    ],
+)
+def test_longest_input(tmp_path, config, limit):
+    text_model = benchmarking.read_text_model(write_config(tmp_path, vocab_size=100, **config))
+    assert text_model == TextModel(100, limit)
+
+
+def test_config_without_a_vocabulary_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: vocab_size is None"):
+        benchmarking.read_text_model(write_config(tmp_path, model_type="vit"))
+
+
+def test_too_long_a_sequence_is_refused():
+    model = TextModel(100, 128)
+    benchmarking.check_cases("tiny", model, [Case(8, 128)])
+    with pytest.raises(UserError, match=r"model tiny: case 2x129 .* takes 1 to 128"):
+        benchmarking.check_cases("tiny", model, [Case(1, 16), Case(2, 129)])
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        ({"pixel_values": "tensor(float)"}, "input 'pixel_values'.*it fills input_ids"),
+        ({"input_ids": "tensor(string)"}, r"'input_ids'.* is a tensor\(string\)"),
+    ],
+)
+def test_unknown_inputs_are_refused(tmp_path, types, message):
+    contender = Contender("tiny", "int8", "onnx", tmp_path)
+    with pytest.raises(UserError, match=f"model tiny, variant int8: .*{message}"):
+        benchmarking.check_inputs(contender, types)
+
+
+def test_size_of_an_onnx_model_counts_its_external_data(tmp_path):
+    for name, size in [("model.onnx", 1_000_000), ("model.onnx_data", 2_500_000), ("tokenizer.json", 999)]:
+        (tmp_path / name).write_bytes(b"x" * size)
+    files = benchmarking.model_files(Contender("tiny", "fp32", "onnx", tmp_path))
+    assert benchmarking.size_mb(files) == pytest.approx(3.5)
+
+
+def test_size_of_a_checkpoint_counts_each_weight_once(tmp_path):
+    dense = tmp_path / "2_Dense"
+    dense.mkdir()
+    for path in (tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin", dense / "pytorch_model.bin"):
+        path.write_bytes(b"x")
+    (tmp_path / "training_args.bin").write_bytes(b"x")
+    files = benchmarking.model_files(Contender("tiny", "pytorch", "pytorch", tmp_path))
+    assert files == [tmp_path / "model.safetensors", dense / "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize(("runtime", "message"), [("onnx", r"model\.onnx: no such file"), ("pytorch", "no weights")])
+def test_missing_model_files(tmp_path, runtime, message):
+    with pytest.raises(UserError, match=message):
+        benchmarking.model_files(Contender("tiny", "x", runtime, tmp_path))
+
+
+def test_peak_memory_is_this_process_s_and_in_megabytes():
+    block = np.ones(60_000_000, dtype=np.uint8)
+    resident = benchmark_worker.current_rss_mb()
+    del block
+    assert 60 < resident < 2000
+    # The freed block still counts; the kernel's counters lag behind by a little.
+    assert benchmark_worker.peak_rss_mb() > resident - 5
+    assert benchmark_worker.current_rss_mb() < resident - 50
+
+
+def test_come_to_rest_waits_for_spinning_threads(monkeypatch):
+    cpu_times = iter([0.0, 0.02, 0.02, 0.04, 0.04, 0.04, 9.0])  # two busy windows, then a quiet one
+    monkeypatch.setattr(benchmark_worker.time, "process_time", lambda: next(cpu_times))
+    monkeypatch.setattr(benchmark_worker, "REST_WINDOW_S", 0.001)
+    benchmark_worker.come_to_rest()
+    assert list(cpu_times) == [9.0]
+
+
+def test_parse_cpuinfo_x86():
+    text = (
+        "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\nflags\t\t: fpu avx2 avx512_vnni fma sse\n\n"
+        "processor\t: 1\nmodel name\t: Other\n"
+    )
+    assert hardware.parse_cpuinfo(text) == ("Some CPU @ 2GHz", ["avx2", "avx512_vnni", "fma"])
+
+
+def test_parse_cpuinfo_arm():
+    text = "processor\t: 0\nFeatures\t: fp asimd evtstrm asimddp i8mm\n"
+    assert hardware.parse_cpuinfo(text) == (None, ["asimd", "asimddp", "i8mm"])
+
+
+def test_cpu_description_without_cpuinfo(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "absent")
+    description = hardware.cpu_description()
+    assert description["flags"] == []
+    assert description["model"]
+    assert description["logical_cores"] == os.cpu_count()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_available_cores_respects_affinity():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert hardware.available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_crowding_is_noted():
+    assert benchmark.crowding_notes([1, 2], cores=2) == []
+    (note,) = benchmark.crowding_notes([1, 2, 4], cores=2)
+    assert note.startswith("4 threads shared 2 available cores")
+
+
+def test_arguments_are_parsed():
+    arguments = benchmark.parse_arguments(
+        [
+            *ARGUMENTS,
+            "--variant",
+            "int8",
+            "--batch-sizes",
+            "1",
+            "8",
+            "--sequence-lengths",
+            "16",
+            "--threads",
+            "1",
+            "2",
+        ]
+    )
+    assert (arguments.batch_sizes, arguments.sequence_lengths, arguments.threads) == ([1, 8], [16], [1, 2])
+    assert [contender.variant for contender in benchmark.choose_contenders(arguments)] == ["int8", "fp32"]
+
+
+def test_fp32_has_no_second_contender():
+    arguments = benchmark.parse_arguments([*ARGUMENTS, "--variant", "fp32"])
+    assert [contender.variant for contender in benchmark.choose_contenders(arguments)] == ["fp32"]
+
+
+def test_the_task_of_pytorch_is_read_from_the_snapshot(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    arguments = benchmark.parse_arguments([*ARGUMENTS, "--variant", "pytorch", "--contender", str(tmp_path)])
+    assert benchmark.choose_contenders(arguments)[0].task == "text-classification"
+    arguments.task = "sentence-similarity"
+    with pytest.raises(UserError, match="serve only: text-classification"):
+        benchmark.choose_contenders(arguments)
+
+
+@pytest.mark.parametrize("option", ["--rounds", "--iterations", "--threads", "--batch-sizes", "--load-repeats"])
+def test_counts_are_at_least_one(option, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse_arguments([*ARGUMENTS, "--variant", "int8", option, "0"])
+    assert "0 is not at least 1" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""The conda environments, the locks and pyproject.toml say the same."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from onnxproof.sources import files_of_script
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+#: Modules whose distribution has another name.
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+
+
+def locked(name: str) -> dict[str, str]:
+    text = (ROOT / "envs" / "locks" / name).read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", text, flags=re.MULTILINE))
+
+
+def pins_of(environment: Path) -> dict[str, str]:
+    dependencies = yaml.safe_load(environment.read_text())["dependencies"]
+    (pip,) = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
+    return dict(pin.split("==") for pin in pip)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda path: path.stem)
+def test_environments_agree_with_the_lock(environment):
+    versions = locked("run.txt") | {"torch": locked("torch-cpu.txt")["torch"].removesuffix("+cpu")}
+    pins = pins_of(environment)
+    assert pins == {name: versions[name] for name in pins}
+
+
+def test_only_the_export_environment_has_torch():
+    assert [path.stem for path in ENVIRONMENTS if "torch" in pins_of(path)] == ["export"]
+
+
+def test_the_lock_satisfies_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    torch = {"torch": locked("torch-cpu.txt")["torch"]}
+    run, dev = locked("run.txt") | torch, locked("dev.txt") | torch
+    for lock, wanted in ((run, project["project"]["dependencies"]), (dev, project["dependency-groups"]["dev"])):
+        for requirement in map(Requirement, wanted):
+            version = lock[canonicalize_name(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement} is locked as {version}"
+    assert run.items() <= dev.items()
+
+
+def test_every_locked_file_is_hashed():
+    for lock in ("run.txt", "dev.txt", "uv.txt", "torch-cpu.txt"):
+        text = (ROOT / "envs" / "locks" / lock).read_text()
+        requirements = [block for block in re.split(r"\n(?=[a-z])", text) if "==" in block]
+        assert requirements
+        assert all("--hash=sha256:" in block for block in requirements)
+
+
+def rules_with_environments() -> list[tuple[str, str]]:
+    pairs = []
+    for rules in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
+        for rule in re.split(r"^rule ", rules.read_text(), flags=re.MULTILINE)[1:]:
+            script = re.search(r'code\("(\w+)"\)', rule)
+            environment = re.search(r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"', rule)
+            assert script, f"{rules.name}: the rule {rule.splitlines()[0]} names no script"
+            assert environment, f"{rules.name}: the rule {rule.splitlines()[0]} names no environment"
+            pairs.append((script[1], environment[1]))
+    return pairs
+
+
+@pytest.mark.parametrize(("script", "environment"), sorted(set(rules_with_environments())))
+def test_environments_hold_what_their_scripts_import(script, environment):
+    import sys
+
+    installed = {canonicalize_name(name) for name in pins_of(ROOT / "envs" / f"{environment}.yaml")}
+    for path in files_of_script(script):
+        for node in ast.walk(ast.parse(Path(path).read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.append(node.module)
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"onnxproof"}:
+                distribution = canonicalize_name(DISTRIBUTIONS.get(name, name))
+                if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
+                    continue  # imported only for the variant `pytorch`, which has the export environment
+                assert distribution in installed, f"{Path(path).name} imports {name}"

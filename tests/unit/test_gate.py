@@ -1,0 +1,73 @@
+"""The gate: what passes, what does not, and that it cannot pass by proving nothing."""
+
+import json
+
+import pytest
+
+import gate_parity
+from onnxproof.cli import UserError
+from onnxproof.gate import judge
+
+PARITY = {
+    "model": "mini",
+    "variant": "int8",
+    "task": "sentence-similarity",
+    "inputs": {"count": 3, "sha256": "0"},
+    "outputs": {"sentence_embedding": {"max_abs_diff": 0.01}, "last_hidden_state": {"max_abs_diff": 0.5}},
+    "task_metrics": {"cosine_min": 0.98, "cosine_mean": 0.995, "rank_overlap": 0.9},
+    "batch_invariance": {"max_abs_diff": 0.02, "cosine_min": 0.96},
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "allowed", "passes"),
+    [
+        ("cosine_min", 0.98, True),
+        ("cosine_min", 0.981, False),
+        ("max_abs_diff", 0.5, True),
+        ("max_abs_diff", 0.49, False),
+        ("batch_cosine_min", 0.96, True),
+        ("batch_cosine_min", 0.97, False),
+        ("batch_max_abs_diff", 0.01, False),
+    ],
+)
+def test_each_bound_has_its_direction(metric, allowed, passes):
+    (verdict,) = judge(PARITY, {metric: allowed})
+    assert verdict.passed is passes
+
+
+def test_what_could_not_be_measured_does_not_pass():
+    parity = PARITY | {"task_metrics": {"cosine_min": None}}
+    (verdict,) = judge(parity, {"cosine_min": -1.0})
+    assert not verdict.passed
+    assert "not finite" in str(verdict)
+    outputs = {"a": {"max_abs_diff": 0.1}, "b": {"max_abs_diff": None}}
+    (verdict,) = judge(PARITY | {"outputs": outputs}, {"max_abs_diff": 100.0})
+    assert not verdict.passed
+
+
+def test_thresholds_of_other_tasks_and_switched_off_ones_are_left_out():
+    verdicts = judge(PARITY, {"cosine_min": 0.9, "top1_agreement": 1.0, "cosine_mean": None})
+    assert [verdict.metric for verdict in verdicts] == ["cosine_min"]
+
+
+def test_a_gate_without_an_applicable_threshold_is_an_error():
+    with pytest.raises(UserError, match=r"mini int8: none of the thresholds .*top1_agreement.* applies"):
+        judge(PARITY, {"top1_agreement": 0.9})
+
+
+def test_a_missed_threshold_names_everything_and_writes_nothing(tmp_path):
+    parity = tmp_path / "int8.json"
+    parity.write_text(json.dumps(PARITY))
+    passed = tmp_path / "int8.ok"
+    with pytest.raises(UserError, match=r"mini int8 .*cosine_mean: measured 0.995, allowed >= 0.999"):
+        gate_parity.main(["--parity", str(parity), "--thresholds", '{"cosine_mean": 0.999}', "--output", str(passed)])
+    assert not passed.exists()
+    release = tmp_path / "release"
+    release.mkdir()
+    (tmp_path / "release.json").write_text("{}")
+    with pytest.raises(UserError):
+        gate_parity.gate(parity, {"cosine_mean": 0.999}, passed, release)
+    assert [path.name for path in tmp_path.iterdir()] == ["int8.json"]
+    gate_parity.main(["--parity", str(parity), "--thresholds", '{"cosine_mean": 0.99}', "--output", str(passed)])
+    assert "cosine_mean" in passed.read_text()

@@ -1,0 +1,84 @@
+"""The parity metrics against numbers worked out by hand."""
+
+import numpy as np
+import pytest
+
+from onnxproof.cli import UserError
+from onnxproof.metrics import (
+    answers_of,
+    classification_metrics,
+    compare_output,
+    cosine_similarity,
+    embedding_metrics,
+    pool_tokens,
+    rank_overlap,
+)
+
+
+def test_cosine_of_known_angles():
+    expected = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    actual = np.array([[2.0, 0.0], [0.0, 3.0], [1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    assert cosine_similarity(expected, actual) == pytest.approx([1.0, 0.0, 2**-0.5, 1.0, 0.0])
+
+
+def test_differences_of_an_output():
+    compared = compare_output(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.5], [3.0, 3.0]]))
+    assert compared["max_abs_diff"] == 1.0
+    assert compared["mean_abs_diff"] == pytest.approx(0.375)
+    assert compared["shape"] == [2, 2]
+
+
+def test_outputs_of_different_shapes_are_an_error():
+    with pytest.raises(UserError, match=r"\(2, 3\).*\(2, 4\)"):
+        compare_output(np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_finite_is_reported_as_none(broken):
+    expected = np.ones((3, 4))
+    actual = expected.copy()
+    actual[1, 2] = broken
+    assert compare_output(expected, actual)["max_abs_diff"] is None
+    assert embedding_metrics(expected, actual)["cosine_min"] is None
+    assert embedding_metrics(expected, actual)["rank_overlap"] is None
+    assert classification_metrics(expected, actual)["top1_agreement"] is None
+
+
+def test_rank_overlap_counts_shared_neighbours():
+    angles = np.radians([0, 10, 30, 60, 100])
+    expected = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert rank_overlap(expected, expected * 3, neighbours=2) == 1.0
+    moved = np.radians([0, 10, 30, 60, 5])  # the last one moves among the first
+    actual = np.stack([np.cos(moved), np.sin(moved)], axis=1)
+    assert rank_overlap(expected, actual, neighbours=1) == pytest.approx(2 / 5)
+    assert rank_overlap(expected[:1], actual[:1]) == 1.0
+
+
+def test_classification_metrics():
+    expected = np.log([[0.7, 0.3], [0.4, 0.6]])
+    actual = np.log([[0.7, 0.3], [0.6, 0.4]]) + 5.0  # a shift of all logits changes nothing
+    metrics = classification_metrics(expected, actual)
+    assert metrics["top1_agreement"] == 0.5
+    assert metrics["max_probability_diff"] == pytest.approx(0.2)
+    divergence = 0.4 * np.log(0.4 / 0.6) + 0.6 * np.log(0.6 / 0.4)
+    assert metrics["mean_kl"] == pytest.approx(divergence / 2)
+
+
+def test_a_single_logit_is_a_yes_or_no():
+    metrics = classification_metrics(np.array([[2.0], [-1.0]]), np.array([[1.0], [0.5]]))
+    assert metrics["top1_agreement"] == 0.5
+    sigmoid = 1 / (1 + np.exp([-2.0, -1.0, 1.0, -0.5]))
+    assert metrics["max_probability_diff"] == pytest.approx(max(sigmoid[0] - sigmoid[1], sigmoid[3] - sigmoid[2]))
+
+
+def test_mean_pooling_of_concatenated_tokens():
+    vectors = np.arange(12.0).reshape(6, 2)
+    assert pool_tokens(vectors, np.array([1, 3, 2])).tolist() == [[0, 1], [4, 5], [9, 10]]
+
+
+def test_answers_of_each_task():
+    outputs = {"logits": np.zeros((1, 3)), "sentence_embedding": np.ones((1, 4)), "last_hidden_state": np.eye(2)}
+    lengths = np.array([2])
+    assert answers_of("text-classification", outputs, lengths).shape == (1, 3)
+    assert answers_of("sentence-similarity", outputs, lengths).shape == (1, 4)
+    assert answers_of("feature-extraction", outputs, lengths).tolist() == [[0.5, 0.5]]

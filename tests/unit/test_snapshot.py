@@ -1,0 +1,304 @@
+import json
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnxproof.snapshot import needed_files, snapshot_problem
+
+
+def safetensors_bytes(floats: int = 2) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [floats], "data_offsets": [0, 4 * floats]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(4 * floats)
+
+
+def write(folder: Path, **contents: object) -> None:
+    """Write files; ``__`` in a key stands for ``.``, and anything but bytes becomes JSON."""
+    for key, content in contents.items():
+        path = folder / key.replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound text model."""
+    place = tmp_path / "model"
+    write(place, config__json={}, model__safetensors=safetensors_bytes(), tokenizer__json={})
+    return place
+
+
+# needed_files
+
+
+SUPPORT = ["config.json", "tokenizer.json"]
+
+
+def chosen(*names: str) -> list[str]:
+    return [name for name in needed_files([*SUPPORT, *names]) if name not in SUPPORT]
+
+
+def test_takes_configuration_tokenizer_and_documents():
+    names = [
+        "LICENSE",
+        "NOTICE.txt",
+        "README.md",
+        "bpe.codes",
+        "chat_template.jinja",
+        "config_sentence_transformers.json",
+        "merges.txt",
+        "modules.json",
+        "preprocessor_config.json",
+        "sentencepiece.bpe.model",
+        "source.spm",
+        "vocab.txt",
+    ]
+    assert chosen(*names) == names
+
+
+def test_leaves_other_formats_training_state_and_code():
+    assert (
+        chosen(
+            ".gitattributes",
+            "adapter_model.safetensors",
+            "consolidated.safetensors",
+            "flax_model.msgpack",
+            "modeling_custom.py",
+            "model.gguf",
+            "onnx/config.json",
+            "onnx/model.onnx",
+            "openvino/openvino_model.xml",
+            "optimizer.pt",
+            "original/model.safetensors",
+            "original/params.json",
+            "rust_model.ot",
+            "tf_model.h5",
+            "tf_model.h5.index.json",
+            "trainer_state.json",
+            "training_args.bin",
+            "checkpoint-500/model.safetensors",
+        )
+        == []
+    )
+
+
+SPLIT = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+SPLIT_BIN = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["model.safetensors", "model.fp16.safetensors"], ["model.safetensors"]),
+        (["model.safetensors", "model.safetensors.index.json", *SPLIT], ["model.safetensors"]),
+        (
+            ["model.safetensors.index.json", *SPLIT, "pytorch_model.bin"],
+            [*SPLIT, "model.safetensors.index.json"],
+        ),
+        (["pytorch_model.bin", "tf_model.h5"], ["pytorch_model.bin"]),
+        (["pytorch_model.bin.index.json", *SPLIT_BIN], [*SPLIT_BIN, "pytorch_model.bin.index.json"]),
+        (SPLIT, []),
+        (
+            ["model.safetensors.index.json", "model.safetensors-00001-of-00001.safetensors"],
+            ["model.safetensors-00001-of-00001.safetensors", "model.safetensors.index.json"],
+        ),
+    ],
+)
+def test_takes_weights_in_one_format(present: list[str], expected: list[str]):
+    assert chosen(*present) == expected
+
+
+def test_takes_modules_of_sentence_transformers_each_with_its_own_weights():
+    names = ["0_Transformer/pytorch_model.bin", "1_Pooling/config.json", "2_Dense/model.safetensors"]
+    others = ["2_Dense/pytorch_model.bin", "0_Transformer/onnx/model.onnx", "0_Transformer/onnx/config.json"]
+    assert chosen(*names, *others) == names
+
+
+@given(st.lists(st.sampled_from(["..", "", ".", "a", "1_Pooling", "config.json", "\\", "c:\\config.json"])))
+def test_never_takes_a_name_that_leaves_the_folder(parts: list[str]):
+    for name in needed_files(["/".join(parts)]):
+        assert not Path(name).is_absolute()
+        assert ".." not in Path(name).parts
+        assert "\\" not in name
+
+
+@given(st.permutations([*SUPPORT, "model.safetensors", "pytorch_model.bin", "1_Pooling/config.json"]))
+def test_the_order_of_names_does_not_matter(names: list[str]):
+    assert needed_files(names) == [
+        "1_Pooling/config.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+# snapshot_problem
+
+
+def test_accepts_a_sound_model(folder: Path):
+    assert snapshot_problem(folder) is None
+
+
+def test_missing_folder_and_file_in_its_place(tmp_path: Path):
+    assert snapshot_problem(tmp_path / "none") == "the folder does not exist"
+    (tmp_path / "file").write_text("x")
+    assert snapshot_problem(tmp_path / "file") == "this is a file, not a folder"
+
+
+def test_config_missing_unreadable_or_no_object(folder: Path):
+    write(folder, config__json=[1])
+    assert snapshot_problem(folder) == "config.json must hold a JSON object, not list"
+    write(folder, config__json=b"{")
+    assert "config.json cannot be read as JSON" in str(snapshot_problem(folder))
+    write(folder, config__json=b"\xff\xfe")
+    assert "config.json cannot be read as JSON" in str(snapshot_problem(folder))
+    (folder / "config.json").unlink()
+    assert snapshot_problem(folder) == "there is no config.json"
+
+
+def test_no_weights_names_the_files_that_count(folder: Path):
+    (folder / "model.safetensors").rename(folder / "model.onnx")
+    problem = str(snapshot_problem(folder))
+    assert problem.startswith("there are no weights")
+    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+        assert name in problem
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "is empty"),
+        (b"\x01\x02", "too few"),
+        (safetensors_bytes()[:-1], "is truncated: it has"),
+        (safetensors_bytes() + b"x", "is damaged: it has"),
+        (safetensors_bytes()[:20], "is truncated or no safetensors file"),
+        (struct.pack("<Q", 1 << 60) + b"{}", "is truncated or no safetensors file"),
+        (struct.pack("<Q", 2) + b"{}", "describes no tensors"),
+        (struct.pack("<Q", 2) + b"[]", "describes no tensors"),
+        (struct.pack("<Q", 2) + b"\xff\xff", "describes no tensors"),
+        (struct.pack("<Q", 9) + b'{"w": {}}', "describes no tensors"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "Git LFS pointer"),
+    ],
+)
+def test_damaged_safetensors(folder: Path, content: bytes, expected: str):
+    write(folder, model__safetensors=content)
+    problem = str(snapshot_problem(folder))
+    assert problem.startswith("model.safetensors")
+    assert expected in problem
+
+
+@given(st.integers(min_value=0, max_value=len(safetensors_bytes()) - 1))
+def test_every_truncation_is_seen(tmp_path_factory: pytest.TempPathFactory, length: int):
+    place = tmp_path_factory.mktemp("truncated")
+    write(place, config__json={}, tokenizer__json={}, model__safetensors=safetensors_bytes()[:length])
+    assert "model.safetensors" in str(snapshot_problem(place))
+
+
+def test_metadata_in_the_header_is_no_tensor(folder: Path):
+    header = json.dumps(
+        {
+            "__metadata__": {"format": "pt"},
+            "b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+            "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+        }
+    ).encode()
+    write(folder, model__safetensors=struct.pack("<Q", len(header)) + header + bytes(8))
+    assert snapshot_problem(folder) is None
+
+
+def test_split_weights_need_every_part(folder: Path):
+    shutil.move(folder / "model.safetensors", folder / SPLIT[0])
+    index = {"weight_map": {"a": SPLIT[0], "b": SPLIT[1]}}
+    write(folder, model__safetensors__index__json=index)
+    assert snapshot_problem(folder) == f"model.safetensors.index.json names {SPLIT[1]}, which is missing"
+    (folder / SPLIT[1]).write_bytes(safetensors_bytes()[:-1])
+    assert str(snapshot_problem(folder)).startswith(f"{SPLIT[1]} is truncated")
+    (folder / SPLIT[1]).write_bytes(safetensors_bytes())
+    assert snapshot_problem(folder) is None
+
+
+@pytest.mark.parametrize("weight_map", [{}, [], None, {"a": "../x.safetensors"}, {"a": 1}])
+def test_broken_index(folder: Path, weight_map: object):
+    (folder / "model.safetensors").unlink()
+    write(folder, model__safetensors__index__json={"weight_map": weight_map})
+    assert "'weight_map'" in str(snapshot_problem(folder))
+
+
+def test_pytorch_archives(folder: Path):
+    (folder / "model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", b"x" * 1000)
+    assert snapshot_problem(folder) is None
+    content = (folder / "pytorch_model.bin").read_bytes()
+    write(folder, pytorch_model__bin=content[:500])
+    assert "pytorch_model.bin is truncated" in str(snapshot_problem(folder))
+    write(folder, pytorch_model__bin=b"")
+    assert snapshot_problem(folder) == "pytorch_model.bin is empty"
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        ["vocab.txt"],
+        ["vocab.json", "merges.txt"],
+        ["spiece.model"],
+        ["sentencepiece.bpe.model"],
+        ["tokenizer.model"],
+    ],
+)
+def test_a_text_model_needs_a_tokenizer(folder: Path, vocabulary: list[str]):
+    (folder / "tokenizer.json").unlink()
+    assert str(snapshot_problem(folder)).startswith("there is no tokenizer")
+    for name in vocabulary[:-1]:
+        (folder / name).write_text("x")
+        assert str(snapshot_problem(folder)).startswith("there is no tokenizer")
+    (folder / vocabulary[-1]).write_text("x")
+    assert snapshot_problem(folder) is None
+
+
+def test_models_of_bytes_images_and_sound_need_no_vocabulary(folder: Path):
+    (folder / "tokenizer.json").unlink()
+    write(folder, tokenizer_config__json={"tokenizer_class": "BertTokenizer"})
+    assert snapshot_problem(folder) is not None
+    write(folder, tokenizer_config__json={"tokenizer_class": "ByT5Tokenizer"})
+    assert snapshot_problem(folder) is None
+    (folder / "tokenizer_config.json").unlink()
+    write(folder, preprocessor_config__json={})
+    assert snapshot_problem(folder) is None
+
+
+def module(kind: str, path: str) -> dict[str, str]:
+    return {"type": f"sentence_transformers.models.{kind}", "path": path}
+
+
+def test_the_transformer_may_be_in_a_subfolder(folder: Path, tmp_path: Path):
+    place = tmp_path / "sentence"
+    place.mkdir()
+    shutil.move(folder, place / "0_Transformer")
+    assert snapshot_problem(place) == "there is no config.json"
+    write(place, modules__json=[module("Transformer", "0_Transformer"), module("Pooling", "1_Pooling")])
+    assert snapshot_problem(place) == "there is no 1_Pooling/config.json"
+    write(place / "1_Pooling", config__json={})
+    assert snapshot_problem(place) is None
+    (place / "0_Transformer/tokenizer.json").rename(place / "tokenizer.json")
+    assert snapshot_problem(place) is None
+    (place / "0_Transformer/model.safetensors").unlink()
+    assert "0_Transformer/model.safetensors" in str(snapshot_problem(place))
+
+
+def test_a_module_without_settings_needs_no_folder(folder: Path):
+    write(folder, modules__json=[module("Transformer", ""), module("Normalize", "2_Normalize")])
+    assert snapshot_problem(folder) is None
+
+
+@pytest.mark.parametrize(
+    "modules", [{}, ["x"], [{"path": "a"}], [module("Pooling", "../a")], [module("Transformer", "/a")]]
+)
+def test_malformed_modules(folder: Path, modules: object):
+    write(folder, modules__json=modules)
+    assert "modules.json must list" in str(snapshot_problem(folder))

@@ -1,0 +1,53 @@
+"""Needs: a variant (or the snapshot, for PyTorch) and the fp32 variant. Makes: how fast it is, beside fp32.
+
+A benchmark claims every core, so that nothing runs beside it.
+"""
+
+
+rule benchmark:
+    input:
+        folder="results/{model}/onnx/{variant}",
+        manifest="results/{model}/onnx/{variant}.json",
+        baseline="results/{model}/onnx/fp32",
+        baseline_manifest="results/{model}/onnx/fp32.json",
+        code=code("benchmark"),
+    output:
+        "results/{model}/benchmark/{variant}.json",
+    log:
+        "results/logs/benchmark/{model}.{variant}.log",
+    conda:
+        "../../envs/runtime.yaml"
+    threads: workflow.cores
+    params:
+        cases=benchmark_arguments,
+    message:
+        "{wildcards.model}: benchmarking {wildcards.variant} (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --variant {wildcards.variant} "
+        "--contender {input.folder:q} --baseline {input.baseline:q} {params.cases:q} "
+        "--output {output:q} > {log:q} 2>&1"
+
+
+rule benchmark_pytorch:
+    input:
+        folder="results/{model}/source",
+        manifest="results/{model}/source.json",
+        baseline="results/{model}/onnx/fp32",
+        baseline_manifest="results/{model}/onnx/fp32.json",
+        code=code("benchmark"),
+    output:
+        "results/{model}/benchmark/pytorch.json",
+    log:
+        "results/logs/benchmark/{model}.pytorch.log",
+    conda:
+        "../../envs/export.yaml"
+    threads: workflow.cores
+    params:
+        cases=benchmark_arguments,
+        task=task_argument,
+    message:
+        "{wildcards.model}: benchmarking PyTorch (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --variant pytorch "
+        "--contender {input.folder:q} --baseline {input.baseline:q} {params.task:q} {params.cases:q} "
+        "--output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,176 @@
+"""Needs: the configuration. Makes: the checked, resolved settings of every model, and the helpers of the rules."""
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+
+from onnxproof.cli import UserError
+from onnxproof.config import VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.sources import files_of_script
+
+QUANTIZED = ("int8",)
+CONFIG_FILE = Path("config.yaml")
+SUMMARY = Path("results/summary.csv")
+STARTED = time.time()
+
+
+def checked(check, *arguments):
+    """Return what a check of the user's input returns; its complaint becomes Snakemake's, without a traceback."""
+    try:
+        return check(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+if CONFIG_FILE.is_file():
+    checked(check_yaml_text, CONFIG_FILE)
+
+
+configfile: CONFIG_FILE
+
+
+checked(check_config, config, Path.cwd())
+MODELS = resolve_models(config)
+
+
+wildcard_constraints:
+    model="|".join(map(re.escape, MODELS)),
+    variant="|".join(VARIANTS),
+
+
+def own_file(path: str) -> str:
+    """Return a path of this project relative to the working directory: moving both changes no rule's inputs."""
+    return os.path.relpath(Path(workflow.basedir) / "workflow" / path)
+
+
+def code(script: str) -> list[str]:
+    """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
+    return [os.path.relpath(path) for path in files_of_script(script)]
+
+
+def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
+    """Return the pattern filled in for each model and those of its configured variants that are asked for."""
+    return [
+        pattern.format(model=model, variant=variant)
+        for model in models
+        for variant in MODELS[model]["variants"]
+        if variant in variants
+    ]
+
+
+def benchmark_files(models) -> list[str]:
+    """Return the benchmarks of all configured variants, and of PyTorch where it is to be timed too."""
+    return variant_files("results/{model}/benchmark/{variant}.json", VARIANTS, models) + [
+        f"results/{model}/benchmark/pytorch.json" for model in models if MODELS[model]["benchmark"]["pytorch"]
+    ]
+
+
+def task_argument(wildcards) -> list[str]:
+    """Return the option that names the task, where the configuration does."""
+    task = MODELS[wildcards.model]["task"]
+    return ["--task", task] if task else []
+
+
+def local_files(wildcards) -> list[str]:
+    """Return the files of a local source folder, so that an edit there is noticed."""
+    source = MODELS[wildcards.model]["source"]
+    if "hub" in source or "package" in source:
+        return []
+    return sorted(str(path) for path in Path(source["path"]).rglob("*") if path.is_file())
+
+
+def source_arguments(wildcards) -> list[str]:
+    """Return the options that name a model's source."""
+    settings = MODELS[wildcards.model]
+    source = settings["source"]
+    if "package" in source:
+        return ["--package", source["package"], "--package-path", source["path"]]
+    if "path" in source:
+        return ["--path", source["path"]]
+    revision = ["--revision", source["revision"]] if "revision" in source else []
+    floating = ["--allow-floating-revision"] if settings["allow_floating_revision"] else []
+    return ["--hub", source["hub"], *revision, *floating]
+
+
+def package_version(wildcards) -> str | None:
+    """Return the installed version of a packaged source: another version is another source."""
+    package = MODELS[wildcards.model]["source"].get("package")
+    return importlib.metadata.version(package) if package else None
+
+
+def evaluation_texts(wildcards) -> list[str]:
+    """Return the configured evaluation texts of a model; none stands for the bundled ones."""
+    texts = MODELS[wildcards.model]["parity"]["evaluation_texts"]
+    return [texts or own_file("resources/evaluation_texts.jsonl")]
+
+
+def thresholds(wildcards) -> str:
+    """Return the allowed differences of a variant as JSON."""
+    return json.dumps(MODELS[wildcards.model]["parity"]["thresholds"][wildcards.variant])
+
+
+def benchmark_arguments(wildcards) -> list[str]:
+    """Return the options for the configured cases and repetitions."""
+    settings = MODELS[wildcards.model]["benchmark"]
+    options = (
+        "batch_sizes",
+        "sequence_lengths",
+        "threads",
+        "warmup",
+        "rounds",
+        "iterations",
+        "seconds_per_case",
+        "load_repeats",
+    )
+    arguments = []
+    for option in options:
+        values = settings[option] if isinstance(settings[option], list) else [settings[option]]
+        arguments += [f"--{option.replace('_', '-')}", *map(str, values)]
+    return arguments
+
+
+def released_variants(wildcards) -> list[str]:
+    """Return the variants a model was configured to have."""
+    return MODELS[wildcards.model]["variants"]
+
+
+def proof_of_variants(wildcards) -> list[str]:
+    """Return the manifests, parity, passed gates and benchmarks of a model's variants."""
+    files = (
+        "onnx/{variant}.json",
+        "parity/{variant}.json",
+        "parity/{variant}.ok",
+        "benchmark/{variant}.json",
+    )
+    return [
+        f"results/{wildcards.model}/{file.format(variant=variant)}"
+        for variant in released_variants(wildcards)
+        for file in files
+    ]
+
+
+def summary_settings(wildcards) -> str:
+    """Return, as JSON, the variants and thresholds of every model."""
+    return json.dumps(
+        {
+            model: {
+                "variants": settings["variants"],
+                "pytorch": settings["benchmark"]["pytorch"],
+                "thresholds": settings["parity"]["thresholds"],
+            }
+            for model, settings in MODELS.items()
+        }
+    )
+
+
+def show_summary() -> None:
+    """Print the table of results at the end of a run, unless the run failed before it could write a new one."""
+    if SUMMARY.is_file() and SUMMARY.stat().st_mtime >= STARTED:
+        shell("python {script:q} --csv {SUMMARY:q}", script=code("show_summary")[0])

@@ -1,0 +1,22 @@
+"""Needs: a model's source in the configuration. Makes: a pinned snapshot of it, described file by file."""
+
+
+rule download:
+    input:
+        local_files,
+        code=code("download"),
+    output:
+        folder=directory("results/{model}/source"),
+        manifest="results/{model}/source.json",
+    log:
+        "results/logs/download/{model}.log",
+    conda:
+        "../../envs/export.yaml"
+    params:
+        source=source_arguments,
+        package_version=package_version,
+    message:
+        "{wildcards.model}: downloading the snapshot (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} {params.source:q} "
+        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

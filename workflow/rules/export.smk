@@ -1,0 +1,22 @@
+"""Needs: a snapshot. Makes: the fp32 variant, Optimum's ONNX export of it."""
+
+
+rule export:
+    input:
+        folder="results/{model}/source",
+        manifest="results/{model}/source.json",
+        code=code("export"),
+    output:
+        folder=directory("results/{model}/onnx/fp32"),
+        manifest="results/{model}/onnx/fp32.json",
+    log:
+        "results/logs/export/{model}.log",
+    conda:
+        "../../envs/export.yaml"
+    params:
+        task=task_argument,
+    message:
+        "{wildcards.model}: exporting to ONNX (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -1,0 +1,21 @@
+"""Needs: the fp32 variant. Makes: the optimized variant, with fused operators where the architecture allows."""
+
+
+rule optimize:
+    input:
+        folder="results/{model}/onnx/fp32",
+        manifest="results/{model}/onnx/fp32.json",
+        code=code("optimize"),
+    output:
+        folder=directory("results/{model}/onnx/optimized"),
+        manifest="results/{model}/onnx/optimized.json",
+    log:
+        "results/logs/optimize/{model}.log",
+    conda:
+        "../../envs/runtime.yaml"
+    message:
+        "{wildcards.model}: optimizing the graph (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} "
+        "--source-manifest {input.manifest:q} "
+        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -1,0 +1,72 @@
+"""Needs: the snapshot and a variant. Makes: PyTorch's recorded answers, the variant's differences, the verdict.
+
+Measuring and judging are separate rules: Snakemake deletes what a failed job wrote, and the evidence of a
+missed threshold must survive.
+"""
+
+
+rule record_reference:
+    input:
+        folder="results/{model}/source",
+        manifest="results/{model}/source.json",
+        texts=evaluation_texts,
+        code=code("record_reference"),
+    output:
+        folder=directory("results/{model}/reference"),
+        manifest="results/{model}/reference.json",
+    log:
+        "results/logs/record_reference/{model}.log",
+    conda:
+        "../../envs/export.yaml"
+    threads: 2
+    params:
+        task=task_argument,
+    message:
+        "{wildcards.model}: recording PyTorch's answers (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "--texts {input.texts:q} --threads {threads} "
+        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+
+
+rule measure_parity:
+    input:
+        folder="results/{model}/onnx/{variant}",
+        manifest="results/{model}/onnx/{variant}.json",
+        reference="results/{model}/reference",
+        reference_manifest="results/{model}/reference.json",
+        code=code("measure_parity"),
+    output:
+        "results/{model}/parity/{variant}.json",
+    log:
+        "results/logs/measure_parity/{model}.{variant}.log",
+    conda:
+        "../../envs/runtime.yaml"
+    threads: 2
+    params:
+        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+    message:
+        "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
+    shell:
+        "python {input.code[0]:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
+        "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
+        "--batch-size {params.batch_size} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
+rule gate_parity:
+    input:
+        parity="results/{model}/parity/{variant}.json",
+        code=code("gate_parity"),
+    output:
+        "results/{model}/parity/{variant}.ok",
+    log:
+        "results/logs/gate_parity/{model}.{variant}.log",
+    conda:
+        "../../envs/runtime.yaml"
+    params:
+        thresholds=thresholds,
+    message:
+        "{wildcards.model}: judging {wildcards.variant} (log: {log})"
+    shell:
+        "python {input.code[0]:q} --parity {input.parity:q} --thresholds {params.thresholds:q} "
+        "--release results/{wildcards.model:q}/release --output {output:q} > {log:q} 2>&1"

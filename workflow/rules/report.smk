@@ -1,0 +1,29 @@
+"""Needs: every model's manifests, parity and benchmarks. Makes: one table and one page over all of them.
+
+The verdicts come from the same judgement as the gates', not from the gates' files, so that a model that failed
+its gate is in the report too.
+"""
+
+
+rule summary:
+    input:
+        expand("results/{model}/source.json", model=MODELS),
+        variant_files("results/{model}/onnx/{variant}.json", VARIANTS),
+        variant_files("results/{model}/parity/{variant}.json", VARIANTS),
+        benchmark_files(MODELS),
+        template=own_file("resources/report.html.j2"),
+        code=code("summary"),
+    output:
+        csv="results/summary.csv",
+        html="results/report.html",
+    log:
+        "results/logs/summary/summary.log",
+    conda:
+        "../../envs/report.yaml"
+    params:
+        settings=summary_settings,
+    message:
+        "all models: writing the summary and the report (log: {log})"
+    shell:
+        "python {input.code[0]:q} --results results --settings {params.settings:q} "
+        "--output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"

@@ -1,0 +1,198 @@
+"""Measure one form of a model: latency, throughput, loading time, memory and size.
+
+Every form but fp32 is timed in turns with the fp32 ONNX model, each in a process of its own, so that the
+recorded speed-up is one of the same minutes on the same machine. Sizes and memory are in MB of 1e6 bytes.
+"""
+
+import argparse
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from onnxproof import benchmarking
+from onnxproof.benchmarking import Case, CaseResult, Contender, Effort, Memory
+from onnxproof.cli import run_script
+from onnxproof.config import SUPPORTED_TASKS
+from onnxproof.files import versions_of, write_json
+from onnxproof.hardware import available_cores, cpu_description
+from onnxproof.tasks import choose_task
+
+BASELINE_VARIANT = "fp32"
+PYTORCH_VARIANT = "pytorch"
+
+
+def positive(text: str) -> int:
+    """Parse an integer of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Parse an integer of at least 0, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return number
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="the model's name, for the record")
+    parser.add_argument(
+        "--variant", required=True, help=f"{BASELINE_VARIANT}, optimized, int8, …, or {PYTORCH_VARIANT}"
+    )
+    parser.add_argument(
+        "--contender",
+        required=True,
+        type=Path,
+        help="folder with model.onnx, or for pytorch the original checkpoint",
+    )
+    parser.add_argument(
+        "--baseline",
+        required=True,
+        type=Path,
+        help="folder of the fp32 ONNX model, with its config.json; unused for the variant fp32",
+    )
+    parser.add_argument(
+        "--task", choices=SUPPORTED_TASKS, help="pytorch's task; inferred from the checkpoint if left out"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
+    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1, 8], help="texts a call")
+    parser.add_argument("--sequence-lengths", nargs="+", type=positive, default=[16, 128], help="tokens a text")
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=positive,
+        default=[available_cores()],
+        help="intra-op threads; several counts are measured one after another (default: all cores)",
+    )
+    parser.add_argument("--warmup", type=not_negative, default=3, help="untimed calls before each case")
+    parser.add_argument("--rounds", type=positive, default=20, help="turns each contender gets a case")
+    parser.add_argument("--iterations", type=positive, default=5, help="timed calls a turn")
+    parser.add_argument(
+        "--seconds-per-case", type=positive, default=10, help="a slower case gets fewer rounds, though at least three"
+    )
+    parser.add_argument("--load-repeats", type=positive, default=3, help="fresh processes that load the model")
+    parser.add_argument("--seed", type=not_negative, default=0, help="seed of the random token ids")
+    return parser.parse_args(argv)
+
+
+def choose_contenders(arguments: argparse.Namespace) -> list[Contender]:
+    """Return the contender and, unless it is fp32 itself, the fp32 baseline."""
+    if arguments.variant == PYTORCH_VARIANT:
+        task = choose_task(arguments.model, arguments.contender, arguments.task)
+        contender = Contender(arguments.model, arguments.variant, "pytorch", arguments.contender, task)
+    else:
+        contender = Contender(arguments.model, arguments.variant, "onnx", arguments.contender)
+    if arguments.variant == BASELINE_VARIANT:
+        return [contender]
+    return [contender, Contender(arguments.model, BASELINE_VARIANT, "onnx", arguments.baseline)]
+
+
+def progress_printer(contender: Contender) -> Callable[[CaseResult], None]:
+    """Return a function that prints one line a measured case."""
+
+    def print_progress(result: CaseResult) -> None:
+        record = result.contender
+        case = Case(record["batch"], record["sequence"])
+        ratio = f", {record['speedup_vs_fp32']:.2f}x fp32" if result.baseline else ""
+        print(
+            f"{contender.model} {contender.variant} {case} threads={record['intra_op_threads']}: "
+            f"p50 {record['p50_ms']:.2f} ms{ratio}",
+            flush=True,
+        )
+
+    return print_progress
+
+
+def crowding_notes(thread_counts: list[int], cores: int) -> list[str]:
+    """Return a note for every thread count that the cores at hand cannot serve."""
+    return [
+        f"{threads} threads shared {cores} available cores: their times say little about {threads} cores"
+        for threads in thread_counts
+        if threads > cores
+    ]
+
+
+def runtime_versions(contender: Contender) -> dict[str, str]:
+    """Return the versions of what was measured and of what measured it."""
+    distributions = ["numpy", "onnxruntime"]
+    if contender.runtime == "pytorch":
+        distributions += ["torch", "transformers"]
+    if contender.task == "sentence-similarity" and contender.runtime == "pytorch":
+        distributions.append("sentence-transformers")
+    return versions_of(*distributions)
+
+
+def build_record(
+    contender: Contender,
+    thread_counts: list[int],
+    effort: Effort,
+    load_samples: list[float],
+    results: list[CaseResult],
+    memory: Memory,
+) -> dict[str, Any]:
+    """Return the content of ``benchmark/{variant}.json``.
+
+    ``load_ms`` and memory are those at the largest thread count, which is the record's ``intra_op_threads``.
+    """
+    baseline_cases = [result.baseline for result in results if result.baseline is not None]
+    return {
+        "model": contender.model,
+        "variant": contender.variant,
+        "provider": "pytorch-cpu" if contender.runtime == "pytorch" else "CPUExecutionProvider",
+        "intra_op_threads": thread_counts[-1],
+        "cpu": cpu_description(),
+        "load_ms": median(load_samples),
+        "load_samples_ms": load_samples,
+        "rss_before_load_mb": memory.rss_before_load_mb,
+        "peak_rss_mb": memory.peak_rss_mb,
+        "size_mb": benchmarking.size_mb(benchmarking.model_files(contender)),
+        "settings": {
+            "warmup": effort.warmup,
+            "rounds": effort.rounds,
+            "seconds_per_case": effort.seconds_per_case,
+            "iterations": effort.iterations,
+            "lead_in": 1,
+            "inter_op_threads": 1,
+            "execution_mode": "sequential",
+            "seed": effort.seed,
+        },
+        "cases": [result.contender for result in results],
+        "baseline": {"variant": BASELINE_VARIANT, "cases": baseline_cases} if baseline_cases else None,
+        "notes": crowding_notes(thread_counts, available_cores()),
+        "versions": runtime_versions(contender),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure one form of a model and write the record."""
+    arguments = parse_arguments(argv)
+    contenders = choose_contenders(arguments)
+    for contender in contenders:
+        benchmarking.model_files(contender)
+    text_model = benchmarking.read_text_model(contenders[-1].folder / "config.json")
+    cases = [Case(*shape) for shape in product(arguments.batch_sizes, arguments.sequence_lengths)]
+    benchmarking.check_cases(arguments.model, text_model, cases)
+    effort = Effort(
+        arguments.warmup, arguments.rounds, arguments.iterations, arguments.seconds_per_case, arguments.seed
+    )
+    thread_counts = sorted(set(arguments.threads))
+
+    load_samples = benchmarking.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats)
+    results = []
+    for threads in thread_counts:
+        measured, memory = benchmarking.measure(
+            contenders, threads, cases, text_model, effort, progress_printer(contenders[0])
+        )
+        results += measured
+    write_json(arguments.output, build_record(contenders[0], thread_counts, effort, load_samples, results, memory))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,106 @@
+"""Export a snapshot to ONNX with Optimum: the fp32 variant, from which all others are made.
+
+Everything that depends on Optimum's exporter, and so on its transformers version, is in this file.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+from onnxproof.cli import run_script
+from onnxproof.files import staged_folder, versions_of, write_json
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.tasks import choose_task
+
+
+def export_graph(snapshot: Path, task: str, folder: Path) -> None:
+    """Run Optimum's exporter on a local snapshot; writes the graph and re-saved tokenizer files to ``folder``.
+
+    Task and library are given explicitly: Optimum cannot infer either from a folder, and takes some
+    classifiers for sentence-transformers models. Its one-input validation is left out: parity is measured on
+    many inputs in a step of its own.
+    """
+    from optimum.exporters.onnx import main_export
+
+    is_sentence_transformer = task == "sentence-similarity"
+    main_export(
+        str(snapshot),
+        output=folder,
+        task="feature-extraction" if is_sentence_transformer else task,
+        library_name="sentence_transformers" if is_sentence_transformer else "transformers",
+        do_validation=False,
+        device="cpu",
+    )
+
+
+def rename_output(path: Path, old: str, new: str) -> None:
+    """Rename a graph output wherever it is produced or consumed, if the graph has it.
+
+    Optimum calls a sentence-transformer's token vectors ``token_embeddings``; its own ``ORTModel`` classes and
+    sentence-transformers' ONNX backend look for ``last_hidden_state``.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if old not in {output.name for output in model.graph.output}:
+        return
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*model.graph.output, *model.graph.value_info):
+        if value.name == old:
+            value.name = new
+    onnx.save(model, path)
+
+
+def add_missing_tokenizer(exported: Path, folder: Path) -> None:
+    """Take the fast tokenizer that Optimum saved where the snapshot has only a slow one's vocabulary."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (exported / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(exported / name, folder / name)
+
+
+def export(model: str, snapshot: Path, requested_task: str | None, folder: Path, manifest: Path) -> None:
+    """Export one model and describe the result.
+
+    Raises:
+        UserError: the snapshot serves no supported task, or not the requested one.
+    """
+    task = choose_task(model, snapshot, requested_task)
+    print(f"{model}: exporting for the task {task}", flush=True)
+    with staged_folder(folder) as stage:
+        with tempfile.TemporaryDirectory(dir=stage.parent, prefix=".export.") as scratch:
+            exported = Path(scratch)
+            export_graph(snapshot, task, exported)
+            rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
+            for path in exported.glob(f"{MODEL_FILE}*"):
+                shutil.move(path, stage / path.name)
+            copy_support_files(snapshot, stage)
+            add_missing_tokenizer(exported, stage)
+        description = describe_variant(
+            model,
+            "fp32",
+            task,
+            stage,
+            {"exporter": "optimum.exporters.onnx.main_export", "dtype": "float32"},
+            versions_of("optimum", "optimum-onnx", "transformers", "torch", "onnx", "sentence-transformers"),
+        )
+    write_json(manifest, description)
+    print(f"{model}: wrote {folder}: {description['files'][MODEL_FILE]['size'] / 1e6:.1f} MB", flush=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="the model's name in config.yaml")
+    parser.add_argument("--source", type=Path, required=True, help="folder with the downloaded snapshot")
+    parser.add_argument("--task", help="task to export for; inferred from the snapshot when left out")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the ONNX model to")
+    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
+    args = parser.parse_args(argv)
+    export(args.model, args.source, args.task, args.output_dir, args.manifest)
+
+
+if __name__ == "__main__":
+    run_script(main)

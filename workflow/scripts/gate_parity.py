@@ -1,0 +1,65 @@
+"""Judge a variant: exit non-zero when a measured difference is larger than the configuration allows.
+
+A release that an earlier verdict allowed is withdrawn then: what stays on disk would look proven.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from onnxproof.cli import UserError, run_script
+from onnxproof.files import read_json, write_text
+from onnxproof.gate import judge
+
+
+def withdraw(release: Path) -> None:
+    """Delete a release folder and the manifest beside it, if they are there; the manifest first."""
+    release.with_name(f"{release.name}.json").unlink(missing_ok=True)
+    if release.is_dir():
+        shutil.rmtree(release)
+
+
+def gate(
+    parity_file: Path, thresholds: dict[str, float | None], passed_file: Path, release: Path | None = None
+) -> None:
+    """Write ``passed_file`` when all thresholds hold; else withdraw the model's ``release``.
+
+    Raises:
+        UserError: a threshold is missed; the message says which, what was measured and what is allowed.
+    """
+    parity = read_json(parity_file)
+    name = f"{parity['model']} {parity['variant']}"
+    verdicts = judge(parity, thresholds)
+    missed = [verdict for verdict in verdicts if not verdict.passed]
+    if missed:
+        if release is not None:
+            withdraw(release)
+        raise UserError(
+            f"{name} is not equal enough to PyTorch over {parity['inputs']['count']} inputs: "
+            + "; ".join(map(str, missed))
+            + f". The measurements are in {parity_file}; the limits in config.yaml under parity.thresholds"
+        )
+    lines = [f"{name}: {verdict}" for verdict in verdicts]
+    print("\n".join(lines), flush=True)
+    write_text(passed_file, "\n".join(lines) + "\n")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parity", type=Path, required=True, help="measured parity of the variant")
+    parser.add_argument(
+        "--thresholds",
+        type=json.loads,
+        required=True,
+        help='allowed differences, as JSON: {"cosine_min": 0.99}',
+    )
+    parser.add_argument("--output", type=Path, required=True, help="file to write when the gate is passed")
+    parser.add_argument("--release", type=Path, help="release folder to withdraw when the gate is missed")
+    args = parser.parse_args(argv)
+    gate(args.parity, args.thresholds, args.output, args.release)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,409 @@
+"""Timing one form of a model against its fp32 ONNX form, in turns, one process a contender.
+
+Neighbours on a shared machine slow everything down by the same factor for a while. Two contenders timed in
+turns (A B, B A, A B, …) feel the same neighbours, so their ratio within a round is worth more than their
+absolute times, and the median of the rounds' ratios more than one ratio.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES
+from onnxproof.cli import UserError
+from onnxproof.files import read_json
+
+STDERR_TAIL_LINES = 10
+EXIT_GRACE_S = 10.0
+FEWEST_ROUNDS = 3
+SCRIPTS_FOLDER = Path(__file__).resolve().parent.parent
+
+# Models that number their positions from pad_token_id + 1, and so hold fewer tokens than positions.
+OFFSET_POSITION_MODELS = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+
+# Per round, the times of the round's iterations in ms.
+Rounds = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A form of a model, as files: ``runtime`` is "onnx" (``folder/model.onnx``) or "pytorch" (a checkpoint).
+
+    ``task`` is what PyTorch loads the checkpoint for; ONNX needs none.
+    """
+
+    model: str
+    variant: str
+    runtime: str
+    folder: Path
+    task: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How messages name this contender."""
+        return f"model {self.model}, variant {self.variant}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input shape: ``batch`` texts of ``sequence`` tokens each, none of them padding."""
+
+    batch: int
+    sequence: int
+
+    def __str__(self) -> str:
+        """Return batch x sequence."""
+        return f"{self.batch}x{self.sequence}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How often to repeat: untimed calls a case, rounds, timed calls a round; and the inputs' seed.
+
+    A case that takes longer than ``seconds_per_case`` ends with fewer rounds, but not with fewer than FEWEST_ROUNDS.
+    """
+
+    warmup: int
+    rounds: int
+    iterations: int
+    seconds_per_case: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """What the inputs depend on: ids in [0, ``vocab_size``); at most ``max_tokens`` of them, None if open."""
+
+    vocab_size: int
+    max_tokens: int | None
+
+
+def read_text_model(config_file: Path) -> TextModel:
+    """Read vocabulary size and longest input from a model's ``config.json``.
+
+    Raises:
+        UserError: the file is missing, or has no vocabulary.
+    """
+    config = read_json(config_file)
+    vocab_size = config.get("vocab_size")
+    if not isinstance(vocab_size, int) or vocab_size < 1:
+        raise UserError(
+            f"{config_file}: vocab_size is {vocab_size!r}; the benchmark draws token ids from a vocabulary "
+            "and needs a positive integer"
+        )
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 1:
+        return TextModel(vocab_size, None)
+    if config.get("model_type") in OFFSET_POSITION_MODELS:
+        positions -= (config.get("pad_token_id") or 0) + 1
+    return TextModel(vocab_size, positions)
+
+
+def check_cases(model: str, text_model: TextModel, cases: list[Case]) -> None:
+    """Refuse a case with more tokens than the model has positions.
+
+    Raises:
+        UserError: names the first such case and the longest sequence allowed.
+    """
+    limit = text_model.max_tokens
+    for case in cases:
+        if limit is not None and case.sequence > limit:
+            raise UserError(
+                f"model {model}: case {case} (batch x sequence): a sequence of {case.sequence} tokens is too "
+                f"long, this model takes 1 to {limit}"
+            )
+
+
+def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
+    """Refuse a graph with an input that cannot be filled.
+
+    Raises:
+        UserError: names the input, and those that can be filled.
+    """
+    for name, kind in input_types.items():
+        if name not in FILLABLE_INPUTS:
+            raise UserError(
+                f"{contender.label}: model.onnx has an input {name!r}, which the benchmark cannot fill; it "
+                f"fills {', '.join(FILLABLE_INPUTS)}"
+            )
+        if kind not in ONNX_DTYPES:
+            raise UserError(
+                f"{contender.label}: input {name!r} of model.onnx is a {kind}; the benchmark fills "
+                f"{', '.join(ONNX_DTYPES)}"
+            )
+
+
+def model_files(contender: Contender) -> list[Path]:
+    """Return the files that hold the model: the graph and its external data, or the checkpoint's weights.
+
+    Of a checkpoint folder with several formats, only what is loaded counts: safetensors before pickles.
+
+    Raises:
+        UserError: there are none.
+    """
+    if contender.runtime == "onnx":
+        if not (contender.folder / "model.onnx").is_file():
+            raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
+        return sorted(contender.folder.glob("*.onnx*"))
+    folders = [contender.folder, *sorted(path for path in contender.folder.glob("*") if path.is_dir())]
+    files: list[Path] = []
+    for folder in folders:
+        files += sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise UserError(
+            f"{contender.label}: {contender.folder} holds no weights; looked for model*.safetensors and "
+            "pytorch_model*.bin"
+        )
+    return files
+
+
+def size_mb(files: list[Path]) -> float:
+    """Return the files' total size in MB of 1e6 bytes."""
+    return sum(path.stat().st_size for path in files) / BYTES_PER_MB
+
+
+class Worker:
+    """A child process that holds one contender and nothing else; a context manager that always reaps it."""
+
+    def __init__(self, contender: Contender, threads: int) -> None:
+        """Start the process and load the contender; ``loaded`` is its answer.
+
+        Raises:
+            UserError: the contender could not be loaded.
+        """
+        self.contender = contender
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
+        # The command line keeps the current folder off the path (-P): its files must not shadow a library.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "onnxproof.benchmark_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.stderr,
+            env=worker_environment(threads),
+            text=True,
+            encoding="utf-8",
+        )
+        try:
+            self.loaded = self.ask(
+                "load",
+                runtime=contender.runtime,
+                folder=str(contender.folder),
+                threads=threads,
+                task=contender.task,
+            )
+            if contender.runtime == "onnx":
+                check_inputs(contender, self.loaded["input_types"])
+        except BaseException:
+            self.kill()
+            raise
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send a command and return its answer.
+
+        Raises:
+            UserError: the worker answered with an error or died; the message holds the end of its stderr.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # a dead worker gives no answer either
+            self.process.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line.endswith("\n"):
+            status = self.process.wait()
+            raise self.failure(command, f"the worker process died with status {status}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise self.failure(command, answer["error"])
+        return answer
+
+    def failure(self, command: str, reason: str) -> UserError:
+        """Return the error for a failed command: who, what, where, why, and the worker's last words."""
+        self.stderr.seek(0)
+        lines = self.stderr.read().decode("utf-8", errors="replace").splitlines()
+        tail = "".join(f"\n  | {line}" for line in lines[-STDERR_TAIL_LINES:])
+        contender = self.contender
+        return UserError(f"{contender.label}: benchmark step {command!r} failed on {contender.folder}: {reason}{tail}")
+
+    def __enter__(self) -> Self:
+        """Return the worker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the process end by itself after success; kill it after an error or Ctrl-C."""
+        try:
+            if kind is None and self.process.stdin is not None:
+                self.process.stdin.close()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(EXIT_GRACE_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process if it still runs, and reap it."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.stderr):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Return the child's environment: our package on its path, its thread count, and no network."""
+    path = os.pathsep.join(filter(None, [str(SCRIPTS_FOLDER), os.environ.get("PYTHONPATH")]))
+    pools = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, "PYTHONPATH": path, **pools, **offline}
+
+
+def sample_loading(contender: Contender, threads: int, repeats: int) -> list[float]:
+    """Return the loading times in ms of ``repeats`` fresh processes, imports excluded."""
+    samples = []
+    for _ in range(repeats):
+        with Worker(contender, threads) as worker:
+            samples.append(worker.loaded["load_ms"])
+    return samples
+
+
+def time_in_turns(workers: list[Worker], effort: Effort) -> list[Rounds]:
+    """Return each worker's samples in ms, round by round; every other round runs the workers backwards.
+
+    The workers' inputs are prepared; each is warmed up before the first round. A slow case ends early, see Effort.
+    """
+    deadline = time.monotonic() + effort.seconds_per_case
+    for worker in workers:
+        if effort.warmup:
+            worker.ask("run", iterations=effort.warmup)
+    samples: list[Rounds] = [[] for _ in workers]
+    for number in range(effort.rounds):
+        if number >= FEWEST_ROUNDS and time.monotonic() > deadline:
+            break
+        turns = list(enumerate(workers))
+        for index, worker in turns if number % 2 == 0 else reversed(turns):
+            samples[index].append(worker.ask("run", iterations=effort.iterations)["samples_ms"])
+    return samples
+
+
+def summarize(batch: int, rounds: Rounds) -> dict[str, Any]:
+    """Return percentiles in ms over all samples, items a second at the median time, and the sample count.
+
+    Percentiles interpolate linearly between samples (numpy's default).
+    """
+    times = np.concatenate([np.asarray(samples, dtype=np.float64) for samples in rounds])
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return {
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "items_per_s": batch / (p50 / 1000),
+        "iterations": int(times.size),
+    }
+
+
+def compare(rounds: Rounds, baseline: Rounds) -> dict[str, Any]:
+    """Return how many times faster than the baseline: the median over rounds, and the quartiles.
+
+    A round's speed-up is the baseline's median time over the contender's own, both of that round.
+    """
+    ratios = [np.median(theirs) / np.median(ours) for ours, theirs in zip(rounds, baseline, strict=True)]
+    q25, q50, q75 = (float(value) for value in np.percentile(ratios, [25, 50, 75]))
+    return {"speedup_vs_fp32": q50, "speedup_iqr": [q25, q75]}
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case at one thread count: the record of the contender and, where there is one, of the baseline."""
+
+    contender: dict[str, Any]
+    baseline: dict[str, Any] | None
+
+
+def case_record(case: Case, threads: int, rounds: Rounds) -> dict[str, Any]:
+    """Return a case's shape, thread count, figures and raw samples."""
+    return {
+        **asdict(case),
+        "intra_op_threads": threads,
+        **summarize(case.batch, rounds),
+        "samples_ms": rounds,
+    }
+
+
+def measure_case(workers: list[Worker], case: Case, threads: int, text_model: TextModel, effort: Effort) -> CaseResult:
+    """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
+    # PyTorch takes whatever the ONNX graph beside it takes.
+    graph_inputs = workers[-1].loaded["input_types"]
+    for worker in workers:
+        worker.ask(
+            "prepare",
+            **asdict(case),
+            vocab_size=text_model.vocab_size,
+            seed=effort.seed,
+            input_types=worker.loaded["input_types"] or graph_inputs,
+        )
+    samples = time_in_turns(workers, effort)
+    records = [case_record(case, threads, rounds) for rounds in samples]
+    if len(records) == 1:
+        return CaseResult(records[0], None)
+    return CaseResult({**records[0], **compare(samples[0], samples[1])}, records[1])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A worker's resident memory in MB of 1e6 bytes: before it loaded its model, and its peak at the end."""
+
+    rss_before_load_mb: float
+    peak_rss_mb: float
+
+
+def measure(
+    contenders: list[Contender],
+    threads: int,
+    cases: list[Case],
+    text_model: TextModel,
+    effort: Effort,
+    report: Callable[[CaseResult], None],
+) -> tuple[list[CaseResult], Memory]:
+    """Time every case at one thread count, one fresh worker a contender; ``report`` hears of each result.
+
+    ``contenders`` holds the contender and, unless it is the baseline itself, the fp32 baseline. The memory is
+    the contender's, after all cases.
+
+    Raises:
+        UserError: a worker failed.
+    """
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker(contender, threads)) for contender in contenders]
+        results = []
+        for case in cases:
+            results.append(measure_case(workers, case, threads, text_model, effort))
+            report(results[-1])
+        peak = workers[0].ask("memory")["peak_rss_mb"]
+        return results, Memory(workers[0].loaded["rss_before_load_mb"], peak)

@@ -1,0 +1,348 @@
+"""The configuration: every mistake in it told at once and in words, then each model's settings resolved.
+
+The Snakefile calls this before any job exists, so importing it is cheap and its work grows linearly with the
+number of models. What a key means, may hold and defaults to: see ``workflow/schemas/config.schema.yaml``.
+"""
+
+import functools
+import importlib.metadata
+import math
+import os.path
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from onnxproof.cli import UserError
+from onnxproof.config_schema import (
+    NAME_PATTERN,
+    below,
+    config_schema,
+    dereferenced,
+    did_you_mean,
+    schema_problems,
+    seen,
+)
+from onnxproof.config_text import syntax_sentence, text_problems
+
+#: Task names as Optimum spells them.
+SUPPORTED_TASKS = ("feature-extraction", "sentence-similarity", "text-classification")
+
+#: The ONNX forms of a model, in the order in which they are made.
+VARIANTS = ("fp32", "optimized", "int8")
+
+#: What lies beside the models' folders in ``results/``.
+RESERVED_NAMES = ("logs", "summary.csv", "report.html")
+
+LONGEST_NAME = 100  # file systems allow 255 bytes; suffixes and temporary names need room
+
+HUB_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
+REFERENCE_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
+
+SOURCE_KINDS = "one of: hub (with revision), package (with path), path"
+REVISION_ADVICE = (
+    "give the full commit, 40 hexadecimal digits, which the model's page lists under Files and versions, "
+    "History; or name a branch or tag and set allow_floating_revision: true"
+)
+
+
+class Metric(NamedTuple):
+    """A measure the parity gate can limit."""
+
+    bound: Literal["at least", "at most"]  #: what a measurement must be of its threshold
+    lowest: float
+    highest: float
+    meaning: str
+
+
+METRICS = {
+    "cosine_min": Metric("at least", -1, 1, "lowest cosine between a text's output and PyTorch's"),
+    "cosine_mean": Metric("at least", -1, 1, "mean cosine between the outputs and PyTorch's"),
+    "rank_overlap": Metric("at least", 0, 1, "share of each text's nearest neighbours that stay the same"),
+    "top1_agreement": Metric("at least", 0, 1, "share of texts given the same label as by PyTorch"),
+    "max_abs_diff": Metric("at most", 0, math.inf, "largest absolute difference of any output value"),
+    "max_probability_diff": Metric("at most", 0, math.inf, "largest difference of any class probability"),
+    "mean_kl": Metric("at most", 0, math.inf, "mean KL divergence from PyTorch's class probabilities, in nats"),
+    "batch_cosine_min": Metric("at least", -1, 1, "lowest cosine between a text alone and in a padded batch"),
+    "batch_max_abs_diff": Metric("at most", 0, math.inf, "largest difference of a text alone and in a batch"),
+}
+
+
+class ConfigError(UserError):
+    """The configuration is wrong; the message lists every problem, one line each."""
+
+
+# ----------------------------------------------------------------------------------------- public functions
+
+
+def check_yaml_text(path: Path) -> None:
+    """Check what a YAML loader would hide or tell badly: syntax errors, and keys given twice.
+
+    Of two equal keys a loader silently keeps the last, so a model listed twice would vanish.
+
+    Raises:
+        ConfigError: the file is missing, is no UTF-8 text, holds no mapping, or breaks YAML's rules; with
+            line numbers, and columns for syntax errors.
+    """
+    try:
+        problems = list(text_problems(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {syntax_sentence(error)}") from None
+    if problems:
+        raise ConfigError(_listed(str(path), problems))
+
+
+def check_config(config: Any, folder: Path) -> None:
+    """Check a loaded configuration and the local files and distributions it names.
+
+    Args:
+        config: what the YAML loader returned.
+        folder: the configuration's own folder, to which its paths are relative.
+
+    Raises:
+        ConfigError: lists every problem found: the key's dotted path, the value seen, what is allowed.
+    """
+    problems = [*schema_problems(config), *_model_problems(config, folder)]
+    if problems:
+        raise ConfigError(_listed("the configuration", problems))
+
+
+def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return each model's settings with global values and defaults filled in; no two share mutable state.
+
+    A model's settings are ``{source, task, variants, parity, benchmark, allow_floating_revision}``: ``task``
+    is None where it is to be inferred, thresholds switched off by null are absent, and
+    ``allow_floating_revision`` is the value nearest to the model's revision.
+
+    Args:
+        config: a configuration that passed `check_config`.
+    """
+    shared = _merged(_model_defaults(), {key: value for key, value in config.items() if key != "models"})
+    return {name: _resolved(shared, settings) for name, settings in config["models"].items()}
+
+
+# ------------------------------------------------------------------------------------------------ resolving
+
+
+@functools.cache
+def _model_defaults() -> dict[str, Any]:
+    defaults: dict[str, Any] = _defaults_of(config_schema()["$defs"]["model"])
+    del defaults["source"]
+    return defaults
+
+
+def _defaults_of(schema: dict[str, Any]) -> Any:
+    """Return a schema's default: its own, or a mapping of its properties' defaults."""
+    schema = dereferenced(schema)
+    if "default" in schema:
+        return schema["default"]
+    return {
+        key: _defaults_of(part)
+        for key, part in schema.get("properties", {}).items()
+        if _has_default(dereferenced(part))
+    }
+
+
+def _has_default(schema: dict[str, Any]) -> bool:
+    return "default" in schema or schema.get("type") == "object"
+
+
+def _merged(base: Any, override: Any) -> Any:
+    """Return ``override`` laid over ``base``: mappings merge, all else replaces; shares nothing."""
+    if isinstance(override, dict):
+        under = base if isinstance(base, dict) else {}
+        kept = {key: _merged(None, value) for key, value in under.items() if key not in override}
+        return kept | {key: _merged(under.get(key), value) for key, value in override.items()}
+    return list(override) if isinstance(override, list) else override
+
+
+def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    model: dict[str, Any] = _merged(shared, settings)
+    nearest = model["source"].pop("allow_floating_revision", model["allow_floating_revision"])
+    model["allow_floating_revision"] = nearest
+    thresholds = model["parity"]["thresholds"]
+    for variant, limits in thresholds.items():
+        thresholds[variant] = {metric: limit for metric, limit in limits.items() if limit is not None}
+    return model
+
+
+# ----------------------------------------------------------------------------------- words for all problems
+
+
+def _listed(subject: str, problems: list[str]) -> str:
+    if len(problems) == 1:
+        return f"{subject} has a problem: {problems[0]}"
+    return "\n".join([f"{subject} has {len(problems)} problems:", *(f"  {line}" for line in problems)])
+
+
+# ------------------------------------------------------------------------------ what the schema cannot tell
+
+
+def _model_problems(config: Any, folder: Path) -> Iterator[str]:
+    """Yield the problems of names, sources and files, passing over what the schema's check told already."""
+    config = _mapping(config)
+    models = _mapping(config.get("models"))
+    yield from _name_problems(list(models))
+    yield from _evaluation_problems("parity", config.get("parity"), folder)
+    for name, settings in models.items():
+        label, settings = below("models", name), _mapping(settings)
+        yield from _evaluation_problems(f"{label}.parity", settings.get("parity"), folder)
+        if isinstance(settings.get("source"), dict):
+            source = settings["source"]
+            floating = _nearest_floating(source, settings, config)
+            yield from _source_problems(f"{label}.source", source, floating, folder)
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _nearest_floating(*levels: dict[Any, Any]) -> bool:
+    """Return ``allow_floating_revision`` from the first level that sets it; false where none does."""
+    key = "allow_floating_revision"
+    return next((level[key] for level in levels if key in level), False) is True
+
+
+def _name_problems(names: list[Any]) -> Iterator[str]:
+    first_of: dict[str, str] = {}
+    for name in names:
+        problem = _name_problem(name)
+        if problem:
+            yield f"{below('models', name)}: {problem}"
+            continue
+        first = first_of.setdefault(name.lower(), name)
+        if first != name:
+            yield (
+                f"models.{name}: differs from models.{first} by letter case only, "
+                "and on some systems their folders would be one"
+            )
+
+
+def _name_problem(name: Any) -> str | None:
+    if not isinstance(name, str):
+        return "a model's name must be text, and YAML reads this one otherwise: put it in quotes"
+    if not NAME_PATTERN.fullmatch(name):
+        return (
+            "a model's name must consist of the letters A-Z and a-z, digits, '.', '_' and '-', "
+            "and begin with a letter, a digit or '_': it names a folder in results/"
+        )
+    if len(name) > LONGEST_NAME:
+        return f"a model's name must have at most {LONGEST_NAME} characters, this one has {len(name)}"
+    if name.lower() in RESERVED_NAMES:
+        return f"this name is taken by results/{name.lower()}; reserved are: {', '.join(RESERVED_NAMES)}"
+    return None
+
+
+def _evaluation_problems(label: str, parity: Any, folder: Path) -> Iterator[str]:
+    texts = _mapping(parity).get("evaluation_texts")
+    if not isinstance(texts, str) or not texts:
+        return
+    if not texts.endswith((".jsonl", ".txt")):
+        yield f"{label}.evaluation_texts is {seen(texts)}, must end in .jsonl or .txt"
+    elif not os.path.isfile(folder / texts):  # noqa: PTH113 - Path.is_file raises on over-long names
+        yield f"{label}.evaluation_texts is {seen(texts)}, but there is no such file in {folder}"
+
+
+def _source_problems(label: str, source: dict[Any, Any], floating: bool, folder: Path) -> Iterator[str]:
+    """Yield what is wrong with one source: how its keys combine first, then what they name."""
+    shape = list(_combination_problems(label, source))
+    yield from shape
+    if shape or not all(isinstance(value, str) and value for value in _locators(source).values()):
+        return
+    if "hub" in source:
+        yield from _hub_problems(label, source, floating)
+    elif "package" in source:
+        yield from _package_problems(label, source["package"], source["path"])
+    else:
+        yield from _folder_problems(f"{label}.path", source["path"], folder)
+
+
+def _locators(source: dict[Any, Any]) -> dict[str, Any]:
+    return {key: source[key] for key in ("hub", "revision", "package", "path") if key in source}
+
+
+def _combination_problems(label: str, source: dict[Any, Any]) -> Iterator[str]:
+    kinds = [key for key in ("hub", "package", "path") if key in source]
+    if not kinds:
+        yield f"{label} is {seen(source)}, which names no source: give exactly {SOURCE_KINDS}"
+    elif len(kinds) > 1 and kinds != ["package", "path"]:
+        count = {2: "two", 3: "three"}[len(kinds)]
+        named = f"{', '.join(kinds[:-1])} and {kinds[-1]}"
+        yield f"{label} names {count} sources: {named}; give exactly {SOURCE_KINDS}"
+    elif kinds == ["package"]:
+        package = seen(source["package"])
+        yield f"{label}.path is missing: it says which folder of the package {package} holds the model"
+    elif kinds == ["hub"]:
+        if "revision" not in source:
+            yield f"{label}.revision is missing: {REVISION_ADVICE}"
+        return
+    for key in ("revision", "allow_floating_revision"):
+        if kinds and "hub" not in kinds and key in source:
+            yield f"{label}.{key} is {seen(source[key])}, but only a hub source has revisions: remove it"
+
+
+def _hub_problems(label: str, source: dict[Any, Any], floating: bool) -> Iterator[str]:
+    hub, revision = source["hub"], source["revision"]
+    if not HUB_PATTERN.fullmatch(hub):
+        yield f"{label}.hub is {seen(hub)}, must be a repository's id, written owner/name"
+    if COMMIT_PATTERN.fullmatch(revision):
+        return
+    if COMMIT_PATTERN.fullmatch(revision.lower()):
+        yield f"{label}.revision is {seen(revision)}, must be in lower case"
+    elif not REFERENCE_PATTERN.fullmatch(revision) or ".." in revision:
+        yield f"{label}.revision is {seen(revision)}, no name of a commit, branch or tag: {REVISION_ADVICE}"
+    elif not floating:
+        kind = "a shortened commit" if re.fullmatch(r"[0-9a-f]{7,39}", revision) else "a branch or tag, which may move"
+        yield f"{label}.revision is {seen(revision)}, {kind}: {REVISION_ADVICE}"
+
+
+def _package_problems(label: str, package: str, path: str) -> Iterator[str]:
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        yield f"{label}.path is {seen(path)}, must be relative and stay inside the package {seen(package)}"
+        return
+    try:
+        root, folders = _distribution_folders(package)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        yield f"{label}.package is {seen(package)}, but no installed distribution has this name"
+        return
+    if folders and str(relative) not in folders:
+        hint = did_you_mean(path, folders)
+        yield f"{label}.path is {seen(path)}, but the package {seen(package)} has no such folder.{hint}"
+        return
+    yield from _folder_problems(f"{label}.path", path, root)
+
+
+@functools.cache
+def _distribution_folders(package: str) -> tuple[Path, frozenset[str]]:
+    """Return where a distribution is installed and its folders; none where it keeps no list of its files.
+
+    Raises:
+        PackageNotFoundError, ValueError: no distribution of this name is installed, or none can have it.
+    """
+    distribution = importlib.metadata.distribution(package)
+    parents = (str(parent) for file in distribution.files or () for parent in file.parents)
+    return Path(str(distribution.locate_file(""))), frozenset(parents) - {"."}
+
+
+def _folder_problems(label: str, path: str, base: Path) -> Iterator[str]:
+    from onnxproof.snapshot import snapshot_problem  # only a local source needs it
+
+    folder = base / path
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises on over-long names
+        what = "a file, not a folder" if os.path.lexists(folder) else "no such folder"
+        yield f"{label} is {seen(path)}, must be a folder that holds the model, and in {base} there is {what}"
+        return
+    try:
+        problem = snapshot_problem(folder)
+    except OSError as error:
+        problem = f"it cannot be read: {error.strerror}"
+    if problem:
+        yield f"{label} is {seen(path)}: {problem}"

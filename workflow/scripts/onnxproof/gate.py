@@ -1,0 +1,64 @@
+"""The verdict on a variant: each measured difference against what the configuration allows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.config import METRICS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One metric's measurement held against its threshold; ``measured`` is None where it was not finite."""
+
+    metric: str
+    measured: float | None
+    allowed: float
+    at_least: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measurement is within the threshold; what could not be measured is not."""
+        if self.measured is None:
+            return False
+        return self.measured >= self.allowed if self.at_least else self.measured <= self.allowed
+
+    def __str__(self) -> str:
+        """Say what was measured and what is allowed."""
+        measured = "not finite" if self.measured is None else f"{self.measured:.6g}"
+        return f"{self.metric}: measured {measured}, allowed {'>=' if self.at_least else '<='} {self.allowed:g}"
+
+
+def measurements(parity: dict[str, Any]) -> dict[str, float | None]:
+    """Return every metric of a parity file by the name that thresholds use.
+
+    ``max_abs_diff`` is the largest over all outputs; the batch metrics compare an input alone and in a batch.
+    """
+    differences = [output["max_abs_diff"] for output in parity["outputs"].values()]
+    invariance = parity["batch_invariance"]
+    return {
+        "max_abs_diff": None if None in differences else max(differences),
+        **parity["task_metrics"],
+        "batch_max_abs_diff": invariance["max_abs_diff"],
+        "batch_cosine_min": invariance["cosine_min"],
+    }
+
+
+def judge(parity: dict[str, Any], thresholds: dict[str, float | None]) -> list[Verdict]:
+    """Hold a parity file against the thresholds of its variant; metrics of other tasks are left out.
+
+    Raises:
+        UserError: no threshold applies, so nothing would be proven.
+    """
+    measured = measurements(parity)
+    verdicts = [
+        Verdict(metric, measured[metric], allowed, at_least=METRICS[metric][0] == "at least")
+        for metric, allowed in thresholds.items()
+        if allowed is not None and metric in measured
+    ]
+    if not verdicts:
+        raise UserError(
+            f"{parity['model']} {parity['variant']}: none of the thresholds {sorted(thresholds)} applies to the "
+            f"task {parity['task']}, so the gate would prove nothing; set one of: {', '.join(sorted(measured))}"
+        )
+    return verdicts

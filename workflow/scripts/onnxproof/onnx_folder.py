@@ -1,0 +1,70 @@
+"""The folder that holds one ONNX variant: what is in it and the manifest beside it."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxproof.files import SNAKEMAKE_MARK, describe_files
+
+MODEL_FILE = "model.onnx"
+
+#: Documents about the source and its weights: an ONNX folder needs neither.
+NOT_CARRIED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.bin",
+    "*.bin.index.json",
+    "*.onnx",
+    "*.onnx_data",
+)
+DOCUMENTS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", ".gitattributes")
+
+
+def copy_support_files(snapshot: Path, folder: Path) -> None:
+    """Copy what a runtime needs beside the graph: configuration, tokenizer, pooling modules."""
+    left_out = shutil.ignore_patterns(*NOT_CARRIED, *DOCUMENTS, SNAKEMAKE_MARK)
+    shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=left_out)
+
+
+def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
+    """Yield every node of a graph and of its subgraphs (bodies of If, Loop, Scan)."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes_of(attribute.g)
+            for subgraph in attribute.graphs:
+                yield from nodes_of(subgraph)
+
+
+def count_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how often each operator occurs, most frequent first: silent non-fusion shows here."""
+    counts = Counter(node.op_type for node in nodes_of(model.graph))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def describe_variant(
+    model: str, variant: str, task: str, folder: Path, settings: dict[str, Any], versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return the manifest of an ONNX folder: files with sha256 and size, opset, operator counts, settings.
+
+    ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``.
+    """
+    graph = onnx.load(folder / MODEL_FILE, load_external_data=False)
+    return {
+        "model": model,
+        "variant": variant,
+        "task": task,
+        "opset": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},
+        "ir_version": graph.ir_version,
+        "inputs": [value.name for value in graph.graph.input],
+        "outputs": [value.name for value in graph.graph.output],
+        "operators": count_operators(graph),
+        "settings": settings,
+        "files": describe_files(folder),
+        "versions": versions,
+    }

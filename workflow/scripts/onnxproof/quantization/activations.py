@@ -1,0 +1,70 @@
+"""What flows through a model on calibration inputs: channel magnitudes, and a sample of rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from onnxproof.quantization.sessions import open_session
+
+#: One set of model inputs by name, as ``InferenceSession.run`` takes it.
+Feeds = Mapping[str, NDArray[Any]]
+
+ROWS_PER_RUN = 6
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor's values over the calibration runs; a row is one token, a column one channel.
+
+    ``channel_max``, of shape (channels,), is the largest magnitude of each channel. ``rows``, of shape
+    (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text counts as much as a
+    long one.
+    """
+
+    channel_max: NDArray[np.float32]
+    rows: NDArray[np.float32]
+
+
+def record_activations(
+    model: onnx.ModelProto, calibration: Iterable[Feeds], tensors: Sequence[str]
+) -> dict[str, Activation]:
+    """Run ``model`` on each calibration input and keep what ``Activation`` holds of each tensor.
+
+    Memory stays that of one run plus the samples.
+
+    Args:
+        model: a model whose ``tensors`` are float32 with channels in the last dimension.
+        calibration: model inputs, run one by one.
+        tensors: names of tensors inside the graph.
+
+    Raises:
+        ValueError: there are no calibration inputs.
+    """
+    session = open_session(_exposing(model, tensors))
+    channel_max: dict[str, NDArray[np.float32]] = {}
+    rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
+    for feeds in calibration:
+        for tensor, values in zip(tensors, session.run(list(tensors), dict(feeds)), strict=True):
+            tokens = values.reshape(-1, values.shape[-1])
+            magnitude = np.abs(tokens).max(axis=0)
+            channel_max[tensor] = np.maximum(channel_max.get(tensor, magnitude), magnitude)
+            chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
+            rows[tensor].append(tokens[chosen])
+    if tensors and not channel_max:
+        raise ValueError("needs calibration inputs, and there are none")
+    return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor])) for tensor in tensors}
+
+
+def _exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    present = {value.name for value in model.graph.output}
+    exposed.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors if name not in present
+    )
+    return exposed

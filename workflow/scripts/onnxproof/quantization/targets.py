@@ -1,0 +1,76 @@
+"""The nodes that can be quantized: products of an activation with a constant float weight matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.quantization.graph import GraphEditor, attribute_of
+
+
+@dataclass(frozen=True)
+class Target:
+    """A MatMul, Gemm or Attention node with its weight, as ``activation @ weight + bias``.
+
+    ``weight`` has shape (inputs, outputs), whatever way the node stores it; ``activation`` is the tensor's
+    name.
+    """
+
+    node: onnx.NodeProto
+    activation: str
+    weight: NDArray[np.float32]
+
+    @property
+    def name(self) -> str:
+        """The node's name, unique in its graph."""
+        return str(self.node.name)
+
+
+def find_targets(editor: GraphEditor) -> list[Target]:
+    """Return the graph's quantizable nodes in graph order.
+
+    MatMul with a constant second operand of rank 2; Gemm without transposed activation and with alpha = beta
+    = 1; com.microsoft Attention whose query, key and value have one size and which keeps no past. Conv is
+    left out on purpose: onnxruntime's integer convolution is slower than its float one. So are products of
+    two activations.
+    """
+    found = (_target_of(editor, node) for node in editor.of_type("MatMul", "Gemm", "Attention"))
+    return [target for target in found if target is not None]
+
+
+def _target_of(editor: GraphEditor, node: onnx.NodeProto) -> Target | None:
+    if len(node.input) < 2 or node.input[0] == node.input[1]:
+        return None
+    weight = editor.float_constant(node.input[1], rank=2)
+    if weight is None or _selects_channels(editor.producer(node.input[0])):
+        return None
+    if node.op_type == "Gemm":
+        if (
+            attribute_of(node, "transA", 0)
+            or attribute_of(node, "alpha", 1.0) != 1
+            or attribute_of(node, "beta", 1.0) != 1
+        ):
+            return None
+        if stores_transposed(node):
+            weight = weight.T
+    if node.op_type == "Attention" and not _is_plain_attention(node):
+        return None
+    return Target(node, node.input[0], np.ascontiguousarray(weight))
+
+
+def _selects_channels(producer: onnx.NodeProto | None) -> bool:
+    return producer is not None and producer.op_type == "Gather" and attribute_of(producer, "axis", 0) == -1
+
+
+def stores_transposed(node: onnx.NodeProto) -> bool:
+    """Tell whether a target stores its weight as (outputs, inputs)."""
+    return node.op_type == "Gemm" and bool(attribute_of(node, "transB", 0))
+
+
+def _is_plain_attention(node: onnx.NodeProto) -> bool:
+    uneven = attribute_of(node, "qkv_hidden_sizes", None) is not None
+    rotary = attribute_of(node, "do_rotary", 0) != 0
+    biased = len(node.input) > 2 and bool(node.input[2])
+    extras = any(node.input[4:])  # past, attention bias: the integer kernel takes no attention bias
+    return biased and not (uneven or rotary or extras)

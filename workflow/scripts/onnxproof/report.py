@@ -1,0 +1,342 @@
+"""The report: one self-contained HTML page made from what was measured."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from onnxproof import plots
+from onnxproof.config import METRICS
+from onnxproof.gate import Verdict
+from onnxproof.summary import BASELINE, PYTORCH, Case, Model, Variant, format_figure, format_pair
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
+TEMPLATE = "report.html.j2"
+OPEN_SECTIONS = 8  # with more models than this, their sections start folded
+PLOTTED_MODELS = 12  # an overview plot shows at most this many; the table shows all
+PLOTTED_CASES = 8
+NOTABLE_CHANGE = 0.05  # sizes and speeds within five percent are called equal
+SAME_ANSWER = 1e-4  # what float arithmetic in another order may change
+TOP_OPERATORS = 6
+MISSING = "–"
+#: Operators that exist only in fused graphs: their absence shows that nothing was fused.
+FUSED_OPERATORS = frozenset(
+    {
+        "Attention",
+        "BiasGelu",
+        "BiasSplitGelu",
+        "EmbedLayerNormalization",
+        "FastGelu",
+        "FusedMatMul",
+        "GroupQueryAttention",
+        "MultiHeadAttention",
+        "PackedAttention",
+        "QAttention",
+        "QuickGelu",
+        "RotaryEmbedding",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    }
+)
+
+
+def render_report(models: Sequence[Model]) -> str:
+    """Return the report as an HTML page that needs no other file and no network.
+
+    The same measurements give the same text. Every name and value is escaped.
+    """
+    ordered = sorted(models, key=lambda model: not model.failed)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "ms": format_ms,
+        "figure": format_figure,
+        "times": format_times,
+        "megabytes": format_megabytes,
+        "json": _format_recipe,
+    }
+    names = [variant.name for model in models for variant in model.variants]
+    colours = plots.variant_colours([PYTORCH, BASELINE, *names])
+    gates = [variant for model in models for variant in model.variants if variant.verdict in ("pass", "fail")]
+    return environment.get_template(TEMPLATE).render(
+        models=ordered,
+        slugs=_slugs(ordered),
+        failed=[model for model in ordered if model.failed],
+        gates=len(gates),
+        passed=sum(variant.verdict == "pass" for variant in gates),
+        legend={name: var for name, var in plots.legend(colours).items() if name in names},
+        overview=_overview_plots(ordered, colours),
+        sections=[_section(model, slug, colours) for model, slug in zip(ordered, _slugs(ordered), strict=True)],
+        folded=len(models) > OPEN_SECTIONS,
+        plotted=PLOTTED_MODELS,
+        machines=_machines(models),
+        versions=_versions(models),
+        times_smaller=times_smaller,
+        pair=format_pair,
+        meaning=_meaning,
+        speedup_text=speedup_text,
+        missing=MISSING,
+        BASELINE=BASELINE,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ formatting
+
+
+def format_ms(value: float | None) -> str:
+    """Format milliseconds, or items a second, to about three figures."""
+    if value is None:
+        return MISSING
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def format_times(value: float | None) -> str:
+    """Format a ratio: ``2.18×``."""
+    if value is None:
+        return MISSING
+    return f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+
+
+def format_megabytes(value: float | None) -> str:
+    """Format a size given in MB (10⁶ bytes)."""
+    return MISSING if value is None else f"{value:,.1f} MB"
+
+
+def times_smaller(model: Model, variant: Variant) -> float | None:
+    """Return how many times smaller than the fp32 export a variant is."""
+    ratio = model.size_ratio(variant)
+    return 1 / ratio if ratio else None
+
+
+def speedup_text(variant: Variant, case: Case | None) -> str:
+    """Return a case's speed-up over ONNX fp32, which is the baseline itself."""
+    if variant.name == BASELINE:
+        return "baseline"
+    return format_times(case.speedup if case else None)
+
+
+def _format_recipe(recipe: Any) -> str:
+    return json.dumps(recipe, indent=2, ensure_ascii=False, default=str)
+
+
+def _meaning(metric: str) -> str:
+    return METRICS[metric].meaning if metric in METRICS else ""
+
+
+def _slugs(models: Iterable[Model]) -> list[str]:
+    """Return an HTML id for every model: its name where that is safe, numbered so that none coincide."""
+    return [f"m{index}-{re.sub(r'[^A-Za-z0-9_-]+', '-', model.name)}" for index, model in enumerate(models, start=1)]
+
+
+# -------------------------------------------------------------------------------------------- plain language
+
+
+def describe_trade(model: Model, variant: Variant) -> str:
+    """Say in plain words what a variant gains and what it costs, from its own figures alone."""
+    if variant.name == PYTORCH:
+        return "The original, run by PyTorch. Every other variant is held to its answers."
+    if variant.name == BASELINE:
+        return f"The plain export, the baseline for size and speed. {_describe_accuracy(variant)}"
+    return f"{_describe_size(model, variant)}, {_describe_speed(variant)}. {_describe_accuracy(variant)}"
+
+
+def _describe_size(model: Model, variant: Variant) -> str:
+    factor = times_smaller(model, variant)
+    if factor is None:
+        return "Size not compared"
+    if abs(factor - 1) < NOTABLE_CHANGE:
+        return "As large as fp32"
+    return f"{format_times(factor)} smaller than fp32" if factor > 1 else f"{format_times(1 / factor)} larger than fp32"
+
+
+def _describe_speed(variant: Variant) -> str:
+    case = variant.main_case
+    if case is None or case.speedup is None:
+        return "speed-up not measured"
+    spread = case.speedup_iqr or (case.speedup, case.speedup)
+    where = f"at {case.title}"
+    if spread[0] <= 1 <= spread[1] or abs(case.speedup - 1) < NOTABLE_CHANGE:
+        return f"no faster or slower beyond the noise ({format_times(case.speedup)} {where})"
+    if case.speedup > 1:
+        return f"{format_times(case.speedup)} as fast {where}"
+    return f"slower: {format_times(case.speedup)} the speed of fp32 {where}"
+
+
+def _describe_accuracy(variant: Variant) -> str:
+    metric = variant.headline_metric
+    if metric is None:
+        return "No difference to PyTorch was measured."
+    words = f"{_meaning(metric) or metric}: {format_figure(variant.metrics[metric])}"
+    verdict = "outside the thresholds" if variant.failures else "within the thresholds"
+    return f"Its answers are {verdict} ({words})."
+
+
+def describe_batch_invariance(variant: Variant) -> str | None:
+    """Say in plain words whether an input's answer depends on the batch it comes in."""
+    if "batch_max_abs_diff" not in variant.metrics:
+        return None
+    difference = variant.metrics["batch_max_abs_diff"]
+    if difference is None:
+        return "In a padded batch the output is not finite."
+    if difference <= SAME_ANSWER:
+        return f"An input gets the same answer alone and in a padded batch (difference {format_figure(difference)})."
+    cosine = variant.metrics.get("batch_cosine_min")
+    lowest = "" if cosine is None else f", lowest cosine {format_figure(cosine)}"
+    return (
+        f"An input's answer shifts with its neighbours in a batch: by up to {format_figure(difference)}{lowest}. "
+        "Use batches of one where an answer must be repeatable."
+    )
+
+
+def _count_operators(operators: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} ×{count}" for name, count in operators)
+
+
+def _graph_facts(variant: Variant) -> dict[str, Any]:
+    """Return a variant's opset, node count, fused operators, and most frequent operators, as text."""
+    by_count = sorted(variant.operators.items(), key=lambda item: (-item[1], item[0]))
+    fused = [item for item in by_count if item[0] in FUSED_OPERATORS]
+    return {
+        "opset": ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in variant.opset.items()) or MISSING,
+        "nodes": sum(variant.operators.values()) or MISSING,
+        "fused": _count_operators(fused) or "none",
+        "top": _count_operators(by_count[:TOP_OPERATORS]) or MISSING,
+    }
+
+
+def _machines(models: Iterable[Model]) -> list[str]:
+    """Return every CPU the figures come from, once each."""
+    return list(
+        dict.fromkeys(
+            _describe_cpu(variant) for model in models for variant in model.variants if variant.cpu.get("model")
+        )
+    )
+
+
+def _describe_cpu(variant: Variant) -> str:
+    cpu = variant.cpu
+    parts = [str(cpu["model"])]
+    if cpu.get("logical_cores"):
+        physical = f" ({cpu['physical_cores']} physical)" if cpu.get("physical_cores") else ""
+        parts.append(f"{cpu['logical_cores']} logical cores{physical}")
+    if cpu.get("flags"):
+        parts.append(" ".join(cpu["flags"]))
+    return "; ".join(parts)
+
+
+def _versions(models: Iterable[Model]) -> dict[str, str]:
+    """Return every tool's version; a tool used in several versions lists them all."""
+    found: dict[str, dict[str, None]] = {}
+    for model in models:
+        for variant in model.variants:
+            for tool, version in variant.versions.items():
+                found.setdefault(tool, {})[str(version)] = None
+    return {tool: ", ".join(found[tool]) for tool in sorted(found)}
+
+
+# ------------------------------------------------------------------------------------------------- the plots
+
+Colours = dict[str, str]
+
+
+def _overview_plots(models: Sequence[Model], colours: Colours) -> list[tuple[str, str]]:
+    """Return captions and plots of speed-up and size over the models (failed ones first, up to a cap)."""
+    shown = models[:PLOTTED_MODELS]
+
+    def grouped(figure: Callable[[Model, Variant], plots.Row | None]) -> list[tuple[str, list[plots.Row]]]:
+        rows = [(model.name, [figure(model, variant) for variant in model.variants]) for model in shown]
+        return [(name, [row for row in found if row is not None]) for name, found in rows]
+
+    def speed(_: Model, variant: Variant) -> plots.Row | None:
+        case = variant.main_case
+        if variant.name == BASELINE or case is None:
+            return None
+        text = f"{format_times(case.speedup)}" if case.speedup else "not measured"
+        return plots.Row(variant.name, case.speedup, text, colours[variant.name])
+
+    def size(_: Model, variant: Variant) -> plots.Row:
+        return plots.Row(variant.name, variant.size_mb, format_megabytes(variant.size_mb), colours[variant.name])
+
+    return [
+        (
+            "Speed against the ONNX fp32 export, one request at a time (dashed: fp32 itself)",
+            plots.bars("Speed-up by model and variant", "overview-speed", grouped(speed), "times as fast as fp32", 1.0),
+        ),
+        (
+            "Size of what has to be loaded",
+            plots.bars("Size by model and variant", "overview-size", grouped(size), "MB"),
+        ),
+    ]
+
+
+def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
+    """Return what the template needs to show one model."""
+    return {
+        "model": model,
+        "slug": slug,
+        "task": next((variant.task for variant in model.variants if variant.task), None),
+        "graphs": [(variant, _graph_facts(variant)) for variant in model.variants if variant.name != PYTORCH],
+        "gated": [variant for variant in model.variants if variant.verdicts],
+        "trades": [
+            (variant, describe_trade(model, variant), describe_batch_invariance(variant)) for variant in model.variants
+        ],
+        "cases": [
+            [(variant, case) for variant in model.variants if (case := variant.case(key))] for key in model.case_keys
+        ],
+        "plots": [
+            (
+                "Latency: median (dot) to 90th percentile (end of line), logarithmic; each variant in a run of its own",
+                plots.dots(
+                    f"Latency of {model.name}", f"{slug}-latency", _latency_groups(model, colours), "ms a batch"
+                ),
+            ),
+            (
+                "Parity: error against its threshold (upright bar); left of it passes, logarithmic",
+                plots.margins(f"Parity of {model.name}", f"{slug}-parity", _parity_groups(model), "error"),
+            ),
+        ],
+    }
+
+
+def _latency_groups(model: Model, colours: Colours) -> list[tuple[str, list[plots.Row]]]:
+    groups = []
+    for key in model.case_keys[:PLOTTED_CASES]:
+        found = [(variant, case) for variant in model.variants if (case := variant.case(key))]
+        rows = [
+            plots.Row(
+                variant.name,
+                case.p50_ms,
+                f"{format_ms(case.p50_ms)} ms" if case.p50_ms is not None else "not measured",
+                colours[variant.name],
+                high=case.p90_ms,
+            )
+            for variant, case in found
+        ]
+        groups.append((found[0][1].title, rows))
+    return groups
+
+
+def _parity_groups(model: Model) -> list[tuple[str, list[plots.Row]]]:
+    return [
+        (variant.name, [_error_row(verdict) for verdict in variant.verdicts])
+        for variant in model.variants
+        if variant.verdicts
+    ]
+
+
+def _error_row(verdict: Verdict) -> plots.Row:
+    """Return a verdict as an error: a least value (cosine, agreement) is shown as its distance from 1."""
+    measured, allowed, label = verdict.measured, verdict.allowed, verdict.metric
+    if verdict.at_least:
+        measured, allowed, label = None if measured is None else 1 - measured, 1 - allowed, f"1 − {label}"
+    text = "not finite" if measured is None else f"{measured:.2g}"
+    return plots.Row(label, measured, text, bound=allowed, passed=verdict.passed)

@@ -1,0 +1,103 @@
+"""Print the summary table to the terminal, failed gates last, where the eye rests."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError, run_script
+
+PLAIN_WIDTH = 100
+MISSING = "-"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a summary table, ``None`` where a cell is empty.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype={"model": str, "variant": str, "revision": str})
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `snakemake` writes it") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: not a summary table: {error}") from None
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def show(csv: Path, report: Path) -> None:
+    """Print one line a model and variant, then where the releases and the report are."""
+    from rich.console import Console
+
+    rows = read_rows(csv)
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True)
+    console.print(_table(rows))
+    cases = ", ".join(dict.fromkeys(row["main_case"] for row in rows if row["main_case"]))
+    console.print(f"Speed-up: against ONNX fp32 in interleaved runs, at {cases} (batch x tokens _ threads).")
+    for row in rows:
+        if row["parity"] == "fail":
+            console.print(
+                f"FAIL {row['model']} {row['variant']}: {row['failed_metrics']}", style="bold red", soft_wrap=True
+            )
+    for release in dict.fromkeys(row["release"] for row in rows):
+        console.print(f"Release: {release}", soft_wrap=True)
+    console.print(f"Report:  {report}", soft_wrap=True)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("model", overflow="fold", min_width=12)
+    table.add_column("variant", overflow="fold")
+    for name in ("size", "smaller", "speed-up"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("parity", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    previous = None
+    for row in rows:
+        same = row["model"] == previous
+        if previous is not None and not same:
+            table.add_section()
+        previous = row["model"]
+        verdict = "FAIL" if row["parity"] == "fail" else row["parity"]
+        style = {"FAIL": "bold red", "pass": "green"}.get(verdict, "dim")
+        table.add_row("" if same else previous, *_cells(row), Text(verdict, style=style))
+    return table
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    from onnxproof.summary import format_figure
+
+    ratio, speedup, headline = row["size_ratio_vs_fp32"], row["main_speedup"], row["headline_metric"]
+    return [
+        row["variant"],
+        _text(row["size_mb"], "{:.1f} MB"),
+        _text(1 / ratio if ratio else None, "{:.2f}x"),
+        "baseline" if row["variant"] == "fp32" else _text(speedup, "{:.2f}x"),
+        f"{headline} {format_figure(row[headline])}" if headline else MISSING,
+    ]
+
+
+def _text(value: float | None, template: str) -> str:
+    return MISSING if value is None else template.format(value)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--csv", type=Path, required=True, help="table written by summary.py")
+    parser.add_argument("--report", type=Path, help="page to point to (default: report.html beside the table)")
+    args = parser.parse_args(argv)
+    show(args.csv, args.report or args.csv.with_name("report.html"))
+
+
+if __name__ == "__main__":
+    run_script(main)
