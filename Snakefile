@@ -40,7 +40,7 @@ rule all_exported:
 
 rule all_quantized:
     input:
-        variant_files("results/{model}/onnx/{variant}.json", QUANTIZED),
+        variant_files("results/{model}/onnx/{variant}.json", QUANTIZED_VARIANTS),
 
 
 rule all_parity:

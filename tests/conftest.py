@@ -26,16 +26,20 @@ TEXTS = [
     "we hate this screen " * 12,
 ]
 
+# Random weights make no promise about int8: what these tests need is a gate that usually opens.
+LOOSE = {"cosine_min": 0.9, "cosine_mean": 0.95, "top1_agreement": 0.5, "max_probability_diff": None}
+
 CONFIG = {
     "models": {
         "stars.v1": {"source": {"path": "models/stars"}},
-        "sentences": {"source": {"path": "models/sentences"}, "benchmark": {"pytorch": False}},
+        "sentences": {
+            "source": {"path": "models/sentences"},
+            "variants": ["fp32", "optimized", "int8", "int8-invariant"],
+            "benchmark": {"pytorch": False},
+        },
     },
-    # Random weights make no promise about int8: what these tests need is a gate that usually opens.
-    "parity": {
-        "evaluation_texts": "texts.txt",
-        "thresholds": {"int8": {"cosine_min": 0.9, "cosine_mean": 0.95, "top1_agreement": 0.5}},
-    },
+    "quantization": {"targets": {"int8": LOOSE, "int8-invariant": LOOSE}},
+    "parity": {"evaluation_texts": "texts.txt", "thresholds": {"int8": LOOSE, "int8-invariant": LOOSE}},
     "benchmark": {
         "batch_sizes": [1, 2],
         "sequence_lengths": [8],

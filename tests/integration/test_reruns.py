@@ -60,10 +60,25 @@ def test_a_threshold_reruns_only_gates_and_what_follows(copy_of_finished):
     assert project.planned() == {"all": 1, "gate_parity": 1, "release": 1, "summary": 1}
 
 
+def test_a_target_reruns_the_search_of_its_variant_and_what_follows(copy_of_finished):
+    project = copy_of_finished
+    targets = {"targets": {"int8-invariant": {"cosine_min": 0.91}}}
+    project.configure(edited(project.config, "models", "sentences", "quantization", value=targets))
+    assert project.planned() == {
+        "all": 1,
+        "benchmark": 1,
+        "gate_parity": 1,
+        "measure_parity": 1,
+        "quantize": 1,
+        "release": 1,
+        "summary": 1,
+    }
+
+
 def test_benchmark_settings_rerun_only_benchmarks_and_what_follows(copy_of_finished):
     project = copy_of_finished
     project.configure(edited(project.config, "benchmark", "rounds", value=3))
-    assert project.planned() == {"all": 1, "benchmark": 6, "benchmark_pytorch": 1, "release": 2, "summary": 1}
+    assert project.planned() == {"all": 1, "benchmark": 7, "benchmark_pytorch": 1, "release": 2, "summary": 1}
 
 
 def test_another_threshold_of_another_model_leaves_this_one_alone(copy_of_finished):
@@ -79,7 +94,7 @@ def test_an_edited_script_reruns_its_rule(copy_of_finished):
     with (project.folder / "workflow/scripts/gate_parity.py").open("a") as script:
         script.write("# edited\n")
     planned = project.planned()
-    assert planned["gate_parity"] == 6
+    assert planned["gate_parity"] == 7
     assert not planned.keys() & {"download", "export", "optimize", "quantize", "measure_parity", "benchmark"}
 
 

@@ -12,6 +12,7 @@ from onnxproof.files import describe_files
 
 MODELS = {"stars.v1": "text-classification", "sentences": "sentence-similarity"}
 VARIANTS = ("fp32", "optimized", "int8")
+INVARIANT = "results/sentences/onnx/int8-invariant"
 
 
 def read(path):
@@ -29,8 +30,9 @@ def test_every_promised_path_is_there(finished, model):
         wanted += [f"parity/{variant}.ok", f"benchmark/{variant}.json"]
     assert [path for path in wanted if not (results / path).exists()] == []
     assert (results / "benchmark" / "pytorch.json").exists() == (model == "stars.v1")
-    for rule in ("download", "export", "optimize", "quantize", "record_reference", "release"):
+    for rule in ("download", "export", "optimize", "record_reference", "release"):
         assert (finished.folder / "results" / "logs" / rule / f"{model}.log").exists()
+    assert (finished.folder / "results" / "logs" / "quantize" / f"{model}.int8.log").exists()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -90,6 +92,26 @@ def test_int8_quantizes_all_constant_products(finished, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_the_manifest_tells_the_recipe_and_every_rung_tried(finished, model):
+    settings = read(finished.folder / "results" / model / "onnx/int8.json")["settings"]
+    assert settings["search"]["reached"] is True
+    assert settings["search"]["targets"]["cosine_min"] == 0.9
+    assert settings["search"]["rungs"][-1]["recipe"] == settings["recipe"]
+    for rung in settings["search"]["rungs"]:
+        assert {"recipe", "metrics", "size_ratio", "speedup", "missed", "distance"} == rung.keys()
+        assert rung["speedup"] > 0
+    assert settings["portability"]["may_saturate"] == []
+
+
+def test_int8_invariant_gives_the_same_answer_in_any_batch(finished):
+    parity = read(finished.folder / "results/sentences/parity/int8-invariant.json")
+    assert parity["batch_invariance"]["cosine_min"] > 0.99999
+    assert (finished.folder / INVARIANT / "model.onnx").is_file()
+    assert (finished.folder / "results/sentences/release/onnx/model_quantized_invariant.onnx").is_file()
+    assert read(finished.folder / f"{INVARIANT}.json")["settings"]["recipe"][-1]["pass"] == "per_token"
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_benchmark_files_have_the_promised_fields(finished, model):
     folder = finished.folder / "results" / model / "benchmark"
     for path in folder.glob("*.json"):
@@ -110,7 +132,7 @@ def test_benchmark_files_have_the_promised_fields(finished, model):
 
 def test_the_summary_has_a_row_for_each_model_and_variant(finished):
     table = pandas.read_csv(finished.folder / "results" / "summary.csv")
-    assert len(table) == 7
+    assert len(table) == 8
     assert not table.duplicated(["model", "variant"]).any()
     assert set(table.model) == set(MODELS)
 
@@ -124,7 +146,8 @@ def test_releases_hold_no_marks_of_snakemake_but_its_own(finished):
 def test_the_tables_of_the_model_card_are_whole(finished, model):
     card = (finished.folder / "results" / model / "release/README.md").read_text()
     tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
-    assert [len(table) for table in tables] == [2 + 2, 2 + 4]  # two files; two files in two cases
+    files = len(read(finished.folder / "results" / model / "release.json")["variants"])
+    assert [len(table) for table in tables] == [2 + files, 2 + 2 * files]  # two cases a file
     for table in tables:
         assert {row.count("|") for row in table} == {table[0].count("|")}
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from onnxproof.cli import UserError
 from onnxproof.config import (
     METRICS,
+    QUANTIZED_VARIANTS,
     SUPPORTED_TASKS,
     VARIANTS,
     ConfigError,
@@ -157,7 +158,7 @@ MISPLACED_KEYS = [
     (
         {**one(), "parity": {"cosine_min": 1}},
         "parity.cosine_min (seen: 1) is an unknown key. It belongs in parity.thresholds.fp32 or "
-        "parity.thresholds.optimized or parity.thresholds.int8.",
+        "parity.thresholds.optimized or parity.thresholds.int8 or parity.thresholds.int8-invariant.",
     ),
 ]
 
@@ -215,7 +216,7 @@ WRONG_VALUES = [
     (one(task="summarization"), "models.X.task is 'summarization', must be one of: feature-extraction,"),
     (
         {**one(), "variants": ["fp32", "INT9"]},
-        "variants[1] is 'INT9', must be one of: fp32, optimized, int8. Did you mean 'int8'?",
+        "variants[1] is 'INT9', must be one of: fp32, optimized, int8, int8-invariant. Did you mean 'int8'?",
     ),
     ({**one(), "variants": ["fp32", "fp32"]}, "variants is ['fp32', 'fp32'], which lists 'fp32' twice"),
     ({**one(), "variants": []}, "variants is empty, must hold at least one entry"),
@@ -250,6 +251,14 @@ WRONG_VALUES = [
         "parity.evaluation_texts is 'a.csv', must end in .jsonl or .txt",
     ),
     ({**one(), "parity": {"evaluation_texts": ""}}, "parity.evaluation_texts is empty text"),
+    (
+        one(quantization={"calibration_texts": "no.txt"}),
+        "models.X.quantization.calibration_texts is 'no.txt', but there is no such file in",
+    ),
+    (
+        {**one(), "quantization": {"targets": {"fp32": {}}}},
+        "quantization.targets.fp32 (seen: {}) is an unknown key. It belongs in parity.thresholds. Allowed here: int8,",
+    ),
 ]
 
 WRONG_SOURCES = [
@@ -520,7 +529,15 @@ def test_what_no_revision_can_be_is_refused_even_where_floating_ones_are_allowed
 
 def test_a_model_needs_only_its_source(schema):
     resolved = resolve_models(one())["X"]
-    assert set(resolved) == {"source", "task", "variants", "parity", "benchmark", "allow_floating_revision"}
+    assert set(resolved) == {
+        "source",
+        "task",
+        "variants",
+        "quantization",
+        "parity",
+        "benchmark",
+        "allow_floating_revision",
+    }
     assert resolved["source"] == HUB
     assert resolved["task"] is None
     assert resolved["variants"] == ["fp32", "optimized", "int8"]
@@ -567,6 +584,13 @@ def test_null_switches_a_threshold_off_for_one_model():
     assert "cosine_min" not in resolved["X"]["parity"]["thresholds"]["int8"]
     assert "cosine_mean" in resolved["X"]["parity"]["thresholds"]["int8"]
     assert "cosine_min" in resolved["Y"]["parity"]["thresholds"]["int8"]
+
+
+def test_null_switches_a_target_off():
+    config = {"models": {"X": {"source": HUB}}, "quantization": {"targets": {"int8": {"cosine_min": None}}}}
+    targets = resolve_models(config)["X"]["quantization"]["targets"]
+    assert "cosine_min" not in targets["int8"]
+    assert "cosine_mean" in targets["int8"]
 
 
 def test_a_threshold_switched_off_everywhere_can_be_switched_on_for_one_model():
@@ -649,6 +673,7 @@ def test_schema_and_tables_agree(schema):
     assert tuple(model["task"]["enum"]) == (*SUPPORTED_TASKS, None)
     assert tuple(schema["$defs"]["variants"]["items"]["enum"]) == VARIANTS
     assert tuple(schema["$defs"]["parity"]["properties"]["thresholds"]["properties"]) == VARIANTS
+    assert tuple(schema["$defs"]["quantization"]["properties"]["targets"]["properties"]) == QUANTIZED_VARIANTS
     limits = schema["$defs"]["thresholds"]["properties"]
     assert list(limits) == list(METRICS)
     for name, metric in METRICS.items():
@@ -694,7 +719,7 @@ def test_every_setting_in_config_yaml_has_a_comment_that_says_why():
     keys = [
         index
         for index, line in enumerate(lines)
-        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|parity|benchmark):", line)
+        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|quantization|parity|benchmark):", line)
     ]
     assert len(keys) > 10
     assert [lines[index] for index in keys if not lines[index - 1].lstrip().startswith("#")] == []

@@ -12,10 +12,9 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
 from onnxproof.sources import files_of_script
 
-QUANTIZED = ("int8",)
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
 STARTED = time.time()
@@ -43,6 +42,7 @@ MODELS = resolve_models(config)
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     variant="|".join(VARIANTS),
+    quantized="|".join(QUANTIZED_VARIANTS),
 
 
 def own_file(path: str) -> str:
@@ -109,6 +109,17 @@ def evaluation_texts(wildcards) -> list[str]:
     """Return the configured evaluation texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["parity"]["evaluation_texts"]
     return [texts or own_file("resources/evaluation_texts.jsonl")]
+
+
+def calibration_texts(wildcards) -> list[str]:
+    """Return the configured calibration texts of a model; none stands for the bundled ones."""
+    texts = MODELS[wildcards.model]["quantization"]["calibration_texts"]
+    return [texts or own_file("resources/calibration_texts.jsonl")]
+
+
+def targets(wildcards) -> str:
+    """Return what a recipe of a quantized variant is to reach, as JSON."""
+    return json.dumps(MODELS[wildcards.model]["quantization"]["targets"][wildcards.quantized])
 
 
 def thresholds(wildcards) -> str:

@@ -1,21 +1,26 @@
-"""Needs: the optimized variant. Makes: the int8 variant, quantized dynamically."""
+"""Needs: the optimized variant. Makes: a quantized variant, by the fastest recipe that reaches the targets."""
 
 
 rule quantize:
     input:
         folder="results/{model}/onnx/optimized",
         manifest="results/{model}/onnx/optimized.json",
+        texts=calibration_texts,
         code=code("quantize"),
     output:
-        folder=directory("results/{model}/onnx/int8"),
-        manifest="results/{model}/onnx/int8.json",
+        folder=directory("results/{model}/onnx/{quantized}"),
+        manifest="results/{model}/onnx/{quantized}.json",
     log:
-        "results/logs/quantize/{model}.log",
+        "results/logs/quantize/{model}.{quantized}.log",
     conda:
         "../../envs/runtime.yaml"
+    threads: 2
+    params:
+        targets=targets,
     message:
-        "{wildcards.model}: quantizing to int8 (log: {log})"
+        "{wildcards.model}: finding the recipe of {wildcards.quantized} (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} "
-        "--source-manifest {input.manifest:q} "
+        "python {input.code[0]:q} --model {wildcards.model:q} --variant {wildcards.quantized} "
+        "--source {input.folder:q} --source-manifest {input.manifest:q} "
+        "--targets {params.targets:q} --texts {input.texts:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -16,7 +16,11 @@ from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, copy_support_files
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
 #: and every other runtime can load it too.
-RELEASED_AS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx"}
+RELEASED_AS = {
+    "fp32": "onnx/model.onnx",
+    "int8": "onnx/model_quantized.onnx",
+    "int8-invariant": "onnx/model_quantized_invariant.onnx",
+}
 
 TEMPLATE = Path(__file__).parent.parent / "resources" / "model_card.md.j2"
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from graphs import constants_of, linear_model, op_types, run
+from graphs import FLOAT, build, constants_of, linear_model, op_types, run
+from onnx import helper
 
 from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.outlier_channels import keep_outlier_channels, outlier_channels
@@ -29,7 +30,7 @@ def test_the_answer_stays_and_the_outliers_leave_the_large_product(transposed):
 
     keep_outlier_channels(model, [{"x": x}])
 
-    assert op_types(model) == ["Mul", "Gemm", "Gather", "MatMul", "Add"]
+    assert op_types(model) == ["Mul", "Gemm", "Gather", "MatMul", "Sum"]
     stored = constants_of(model)["w_1"]
     assert not (stored.T if transposed else stored)[[3, 11]].any()
     np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
@@ -55,3 +56,20 @@ def test_a_product_without_outliers_stays():
     model = linear_model(np.eye(16, dtype=np.float32))
     keep_outlier_channels(model, [{"x": inputs()}], ratio=1000)
     assert op_types(model) == ["MatMul"]
+
+
+def test_a_bias_stays_behind_the_product_that_is_quantized():
+    weight = np.random.default_rng(1).normal(size=(16, 5)).astype(np.float32)
+    constants = {"w": weight, "bias": np.arange(5, dtype=np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"], name="linear"),
+        helper.make_node("Add", ["bias", "product"], ["y"], name="add"),
+    ]
+    model = build(nodes, {"x": (FLOAT, ["rows", 16])}, {"y": (FLOAT, ["rows", 5])}, constants)
+    x = inputs()
+    [expected] = run(model, {"x": x})
+
+    keep_outlier_channels(model, [{"x": x}])
+
+    assert op_types(model) == ["Mul", "MatMul", "Add", "Gather", "MatMul", "Sum"]
+    np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)

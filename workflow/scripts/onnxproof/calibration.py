@@ -17,15 +17,19 @@ from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 MAX_TOKENS = 128
 
 
-def calibration_feeds(folder: Path, inputs: list[str]) -> list[dict[str, NDArray[Any]]]:
-    """Return the bundled calibration texts as model inputs, one text each, int64 (1, tokens).
+def calibration_feeds(
+    folder: Path, inputs: list[str], texts: Path = CALIBRATION_TEXTS
+) -> list[dict[str, NDArray[Any]]]:
+    """Return the calibration texts as model inputs, one text each, int64 (1, tokens).
 
     Args:
         folder: an ONNX folder, with ``tokenizer.json`` and ``config.json``.
         inputs: names of the graph's inputs.
+        texts: a file of texts, see ``read_texts``.
 
     Raises:
-        UserError: the folder has no tokenizer, or the graph wants an input that no tokenizer makes.
+        UserError: the texts cannot be read, the folder has no tokenizer, or the graph wants an input that no
+            tokenizer makes.
     """
     from tokenizers import Tokenizer
 
@@ -37,7 +41,7 @@ def calibration_feeds(folder: Path, inputs: list[str]) -> list[dict[str, NDArray
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(MAX_TOKENS, positions - 2))  # some count positions from 2
     feeds = []
-    for text in read_texts(CALIBRATION_TEXTS):
+    for text in read_texts(texts):
         encoding = tokenizer.encode(text)
         values = {
             "input_ids": encoding.ids,

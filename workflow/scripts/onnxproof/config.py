@@ -31,7 +31,10 @@ from onnxproof.config_text import syntax_sentence, text_problems
 SUPPORTED_TASKS = ("feature-extraction", "sentence-similarity", "text-classification")
 
 #: The ONNX forms of a model, in the order in which they are made.
-VARIANTS = ("fp32", "optimized", "int8")
+VARIANTS = ("fp32", "optimized", "int8", "int8-invariant")
+
+#: Those of them that are quantized, each by a ladder of recipes of its own.
+QUANTIZED_VARIANTS = ("int8", "int8-invariant")
 
 #: What lies beside the models' folders in ``results/``.
 RESERVED_NAMES = ("logs", "summary.csv", "report.html")
@@ -117,8 +120,8 @@ def check_config(config: Any, folder: Path) -> None:
 def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each model's settings with global values and defaults filled in; no two share mutable state.
 
-    A model's settings are ``{source, task, variants, parity, benchmark, allow_floating_revision}``: ``task``
-    is None where it is to be inferred, thresholds switched off by null are absent, and
+    A model's settings are ``{source, task, variants, quantization, parity, benchmark, allow_floating_revision}``:
+    ``task`` is None where it is to be inferred, targets and thresholds switched off by null are absent, and
     ``allow_floating_revision`` is the value nearest to the model's revision.
 
     Args:
@@ -167,9 +170,9 @@ def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any
     model: dict[str, Any] = _merged(shared, settings)
     nearest = model["source"].pop("allow_floating_revision", model["allow_floating_revision"])
     model["allow_floating_revision"] = nearest
-    thresholds = model["parity"]["thresholds"]
-    for variant, limits in thresholds.items():
-        thresholds[variant] = {metric: limit for metric, limit in limits.items() if limit is not None}
+    for limits_of in (model["quantization"]["targets"], model["parity"]["thresholds"]):
+        for variant, limits in limits_of.items():
+            limits_of[variant] = {metric: limit for metric, limit in limits.items() if limit is not None}
     return model
 
 
@@ -190,10 +193,10 @@ def _model_problems(config: Any, folder: Path) -> Iterator[str]:
     config = _mapping(config)
     models = _mapping(config.get("models"))
     yield from _name_problems(list(models))
-    yield from _evaluation_problems("parity", config.get("parity"), folder)
+    yield from _text_file_problems("", config, folder)
     for name, settings in models.items():
         label, settings = below("models", name), _mapping(settings)
-        yield from _evaluation_problems(f"{label}.parity", settings.get("parity"), folder)
+        yield from _text_file_problems(f"{label}.", settings, folder)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]
             floating = _nearest_floating(source, settings, config)
@@ -240,14 +243,15 @@ def _name_problem(name: Any) -> str | None:
     return None
 
 
-def _evaluation_problems(label: str, parity: Any, folder: Path) -> Iterator[str]:
-    texts = _mapping(parity).get("evaluation_texts")
-    if not isinstance(texts, str) or not texts:
-        return
-    if not texts.endswith((".jsonl", ".txt")):
-        yield f"{label}.evaluation_texts is {seen(texts)}, must end in .jsonl or .txt"
-    elif not os.path.isfile(folder / texts):  # noqa: PTH113 - Path.is_file raises on over-long names
-        yield f"{label}.evaluation_texts is {seen(texts)}, but there is no such file in {folder}"
+def _text_file_problems(prefix: str, settings: dict[Any, Any], folder: Path) -> Iterator[str]:
+    for section, key in (("quantization", "calibration_texts"), ("parity", "evaluation_texts")):
+        texts = _mapping(settings.get(section)).get(key)
+        if not isinstance(texts, str) or not texts:
+            continue
+        if not texts.endswith((".jsonl", ".txt")):
+            yield f"{prefix}{section}.{key} is {seen(texts)}, must end in .jsonl or .txt"
+        elif not os.path.isfile(folder / texts):  # noqa: PTH113 - Path.is_file raises on over-long names
+            yield f"{prefix}{section}.{key} is {seen(texts)}, but there is no such file in {folder}"
 
 
 def _source_problems(label: str, source: dict[Any, Any], floating: bool, folder: Path) -> Iterator[str]:

@@ -19,9 +19,9 @@ from onnxproof.quantization.targets import Target, find_targets, stores_transpos
 
 
 def keep_outlier_channels(
-    model: onnx.ModelProto, calibration: Iterable[Feeds], *, ratio: float = 3.0, most: int = 8
+    model: onnx.ModelProto, calibration: Iterable[Feeds], *, ratio: float = 3.0, most: int = 4
 ) -> None:
-    """Split each product that has outlier channels in two, in place. The outputs stay the same.
+    """Split each product that has outlier channels in two, in place. The outputs stay the same up to rounding.
 
     ``X @ W`` becomes ``(X * mask) @ W + X[:, outliers] @ W[outliers, :]``, where the mask is zero at the outliers.
     A quantizing pass that follows takes the first product and leaves the second. Fused Attention is left alone: its
@@ -40,7 +40,7 @@ def keep_outlier_channels(
     for target in targets:
         outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
         if len(outliers):
-            editor.replace(target.node, _split(editor, target, outliers))
+            _split(editor, target, outliers)
     editor.finish()
 
 
@@ -50,8 +50,10 @@ def outlier_channels(channel_max: NDArray[np.float32], ratio: float, most: int) 
     return np.sort(largest[channel_max[largest] > ratio * np.median(channel_max)])
 
 
-def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> list[onnx.NodeProto]:
-    node, tensor, output = target.node, target.activation, target.node.output[0]
+def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> None:
+    node, tensor = target.node, target.activation
+    last = _bias_behind(editor, node) or node
+    output = last.output[0]
     mask = np.ones(target.weight.shape[0], dtype=np.float32)
     mask[outliers] = 0
     rest, selected, rest_product, product = (
@@ -59,16 +61,28 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> 
     )
     kept_weight = np.where(mask[:, None] > 0, target.weight, 0)
     editor.change_constant(node, 1, kept_weight.T if stores_transposed(node) else kept_weight)
-    node.input[0], node.output[0] = rest, rest_product
+    node.input[0], last.output[0] = rest, rest_product
     constants = {
         "mask": editor.add_constant(f"{node.name}_mask", mask),
         "channels": editor.add_constant(f"{node.name}_outliers", outliers),
         "weight": editor.add_constant(f"{node.name}_outlier_weight", target.weight[outliers]),
     }
-    return [
-        editor.new_node("Mul", [tensor, constants["mask"]], [rest], f"{node.name}_mask"),
-        node,
-        editor.new_node("Gather", [tensor, constants["channels"]], [selected], f"{node.name}_outliers", axis=-1),
-        editor.new_node("MatMul", [selected, constants["weight"]], [product], f"{node.name}_outlier_product"),
-        editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join"),
-    ]
+    editor.insert_before(node, [editor.new_node("Mul", [tensor, constants["mask"]], [rest], f"{node.name}_mask")])
+    editor.insert_after(
+        last,
+        [
+            editor.new_node("Gather", [tensor, constants["channels"]], [selected], f"{node.name}_outliers", axis=-1),
+            editor.new_node("MatMul", [selected, constants["weight"]], [product], f"{node.name}_outlier_product"),
+            # Sum, not Add: onnxruntime would take an Add before a Gelu for a bias and fuse the two.
+            editor.new_node("Sum", [rest_product, product], [output], f"{node.name}_join"),
+        ],
+    )
+
+
+def _bias_behind(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the Add of a constant bias that alone reads a product: onnxruntime folds it into an integer product."""
+    readers = editor.readers(node.output[0])
+    if len(readers) != 1 or readers[0].op_type != "Add" or editor.is_output(node.output[0]):
+        return None
+    others = [tensor for tensor in readers[0].input if tensor != node.output[0]]
+    return readers[0] if len(others) == 1 and editor.float_constant(others[0], rank=1) is not None else None

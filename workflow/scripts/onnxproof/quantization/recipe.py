@@ -18,6 +18,7 @@ from onnxproof.quantization.embedding_rows import quantize_embedding_rows
 from onnxproof.quantization.outlier_channels import keep_outlier_channels
 from onnxproof.quantization.per_token import quantize_per_token
 from onnxproof.quantization.smooth import smooth_activations
+from onnxproof.quantization.split_bias_gelu import split_bias_gelu
 from onnxproof.quantization.split_skip_layer_norm import split_skip_layer_normalization
 
 Recipe = Sequence[Mapping[str, Any]]
@@ -27,6 +28,7 @@ Recipe = Sequence[Mapping[str, Any]]
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
     "dynamic_matmul": quantize_dynamic_matmul,
     "embedding_rows": quantize_embedding_rows,
+    "split_bias_gelu": split_bias_gelu,
     "split_skip_layer_norm": split_skip_layer_normalization,
 }
 
