@@ -37,6 +37,13 @@ test: setup-dev  ## the tests, without the slow ones
 test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
 	$(IN_VENV) pytest -m slow
 
+.PHONY: bench-accuracy
+bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
+	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)
+	$(IN_VENV) python workflow/scripts/bench_accuracy.py --model $(MINILM) --results results/$(MINILM) \
+	  --json results/$(MINILM)/bench-accuracy.json --table docs/accuracy.md
+MINILM := all-MiniLM-L6-v2
+
 .PHONY: lint
 lint: setup-dev  ## style, types, spelling, workflow lint
 	$(IN_VENV) ruff check .
