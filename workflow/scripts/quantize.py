@@ -14,7 +14,7 @@ from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
-from onnxproof.quantization.portability import check_portability
+from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.texts import CALIBRATION_TEXTS
 
@@ -49,7 +49,7 @@ def quantize(
             {
                 "recipe": found.recipe,
                 "search": {"targets": targets} | found.record(),
-                "portability": check_portability(found.model),
+                "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
                 "calibration": {"texts": len(feeds), "sha256": sha256_of(texts)},
             },
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
