@@ -45,7 +45,7 @@ def record_activations(
     Raises:
         ValueError: there are no calibration inputs.
     """
-    session = open_session(_exposing(model, tensors))
+    session = open_session(exposing(model, tensors))
     channel_max: dict[str, NDArray[np.float32]] = {}
     rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
     for feeds in calibration:
@@ -60,7 +60,8 @@ def record_activations(
     return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor])) for tensor in tensors}
 
 
-def _exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of ``model`` that also outputs these float32 tensors."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     present = {value.name for value in model.graph.output}

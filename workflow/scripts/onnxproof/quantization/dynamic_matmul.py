@@ -12,13 +12,19 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx
 
+from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.graph import MICROSOFT, GraphEditor
+from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, find_targets
-from onnxproof.quantization.weights import quantize_columns
 
 
 def quantize_dynamic_matmul(
-    model: onnx.ModelProto, *, weight_range: str = "pair_safe", exclude: Sequence[str] = ()
+    model: onnx.ModelProto,
+    calibration: Sequence[Feeds] = (),
+    *,
+    weight_range: str = "pair_safe",
+    rounding: str = "nearest",
+    exclude: Sequence[str] = (),
 ) -> None:
     """Turn products with constant weights into int8 products, in place.
 
@@ -27,19 +33,23 @@ def quantize_dynamic_matmul(
 
     Args:
         model: the model to change.
+        calibration: model inputs; needed for compensated rounding only.
         weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
+        rounding: of the weights, see ``rounding.quantize_weights``.
         exclude: names of nodes that stay in float.
 
     Raises:
-        ValueError: ``exclude`` names a node that is not quantizable.
+        ValueError: ``exclude`` names a node that is not quantizable; or see ``rounding.quantize_weights``.
     """
     editor = GraphEditor(model)
+    targets = included_targets(editor, exclude)
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding)
     activations: dict[str, QuantizedActivation] = {}
-    for target in included_targets(editor, exclude):
+    for target in targets:
         if target.activation not in activations:
             activations[target.activation] = _quantize_activation(editor, target)
         rewrite = _integer_attention if target.node.op_type == "Attention" else _integer_matmul
-        editor.replace(target.node, rewrite(editor, target, activations[target.activation], weight_range))
+        editor.replace(target.node, rewrite(editor, target, activations[target.activation], weights[target.name]))
     editor.finish()
 
 
@@ -79,11 +89,11 @@ def _quantize_activation(editor: GraphEditor, target: Target) -> QuantizedActiva
 
 
 def _integer_matmul(
-    editor: GraphEditor, target: Target, activation: QuantizedActivation, weight_range: str
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
     bias = node.input[2] if len(node.input) > 2 else ""
-    weight, weight_scale = store_weight(editor, target, weight_range)
+    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
     integer, value, scale = (editor.new_tensor(f"{output}_{part}") for part in ("int32", "unscaled", "output_scale"))
     product = editor.new_tensor(f"{output}_product") if bias else output
     nodes = [
@@ -103,10 +113,10 @@ def _integer_matmul(
 
 
 def _integer_attention(
-    editor: GraphEditor, target: Target, activation: QuantizedActivation, weight_range: str
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node = target.node
-    weight, weight_scale = store_weight(editor, target, weight_range)
+    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
     zero_point = editor.add_constant(f"{weight}_zero_point", np.zeros(target.weight.shape[1], dtype=np.int8))
     mask = node.input[3] if len(node.input) > 3 else ""
     inputs = [activation.integers, weight, node.input[2], activation.scale, weight_scale]
@@ -116,8 +126,7 @@ def _integer_attention(
     return [attention]
 
 
-def store_weight(editor: GraphEditor, target: Target, weight_range: str) -> tuple[str, str]:
-    """Store a target's weight as int8 columns and their scales, once for all its readers; return both names."""
-    integers, scale = quantize_columns(target.weight, weight_range)
-    name = target.node.input[1]
+def store_weight(editor: GraphEditor, name: str, quantized: QuantizedWeight) -> tuple[str, str]:
+    """Store int8 columns and their scales, once for all their readers, under names made from ``name``; return both."""
+    integers, scale = quantized
     return editor.share_constant(f"{name}_int8", integers), editor.share_constant(f"{name}_scale", scale)

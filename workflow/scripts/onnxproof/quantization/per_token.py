@@ -9,19 +9,18 @@ The quantized row is shared by all readers of an activation. com.microsoft Atten
 row, so its three projections are computed outside, and MultiHeadAttention, still fused, does the rest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnxproof.quantization.activations import Feeds, record_activations
-from onnxproof.quantization.dynamic_matmul import included_targets
+from onnxproof.quantization.dynamic_matmul import included_targets, store_weight
 from onnxproof.quantization.graph import MICROSOFT, GraphEditor, attribute_of
 from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
+from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target
-from onnxproof.quantization.weights import quantize_columns
 
 SMALLEST_RANGE = np.float32(1e-12)  # an all-zero row must not be divided by zero
 
@@ -38,9 +37,10 @@ class QuantizedRows:
 
 def quantize_per_token(
     model: onnx.ModelProto,
-    calibration: Iterable[Feeds],
+    calibration: Sequence[Feeds],
     *,
     weight_range: str = "pair_safe",
+    rounding: str = "nearest",
     exclude: Sequence[str] = (),
     include: Sequence[str] | None = None,
 ) -> None:
@@ -51,6 +51,7 @@ def quantize_per_token(
         calibration: inputs to choose each activation's zero point on. Any input is rounded without clipping,
             whatever the zero point; it only decides how fine the steps are.
         weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
+        rounding: of the weights, see ``rounding.quantize_weights``.
         exclude: names of nodes that stay as they are.
         include: names of the only nodes to change; None means all.
 
@@ -62,6 +63,7 @@ def quantize_per_token(
     editor.finish()
     tensors = list(dict.fromkeys(target.activation for target in targets))
     activations = record_activations(model, calibration, tensors)
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding)
     quantized: dict[str, QuantizedRows] = {}
     for target in targets:
         tensor = target.activation
@@ -69,7 +71,7 @@ def quantize_per_token(
             zero_point = choose_zero_point(activations[tensor].rows)
             quantized[tensor] = _quantize_rows(editor, target, zero_point)
         rewrite = _attention_per_token if target.node.op_type == "Attention" else _matmul_per_token
-        editor.replace(target.node, rewrite(editor, target, quantized[tensor], weight_range))
+        editor.replace(target.node, rewrite(editor, target, quantized[tensor], weights[target.name]))
     editor.finish()
 
 
@@ -105,26 +107,27 @@ def _quantize_rows(editor: GraphEditor, reader: Target, zero_point: int) -> Quan
 
 
 def _matmul_per_token(
-    editor: GraphEditor, target: Target, rows: QuantizedRows, weight_range: str
+    editor: GraphEditor, target: Target, rows: QuantizedRows, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
     bias = node.input[2] if len(node.input) > 2 else ""
     product = editor.new_tensor(f"{output}_product") if bias else output
-    nodes = _product(editor, node.input[1], target.weight, rows, product, node.name, weight_range)
+    nodes = _product(editor, node.input[1], quantized, rows, product, node.name)
     if bias:
         nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
     return nodes
 
 
 def _attention_per_token(
-    editor: GraphEditor, target: Target, rows: QuantizedRows, weight_range: str
+    editor: GraphEditor, target: Target, rows: QuantizedRows, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node = target.node
     nodes, projected = [], []
-    for part, weight in zip(("query", "key", "value"), np.split(target.weight, 3, axis=1), strict=True):
+    parts = zip(*(np.split(values, 3, axis=-1) for values in quantized), strict=True)
+    for part, weight in zip(("query", "key", "value"), parts, strict=True):
         product = editor.new_tensor(f"{node.output[0]}_{part}")
         stored = f"{node.input[1]}_{part}"
-        nodes += _product(editor, stored, weight, rows, product, f"{node.name}_{part}", weight_range)
+        nodes += _product(editor, stored, weight, rows, product, f"{node.name}_{part}")
         projected.append(product)
     mask = node.input[3] if len(node.input) > 3 else ""
     carried = {
@@ -141,16 +144,13 @@ def _attention_per_token(
 def _product(
     editor: GraphEditor,
     stored_name: str,
-    weight: NDArray[np.float32],
+    quantized: QuantizedWeight,
     rows: QuantizedRows,
     output: str,
     node_name: str,
-    weight_range: str,
 ) -> list[onnx.NodeProto]:
     """Return the nodes of ``rows @ weight``; the scale of each column is applied inside the integer product."""
-    integers, scale = quantize_columns(weight, weight_range)
-    stored = editor.share_constant(f"{stored_name}_int8", integers)
-    stored_scale = editor.share_constant(f"{stored_name}_scale", scale)
+    stored, stored_scale = store_weight(editor, stored_name, quantized)
     unscaled = editor.new_tensor(f"{output}_unscaled")
     inputs = [rows.integers, stored, rows.step, stored_scale, rows.zero_point]
     return [

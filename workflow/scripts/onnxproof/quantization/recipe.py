@@ -26,7 +26,6 @@ Recipe = Sequence[Mapping[str, Any]]
 #: Passes that need the model alone, by their names in a recipe. A pass edits the model in place; its keyword
 #: arguments are its parameters.
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
-    "dynamic_matmul": quantize_dynamic_matmul,
     "embedding_rows": quantize_embedding_rows,
     "split_bias_gelu": split_bias_gelu,
     "split_skip_layer_norm": split_skip_layer_normalization,
@@ -34,6 +33,7 @@ PLAIN_PASSES: dict[str, Callable[..., None]] = {
 
 #: Passes that also run the model on calibration inputs, their second argument.
 CALIBRATED_PASSES: dict[str, Callable[..., None]] = {
+    "dynamic_matmul": quantize_dynamic_matmul,
     "outlier_channels": keep_outlier_channels,
     "per_token": quantize_per_token,
     "smooth": smooth_activations,

@@ -27,8 +27,8 @@ Step = dict[str, Any]
 
 #: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
 QUANTIZE: dict[str, Step] = {
-    "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe"},
-    "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe"},
+    "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
+    "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
 }
 #: Fused operators that slow an int8 graph down are taken apart first: the passes after them see plain biases.
 SPLIT: list[Step] = [{"pass": "split_skip_layer_norm"}, {"pass": "split_bias_gelu"}]
@@ -194,7 +194,8 @@ def _ladder(
         prepared = apply_recipe(model, preparation, judge.calibration)
         yield [*preparation, quantize], apply_recipe(prepared, [quantize], judge.calibration)
     few = judge.calibration[:: max(1, len(judge.calibration) // SENSITIVITY_INPUTS)]
-    ranking = list(measure_sensitivity(prepared, quantize, Judge(prepared, few, judge.task), progress))
+    nearest = quantize | {"rounding": "nearest"}  # ranks the nodes alike, in a fraction of the time
+    ranking = list(measure_sensitivity(prepared, nearest, Judge(prepared, few, judge.task), progress))
     for count in FLOAT_NODES:
         if count <= len(ranking) // 3:
             step = quantize | {"exclude": sorted(ranking[:count])}

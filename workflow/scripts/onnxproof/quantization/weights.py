@@ -27,6 +27,16 @@ def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> tuple[ND
         Integers of the same shape, and float32 scales of shape (outputs,): ``weight ≈ integers * scales``. An
         all-zero column has scale 1.
     """
+    scale = column_scales(weight, weight_range)
+    return np.clip(np.rint(weight / scale), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+
+
+def column_scales(weight: NDArray[np.float32], weight_range: str) -> NDArray[np.float32]:
+    """Return the scale of each column of a weight range, shape (outputs,); an all-zero column has scale 1.
+
+    Raises:
+        ValueError: the weight range is unknown.
+    """
     largest = np.abs(weight).max(axis=0, initial=0.0)
     if weight_range == "full":
         scale = largest / INT8_MAX
@@ -37,8 +47,7 @@ def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> tuple[ND
         scale = np.maximum(largest / INT8_MAX, _largest_pair(weight) / (PAIR_MAX - 1))
     else:
         raise ValueError(f"weight range {weight_range!r} is none of {', '.join(WEIGHT_RANGES)}")
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    return np.clip(np.rint(weight / scale), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+    return np.where(scale > 0, scale, 1).astype(np.float32)
 
 
 def _largest_pair(weight: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from graphs import constants_of, linear_model
+
+from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.graph import GraphEditor
+from onnxproof.quantization.rounding import quantize_weights, record_correlations, round_columns, spread_of_errors
+from onnxproof.quantization.targets import find_targets
+from onnxproof.quantization.weights import PAIR_MAX, WEIGHT_RANGES, pair_sums, quantize_columns
+
+
+def correlated_rows(rows=400, inputs=130, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(rows, 20)) @ rng.normal(size=(20, inputs))).astype(np.float32)
+
+
+def random_weight(inputs=130, outputs=30, seed=1):
+    return np.random.default_rng(seed).normal(size=(inputs, outputs)).astype(np.float32)
+
+
+def product_error(x, weight, quantized):
+    integers, scale = quantized
+    return np.square(x @ (integers * scale) - x @ weight).mean()
+
+
+@pytest.mark.parametrize("weight_range", WEIGHT_RANGES)
+def test_the_product_is_much_closer_than_by_rounding_to_the_nearest(weight_range):
+    x, weight = correlated_rows(), random_weight()
+    spread = spread_of_errors(x.T.astype(np.float64) @ x / len(x))
+
+    compensated = round_columns(weight, weight_range, spread)
+    nearest = quantize_columns(weight, weight_range)
+
+    np.testing.assert_array_equal(compensated[1], nearest[1])
+    assert product_error(x, weight, compensated) < product_error(x, weight, nearest) / 5
+
+
+def test_pairs_stay_safe_whatever_is_made_up_for():
+    x = correlated_rows(inputs=131)
+    weight = random_weight(inputs=131)
+    integers, _ = round_columns(weight, "pair_safe", spread_of_errors(x.T.astype(np.float64) @ x / len(x)))
+    positive, negative = pair_sums(integers)
+    assert max(positive.max(), -negative.min()) <= PAIR_MAX
+
+
+def test_inputs_that_do_not_correlate_are_rounded_to_the_nearest():
+    weight = random_weight()
+    integers, _ = round_columns(weight, "full", spread_of_errors(np.eye(len(weight))))
+    np.testing.assert_array_equal(integers, quantize_columns(weight, "full")[0])
+
+
+def test_channels_that_are_always_zero_do_no_harm():
+    integers, scale = round_columns(random_weight(), "full", spread_of_errors(np.zeros((130, 130))))
+    assert np.isfinite(scale).all()
+    assert np.abs(integers).max() == 127
+
+
+def test_correlations_are_means_over_all_tokens():
+    x = correlated_rows()
+    model = linear_model(random_weight())
+    [(tensor, correlations)] = record_correlations(model, [{"x": x[:100]}, {"x": x[100:]}], {"x": 130})
+    assert tensor == "x"
+    np.testing.assert_allclose(correlations, x.T.astype(np.float64) @ x / len(x), rtol=1e-9, atol=1e-9)
+
+
+def test_the_pass_stores_the_compensated_integers():
+    x, weight = correlated_rows(), random_weight()
+    model = linear_model(weight)
+    [target] = find_targets(GraphEditor(model))
+    expected = quantize_weights(model, [target], [{"x": x}], weight_range="pair_safe", rounding="compensated")
+
+    quantize_dynamic_matmul(model, [{"x": x}], rounding="compensated")
+
+    np.testing.assert_array_equal(constants_of(model)["w_int8"], expected["linear"][0])
+
+
+def test_what_cannot_be_is_an_error():
+    model = linear_model(random_weight())
+    with pytest.raises(ValueError, match="rounding 'up' is none of nearest, compensated"):
+        quantize_dynamic_matmul(model, rounding="up")
+    with pytest.raises(ValueError, match="needs calibration inputs, and there are none"):
+        quantize_dynamic_matmul(model, rounding="compensated")

@@ -1,0 +1,160 @@
+"""Rounding weights so that later ones make up for the errors of earlier ones.
+
+Rounding each weight to its nearest step gives the smallest error of the weights, not of the product. Input by input,
+the error made so far is spread over the inputs still to be rounded, as far as the activations correlate: the product
+on typical activations changes least (GPTQ, Frantar et al. 2022, arXiv 2210.17323; the compensation goes back to
+Optimal Brain Surgeon, Hassibi and Stork 1993). It costs nothing when the model runs.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.quantization.activations import Feeds, exposing
+from onnxproof.quantization.sessions import open_session
+from onnxproof.quantization.targets import Target
+from onnxproof.quantization.weights import INT8_MAX, PAIR_MAX, REDUCED_MAX, column_scales, quantize_columns
+
+Floats = NDArray[np.float64]
+#: int8 columns, shape (inputs, outputs), and their float32 scales, shape (outputs,).
+QuantizedWeight = tuple[NDArray[np.int8], NDArray[np.float32]]
+
+ROUNDINGS = ("nearest", "compensated")
+
+#: Added to the diagonal of the correlations, as a share of its mean: keeps what was seen little of from exploding.
+DAMPING = 0.01
+#: Inputs whose errors are spread one by one; those of a whole block go to the rest in one product.
+BLOCK = 64
+#: Correlations recorded in one run over the calibration inputs, in values: what limits memory.
+VALUES_PER_RUN = 1 << 26
+
+
+def quantize_weights(
+    model: onnx.ModelProto,
+    targets: Sequence[Target],
+    calibration: Sequence[Feeds],
+    *,
+    weight_range: str,
+    rounding: str,
+) -> dict[str, QuantizedWeight]:
+    """Return each target's weight as int8 columns and their scales, by the target's name.
+
+    Args:
+        model: the float model that ``targets`` are part of.
+        targets: the nodes to quantize.
+        calibration: model inputs; needed for compensated rounding only.
+        weight_range: see ``weights.quantize_columns``.
+        rounding: ``nearest``, or ``compensated``: so that the product changes least. A weight that several targets
+            read is rounded to the nearest either way, because their inputs differ.
+
+    Raises:
+        ValueError: the rounding or the weight range is unknown, or there are no calibration inputs and some are needed.
+    """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
+    uses = Counter(target.node.input[1] for target in targets)
+    readers: dict[str, list[Target]] = {}
+    quantized: dict[str, QuantizedWeight] = {}
+    for target in targets:
+        if rounding == "nearest" or uses[target.node.input[1]] > 1:
+            quantized[target.name] = quantize_columns(target.weight, weight_range)
+        else:
+            readers.setdefault(target.activation, []).append(target)
+    widths = {tensor: len(found[0].weight) for tensor, found in readers.items()}
+    for tensor, correlations in record_correlations(model, calibration, widths):
+        spread = spread_of_errors(correlations)
+        for target in readers[tensor]:
+            quantized[target.name] = round_columns(target.weight, weight_range, spread)
+    return quantized
+
+
+def record_correlations(
+    model: onnx.ModelProto, calibration: Sequence[Feeds], widths: dict[str, int]
+) -> Iterator[tuple[str, Floats]]:
+    """Yield the mean product of each pair of channels over all tokens, shape (channels, channels), tensor by tensor.
+
+    Args:
+        model: a float model.
+        calibration: model inputs, run one by one, once for as many tensors as memory allows.
+        widths: the number of channels of each tensor of interest, by its name.
+
+    Raises:
+        ValueError: there are no calibration inputs.
+    """
+    if widths and not calibration:
+        raise ValueError("needs calibration inputs, and there are none")
+    for tensors in _groups(widths):
+        session = open_session(exposing(model, tensors))
+        sums = {tensor: np.zeros((widths[tensor],) * 2) for tensor in tensors}
+        rows = 0
+        for feeds in calibration:
+            for tensor, values in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
+                tokens = values.reshape(-1, values.shape[-1]).astype(np.float64)
+                sums[tensor] += tokens.T @ tokens
+            rows += len(tokens)
+        for tensor in tensors:
+            yield tensor, sums.pop(tensor) / rows
+
+
+def _groups(widths: dict[str, int]) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for tensor, width in widths.items():
+        if group and size + width**2 > VALUES_PER_RUN:
+            yield group
+            group, size = [], 0
+        group.append(tensor)
+        size += width**2
+    if group:
+        yield group
+
+
+def round_columns(weight: NDArray[np.float32], weight_range: str, spread: Floats) -> QuantizedWeight:
+    """Quantize a matrix of shape (inputs, outputs) with the scales of ``weights.quantize_columns``, errors made up for.
+
+    Args:
+        weight: float weights.
+        weight_range: see ``weights.quantize_columns``; what it keeps exact stays exact.
+        spread: of the inputs' errors, shape (inputs, inputs), see ``spread_of_errors``.
+
+    Returns:
+        Integers of the same shape, and float32 scales of shape (outputs,).
+    """
+    scale = column_scales(weight, weight_range)
+    remaining = weight.astype(np.float64) / scale
+    integers = np.zeros(weight.shape, dtype=np.int8)
+    for start in range(0, len(weight), BLOCK):
+        block = slice(start, min(start + BLOCK, len(weight)))
+        errors = np.zeros((block.stop - start, weight.shape[1]))
+        for row in range(start, block.stop):
+            integers[row] = _nearest(remaining[row], integers[row - 1] if row % 2 else None, weight_range)
+            errors[row - start] = (remaining[row] - integers[row]) / spread[row, row]
+            later = slice(row + 1, block.stop)
+            remaining[later] -= np.outer(spread[row, later], errors[row - start])
+        remaining[block.stop :] -= spread[block, block.stop :].T @ errors
+    return integers, scale
+
+
+def spread_of_errors(correlations: Floats) -> Floats:
+    """Return how each input's error is shared by those after it: row k for input k, shape (inputs, inputs).
+
+    It is the upper Cholesky factor of the inverse of the damped ``correlations``. All in float64: the last bits, which
+    depend on the number of threads, must not decide how a weight is rounded.
+    """
+    level = max(DAMPING * float(np.diag(correlations).mean()), float(np.finfo(np.float32).tiny))
+    damped = correlations + level * np.eye(len(correlations))
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(damped)).T)
+
+
+def _nearest(values: Floats, partner: NDArray[np.int8] | None, weight_range: str) -> NDArray[np.int8]:
+    """Round one row within the weight range; ``partner`` is the row whose products share an int16 sum with it."""
+    most = REDUCED_MAX if weight_range == "reduced" else INT8_MAX
+    low, high = np.full(len(values), -most), np.full(len(values), most)
+    if weight_range == "pair_safe" and partner is not None:
+        wide = partner.astype(np.int64)
+        high = np.minimum(high, PAIR_MAX - np.maximum(wide, 0))
+        low = np.maximum(low, -PAIR_MAX - np.minimum(wide, 0))
+    return np.clip(np.rint(values), low, high).astype(np.int8)
