@@ -5,7 +5,7 @@ The chain of one model, each step in its own file below workflow/rules:
     download → export → optimize → quantize        the ONNX variants
     record_reference → measure_parity → gate_parity    the proof
     benchmark                                      the speed
-    release, summary                               what is shipped, and one report over all models
+    release, verify_release, summary               what is shipped, and one report over all models
 """
 
 from snakemake.utils import min_version
@@ -29,6 +29,7 @@ rule all:
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
         expand("results/{model}/release.json", model=MODELS),
+        expand("results/{model}/verified.json", model=MODELS),
         "results/summary.csv",
         "results/report.html",
 

@@ -14,7 +14,8 @@ import summary
 import synthetic_results as synthetic
 from onnxproof import plots
 from onnxproof.cli import UserError
-from onnxproof.summary import format_figure, format_pair, read_settings
+from onnxproof.figures import format_figure, format_pair
+from onnxproof.summary import read_settings
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
 HOSTILE = "</td></svg><script>alert('x')</script>&\"<img src=http://example.org/x.png>$\\frac$ #0102ff"

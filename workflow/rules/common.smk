@@ -152,6 +152,21 @@ def released_variants(wildcards) -> list[str]:
     return MODELS[wildcards.model]["variants"]
 
 
+def released_thresholds(wildcards) -> str:
+    """Return the allowed differences of all variants of a model as JSON."""
+    settings = MODELS[wildcards.model]
+    return json.dumps({variant: settings["parity"]["thresholds"][variant] for variant in settings["variants"]})
+
+
+def release_resources() -> list[str]:
+    """Return what a release is made with beside its script: the card, the examples, the script that verifies it."""
+    usage = Path(workflow.basedir) / "workflow" / "resources" / "usage"
+    examples = sorted(path.relative_to(usage).as_posix() for path in usage.rglob("*.j2"))
+    return [own_file("resources/model_card.md.j2"), own_file("scripts/verify_release.py")] + [
+        own_file(f"resources/usage/{example}") for example in examples
+    ]
+
+
 def proof_of_variants(wildcards) -> list[str]:
     """Return the manifests, parity, passed gates and benchmarks of a model's variants."""
     files = (

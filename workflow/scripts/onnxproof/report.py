@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxproof import plots
 from onnxproof.config import METRICS
+from onnxproof.figures import format_figure, format_pair
 from onnxproof.gate import Verdict
-from onnxproof.summary import BASELINE, PYTORCH, Case, Model, Variant, format_figure, format_pair
+from onnxproof.summary import BASELINE, PYTORCH, Case, Model, Variant
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "report.html.j2"
