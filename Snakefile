@@ -22,6 +22,7 @@ include: "workflow/rules/parity.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/publish.smk"
 
 
 rule all:
@@ -52,6 +53,12 @@ rule all_parity:
 rule all_benchmarks:
     input:
         benchmark_files(MODELS),
+
+
+# Never part of `all`: it sends files to the Hub, once publish.dry_run is false.
+rule publish:
+    input:
+        expand("results/{model}/published.json", model=PUBLISHED),
 
 
 onsuccess:

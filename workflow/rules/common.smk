@@ -39,6 +39,10 @@ checked(check_config, config, Path.cwd())
 MODELS = resolve_models(config)
 
 
+#: The models that have a repository to be published to.
+PUBLISHED = [model for model, settings in MODELS.items() if settings["publish"]["repo"]]
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     variant="|".join(VARIANTS),
@@ -180,6 +184,13 @@ def proof_of_variants(wildcards) -> list[str]:
         for variant in released_variants(wildcards)
         for file in files
     ]
+
+
+def publish_arguments(wildcards) -> list[str]:
+    """Return the options that say where a model is published, and whether for real."""
+    settings = MODELS[wildcards.model]["publish"]
+    branch = ["--branch", settings["branch"]] if settings["branch"] else []
+    return ["--repo", settings["repo"], *branch, *([] if settings["dry_run"] else ["--for-real"])]
 
 
 def summary_settings(wildcards) -> str:
