@@ -1,6 +1,7 @@
 """What a finished run leaves behind is what the layout promises."""
 
 import json
+import re
 
 import onnx
 import onnxruntime
@@ -179,3 +180,14 @@ def test_the_release_manifest_says_where_everything_comes_from(finished, model):
     assert any("snakemake" in command for command in manifest["reproduce"]["commands"])
     sums = dict(reversed(line.split("  ")) for line in (results / "release/SHA256SUMS").read_text().splitlines())
     assert sums == {name: entry["sha256"] for name, entry in described.items() if name != "SHA256SUMS"}
+
+
+def test_snakemakes_own_report_has_captions_categories_and_labels_and_needs_no_network(finished, tmp_path):
+    page = tmp_path / "report.html"
+    run = finished.snakemake("--report", str(page))
+    assert run.returncode == 0, run.stdout
+    html = page.read_text()
+    for words in ("Summary", "Parity", "Speed", "Releases", "Every transformer of"):
+        assert words in html
+    assert "How far int8 of sentences is from PyTorch" in html
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.http", html)

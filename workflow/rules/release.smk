@@ -34,7 +34,12 @@ rule verify_release:
         manifest="results/{model}/release.json",
         code=code("verify_release"),
     output:
-        "results/{model}/verified.json",
+        report(
+            "results/{model}/verified.json",
+            caption="../report/verified.rst",
+            category="Releases",
+            labels={"model": "{model}"},
+        ),
     log:
         "results/logs/verify_release/{model}.log",
     conda:

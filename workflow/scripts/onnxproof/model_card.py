@@ -77,7 +77,7 @@ def usage_examples(task: str, file: str) -> list[dict[str, str]]:
     for client, (name, language, install) in CLIENTS.items():
         path = USAGE / task / f"{client}.j2"
         if path.is_file():
-            code = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
+            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
             example = {"name": name, "language": language, "install": install, "file": client, "code": code.strip()}
             examples.append(example)
     return examples
@@ -119,7 +119,7 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any])
 
 def best_file(manifest: dict[str, Any]) -> str:
     """Return the ONNX file to show in examples: the quantized one where the release has one."""
-    files = [facts["file"] for facts in manifest["variants"].values()]
+    files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
     return next((file for file in files if file.endswith("model_quantized.onnx")), files[-1])
 
 
