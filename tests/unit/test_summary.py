@@ -288,6 +288,15 @@ def test_batch_dependence_is_said_in_words(summarized):
     assert html.count("gets the same answer alone and in a padded batch") == 4
 
 
+def test_real_inputs_are_shown_with_everyones_answers(summarized):
+    words = Page(summarized[1]).words
+    assert "Eine Katze sitzt auf der Matte." in words
+    assert "0.7123" in words
+    assert "0.7099" in words
+    assert "1 star (0.912)" in words
+    assert "≠ 2 stars (0.550)" in words
+
+
 def test_hostile_text_stays_text(made):
     results, settings = made
     name = HOSTILE.replace("/", "|")

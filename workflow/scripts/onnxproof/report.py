@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,33 @@ def tell_story(model: Model) -> list[tuple[str, str]]:
     return [*steps, ("Verdict", _verdict_in_words(model))]
 
 
+def compare_samples(model: Model) -> dict[str, Any] | None:
+    """Return the sampled inputs with everyone's answers, for a table: ``{columns, rows: [{texts, answers}]}``.
+
+    An answer is ``(text, differs)``: whether the label is not PyTorch's. None where nothing was sampled.
+    """
+    sampled = [variant for variant in model.variants if variant.samples]
+    if not sampled:
+        return None
+    rows = [
+        {
+            "texts": entries[0]["texts"],
+            "answers": [
+                _answer_in_words(entries[0]["expected"], entries[0]["expected"]),
+                *(_answer_in_words(entry["actual"], entry["expected"]) for entry in entries),
+            ],
+        }
+        for entries in zip(*(variant.samples for variant in sampled), strict=True)
+    ]
+    return {"columns": [PYTORCH, *(variant.name for variant in sampled)], "rows": rows}
+
+
+def _answer_in_words(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, bool]:
+    if "label" in answer:
+        return f"{answer['label']} ({answer['probability']:.3f})", answer["label"] != expected["label"]
+    return f"{answer['similarity']:.4f}", False
+
+
 def _verdict_in_words(model: Model) -> str:
     if model.failed:
         missed = "; ".join(
@@ -377,6 +404,7 @@ def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
             [(variant, case) for variant in model.variants if (case := variant.case(key))] for key in model.case_keys
         ],
         "story": tell_story(model),
+        "samples": compare_samples(model),
         "best": {
             "speedup": max((_speedup(variant) for variant in model.variants), default=0) or "",
             "smaller": max((times_smaller(model, variant) or 0 for variant in model.variants), default=0) or "",

@@ -77,6 +77,7 @@ class Variant:
     input_count: int | None
     cpu: Mapping[str, Any]
     versions: Mapping[str, str]
+    samples: Sequence[Mapping[str, Any]]
 
     @property
     def verdict(self) -> str:
@@ -226,6 +227,7 @@ def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None
         input_count=parity.get("inputs", {}).get("count"),
         cpu=benchmark.get("cpu", {}),
         versions=benchmark.get("versions", {}),
+        samples=parity.get("samples", []),
     )
 
 
