@@ -142,29 +142,26 @@ def margins(title: str, ident: str, groups: Groups, axis: str) -> str:
 
 
 def scatter(title: str, ident: str, points: Sequence[Point], x_axis: str, y_axis: str, baseline: float) -> str:
-    """Draw points whose area is their size; ``y`` is an error on a logarithmic axis, the smallest on top.
+    """Draw points whose area is their size; ``y`` is a positive error on a logarithmic axis, the smallest on top.
 
-    ``baseline`` is the x that everything is compared with. An error of zero is drawn below every other error. Labels
-    are left out where there are more than ``LABELLED_POINTS``.
+    ``baseline`` is the x that everything is compared with. Labels are left out where there are more than ``LABELLED_POINTS``.
     """
-    positive = [point.y for point in points if point.y > 0] or [1.0]
-    floor, largest = min(positive) / 10, max(point.size for point in points)
+    largest = max(point.size for point in points)
+    errors = [point.y for point in points]
     high = max([baseline, *(point.x for point in points)])
     with matplotlib.rc_context(STYLE | {"ytick.color": MUTED}):
         figure = Figure(figsize=(WIDTH_IN, SCATTER_IN))
         axes = figure.add_axes((0.17, BELOW_IN / SCATTER_IN, 0.8, 1 - (BELOW_IN + ABOVE_IN) / SCATTER_IN))
         axes.set_yscale("log")
-        axes.set_ylim(max(positive) * 6, floor / 6)
+        axes.set_ylim(max(errors) * 6, min(errors) / 6)
         axes.set_xlim(0, high * 1.3)
         axes.axvline(baseline, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
         for point in sorted(points, key=lambda point: -point.size):
             area = max(LARGEST_MARK * point.size / largest, SMALLEST_MARK)
             marker = "o" if point.passed else "X"
-            axes.scatter(
-                [point.x], [max(point.y, floor)], s=area, marker=marker, color=point.colour, alpha=0.75, linewidths=0
-            )
+            axes.scatter([point.x], [point.y], s=area, marker=marker, color=point.colour, alpha=0.75, linewidths=0)
         if len(points) <= LABELLED_POINTS:
-            _label_points(axes, points, floor)
+            _label_points(axes, points)
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.tick_params(which="both", color=LINE, labelsize=7)
@@ -175,12 +172,12 @@ def scatter(title: str, ident: str, points: Sequence[Point], x_axis: str, y_axis
         return _as_inline_svg(figure, title, ident)
 
 
-def _label_points(axes: Axes, points: Sequence[Point], floor: float) -> None:
+def _label_points(axes: Axes, points: Sequence[Point]) -> None:
     """Write each point's label beside it, right where there is room, and a line lower until it covers no other."""
     taken: list[tuple[float, float, float]] = []
     edge = axes.transAxes.transform((1, 0))[0]
     for point in sorted(points, key=lambda point: (point.y, point.x)):
-        x, y = axes.transData.transform((point.x, max(point.y, floor)))
+        x, y = axes.transData.transform((point.x, point.y))
         width, line = len(point.label) * CHAR_IN * 72, 9.0
         goes_right = x + LABEL_GAP + width <= edge
         left = x + LABEL_GAP if goes_right else x - LABEL_GAP - width

@@ -24,6 +24,7 @@ PLOTTED_MODELS = 12  # an overview plot shows at most this many; the table shows
 PLOTTED_CASES = 8
 NOTABLE_CHANGE = 0.05  # sizes and speeds within five percent are called equal
 SAME_ANSWER = 1e-4  # what float arithmetic in another order may change
+SMALLEST_ERROR = 1e-7
 TOP_OPERATORS = 6
 MISSING = "–"
 #: Operators that exist only in fused graphs: their absence shows that nothing was fused.
@@ -370,19 +371,26 @@ def _error(variant: Variant) -> tuple[str, float] | None:
 
 
 def _pareto(title: str, ident: str, models: Sequence[Model], colours: Colours) -> str | None:
-    """Draw error against speed-up, with the size as area; None where nothing was measured for it."""
+    """Draw error against speed-up, with the size as area; None where nothing was measured for it.
+
+    Over several models the baseline, which is at 1 by definition, is left out. Errors that float arithmetic in another
+    order makes too are drawn as ``SMALLEST_ERROR``.
+    """
     points: list[plots.Point] = []
     axes: dict[str, None] = {}
     for model in models:
         for variant in model.variants:
             error = _error(variant)
             speedup = 1.0 if variant.name == BASELINE else _speedup(variant)
-            if error is None or not speedup or not variant.size_mb:
+            is_known = len(models) > 1 and variant.name == BASELINE
+            if is_known or error is None or not speedup or not variant.size_mb:
                 continue
             axes[error[0]] = None
             label = variant.name if len(models) == 1 else f"{model.name} {variant.name}"
             colour = colours[variant.name]
-            point = plots.Point(label, speedup, error[1], variant.size_mb, colour, passed=not variant.failures)
+            point = plots.Point(
+                label, speedup, max(error[1], SMALLEST_ERROR), variant.size_mb, colour, passed=not variant.failures
+            )
             points.append(point)
     if not points:
         return None
