@@ -35,10 +35,19 @@ CLIENTS = {
     "transformers.mjs": ("transformers.js in Node", "js", "npm install @huggingface/transformers"),
 }
 
+#: What a reader chooses a variant for.
+VARIANTS = {
+    "fp32": "loads in every ONNX runtime",
+    "optimized": "fused for onnxruntime",
+    "int8": "the smallest and fastest; an answer shifts a little with its batch",
+    "int8-invariant": "small; an answer does not depend on its batch",
+}
+
 #: What each pass of a quantization recipe does, for a reader.
 PASSES = {
     "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
+    "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
     "split_skip_layer_norm": "Fused skip and normalization are taken apart again, which is faster here.",
     "embedding_rows": "Embedding tables become int8 with one scale per row.",
     "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
@@ -113,6 +122,7 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any])
         files=files,
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
         metrics=METRICS,
+        choice=VARIANTS,
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
 

@@ -144,7 +144,7 @@ def margins(title: str, ident: str, groups: Groups, axis: str) -> str:
 def scatter(title: str, ident: str, points: Sequence[Point], x_axis: str, y_axis: str, baseline: float) -> str:
     """Draw points whose area is their size; ``y`` is a positive error on a logarithmic axis, the smallest on top.
 
-    ``baseline`` is the x that everything is compared with. Labels are left out where there are more than ``LABELLED_POINTS``.
+    ``baseline`` is the x that everything is compared with. More than ``LABELLED_POINTS`` points get no labels.
     """
     largest = max(point.size for point in points)
     errors = [point.y for point in points]
