@@ -91,8 +91,15 @@ def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -
 
 
 def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run."""
-    cases = [{key: value for key, value in case.items() if key != "samples_ms"} for case in benchmark["cases"]]
+    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run.
+
+    ``shape`` is batch x tokens, or the batch alone where inputs have no length.
+    """
+    cases = [
+        {"shape": "x".join(str(case[key]) for key in ("batch", "sequence") if case.get(key))}
+        | {key: value for key, value in case.items() if key != "samples_ms"}
+        for case in benchmark["cases"]
+    ]
     if benchmark["baseline"] is not None:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
@@ -102,8 +109,11 @@ def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
 def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
     """Return the one metric, with its meaning, and the cases that the card's first table shows."""
     metric = next(iter(parity["task_metrics"]))
-    cases = [f"{case['batch']}x{case['sequence']}" for case in benchmark["cases"]]
-    return {"metric": metric, "meaning": METRICS[metric].meaning, "cases": cases}
+    return {
+        "metric": metric,
+        "meaning": METRICS[metric].meaning,
+        "cases": [case["shape"] for case in benchmark["cases"]],
+    }
 
 
 def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
