@@ -5,12 +5,15 @@ The chain of one model, each step in its own file below workflow/rules:
     download → export → optimize → quantize        the ONNX variants
     record_reference → measure_parity → gate_parity    the proof
     benchmark                                      the speed
-    release, summary                               what is shipped, and one report over all models
+    release, verify_release, summary               what is shipped, and one report over all models
 """
 
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+
+report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
@@ -22,6 +25,7 @@ include: "workflow/rules/parity.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/publish.smk"
 
 
 rule all:
@@ -29,6 +33,7 @@ rule all:
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
         expand("results/{model}/release.json", model=MODELS),
+        expand("results/{model}/verified.json", model=MODELS),
         "results/summary.csv",
         "results/report.html",
 
@@ -51,6 +56,12 @@ rule all_parity:
 rule all_benchmarks:
     input:
         benchmark_files(MODELS),
+
+
+# Never part of `all`: it sends files to the Hub, once publish.dry_run is false.
+rule publish:
+    input:
+        expand("results/{model}/published.json", model=PUBLISHED),
 
 
 onsuccess:

@@ -41,6 +41,24 @@ CLASSIFICATION_THRESHOLDS = {
 }
 
 
+SAMPLES = {
+    "sentence-similarity": [
+        {
+            "texts": ["A cat sits on the mat.", "Eine Katze sitzt auf der Matte."],
+            "expected": {"similarity": 0.71234},
+            "actual": {"similarity": 0.70987},
+        }
+    ],
+    "text-classification": [
+        {
+            "texts": ["The battery died after two weeks, never again."],
+            "expected": {"label": "1 star", "probability": 0.91234},
+            "actual": {"label": "2 stars", "probability": 0.55},
+        }
+    ],
+}
+
+
 def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -110,6 +128,7 @@ def _write_parity(
             "outputs": {"logits": {"shape": [64, 5], "dtype": "float32", "max_abs_diff": difference}},
             "task_metrics": task_metrics,
             "batch_invariance": {"max_abs_diff": batch[0], "cosine_min": batch[1]},
+            "samples": SAMPLES[task],
             "versions": VERSIONS,
         },
     )

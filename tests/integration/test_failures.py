@@ -23,6 +23,7 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
     assert not (results / "parity/int8.ok").exists()
     assert not (results / "release").exists()
     assert not (results / "release.json").exists()
+    assert not (results / "verified.json").exists()
     assert project.planned("results/sentences/release.json") == {"gate_parity": 1, "release": 1}  # still to be earned
     assert project.planned()["gate_parity"] == 1
     assert (project.folder / "results/stars.v1/release.json").exists()

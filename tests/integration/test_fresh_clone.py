@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     """Return the README's shell commands, without comments and without those that other tests run."""
     lines = [line.split(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("snakemake")]
+    return [line for line in lines if line.startswith(("snakemake", "python results/"))]
 
 
 class Clone:
@@ -89,11 +89,18 @@ def test_programs_of_the_readme(clone, program):
 
 
 @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "star-rating-tiny"])
-def test_the_model_card_s_program(clone, model):
+def test_the_model_card_s_programs(clone, model):
     release = clone.folder / "results" / model / "release"
-    (program,) = re.findall(r"^```python\n(.*?)^```", (release / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    (clone.folder / "program.py").write_text(program)
-    clone.run(f"cd results/{model}/release && python ../../../program.py")
+    programs = re.findall(r"^```python\n(.*?)^```", (release / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(programs) >= 2
+    for program in programs:
+        (clone.folder / "program.py").write_text(program)
+        clone.run(f"cd results/{model}/release && python ../../../program.py")
+
+
+@pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "star-rating-tiny"])
+def test_the_release_verifies_itself(clone, model):
+    assert "PASS" in clone.run(f"python results/{model}/release/verify_release.py")
 
 
 def test_minilm_keeps_its_answers_at_a_quarter_of_the_size(clone):

@@ -123,6 +123,85 @@ def test_sections_unfold_by_click_and_by_link(browser, folded_report):
     assert browser.execute_script(is_open)[2]
 
 
+def shown_models(browser) -> list[str]:
+    """Return the models in the overview that can be seen, in order; checks that their sections are the same."""
+    script = """return [...document.querySelectorAll(arguments[0])].filter(element => !element.hidden)
+        .map(element => element.dataset.slug || element.querySelector('[id]').id)"""
+    rows = browser.execute_script(script, "#overview-table tbody")
+    assert rows == browser.execute_script(script, ".model")
+    return rows
+
+
+def choose(browser, name: str, value: str) -> None:
+    script = """const field = document.getElementById(arguments[0]); field.value = arguments[1];
+        field.dispatchEvent(new Event('input', {bubbles: true}))"""
+    browser.execute_script(script, name, value)
+
+
+def test_models_are_found_filtered_and_sorted(browser, folded_report):
+    show(browser, folded_report, "desktop")
+    everything = shown_models(browser)
+    assert len(everything) == 9
+    browser.find_element("id", "filter-words").send_keys("CLASSIFICATION star")
+    assert shown_models(browser) == ["model-star-rating-tiny"]
+    assert browser.find_element("id", "shown").text == "1 of 9 models"
+    choose(browser, "filter-words", "")
+    choose(browser, "filter-verdict", "pass")
+    assert shown_models(browser) == everything[1:]
+    choose(browser, "filter-verdict", "")
+    choose(browser, "order", "name")
+    assert shown_models(browser) == sorted(everything)
+    choose(browser, "order", "speedup")
+    assert shown_models(browser)[-1] == "model-star-rating-tiny"
+    choose(browser, "order", "")
+    assert shown_models(browser) == everything
+    assert browser.get_log("browser") == []
+
+
+def test_a_link_to_a_model_unfolds_it_whatever_is_filtered(browser, folded_report):
+    slug = "model-another-sentence-model-with-a-rather-long-name-5"
+    show(browser, f"{folded_report}#{slug}", "desktop")
+    state = """const target = document.getElementById(arguments[0]);
+        return [target.closest('details').open, Math.round(target.getBoundingClientRect().top)]"""
+    is_open, top = browser.execute_script(state, slug)
+    assert is_open
+    assert 0 <= top < SIZES["desktop"][1]
+    choose(browser, "filter-words", "star")
+    browser.execute_script("location.hash = arguments[0]", "model-another-sentence-model-with-a-rather-long-name-2")
+    browser.execute_async_script("setTimeout(arguments[0], 100)")
+    assert len(shown_models(browser)) == 9
+
+
+def test_the_keyboard_reaches_everything(browser, folded_report):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    show(browser, folded_report, "desktop")
+    focused = "const at = document.activeElement; return at.id || at.className || at.tagName"
+    reached = []
+    for _ in range(7):
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        reached.append(browser.execute_script(focused))
+    assert reached == ["skip", "filter-words", "filter-verdict", "order", "unfold", "scroll", "A"]
+    browser.find_element("id", "unfold").send_keys(Keys.ENTER)
+    assert browser.execute_script("return [...document.querySelectorAll('details.model')].every(e => e.open)")
+
+
+def test_every_field_has_a_label(browser, short_report):
+    show(browser, short_report, "desktop")
+    script = "return [...document.querySelectorAll('input, select')].map(field => field.labels.length)"
+    assert browser.execute_script(script) == [1, 1, 1]
+
+
+def test_print_leaves_the_controls_out(browser, short_report):
+    show(browser, short_report, "desktop")
+    display = "return getComputedStyle(document.getElementById('controls')).display"
+    assert browser.execute_script(display) != "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    assert browser.execute_script(display) == "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+
+
 def contrast(browser, selector: str) -> float:
     """Return the lowest WCAG contrast of the matching elements' text with the background behind them."""
     script = """
@@ -141,7 +220,22 @@ def contrast(browser, selector: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("selector", ["body", "td", "th", ".chip", "caption", "a", "svg.plot text", ".alarm li span"])
+@pytest.mark.parametrize(
+    "selector",
+    [
+        "body",
+        "td",
+        "th",
+        ".chip",
+        "caption",
+        "a",
+        "svg.plot text",
+        ".alarm li span",
+        "#controls *",
+        ".story li",
+        ".anchor",
+    ],
+)
 def test_text_can_be_read_in_light_and_dark(browser, short_report, scheme, selector):
     show(browser, short_report, "desktop", scheme)
     assert contrast(browser, selector) >= 4.5

@@ -49,6 +49,7 @@ def test_a_third_model_schedules_only_its_own_jobs(copy_of_finished):
         "record_reference": 1,
         "release": 1,
         "summary": 1,
+        "verify_release": 1,
     }
 
 
@@ -57,7 +58,7 @@ def test_a_threshold_reruns_only_gates_and_what_follows(copy_of_finished):
     project.configure(
         edited(project.config, "models", "sentences", "parity", value={"thresholds": {"int8": {"cosine_min": 0.91}}})
     )
-    assert project.planned() == {"all": 1, "gate_parity": 1, "release": 1, "summary": 1}
+    assert project.planned() == {"all": 1, "gate_parity": 1, "release": 1, "summary": 1, "verify_release": 1}
 
 
 def test_a_target_reruns_the_search_of_its_variant_and_what_follows(copy_of_finished):
@@ -72,13 +73,15 @@ def test_a_target_reruns_the_search_of_its_variant_and_what_follows(copy_of_fini
         "quantize": 1,
         "release": 1,
         "summary": 1,
+        "verify_release": 1,
     }
 
 
 def test_benchmark_settings_rerun_only_benchmarks_and_what_follows(copy_of_finished):
     project = copy_of_finished
     project.configure(edited(project.config, "benchmark", "rounds", value=3))
-    assert project.planned() == {"all": 1, "benchmark": 7, "benchmark_pytorch": 1, "release": 2, "summary": 1}
+    released = {"release": 2, "verify_release": 2}
+    assert project.planned() == {"all": 1, "benchmark": 7, "benchmark_pytorch": 1, "summary": 1} | released
 
 
 def test_another_threshold_of_another_model_leaves_this_one_alone(copy_of_finished):

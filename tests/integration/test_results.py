@@ -1,8 +1,8 @@
 """What a finished run leaves behind is what the layout promises."""
 
 import json
+import re
 
-import numpy as np
 import onnx
 import onnxruntime
 import pandas
@@ -24,7 +24,8 @@ def test_every_promised_path_is_there(finished, model):
     results = finished.folder / "results" / model
     wanted = ["source/config.json", "source.json", "reference", "reference.json", "release/config.json"]
     wanted += ["release/tokenizer.json", "release/README.md", "release/manifest.json", "release.json"]
-    wanted += ["release/onnx/model.onnx", "release/onnx/model_quantized.onnx"]
+    wanted += ["release/onnx/model.onnx", "release/onnx/model_quantized.onnx", "release/verify_release.py"]
+    wanted += ["release/SHA256SUMS", "release/golden.npz", "release/golden.json", "verified.json"]
     for variant in VARIANTS:
         wanted += [f"onnx/{variant}/model.onnx", f"onnx/{variant}.json", f"parity/{variant}.json"]
         wanted += [f"parity/{variant}.ok", f"benchmark/{variant}.json"]
@@ -143,56 +144,50 @@ def test_releases_hold_no_marks_of_snakemake_but_its_own(finished):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_tables_of_the_model_card_are_whole(finished, model):
-    card = (finished.folder / "results" / model / "release/README.md").read_text()
-    tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
-    files = len(read(finished.folder / "results" / model / "release.json")["variants"])
-    assert [len(table) for table in tables] == [2 + files, 2 + 2 * files]  # two cases a file
+def test_the_model_card_is_one_of_the_hubs(finished, model):
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(finished.folder / "results" / model / "release/README.md")
+    assert card.data.pipeline_tag == MODELS[model]
+    assert "onnx" in card.data.tags
+    tables = [block.splitlines() for block in card.text.split("\n\n") if block.startswith("|")]
+    quantized = [
+        name for name in read(finished.folder / "results" / model / "release.json")["variants"] if name[:4] == "int8"
+    ]
+    assert len(tables) == 4 + len(quantized)  # files, equality, speed, provenance; portability of each
     for table in tables:
+        assert len(table) > 2
         assert {row.count("|") for row in table} == {table[0].count("|")}
 
 
-@pytest.fixture
-def sentences() -> list[str]:
-    return ["the battery is really bad", "i love it"]
-
-
-def test_the_release_of_a_classifier_loads_in_optimum(finished, sentences):
-    from optimum.onnxruntime import ORTModelForSequenceClassification
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    release = finished.folder / "results/stars.v1/release"
-    inputs = AutoTokenizer.from_pretrained(release)(sentences, padding=True, return_tensors="pt")
-    expected = AutoModelForSequenceClassification.from_pretrained(finished.folder / "models/stars")(**inputs).logits
-    for name, tolerance in (("model.onnx", 1e-4), ("model_quantized.onnx", 1.0)):
-        model = ORTModelForSequenceClassification.from_pretrained(release, subfolder="onnx", file_name=name)
-        assert np.abs((model(**inputs).logits - expected).detach().numpy()).max() < tolerance
-
-
-def test_the_release_of_a_sentence_transformer_loads_in_sentence_transformers(finished, sentences):
-    from sentence_transformers import SentenceTransformer
-
-    release = str(finished.folder / "results/sentences/release")
-    expected = SentenceTransformer(str(finished.folder / "models/sentences"), device="cpu").encode(sentences)
-    for name, cosine in (("onnx/model.onnx", 0.99999), ("onnx/model_quantized.onnx", 0.9)):
-        model = SentenceTransformer(release, backend="onnx", model_kwargs={"file_name": name})
-        assert model.max_seq_length == 48
-        assert (model.encode(sentences) * expected).sum(axis=1).min() > cosine
-
-
-def test_the_release_needs_only_onnxruntime_and_tokenizers(finished, sentences):
-    from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer
-
-    release = finished.folder / "results/sentences/release"
-    tokenizer = Tokenizer.from_file(str(release / "tokenizer.json"))
-    tokenizer.enable_padding()
-    encodings = tokenizer.encode_batch(sentences)
-    session = onnxruntime.InferenceSession(release / "onnx/model.onnx")
-    feed = {
-        "input_ids": np.array([encoding.ids for encoding in encodings]),
-        "attention_mask": np.array([encoding.attention_mask for encoding in encodings]),
+@pytest.mark.parametrize("model", MODELS)
+def test_the_release_manifest_says_where_everything_comes_from(finished, model):
+    results = finished.folder / "results" / model
+    manifest = read(results / "release/manifest.json")
+    described = describe_files(results / "release")
+    assert manifest["files"] == {
+        name: entry for name, entry in described.items() if name not in ("manifest.json", "SHA256SUMS")
     }
-    (embeddings,) = session.run(["sentence_embedding"], feed)
-    expected = SentenceTransformer(str(finished.folder / "models/sentences"), device="cpu").encode(sentences)
-    assert embeddings == pytest.approx(expected, abs=1e-5)
+    assert manifest["inputs"]["source"] == describe_files(results / "source")
+    assert manifest["inputs"]["reference"] == describe_files(results / "reference")
+    for variant, facts in manifest["variants"].items():
+        assert facts["sha256"] == described[facts["file"]]["sha256"]
+        assert manifest["inputs"]["onnx"][variant] == describe_files(results / "onnx" / variant)
+        assert facts["gate"]["passed"]
+        assert facts["versions"]["onnx"] == onnx.__version__
+        assert facts["benchmark"]["cpu"]["model"]
+    assert manifest["reproduce"]["config"]["models"][model]["source"] == finished.config["models"][model]["source"]
+    assert any("snakemake" in command for command in manifest["reproduce"]["commands"])
+    sums = dict(reversed(line.split("  ")) for line in (results / "release/SHA256SUMS").read_text().splitlines())
+    assert sums == {name: entry["sha256"] for name, entry in described.items() if name != "SHA256SUMS"}
+
+
+def test_snakemakes_own_report_has_captions_categories_and_labels_and_needs_no_network(finished, tmp_path):
+    page = tmp_path / "report.html"
+    run = finished.snakemake("--report", str(page))
+    assert run.returncode == 0, run.stdout
+    html = page.read_text()
+    for words in ("Summary", "Parity", "Speed", "Releases", "Every transformer of"):
+        assert words in html
+    assert "How far int8 of sentences is from PyTorch" in html
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=.http", html)

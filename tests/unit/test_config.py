@@ -536,6 +536,7 @@ def test_a_model_needs_only_its_source(schema):
         "quantization",
         "parity",
         "benchmark",
+        "publish",
         "allow_floating_revision",
     }
     assert resolved["source"] == HUB
@@ -719,7 +720,7 @@ def test_every_setting_in_config_yaml_has_a_comment_that_says_why():
     keys = [
         index
         for index, line in enumerate(lines)
-        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|quantization|parity|benchmark):", line)
+        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|quantization|parity|benchmark|publish):", line)
     ]
     assert len(keys) > 10
     assert [lines[index] for index in keys if not lines[index - 1].lstrip().startswith("#")] == []

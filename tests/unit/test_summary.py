@@ -14,7 +14,8 @@ import summary
 import synthetic_results as synthetic
 from onnxproof import plots
 from onnxproof.cli import UserError
-from onnxproof.summary import format_figure, format_pair, read_settings
+from onnxproof.figures import format_figure, format_pair
+from onnxproof.summary import read_settings
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
 HOSTILE = "</td></svg><script>alert('x')</script>&\"<img src=http://example.org/x.png>$\\frac$ #0102ff"
@@ -224,10 +225,11 @@ def test_page_loads_nothing_from_anywhere(summarized):
     _, html = summarized
     page = Page(html)
     for tag, attributes in page.tags:
-        assert tag not in {"script", "link", "iframe", "img", "object", "embed", "image", "base"}
+        assert tag not in {"link", "iframe", "img", "object", "embed", "image", "base"}
         for name in ("src", "href", "srcset", "data", "action", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
         assert "url(" not in (attributes.get("style") or "").replace("url(#", "")
+    assert page.named("script") == [{}]  # one, written into the page
     assert "@import" not in html
     assert "url(" not in "".join(page.styles)
     assert not re.search(r"https?://", html)
@@ -253,7 +255,7 @@ def test_page_can_be_read_without_seeing_it(summarized):
     assert all(attributes.get("scope") for attributes in page.named("th"))
     drawings = page.named("svg")
     titles = [attributes.get("id") for attributes in page.named("title")]
-    assert len(drawings) == 6  # two over all models, two for each
+    assert len(drawings) == 9  # three over all models, three for each
     assert all(drawing["role"] == "img" and drawing["aria-labelledby"] in titles for drawing in drawings)
 
 
@@ -286,6 +288,15 @@ def test_batch_dependence_is_said_in_words(summarized):
     assert html.count("gets the same answer alone and in a padded batch") == 4
 
 
+def test_real_inputs_are_shown_with_everyones_answers(summarized):
+    words = Page(summarized[1]).words
+    assert "Eine Katze sitzt auf der Matte." in words
+    assert "0.7123" in words
+    assert "0.7099" in words
+    assert "1 star (0.912)" in words
+    assert "≠ 2 stars (0.550)" in words
+
+
 def test_hostile_text_stays_text(made):
     results, settings = made
     name = HOSTILE.replace("/", "|")
@@ -299,7 +310,7 @@ def test_hostile_text_stays_text(made):
     _, html = summarize(results, settings)
     page = Page(html)
     assert page.open == []
-    assert not page.named("script")
+    assert page.named("script") == [{}]
     assert not page.named("img")
     assert page.words.count("alert('x')") >= 5
 

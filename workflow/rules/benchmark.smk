@@ -12,7 +12,13 @@ rule benchmark:
         baseline_manifest="results/{model}/onnx/fp32.json",
         code=code("benchmark"),
     output:
-        "results/{model}/benchmark/{variant}.json",
+        report(
+            "results/{model}/benchmark/{variant}.json",
+            caption="../report/benchmark.rst",
+            category="Speed",
+            subcategory="{model}",
+            labels={"variant": "{variant}"},
+        ),
     log:
         "results/logs/benchmark/{model}.{variant}.log",
     conda:
@@ -36,7 +42,13 @@ rule benchmark_pytorch:
         baseline_manifest="results/{model}/onnx/fp32.json",
         code=code("benchmark"),
     output:
-        "results/{model}/benchmark/pytorch.json",
+        report(
+            "results/{model}/benchmark/pytorch.json",
+            caption="../report/benchmark.rst",
+            category="Speed",
+            subcategory="{model}",
+            labels={"variant": "pytorch"},
+        ),
     log:
         "results/logs/benchmark/{model}.pytorch.log",
     conda:

@@ -39,6 +39,10 @@ checked(check_config, config, Path.cwd())
 MODELS = resolve_models(config)
 
 
+#: The models that have a repository to be published to.
+PUBLISHED = [model for model, settings in MODELS.items() if settings["publish"]["repo"]]
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     variant="|".join(VARIANTS),
@@ -152,6 +156,21 @@ def released_variants(wildcards) -> list[str]:
     return MODELS[wildcards.model]["variants"]
 
 
+def released_thresholds(wildcards) -> str:
+    """Return the allowed differences of all variants of a model as JSON."""
+    settings = MODELS[wildcards.model]
+    return json.dumps({variant: settings["parity"]["thresholds"][variant] for variant in settings["variants"]})
+
+
+def release_resources() -> list[str]:
+    """Return what a release is made with beside its script: the card, the examples, the script that verifies it."""
+    usage = Path(workflow.basedir) / "workflow" / "resources" / "usage"
+    examples = sorted(path.relative_to(usage).as_posix() for path in usage.rglob("*.j2"))
+    return [own_file("resources/model_card.md.j2"), own_file("scripts/verify_release.py")] + [
+        own_file(f"resources/usage/{example}") for example in examples
+    ]
+
+
 def proof_of_variants(wildcards) -> list[str]:
     """Return the manifests, parity, passed gates and benchmarks of a model's variants."""
     files = (
@@ -165,6 +184,13 @@ def proof_of_variants(wildcards) -> list[str]:
         for variant in released_variants(wildcards)
         for file in files
     ]
+
+
+def publish_arguments(wildcards) -> list[str]:
+    """Return the options that say where a model is published, and whether for real."""
+    settings = MODELS[wildcards.model]["publish"]
+    branch = ["--branch", settings["branch"]] if settings["branch"] else []
+    return ["--repo", settings["repo"], *branch, *([] if settings["dry_run"] else ["--for-real"])]
 
 
 def summary_settings(wildcards) -> str:

@@ -37,7 +37,13 @@ rule measure_parity:
         reference_manifest="results/{model}/reference.json",
         code=code("measure_parity"),
     output:
-        "results/{model}/parity/{variant}.json",
+        report(
+            "results/{model}/parity/{variant}.json",
+            caption="../report/parity.rst",
+            category="Parity",
+            subcategory="{model}",
+            labels={"variant": "{variant}"},
+        ),
     log:
         "results/logs/measure_parity/{model}.{variant}.log",
     conda:

@@ -1,11 +1,14 @@
-"""Needs: the variants, their passed gates and their benchmarks. Makes: the folder that is shipped."""
+"""Needs: the variants, their passed gates and their benchmarks. Makes: the folder that is shipped, verified."""
 
 
 rule release:
     input:
         proof_of_variants,
+        source_folder="results/{model}/source",
         source="results/{model}/source.json",
-        template=own_file("resources/model_card.md.j2"),
+        reference_folder="results/{model}/reference",
+        reference="results/{model}/reference.json",
+        resources=release_resources(),
         code=code("release"),
     output:
         folder=directory("results/{model}/release"),
@@ -16,9 +19,33 @@ rule release:
         "../../envs/report.yaml"
     params:
         variants=released_variants,
+        thresholds=released_thresholds,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
-        "--variants {params.variants:q} "
+        "--variants {params.variants:q} --thresholds {params.thresholds:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+
+
+rule verify_release:
+    input:
+        folder="results/{model}/release",
+        manifest="results/{model}/release.json",
+        code=code("verify_release"),
+    output:
+        report(
+            "results/{model}/verified.json",
+            caption="../report/verified.rst",
+            category="Releases",
+            labels={"model": "{model}"},
+        ),
+    log:
+        "results/logs/verify_release/{model}.log",
+    conda:
+        "../../envs/runtime.yaml"
+    threads: 2
+    message:
+        "{wildcards.model}: verifying the release on this machine (log: {log})"
+    shell:
+        "python {input.code[0]:q} {input.folder:q} --threads {threads} --json {output:q} > {log:q} 2>&1"

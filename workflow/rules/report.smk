@@ -12,10 +12,21 @@ rule summary:
         variant_files("results/{model}/parity/{variant}.json", VARIANTS),
         benchmark_files(MODELS),
         template=own_file("resources/report.html.j2"),
+        script=own_file("resources/report.js"),
         code=code("summary"),
     output:
-        csv="results/summary.csv",
-        html="results/report.html",
+        csv=report(
+            "results/summary.csv",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"what": "table"},
+        ),
+        html=report(
+            "results/report.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"what": "page"},
+        ),
     log:
         "results/logs/summary/summary.log",
     conda:

@@ -14,8 +14,9 @@ from onnxproof.gate import judge
 
 
 def withdraw(release: Path) -> None:
-    """Delete a release folder and the manifest beside it, if they are there; the manifest first."""
-    release.with_name(f"{release.name}.json").unlink(missing_ok=True)
+    """Delete a release folder and what says that it is one, beside it, where they are there; the folder last."""
+    for witness in ("verified.json", f"{release.name}.json"):
+        release.with_name(witness).unlink(missing_ok=True)
     if release.is_dir():
         shutil.rmtree(release)
 

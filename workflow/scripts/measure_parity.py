@@ -14,7 +14,8 @@ from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
 from onnxproof.metrics import answers_of, compare_output, cosine_similarity, finite, task_metrics
 from onnxproof.onnx_folder import MODEL_FILE
-from onnxproof.reference import PER_TOKEN, Reference, read_reference
+from onnxproof.reference import PER_TOKEN, TEXTS_FILE, Reference, read_reference
+from onnxproof.samples import sample_answers
 from onnxproof.sessions import open_session
 
 Array = NDArray[Any]
@@ -37,7 +38,12 @@ def run_in_batches(session: Any, reference: Reference, batch_size: int) -> dict[
 
 
 def measure(
-    onnx_folder: Path, manifest: dict[str, Any], reference: Reference, batch_size: int, threads: int
+    onnx_folder: Path,
+    manifest: dict[str, Any],
+    reference: Reference,
+    texts: list[str],
+    batch_size: int,
+    threads: int,
 ) -> dict[str, Any]:
     """Return the parity of one variant, in the fields of ``parity/{variant}.json``.
 
@@ -69,6 +75,7 @@ def measure(
             "max_abs_diff": finite(np.abs(answers - answers_in_batch).max()),
             "cosine_min": finite(cosine_similarity(answers, answers_in_batch).min()),
         },
+        "samples": sample_answers(task, texts, expected, answers, reference.manifest.get("labels")),
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),
     }
@@ -86,7 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args(argv)
     reference = read_reference(args.reference, args.reference_manifest)
-    parity = measure(args.onnx_dir, read_json(args.onnx_manifest), reference, args.batch_size, args.threads)
+    texts = read_json(args.reference / TEXTS_FILE)
+    parity = measure(args.onnx_dir, read_json(args.onnx_manifest), reference, texts, args.batch_size, args.threads)
     write_json(args.output, parity)
     print(f"{parity['model']} {parity['variant']}: {parity['task_metrics']}", flush=True)
 

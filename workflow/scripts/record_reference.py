@@ -146,6 +146,8 @@ def record(
             "tokens": int(inputs["lengths"].sum()),
             "shortest": int(inputs["lengths"].min()),
             "longest": int(inputs["lengths"].max()),
+            "max_tokens": min(limit, MAX_TOKENS),
+            "max_tokens_of_model": limit,
         },
         "outputs": {
             name: {"shape": list(values.shape), "dtype": str(values.dtype)} for name, values in outputs.items()

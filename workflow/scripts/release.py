@@ -6,12 +6,19 @@ A release holds only variants whose parity gate passed, and only files that are 
 import argparse
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError, run_script
+from onnxproof.config import METRICS
 from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json, write_text
+from onnxproof.gate import judge
+from onnxproof.golden import write_golden
+from onnxproof.model_card import read_metadata, render_model_card
 from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, copy_support_files
+from onnxproof.reference import read_reference
+from onnxproof.tokenizer_files import settle_tokenizer
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
@@ -22,7 +29,10 @@ RELEASED_AS = {
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
 }
 
-TEMPLATE = Path(__file__).parent.parent / "resources" / "model_card.md.j2"
+#: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
+COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
+
+VERIFIER = Path(__file__).with_name("verify_release.py")
 
 
 def released_files(variants: list[str]) -> dict[str, str]:
@@ -56,59 +66,117 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def evidence(variant: str, results: Path) -> dict[str, Any]:
-    """Return what was measured on a variant, for the model card and the manifest."""
+def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:
+    """Return how a variant was made and what was measured on it, for the model card and the manifest.
+
+    Raises:
+        UserError: a measured difference is beyond its threshold, so the gate cannot have passed.
+    """
     parity = read_json(results / "parity" / f"{variant}.json")
     benchmark = read_json(results / "benchmark" / f"{variant}.json")
     manifest = read_json(results / "onnx" / f"{variant}.json")
+    verdicts = judge(parity, thresholds)
+    if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
+        raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
     return {
+        "sha256": manifest["files"][MODEL_FILE]["sha256"],
         "settings": manifest["settings"],
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
-        "gate": (results / "parity" / f"{variant}.ok").read_text(encoding="utf-8").splitlines(),
-        "benchmark": {
-            "cpu": benchmark["cpu"]["model"],
-            "load_ms": benchmark["load_ms"],
-            "peak_rss_mb": benchmark["peak_rss_mb"],
-            "size_mb": benchmark["size_mb"],
-            "cases": speeds(benchmark),
-        },
+        "gate": {"passed": True, "limits": [asdict(verdict) for verdict in verdicts]},
+        "benchmark": {key: benchmark[key] for key in ("cpu", "load_ms", "peak_rss_mb", "size_mb")}
+        | {"cases": speeds(benchmark)},
+        "versions": manifest["versions"],
     }
 
 
 def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run."""
-    cases = [{key: value for key, value in case.items() if key != "samples_ms"} for case in benchmark["cases"]]
+    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run.
+
+    ``shape`` is batch x tokens, or the batch alone where inputs have no length.
+    """
+    cases = [
+        {"shape": "x".join(str(case[key]) for key in ("batch", "sequence") if case.get(key))}
+        | {key: value for key, value in case.items() if key != "samples_ms"}
+        for case in benchmark["cases"]
+    ]
     if benchmark["baseline"] is not None:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
     return cases
 
 
-def write_model_card(manifest: dict[str, Any], path: Path) -> None:
-    """Write the release's README.md in the Hub's model card format."""
-    import jinja2
+def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
+    """Return the one metric, with its meaning, and the cases that the card's first table shows."""
+    metric = next(iter(parity["task_metrics"]))
+    return {
+        "metric": metric,
+        "meaning": METRICS[metric].meaning,
+        "cases": [case["shape"] for case in benchmark["cases"]],
+    }
 
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    write_text(path, template.render(manifest))
+
+def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``source`` of config.yaml that gives this snapshot again."""
+    if source["kind"] == "hub":
+        return {"hub": source["repo"], "revision": source["revision"]}
+    if source["kind"] == "package":
+        return {"package": source["package"], "path": source["package_path"]}
+    return {"path": source["path"]}
 
 
-def release(model: str, results: Path, variants: list[str], folder: Path, manifest_file: Path) -> None:
+def describe_release(
+    model: str, results: Path, shipped: dict[str, str], thresholds: dict[str, dict[str, float | None]]
+) -> dict[str, Any]:
+    """Return the manifest of a release, without what depends on its files."""
+    source = read_json(results / "source.json")
+    reference = read_json(results / "reference.json")
+    variants = {
+        variant: {"file": path} | evidence(variant, results, thresholds[variant]) for variant, path in shipped.items()
+    }
+    first = next(iter(variants.values()))
+    return {
+        "model": model,
+        "task": reference["task"],
+        "source": {key: value for key, value in source.items() if key not in ("files", "versions", "model")},
+        "reference": {key: reference[key] for key in ("inputs", "outputs", "padding", "versions")},
+        "headline": headline(first["parity"], first["benchmark"]),
+        "variants": variants,
+        "inputs": {
+            "source": source["files"],
+            "reference": reference["files"],
+            "onnx": {variant: read_json(results / "onnx" / f"{variant}.json")["files"] for variant in shipped},
+        },
+        "versions": versions_of("jinja2", "numpy", "pyyaml"),
+        "reproduce": {
+            "config": {"models": {model: {"source": source_in_config(source), "task": reference["task"]}}},
+            "commands": [command.format(model=model) for command in COMMANDS],
+        },
+    }
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over every file of a folder, as ``sha256sum --check`` reads it."""
+    lines = [f"{entry['sha256']}  {name}\n" for name, entry in describe_files(folder).items()]
+    write_text(folder / "SHA256SUMS", "".join(lines))
+
+
+def release(
+    model: str,
+    results: Path,
+    variants: list[str],
+    thresholds: dict[str, dict[str, float | None]],
+    folder: Path,
+    manifest_file: Path,
+) -> None:
     """Build the release folder of one model and describe it.
 
     Raises:
-        UserError: a file is not the one that was proven.
+        UserError: a file is not the one that was proven, or a gate did not pass.
     """
-    source = read_json(results / "source.json")
     shipped = released_files(variants)
-    manifest = {
-        "model": model,
-        "task": read_json(results / "onnx" / f"{variants[0]}.json")["task"],
-        "source": {key: value for key, value in source.items() if key not in ("files", "versions", "model")},
-        "source_files": source["files"],
-        "variants": {variant: {"file": path} | evidence(variant, results) for variant, path in shipped.items()},
-    }
+    manifest = describe_release(model, results, shipped, thresholds)
+    reference = read_reference(results / "reference", results / "reference.json")
     with staged_folder(folder) as stage:
         copy_support_files(results / "onnx" / next(iter(shipped)), stage)
         for pattern in DOCUMENTS:
@@ -117,12 +185,15 @@ def release(model: str, results: Path, variants: list[str], folder: Path, manife
                     shutil.copyfile(document, stage / document.name)
         for variant, path in shipped.items():
             copy_proven_model(variant, results, stage / path)
-        write_model_card(manifest, stage / "README.md")
-        manifest["files"] = describe_files(stage)
-        manifest["versions"] = {
-            variant: read_json(results / "onnx" / f"{variant}.json")["versions"] for variant in shipped
-        } | {"release": versions_of("jinja2")}
-        write_json(stage / "manifest.json", manifest)
+        manifest["changed_files"] = settle_tokenizer(
+            stage, manifest["reference"]["inputs"]["max_tokens_of_model"], manifest["reference"]["padding"]
+        )
+        manifest["golden"] = write_golden(reference, results / "reference", stage)
+        shutil.copyfile(VERIFIER, stage / VERIFIER.name)
+        card = render_model_card(manifest, read_metadata(results / "source" / "README.md"))
+        write_text(stage / "README.md", card)
+        write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
+        write_sums(stage)
         files = describe_files(stage)
     write_json(manifest_file, {"model": model, "folder": folder.name, "variants": shipped, "files": files})
     print(json.dumps(shipped), flush=True)
@@ -136,8 +207,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--variants", nargs="+", required=True, help="variants whose gate passed")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the release to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
+    parser.add_argument(
+        "--thresholds",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help='what each variant was allowed to differ: {"int8": {"cosine_min": 0.99}}',
+    )
     args = parser.parse_args(argv)
-    release(args.model, args.results, args.variants, args.output_dir, args.manifest)
+    release(args.model, args.results, args.variants, args.thresholds, args.output_dir, args.manifest)
 
 
 if __name__ == "__main__":

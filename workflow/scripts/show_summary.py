@@ -74,7 +74,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from onnxproof.summary import format_figure
+    from onnxproof.figures import format_figure
 
     ratio, speedup, headline = row["size_ratio_vs_fp32"], row["main_speedup"], row["headline_metric"]
     return [

@@ -42,6 +42,11 @@ BELOW_IN = 0.45  # tick labels and the axis' name
 CHAR_IN = 0.068  # a label's width a character, with air to spare
 GROUP_GAP = 0.35  # in rows
 LABEL_CHARS = 30
+SCATTER_IN = 2.6
+LARGEST_MARK = 420.0  # area in square points
+SMALLEST_MARK = 26.0
+LABELLED_POINTS = 12
+LABEL_GAP = 9.0  # points from a mark's middle to its label
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,18 @@ class Row:
 
 
 Groups = Sequence[tuple[str, Sequence[Row]]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One mark of a scatter plot; ``size`` is what its area stands for, ``passed`` its shape."""
+
+    label: str
+    x: float
+    y: float
+    size: float
+    colour: str = INK
+    passed: bool = True
 
 
 def variant_colours(names: Sequence[str]) -> dict[str, str]:
@@ -122,6 +139,63 @@ def margins(title: str, ident: str, groups: Groups, axis: str) -> str:
         return max(value, bound)
 
     return _plot(title, ident, groups, axis, draw, _log_limits(groups, floor))
+
+
+def scatter(title: str, ident: str, points: Sequence[Point], x_axis: str, y_axis: str, baseline: float) -> str:
+    """Draw points whose area is their size; ``y`` is a positive error on a logarithmic axis, the smallest on top.
+
+    ``baseline`` is the x that everything is compared with. More than ``LABELLED_POINTS`` points get no labels.
+    """
+    largest = max(point.size for point in points)
+    errors = [point.y for point in points]
+    high = max([baseline, *(point.x for point in points)])
+    with matplotlib.rc_context(STYLE | {"ytick.color": MUTED}):
+        figure = Figure(figsize=(WIDTH_IN, SCATTER_IN))
+        axes = figure.add_axes((0.17, BELOW_IN / SCATTER_IN, 0.8, 1 - (BELOW_IN + ABOVE_IN) / SCATTER_IN))
+        axes.set_yscale("log")
+        axes.set_ylim(max(errors) * 6, min(errors) / 6)
+        axes.set_xlim(0, high * 1.3)
+        axes.axvline(baseline, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+        for point in sorted(points, key=lambda point: -point.size):
+            area = max(LARGEST_MARK * point.size / largest, SMALLEST_MARK)
+            marker = "o" if point.passed else "X"
+            axes.scatter([point.x], [point.y], s=area, marker=marker, color=point.colour, alpha=0.75, linewidths=0)
+        if len(points) <= LABELLED_POINTS:
+            _label_points(axes, points)
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.tick_params(which="both", color=LINE, labelsize=7)
+        axes.yaxis.set_major_formatter(FormatStrFormatter("%.0e"))
+        axes.set_xlabel(x_axis, fontsize=7.5)
+        axes.set_ylabel(y_axis, fontsize=7.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        return _as_inline_svg(figure, title, ident)
+
+
+def _label_points(axes: Axes, points: Sequence[Point]) -> None:
+    """Write each point's label beside it, right where there is room, and a line lower until it covers no other."""
+    taken: list[tuple[float, float, float]] = []
+    edge = axes.transAxes.transform((1, 0))[0]
+    for point in sorted(points, key=lambda point: (point.y, point.x)):
+        x, y = axes.transData.transform((point.x, point.y))
+        width, line = len(point.label) * CHAR_IN * 72, 9.0
+        goes_right = x + LABEL_GAP + width <= edge
+        left = x + LABEL_GAP if goes_right else x - LABEL_GAP - width
+        while any(abs(y - other) < line and left < end and start < left + width for start, end, other in taken):
+            y -= line
+        taken.append((left, left + width, y))
+        place: Any = axes.transAxes.inverted().transform((x, y))
+        axes.annotate(
+            point.label,
+            place,
+            xycoords="axes fraction",
+            xytext=(LABEL_GAP if goes_right else -LABEL_GAP, 0),
+            textcoords="offset points",
+            ha="left" if goes_right else "right",
+            va="center",
+            fontsize=7.5,
+            color=INK if point.passed else FAIL,
+        )
 
 
 def _positive(groups: Groups) -> list[float]:

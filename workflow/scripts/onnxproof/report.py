@@ -1,8 +1,10 @@
 """The report: one self-contained HTML page made from what was measured."""
 
+import base64
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxproof import plots
 from onnxproof.config import METRICS
+from onnxproof.figures import format_figure, format_pair
 from onnxproof.gate import Verdict
-from onnxproof.summary import BASELINE, PYTORCH, Case, Model, Variant, format_figure, format_pair
+from onnxproof.summary import BASELINE, HEADLINE_ORDER, PYTORCH, Case, Model, Variant
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "report.html.j2"
+SCRIPT = "report.js"
 OPEN_SECTIONS = 8  # with more models than this, their sections start folded
 PLOTTED_MODELS = 12  # an overview plot shows at most this many; the table shows all
 PLOTTED_CASES = 8
 NOTABLE_CHANGE = 0.05  # sizes and speeds within five percent are called equal
 SAME_ANSWER = 1e-4  # what float arithmetic in another order may change
+SMALLEST_ERROR = 1e-7
 TOP_OPERATORS = 6
 MISSING = "–"
 #: Operators that exist only in fused graphs: their absence shows that nothing was fused.
@@ -66,7 +71,11 @@ def render_report(models: Sequence[Model]) -> str:
     names = [variant.name for model in models for variant in model.variants]
     colours = plots.variant_colours([PYTORCH, BASELINE, *names])
     gates = [variant for model in models for variant in model.variants if variant.verdict in ("pass", "fail")]
+    script = (TEMPLATES / SCRIPT).read_text(encoding="utf-8")
     return environment.get_template(TEMPLATE).render(
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
+        pareto=_pareto("Trade of every variant", "overview-pareto", ordered, colours),
         models=ordered,
         slugs=_slugs(ordered),
         failed=[model for model in ordered if model.failed],
@@ -133,8 +142,16 @@ def _meaning(metric: str) -> str:
 
 
 def _slugs(models: Iterable[Model]) -> list[str]:
-    """Return an HTML id for every model: its name where that is safe, numbered so that none coincide."""
-    return [f"m{index}-{re.sub(r'[^A-Za-z0-9_-]+', '-', model.name)}" for index, model in enumerate(models, start=1)]
+    """Return an HTML id for every model, made of its name alone, so that a link to it stays right."""
+    slugs: list[str] = []
+    for model in models:
+        slug = base = f"model-{re.sub(r'[^A-Za-z0-9._-]', '-', model.name)}"
+        number = 1
+        while slug in slugs:
+            number += 1
+            slug = f"{base}-{number}"
+        slugs.append(slug)
+    return slugs
 
 
 # -------------------------------------------------------------------------------------------- plain language
@@ -243,6 +260,75 @@ def _versions(models: Iterable[Model]) -> dict[str, str]:
     return {tool: ", ".join(found[tool]) for tool in sorted(found)}
 
 
+# ----------------------------------------------------------------------------------- a model's story, in steps
+
+
+def tell_story(model: Model) -> list[tuple[str, str]]:
+    """Return a model's way from source to verdict in a few steps: ``(step, sentence)``."""
+    shipped = [variant for variant in model.variants if variant.name not in (PYTORCH, BASELINE)]
+    smallest = min((variant for variant in shipped if variant.size_mb), key=_size, default=None)
+    gated = [variant for variant in model.variants if variant.verdicts]
+    size = f"{(model.source_bytes or 0) / 1e6:,.1f} MB of files" if model.source_bytes else "size not recorded"
+    steps = [("Source", f"{model.source}, {size}.")]
+    if smallest is not None:
+        baseline = next((variant for variant in model.variants if variant.name == BASELINE), None)
+        was = f"{format_megabytes(baseline.size_mb)} as ONNX fp32, " if baseline else ""
+        steps.append(("Size", f"{was}{format_megabytes(smallest.size_mb)} as {smallest.name}."))
+    inputs = next((variant.input_count for variant in gated if variant.input_count), None)
+    limits = [verdict for variant in gated for verdict in variant.verdicts]
+    held = sum(verdict.passed for verdict in limits)
+    steps.append(("Parity", f"{held} of {len(limits)} limits hold{f' on {inputs} inputs' if inputs else ''}."))
+    fastest = max((variant for variant in shipped if _speedup(variant)), key=_speedup, default=None)
+    if fastest is not None:
+        steps.append(("Speed", f"{fastest.name}: {_describe_speed(fastest)}."))
+    return [*steps, ("Verdict", _verdict_in_words(model))]
+
+
+def compare_samples(model: Model) -> dict[str, Any] | None:
+    """Return the sampled inputs with everyone's answers, for a table: ``{columns, rows: [{texts, answers}]}``.
+
+    An answer is ``(text, differs)``: whether the label is not PyTorch's. None where nothing was sampled.
+    """
+    sampled = [variant for variant in model.variants if variant.samples]
+    if not sampled:
+        return None
+    rows = [
+        {
+            "texts": entries[0]["texts"],
+            "answers": [
+                _answer_in_words(entries[0]["expected"], entries[0]["expected"]),
+                *(_answer_in_words(entry["actual"], entry["expected"]) for entry in entries),
+            ],
+        }
+        for entries in zip(*(variant.samples for variant in sampled), strict=True)
+    ]
+    return {"columns": [PYTORCH, *(variant.name for variant in sampled)], "rows": rows}
+
+
+def _answer_in_words(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, bool]:
+    if "label" in answer:
+        return f"{answer['label']} ({answer['probability']:.3f})", answer["label"] != expected["label"]
+    return f"{answer['similarity']:.4f}", False
+
+
+def _verdict_in_words(model: Model) -> str:
+    if model.failed:
+        missed = "; ".join(
+            f"{variant.name}: {', '.join(verdict.metric for verdict in variant.failures)}" for variant in model.failed
+        )
+        return f"Not released, because a limit was missed ({missed})."
+    return f"Released, in {model.release}."
+
+
+def _size(variant: Variant) -> float:
+    return variant.size_mb or 0.0
+
+
+def _speedup(variant: Variant) -> float:
+    case = variant.main_case
+    return (case.speedup if case else None) or 0.0
+
+
 # ------------------------------------------------------------------------------------------------- the plots
 
 Colours = dict[str, str]
@@ -278,6 +364,39 @@ def _overview_plots(models: Sequence[Model], colours: Colours) -> list[tuple[str
     ]
 
 
+def _error(variant: Variant) -> tuple[str, float] | None:
+    """Return a variant's distance from PyTorch's answers as one number with its name: 0 is no distance."""
+    metric = next((name for name in HEADLINE_ORDER if variant.metrics.get(name) is not None), None)
+    return None if metric is None else (f"1 − {metric}", max(0.0, 1 - (variant.metrics[metric] or 0.0)))
+
+
+def _pareto(title: str, ident: str, models: Sequence[Model], colours: Colours) -> str | None:
+    """Draw error against speed-up, with the size as area; None where nothing was measured for it.
+
+    Over several models the baseline, which is at 1 by definition, is left out. Errors that float arithmetic in another
+    order makes too are drawn as ``SMALLEST_ERROR``.
+    """
+    points: list[plots.Point] = []
+    axes: dict[str, None] = {}
+    for model in models:
+        for variant in model.variants:
+            error = _error(variant)
+            speedup = 1.0 if variant.name == BASELINE else _speedup(variant)
+            is_known = len(models) > 1 and variant.name == BASELINE
+            if is_known or error is None or not speedup or not variant.size_mb:
+                continue
+            axes[error[0]] = None
+            label = variant.name if len(models) == 1 else f"{model.name} {variant.name}"
+            colour = colours[variant.name]
+            point = plots.Point(
+                label, speedup, max(error[1], SMALLEST_ERROR), variant.size_mb, colour, passed=not variant.failures
+            )
+            points.append(point)
+    if not points:
+        return None
+    return plots.scatter(title, ident, points, "times as fast as fp32", " or ".join(axes), baseline=1.0)
+
+
 def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
     """Return what the template needs to show one model."""
     return {
@@ -292,6 +411,15 @@ def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
         "cases": [
             [(variant, case) for variant in model.variants if (case := variant.case(key))] for key in model.case_keys
         ],
+        "story": tell_story(model),
+        "samples": compare_samples(model),
+        "best": {
+            "speedup": max((_speedup(variant) for variant in model.variants), default=0) or "",
+            "smaller": max((times_smaller(model, variant) or 0 for variant in model.variants), default=0) or "",
+            "error": max((error[1] for variant in model.variants if (error := _error(variant))), default=""),
+            "bytes": model.source_bytes or "",
+        },
+        "pareto": _pareto(f"Trade of {model.name}", f"{slug}-pareto", [model], colours),
         "plots": [
             (
                 "Latency: median (dot) to 90th percentile (end of line), logarithmic; each variant in a run of its own",

@@ -1,7 +1,6 @@
 """What was measured, gathered per model and variant, for the summary table and the report."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from onnxproof.cli import UserError
 from onnxproof.config import METRICS
+from onnxproof.figures import format_pair
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge, measurements
 
@@ -77,6 +77,7 @@ class Variant:
     input_count: int | None
     cpu: Mapping[str, Any]
     versions: Mapping[str, str]
+    samples: Sequence[Mapping[str, Any]]
 
     @property
     def verdict(self) -> str:
@@ -226,6 +227,7 @@ def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None
         input_count=parity.get("inputs", {}).get("count"),
         cpu=benchmark.get("cpu", {}),
         versions=benchmark.get("versions", {}),
+        samples=parity.get("samples", []),
     )
 
 
@@ -322,26 +324,3 @@ def describe_failure(verdict: Verdict) -> str:
     """Return a failed verdict in one line: metric, what was measured, what is allowed."""
     measured, allowed = format_pair(verdict.measured, verdict.allowed)
     return f"{verdict.metric} {measured}, allowed {'>=' if verdict.at_least else '<='} {allowed}"
-
-
-def format_figure(value: float | None) -> str:
-    """Format a measured difference or agreement; ``None`` is a value that was not finite.
-
-    What is just short of 1 keeps enough digits not to read as 1.
-    """
-    if value is None:
-        return "not finite"
-    if 1 - 1e-9 < value < 1:
-        return ">0.999999999"
-    if 0.99 < value < 1:
-        digits = min(math.ceil(-math.log10(1 - value)) + 1, 9)
-        return f"{value:.{digits}f}".rstrip("0")
-    return f"{value:.3g}" if abs(value) < 0.01 else f"{value:.5g}"
-
-
-def format_pair(measured: float | None, allowed: float) -> tuple[str, str]:
-    """Format a measured value and its bound, with as many digits as tell them apart."""
-    texts = (format_figure(measured), f"{allowed:g}")
-    if measured is None or measured == allowed or texts[0] != texts[1]:
-        return texts
-    return (repr(measured), repr(allowed))

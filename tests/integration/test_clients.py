@@ -1,0 +1,142 @@
+"""A release in the hands of its clients: each loads it as its users do and gives PyTorch's answers."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from compare_clients import as_markdown, compare
+from onnxproof.metrics import log_probabilities
+
+TRANSFORMERS_JS = "@huggingface/transformers@4.3.1"
+MODELS = {"stars.v1": "stars", "sentences": "sentences"}
+
+
+@pytest.fixture(params=MODELS)
+def release(finished, request) -> Path:
+    return finished.folder / "results" / request.param / "release"
+
+
+def check_clients(rows: list[dict], clients: int) -> None:
+    """Every client must give PyTorch's answers with fp32, and the same answers as the others with int8."""
+    assert sum(row["variant"] == "fp32" for row in rows) == clients, as_markdown(rows)
+    assert sum(row["variant"] == "int8" for row in rows) == clients, as_markdown(rows)
+    spread = defaultdict(list)
+    for row in rows:
+        if row["variant"] == "fp32":
+            assert row["max_abs_diff"] < 1e-4, row
+        assert row["cosine_min"] > 0.9, row
+        spread[row["variant"], row["compared"]].append(row["max_abs_diff"])
+    for same, differences in spread.items():
+        assert max(differences) - min(differences) < 1e-4, same
+
+
+def test_every_client_gives_pytorchs_answers(release):
+    check_clients(compare(release), {"stars.v1": 3, "sentences": 5}[release.parent.name])
+
+
+def examples(release: Path, language: str) -> list[str]:
+    """Return the code blocks of the model card, as they stand."""
+    return re.findall(rf"```{language}\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+
+
+def answers_of_pytorch(finished, model: str, texts: list[str]) -> np.ndarray:
+    """Return class probabilities or sentence embeddings, shape (texts, features)."""
+    folder = str(finished.folder / "models" / MODELS[model])
+    if model == "sentences":
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(folder, device="cpu").encode(texts)
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    logits = AutoModelForSequenceClassification.from_pretrained(folder)(**inputs).logits
+    return np.exp(log_probabilities(logits.detach().numpy()))
+
+
+def as_rows(answers: list[dict[str, float]]) -> np.ndarray:
+    """Return class probabilities in the order of the labels' names."""
+    return np.array([[answer[label] for label in sorted(answer)] for answer in answers])
+
+
+def test_the_python_examples_of_the_card_run_as_they_stand(finished, release, monkeypatch):
+    monkeypatch.chdir(release)
+    codes = examples(release, "python")
+    assert len(codes) == {"stars.v1": 2, "sentences": 3}[release.parent.name]
+    for code in codes:
+        for text, tolerance in ((code, 0.25), (code.replace("model_quantized.onnx", "model.onnx"), 1e-4)):
+            names: dict = {}
+            exec(text, names)
+            found = names["embeddings"] if release.parent.name == "sentences" else as_rows(names["answers"])
+            expected = answers_of_pytorch(finished, release.parent.name, names["texts"])
+            assert np.abs(found - expected).max() < tolerance, text
+
+
+def test_the_card_tells_how_to_verify(release):
+    (command,) = [line for code in examples(release, "bash") for line in code.splitlines() if "python" in line]
+    assert (release / command.removeprefix("python ")).is_file()
+
+
+def test_the_layout_is_that_of_text_embeddings_inference_and_fastembed(finished):
+    release = finished.folder / "results/sentences/release"
+    for name in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "1_Pooling/config.json",
+    ):
+        json.loads((release / name).read_text())
+    # fastembed takes the first output, text-embeddings-inference the one of this name.
+    outputs = onnxruntime.InferenceSession(release / "onnx/model.onnx").get_outputs()
+    assert [(output.name, len(output.shape)) for output in outputs] == [
+        ("last_hidden_state", 3),
+        ("sentence_embedding", 2),
+    ]
+
+
+@pytest.fixture(scope="module")
+def node_modules(tmp_path_factory) -> Path:
+    """Where transformers.js is installed."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("needs node and npm")
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "package.json").write_text("{}")
+    # Without its scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", TRANSFORMERS_JS]
+    try:
+        install = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not answer within 150 s")
+    if install.returncode:
+        pytest.skip(f"npm could not install {TRANSFORMERS_JS}: {install.stderr.strip()[-200:]}")
+    return folder / "node_modules"
+
+
+@pytest.mark.slow
+def test_transformers_js_gives_pytorchs_answers(release, node_modules):
+    check_clients(compare(release, node_modules), {"stars.v1": 4, "sentences": 6}[release.parent.name])
+
+
+@pytest.mark.slow
+def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, release, node_modules):
+    (code,) = examples(release, "js")
+    script = node_modules.parent / "example.mjs"
+    for text, tolerance in ((code, 0.25), (code.replace('"q8"', '"fp32"'), 1e-4)):
+        script.write_text(text)
+        process = subprocess.run(
+            ["node", script], cwd=release, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert process.returncode == 0, process.stderr
+        answers = json.loads(process.stdout)
+        if release.parent.name == "stars.v1":
+            answers = as_rows([{entry["label"]: entry["score"] for entry in answer} for answer in answers])
+        texts = json.loads(re.search(r"texts = (\[.*?\]);", code)[1])
+        expected = answers_of_pytorch(finished, release.parent.name, texts)
+        assert np.abs(np.array(answers) - expected).max() < tolerance

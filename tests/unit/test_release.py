@@ -1,0 +1,112 @@
+"""What a release is put together from: golden inputs, tokenizer files, the model card."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from onnxproof.golden import choose_golden, count_within, write_golden
+from onnxproof.model_card import card_metadata, read_metadata, recipe_in_words, usage_examples
+from onnxproof.reference import Reference
+from onnxproof.tokenizer_files import settle_tokenizer
+
+PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
+
+
+def test_golden_inputs_span_all_lengths():
+    lengths = np.array([9, 1, 5, 3, 7])
+    assert choose_golden(lengths, 3) == [1, 2, 0]
+    assert choose_golden(lengths, 32) == [1, 3, 2, 4, 0]
+
+
+@pytest.mark.parametrize(("most", "count"), [(1, 1), (10, 1), (29, 1), (30, 2), (60, 3), (99, 3)])
+def test_answers_are_kept_while_they_fit(most, count):
+    assert count_within([10, 20, 30], most) == count
+
+
+def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxproof.golden.GOLDEN_BYTES", 40)
+    (tmp_path / "texts.json").write_text('["three", "one", "two"]')
+    recorded = Reference(
+        manifest={"padding": PADDING, "inputs": {"max_tokens": 3}},
+        inputs={"input_ids": np.array([1, 2, 3, 4, 5, 6])},
+        outputs={
+            "last_hidden_state": np.arange(12, dtype=np.float32).reshape(6, 2),
+            "sentence_embedding": np.arange(3, dtype=np.float32).reshape(3, 1),
+        },
+        lengths=np.array([3, 1, 2]),
+    )
+    facts = write_golden(recorded, tmp_path, tmp_path)
+    assert facts == {"count": 3, "answered": 2, "tokens": 6}
+    arrays = np.load(tmp_path / "golden.npz")
+    assert arrays["lengths"].tolist() == [1, 2, 3]
+    assert arrays["input.input_ids"].tolist() == [4, 5, 6, 1, 2, 3]
+    assert arrays["output.last_hidden_state"].tolist() == [[6, 7], [8, 9], [10, 11]]
+    assert arrays["output.sentence_embedding"].tolist() == [[1], [2]]
+    golden = json.loads((tmp_path / "golden.json").read_text())
+    assert golden["texts"] == ["one", "two", "three"]
+    assert golden["per_token"] == ["last_hidden_state"]
+
+
+def write_tokenizer(folder, **overrides):
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 512, "pad_token": "[PAD]"}))
+    (folder / "tokenizer.json").write_text(json.dumps({"truncation": None, "padding": None, "model": {}} | overrides))
+
+
+def test_the_tokenizer_is_settled_on_the_models_own_limit(tmp_path):
+    write_tokenizer(tmp_path, truncation={"max_length": 128})
+    assert settle_tokenizer(tmp_path, 256, PADDING).keys() == {"tokenizer.json", "tokenizer_config.json"}
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert tokenizer["truncation"]["max_length"] == 256
+    assert tokenizer["padding"]["strategy"] == "BatchLongest"
+    assert (tokenizer["padding"]["pad_id"], tokenizer["padding"]["pad_token"]) == (7, "[PAD]")
+    assert tokenizer["model"] == {}
+    assert settle_tokenizer(tmp_path, 256, PADDING) == {}
+
+
+def test_a_tokenizer_without_padding_gets_none(tmp_path):
+    write_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 9}')
+    settle_tokenizer(tmp_path, 9, PADDING)
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["padding"] is None
+
+
+def test_the_card_names_the_base_model_and_carries_the_license():
+    manifest = {"task": "text-classification", "source": {"kind": "hub", "repo": "lab/model", "revision": "0" * 40}}
+    metadata = card_metadata(manifest, {"license": "mit", "language": ["en"], "tags": ["reviews", "onnx"], "x": 1})
+    card = ModelCard(f"---\n{yaml.safe_dump(metadata)}---\n# m\n")
+    assert card.data.license == "mit"
+    assert card.data.base_model == "lab/model"
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.tags.count("onnx") == 1
+    assert "reviews" in card.data.tags
+    assert "x" not in card.data.to_dict()
+
+
+@pytest.mark.parametrize("text", ["", "# no metadata", "---\na: [\n---\n", "---\n- a list\n---\n"])
+def test_a_card_without_metadata_that_can_be_read_carries_nothing(tmp_path, text):
+    (tmp_path / "README.md").write_text(text)
+    assert read_metadata(tmp_path / "README.md") == {}
+    assert read_metadata(tmp_path / "absent.md") == {}
+
+
+def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
+    sentences = recipe_in_words({"recipe": [{"pass": "smooth", "strength": 0.5}, {"pass": "new", "at": 3}]})
+    assert "SmoothQuant" in sentences[0]
+    assert "strength 0.5" in sentences[0]
+    assert "new" in sentences[1]
+    assert "at 3" in sentences[1]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "sentence-similarity", "feature-extraction"])
+@pytest.mark.parametrize(("file", "dtype"), [("onnx/model.onnx", '"fp32"'), ("onnx/model_quantized.onnx", '"q8"')])
+def test_every_task_has_examples_of_its_clients(task, file, dtype):
+    examples = {example["file"]: example["code"] for example in usage_examples(task, file)}
+    assert {"optimum.py", "onnxruntime.py", "transformers.mjs"} <= examples.keys()
+    assert dtype in examples["transformers.mjs"]
+    for name, code in examples.items():
+        if name.endswith(".py"):
+            compile(code, name, "exec")
+            assert file.removeprefix("onnx/") in code

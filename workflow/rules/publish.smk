@@ -1,0 +1,22 @@
+"""Needs: verified releases and a repository for each. Makes: pull requests or branches on the Hub; only when asked to."""
+
+
+rule publish_release:
+    input:
+        folder="results/{model}/release",
+        manifest="results/{model}/release.json",
+        verified="results/{model}/verified.json",
+        code=code("publish_release"),
+    output:
+        "results/{model}/published.json",
+    log:
+        "results/logs/publish_release/{model}.log",
+    conda:
+        "../../envs/export.yaml"
+    params:
+        arguments=publish_arguments,
+    message:
+        "{wildcards.model}: publishing the release (log: {log})"
+    shell:
+        "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
+        "{params.arguments:q} --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,26 @@
+"""How measured differences and agreements are written for a reader."""
+
+import math
+
+
+def format_figure(value: float | None) -> str:
+    """Format a measured difference or agreement; ``None`` is a value that was not finite.
+
+    What is just short of 1 keeps enough digits not to read as 1.
+    """
+    if value is None:
+        return "not finite"
+    if 1 - 1e-9 < value < 1:
+        return ">0.999999999"
+    if 0.99 < value < 1:
+        digits = min(math.ceil(-math.log10(1 - value)) + 1, 9)
+        return f"{value:.{digits}f}".rstrip("0")
+    return f"{value:.3g}" if abs(value) < 0.01 else f"{value:.5g}"
+
+
+def format_pair(measured: float | None, allowed: float) -> tuple[str, str]:
+    """Format a measured value and its bound, with as many digits as tell them apart."""
+    texts = (format_figure(measured), f"{allowed:g}")
+    if measured is None or measured == allowed or texts[0] != texts[1]:
+        return texts
+    return (repr(measured), repr(allowed))

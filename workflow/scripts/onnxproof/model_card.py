@@ -1,0 +1,139 @@
+"""The model card of a release, in the Hub's format: YAML metadata, then Markdown."""
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from onnxproof.config import METRICS
+from onnxproof.figures import format_figure
+
+RESOURCES = Path(__file__).resolve().parents[2] / "resources"
+TEMPLATE = "model_card.md.j2"
+USAGE = RESOURCES / "usage"
+
+#: What is taken over from the metadata of the source's own card: its license above all.
+CARRIED = ("license", "license_name", "license_link", "language", "datasets")
+
+#: The library that the Hub's page of a model is to open with.
+LIBRARIES = {"sentence-similarity": "sentence-transformers"}
+
+#: Tags by which the Hub finds a model for a client, beside those of the source.
+TAGS = ("onnx", "onnxruntime", "optimum", "transformers.js")
+TASK_TAGS = {
+    "sentence-similarity": ("sentence-transformers", "text-embeddings-inference"),
+    "feature-extraction": ("text-embeddings-inference",),
+}
+
+#: Client → (its name, the language of its example, how to install it). A task has an example of a client where
+#: ``resources/usage/{task}/{client}`` is.
+CLIENTS = {
+    "optimum.py": ("Optimum", "python", "pip install optimum-onnx[onnxruntime]"),
+    "sentence_transformers.py": ("sentence-transformers", "python", "pip install sentence-transformers[onnx]"),
+    "onnxruntime.py": ("onnxruntime and tokenizers alone", "python", "pip install onnxruntime numpy tokenizers"),
+    "transformers.mjs": ("transformers.js in Node", "js", "npm install @huggingface/transformers"),
+}
+
+#: What a reader chooses a variant for.
+VARIANTS = {
+    "fp32": "loads in every ONNX runtime",
+    "optimized": "fused for onnxruntime",
+    "int8": "the smallest and fastest; an answer shifts a little with its batch",
+    "int8-invariant": "small; an answer does not depend on its batch",
+}
+
+#: What each pass of a quantization recipe does, for a reader.
+PASSES = {
+    "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
+    "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
+    "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
+    "split_skip_layer_norm": "Fused skip and normalization are taken apart again, which is faster here.",
+    "embedding_rows": "Embedding tables become int8 with one scale per row.",
+    "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
+    "scale per tensor, found when the model runs.",
+    "per_token": "Constant weights become int8 with one scale per output channel, activations int8 with one scale "
+    "per token: an answer does not depend on its neighbours in a batch.",
+}
+
+
+def read_metadata(card: Path) -> dict[str, Any]:
+    """Return the YAML metadata at the top of a model card; empty where there is none that can be read."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if not text.startswith("---\n"):
+        return {}
+    try:
+        metadata = yaml.safe_load(text[4:].split("\n---", 1)[0])
+    except yaml.YAMLError as error:
+        print(f"note: the metadata of {card} is no YAML and is not carried over: {error}", flush=True)
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
+    task, source = manifest["task"], manifest["source"]
+    tags = dict.fromkeys((*TAGS, *TASK_TAGS.get(task, ()), *(source_metadata.get("tags") or ())))
+    metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
+    if source["kind"] == "hub":
+        metadata |= {"base_model": source["repo"], "base_model_relation": "quantized"}
+    return metadata | {"library_name": LIBRARIES.get(task, "onnx"), "pipeline_tag": task, "tags": list(tags)}
+
+
+def usage_examples(task: str, file: str) -> list[dict[str, str]]:
+    """Return the examples of a task's clients for one ONNX file, as ``{name, language, install, file, code}``."""
+    examples = []
+    for client, (name, language, install) in CLIENTS.items():
+        path = USAGE / task / f"{client}.j2"
+        if path.is_file():
+            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
+            example = {"name": name, "language": language, "install": install, "file": client, "code": code.strip()}
+            examples.append(example)
+    return examples
+
+
+def recipe_in_words(settings: dict[str, Any]) -> list[str]:
+    """Return a variant's settings as sentences; an unknown pass is given by its name and parameters."""
+    sentences = []
+    if "exporter" in settings:
+        sentences.append("Exported from PyTorch by Optimum, in float32.")
+    if "method" in settings:
+        fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
+        sentences.append(f"Optimized by {settings['method']}: {fused or settings.get('reason', 'nothing to fuse')}.")
+    for step in settings.get("recipe", []):
+        parameters = ", ".join(f"{key} {value}" for key, value in step.items() if key != "pass" and value)
+        sentence = PASSES.get(step["pass"], f"{step['pass']}.")
+        sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
+    if "calibration" in settings:
+        sentences.append(f"Calibrated on {settings['calibration']['texts']} bundled texts, without labels.")
+    return sentences
+
+
+def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> str:
+    """Return the release's README.md; ``manifest`` as in ``manifest.json``, without its list of files."""
+    metadata = card_metadata(manifest, source_metadata)
+    files = [facts["file"] for facts in manifest["variants"].values()]
+    template = _environment().from_string((RESOURCES / TEMPLATE).read_text(encoding="utf-8"))
+    body: str = template.render(
+        manifest,
+        license=metadata.get("license"),
+        origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
+        examples=usage_examples(manifest["task"], best_file(manifest)),
+        files=files,
+        words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
+        metrics=METRICS,
+        choice=VARIANTS,
+    )
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
+
+
+def best_file(manifest: dict[str, Any]) -> str:
+    """Return the ONNX file to show in examples: the quantized one where the release has one."""
+    files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
+    return next((file for file in files if file.endswith("model_quantized.onnx")), files[-1])
+
+
+def _environment() -> Any:
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = format_figure
+    return environment

@@ -1,0 +1,450 @@
+"""Verify a release where it is deployed: its files, its tokenizer, and its answers on this machine's CPU.
+
+This file is part of every release and needs only Python 3.10, onnxruntime, numpy and tokenizers. It
+
+1. compares every file with the sha256 in ``manifest.json``, and ``manifest.json`` with ``SHA256SUMS``;
+2. tokenizes the golden texts and compares the ids with those that PyTorch was given;
+3. runs the golden inputs through each ONNX file, each alone and again in padded batches, and holds the answers
+   to the ones recorded from PyTorch, under the limits of the gate that let the release pass.
+
+It prints what it measured and exits with 1 where anything is missing, changed or beyond its limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST, SUMS, GOLDEN, GOLDEN_TEXTS = "manifest.json", "SHA256SUMS", "golden.npz", "golden.json"
+BATCH_SIZE = 8
+NEEDED = "onnxruntime, numpy and tokenizers"
+
+#: Of a machine without one of these, int8 is slower and, where its verdict says so, may saturate.
+FLAGS_OF_INTEREST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+
+#: Shares of all golden inputs: their limit is rounded to whole inputs, so that 0.99 allows one of 32 to differ.
+SHARES = frozenset({"top1_agreement"})
+
+
+class ReleaseError(Exception):
+    """The folder holds no release that could be verified at all."""
+
+
+@dataclass
+class Check:
+    """One thing that was looked at: what was seen here, what is allowed, and whether that is met."""
+
+    subject: str
+    what: str
+    seen: str
+    allowed: str
+    verdict: str  #: "pass", "FAIL", or "skipped": cannot be said from the golden inputs alone
+
+
+@dataclass
+class Golden:
+    """The golden inputs, and PyTorch's answers to the first ``answered`` of them.
+
+    Texts differ in length: their arrays are stored end to end, shape (sum of ``lengths``, …), and so are outputs with
+    one row a token. Other outputs have shape (answered, features).
+    """
+
+    lengths: Any
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    texts: list[str]
+    answered: int
+    padding: dict[str, Any]
+    max_tokens: int
+    per_token: frozenset[str] = field(default_factory=frozenset)
+
+    def rows(self, index: int) -> slice:
+        """Return where the tokens of one input are."""
+        end = int(self.lengths[: index + 1].sum())
+        return slice(end - int(self.lengths[index]), end)
+
+    def feed(self, indices: range, names: list[str]) -> dict[str, Any]:
+        """Return int64 arrays of shape (inputs, longest), padded on the tokenizer's side."""
+        import numpy as np
+
+        longest = int(max(self.lengths[index] for index in indices))
+        feed = {}
+        for name in names:
+            values = np.full((len(indices), longest), self.padding["values"][name], dtype=np.int64)
+            for row, index in enumerate(indices):
+                values[row, self.place(index, longest)] = self.inputs[name][self.rows(index)]
+            feed[name] = values
+        return feed
+
+    def place(self, index: int, longest: int) -> slice:
+        """Return where an input's tokens stand in a row that is padded to ``longest``."""
+        length = int(self.lengths[index])
+        return slice(longest - length, longest) if self.padding["side"] == "left" else slice(0, length)
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """Return ``{file: hex sha256}`` of a file in the format of ``sha256sum``.
+
+    Raises:
+        ReleaseError: a line is not of that format.
+    """
+    sums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64:
+            raise ReleaseError(f"{path}, line {number}: not a line of sha256sum: {line[:80]!r}")
+        sums[name] = digest
+    return sums
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a release.
+
+    Raises:
+        ReleaseError: it is missing, or not the manifest of a release.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReleaseError(f"{path}: no such file: this folder is not a release, or not all of one") from None
+    except ValueError as error:
+        raise ReleaseError(f"{path}: not JSON: {error}") from None
+    missing = {"model", "task", "files", "variants"} - set(manifest if isinstance(manifest, dict) else ())
+    if missing:
+        raise ReleaseError(f"{path}: has no {', '.join(sorted(missing))}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any], digest: str | None = None) -> list[Check]:
+    """Compare every file with the manifest, the manifest with ``SHA256SUMS``, and that with ``digest``, if given."""
+    checks = []
+    wanted = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    sums_file = folder / SUMS
+    if sums_file.is_file():
+        sums = read_sums(sums_file)
+        wanted[MANIFEST] = sums.get(MANIFEST, "absent")
+        checks += [
+            Check(name, "in both lists", f"{SUMS} and {MANIFEST} disagree", "", "FAIL")
+            for name in sorted(wanted.keys() | sums.keys())
+            if wanted.get(name) != sums.get(name)
+        ]
+        if digest is not None:
+            found = sha256_of(sums_file)
+            verdict = "pass" if found == digest else "FAIL"
+            checks.append(Check(SUMS, "sha256", found, digest, verdict))
+    else:
+        checks.append(Check(SUMS, "exists", "missing", "", "FAIL"))
+    whole = 0
+    for name, expected in sorted(wanted.items()):
+        path = folder / name
+        size = manifest["files"].get(name, {}).get("size")
+        if not path.is_file():
+            checks.append(Check(name, "exists", "missing", "", "FAIL"))
+        elif size is not None and path.stat().st_size != size:
+            checks.append(Check(name, "bytes", f"{path.stat().st_size:,}", f"{size:,}", "FAIL"))
+        elif (found := sha256_of(path)) != expected:
+            checks.append(Check(name, "sha256", f"{found[:12]}…", f"{expected[:12]}…", "FAIL"))
+        else:
+            whole += 1
+    verdict = "pass" if whole == len(wanted) else "FAIL"
+    return [Check("files", "sha256", f"{whole} of {len(wanted)} as released", "all", verdict), *checks]
+
+
+# ------------------------------------------------------------------------------- tokenizer and golden inputs
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read the golden inputs and answers."""
+    import numpy as np
+
+    facts = json.loads((folder / GOLDEN_TEXTS).read_text(encoding="utf-8"))
+    with np.load(folder / GOLDEN) as arrays:
+        kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}}
+        for key in arrays.files:
+            kind, _, name = key.partition(".")
+            if kind in kinds:
+                kinds[kind][name] = arrays[key]
+        return Golden(
+            lengths=arrays["lengths"],
+            inputs=kinds["input"],
+            outputs=kinds["output"],
+            texts=facts["texts"],
+            answered=facts["answered"],
+            padding=facts["padding"],
+            max_tokens=facts["max_tokens"],
+            per_token=frozenset(facts["per_token"]),
+        )
+
+
+def check_tokenizer(folder: Path, golden: Golden) -> Check:
+    """Compare the ids that the shipped tokenizer gives for the golden texts with those that PyTorch was given."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return Check("tokenizer", "token ids", "no tokenizer.json to check", "", "skipped")
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(golden.max_tokens)
+        found = [encoding.ids for encoding in tokenizer.encode_batch(golden.texts)]
+    except Exception as error:  # tokenizers raises a bare Exception for a file that it cannot read
+        return Check("tokenizer", "token ids", f"cannot be used: {error}", "", "FAIL")
+    expected = [golden.inputs["input_ids"][golden.rows(index)].tolist() for index in range(len(golden.texts))]
+    same = [left == right for left, right in zip(found, expected, strict=True)]
+    seen = f"{sum(same)} of {len(same)} texts alike"
+    if not all(same):
+        seen += f"; the first other one: {golden.texts[same.index(False)][:40]!r}"
+    return Check("tokenizer", "token ids", seen, "all", "pass" if all(same) else "FAIL")
+
+
+# ------------------------------------------------------------------------------------------------ answers
+
+
+def cosines(left: Any, right: Any) -> Any:
+    """Return the cosine similarity of each pair of rows, in float64; two zero rows are equal."""
+    import numpy as np
+
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    both_zero = ~left.any(axis=1) & ~right.any(axis=1)
+    similarity = np.divide((left * right).sum(axis=1), norms, out=np.zeros(len(left)), where=norms != 0)
+    return np.where(both_zero, 1.0, similarity)
+
+
+def log_probabilities(logits: Any) -> Any:
+    """Return log-softmax in float64; a single logit becomes the two classes of its sigmoid."""
+    import numpy as np
+
+    logits = logits.astype(np.float64)
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def compare_embeddings(expected: Any, actual: Any) -> dict[str, float]:
+    """Return the lowest and the mean cosine similarity."""
+    similarity = cosines(expected, actual)
+    return {"cosine_min": similarity.min(), "cosine_mean": similarity.mean()}
+
+
+def compare_labels(expected: Any, actual: Any) -> dict[str, float]:
+    """Return the agreement on labels, the largest change of a probability, and the mean KL divergence in nats."""
+    import numpy as np
+
+    left, right = log_probabilities(expected), log_probabilities(actual)
+    return {
+        "top1_agreement": (left.argmax(axis=1) == right.argmax(axis=1)).mean(),
+        "max_probability_diff": np.abs(np.exp(left) - np.exp(right)).max(),
+        "mean_kl": max(0.0, (np.exp(left) * (left - right)).sum(axis=1).mean()),
+    }
+
+
+def mean_of_tokens(vectors: Any, lengths: Any) -> Any:
+    """Return the mean token vector of each input, shape (inputs, features)."""
+    import numpy as np
+
+    ends = np.cumsum(lengths)
+    return np.stack([vectors[end - length : end].mean(axis=0) for end, length in zip(ends, lengths, strict=True)])
+
+
+#: Task → what its users read from the outputs, one row an input, and how two of these are compared. Of any other task
+#: only the outputs themselves are compared.
+TASKS: dict[str, tuple[Callable[[dict[str, Any], Any], Any], Callable[[Any, Any], dict[str, float]]]] = {
+    "text-classification": (lambda outputs, lengths: outputs["logits"], compare_labels),
+    "sentence-similarity": (lambda outputs, lengths: outputs["sentence_embedding"], compare_embeddings),
+    "feature-extraction": (
+        lambda outputs, lengths: mean_of_tokens(outputs["last_hidden_state"], lengths),
+        compare_embeddings,
+    ),
+}
+
+
+def run_golden(session: Any, golden: Golden, batch_size: int) -> dict[str, Any]:
+    """Run the golden inputs that have answers, some at a time; return the outputs as they were recorded."""
+    import numpy as np
+
+    wanted = [value.name for value in session.get_inputs() if value.name in golden.inputs]
+    names = list(golden.outputs)
+    parts: dict[str, list[Any]] = {name: [] for name in names}
+    for start in range(0, golden.answered, batch_size):
+        indices = range(start, min(start + batch_size, golden.answered))
+        feed = golden.feed(indices, wanted)
+        for name, output in zip(names, session.run(names, feed), strict=True):
+            if name in golden.per_token:
+                places = [golden.place(index, output.shape[1]) for index in indices]
+                output = np.concatenate([output[row, place] for row, place in enumerate(places)])
+            parts[name].append(output)
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, float]:
+    """Return how far one ONNX file's answers are from PyTorch's, by the names of the gate's metrics."""
+    import numpy as np
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    alone, batched = run_golden(session, golden, 1), run_golden(session, golden, BATCH_SIZE)
+    differences = [np.abs(golden.outputs[name].astype(np.float64) - alone[name]).max() for name in golden.outputs]
+    measured = {"max_abs_diff": max(differences)}
+    if task in TASKS:
+        answers, compare = TASKS[task]
+        lengths = golden.lengths[: golden.answered]
+        expected, actual, in_batch = (answers(outputs, lengths) for outputs in (golden.outputs, alone, batched))
+        measured |= compare(expected, actual)
+        measured["batch_max_abs_diff"] = np.abs(actual.astype(np.float64) - in_batch).max()
+        measured["batch_cosine_min"] = cosines(actual, in_batch).min()
+    return {name: float(value) for name, value in measured.items()}
+
+
+def judge(name: str, limit: dict[str, Any], measured: dict[str, float], count: int) -> Check:
+    """Hold one measurement to its limit from the gate; what is not finite fails."""
+    metric, bound, at_least = limit["metric"], limit["allowed"], limit["at_least"]
+    sign = ">=" if at_least else "<="
+    if metric not in measured:
+        return Check(name, metric, "not to be had from the golden inputs", f"{sign} {bound:g}", "skipped")
+    value = measured[metric]
+    if metric in SHARES:
+        bound = math.floor(bound * count + 1e-9) / count
+    passed = math.isfinite(value) and (value >= bound if at_least else value <= bound)
+    return Check(name, metric, f"{value:.9g}", f"{sign} {bound:g}", "pass" if passed else "FAIL")
+
+
+def check_answers(folder: Path, manifest: dict[str, Any], golden: Golden, threads: int) -> list[Check]:
+    """Run every ONNX file of the release on the golden inputs and judge it."""
+    checks = []
+    for facts in manifest["variants"].values():
+        name = facts["file"]
+        try:
+            measured = measure(folder / name, manifest["task"], golden, threads)
+        except Exception as error:  # whatever onnxruntime says about a damaged file is the finding
+            reason = " ".join(str(error).split())
+            checks.append(Check(name, "runs", f"{type(error).__name__}: {reason[:120]}", "", "FAIL"))
+            continue
+        checks += [judge(name, limit, measured, golden.answered) for limit in facts["gate"]["limits"]]
+    return checks
+
+
+# ------------------------------------------------------------------------------------------------- report
+
+
+def cpu_name() -> str:
+    """Return the CPU's name and the instruction sets that matter to int8, as far as the system tells."""
+    name, flags = platform.processor() or platform.machine(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        facts: dict[str, str] = {}
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+        name = facts.get("model name", name)
+        found = facts.get("flags", facts.get("Features", "")).split()
+        flags = " ".join(flag for flag in FLAGS_OF_INTEREST if flag in found)
+    return f"{name} ({flags})" if flags else name
+
+
+def verify(folder: Path, threads: int = 0, digest: str | None = None) -> list[Check]:
+    """Return every check of a release; ``threads`` 0 lets onnxruntime choose.
+
+    Raises:
+        ReleaseError: the folder holds no manifest that could be read.
+    """
+    manifest = read_manifest(folder)
+    checks = check_files(folder, manifest, digest)
+    try:
+        golden = read_golden(folder)
+    except Exception as error:  # missing, cut short or altered: in every case there is nothing to replay
+        return [*checks, Check(GOLDEN, "can be read", f"{type(error).__name__}: {error}"[:120], "", "FAIL")]
+    return [*checks, check_tokenizer(folder, golden), *check_answers(folder, manifest, golden, threads)]
+
+
+def as_table(checks: list[Check]) -> str:
+    """Lay the checks out as text, one line each."""
+    header = ("what", "check", "here", "allowed", "verdict")
+    rows = [header, *[(c.subject, c.what, c.seen, c.allowed, c.verdict) for c in checks]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rows.insert(1, tuple("-" * width for width in widths))
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Verify, print the table and the verdict; return 0 where everything passed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="verify_release.py"
+    )
+    own_folder = Path(__file__).resolve().parent
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=own_folder, help="the release (default: the folder of this file)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="intra-op threads (default: as onnxruntime chooses)")
+    parser.add_argument("--digest", metavar="SHA256", help="what SHA256SUMS must hash to, from whom you trust")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    args = parser.parse_args(argv)
+    try:
+        import numpy
+        import onnxruntime
+        import tokenizers
+    except ImportError as error:
+        print(f"error: {error}; verify_release needs {NEEDED}", file=sys.stderr)
+        return 2
+    try:
+        checks = verify(args.folder, args.threads, args.digest)
+    except ReleaseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    manifest = read_manifest(args.folder)
+    failed = [check for check in checks if check.verdict == "FAIL"]
+    versions = {
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in (numpy, onnxruntime, tokenizers)},
+    }
+    print(f"{manifest['model']} ({manifest['task']}) on {cpu_name()}")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    if (args.folder / SUMS).is_file():
+        print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
+    print(f"\n{as_table(checks)}\n")
+    if args.json:
+        result = {
+            "model": manifest["model"],
+            "passed": not failed,
+            "cpu": cpu_name(),
+            "versions": versions,
+            "checks": [asdict(check) for check in checks],
+        }
+        args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if failed:
+        print(f"FAIL: {len(failed)} of {len(checks)} checks failed: do not use this release", file=sys.stderr)
+        return 1
+    print(f"PASS: {len(checks)} checks; PyTorch's answers, on this machine")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
