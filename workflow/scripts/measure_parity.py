@@ -8,32 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
-from onnxproof.metrics import answers_of, compare_output, cosine_similarity, finite, task_metrics
+from onnxproof.metrics import compare_output, finite
 from onnxproof.onnx_folder import MODEL_FILE
-from onnxproof.reference import PER_TOKEN, Reference, read_reference
+from onnxproof.reference import Reference, read_reference
 from onnxproof.sessions import open_session
-
-Array = NDArray[Any]
-
-
-def run_in_batches(session: Any, reference: Reference, batch_size: int) -> dict[str, Array]:
-    """Run all inputs, ``batch_size`` at a time in the recorded order; return outputs as the reference holds them.
-
-    A batch is padded to its longest input, and the padding's rows are left out of the result.
-    """
-    wanted = {value.name for value in session.get_inputs()}
-    names = [value.name for value in session.get_outputs() if value.name in reference.outputs]
-    parts: dict[str, list[Array]] = {name: [] for name in names}
-    for start in range(0, len(reference.lengths), batch_size):
-        indices = list(range(start, min(start + batch_size, len(reference.lengths))))
-        feed = {name: values for name, values in reference.feed(indices).items() if name in wanted}
-        for name, output in zip(names, session.run(names, feed), strict=True):
-            parts[name].append(reference.unpad(output, indices) if name in PER_TOKEN else output)
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+from onnxproof.tasks.answers import measure_answers, read_answers, row_cosines, run_items
 
 
 def measure(
@@ -49,12 +31,13 @@ def measure(
     missing = set(reference.outputs) - {value.name for value in session.get_outputs()}
     if missing:
         raise UserError(f"{model} {variant}: the graph has no output {', '.join(sorted(missing))}")
-    task = reference.manifest["task"]
-    alone = run_in_batches(session, reference, 1)
-    batched = run_in_batches(session, reference, batch_size)
-    expected = answers_of(task, reference.outputs, reference.lengths)
-    answers = answers_of(task, alone, reference.lengths)
-    answers_in_batch = answers_of(task, batched, reference.lengths)
+    task, labels = reference.manifest["task"], reference.manifest["label_count"]
+    alone = run_items(session, reference.inputs, task)
+    batched = run_items(session, reference.inputs, task, batch_size)
+    expected, answers, answers_in_batch = (
+        read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
+    )
+    pairs = zip(answers, answers_in_batch, strict=True)
     return {
         "model": model,
         "variant": variant,
@@ -62,12 +45,12 @@ def measure(
         "reference": "pytorch",
         "model_sha256": manifest["files"][MODEL_FILE]["sha256"],
         "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
-        "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in alone},
-        "task_metrics": task_metrics(task, expected, answers),
+        "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs},
+        "task_metrics": measure_answers(task, expected, answers),
         "batch_invariance": {
             "batch_size": batch_size,
-            "max_abs_diff": finite(np.abs(answers - answers_in_batch).max()),
-            "cosine_min": finite(cosine_similarity(answers, answers_in_batch).min()),
+            "max_abs_diff": finite(max(float(np.abs(one - other).max()) for one, other in pairs)),
+            "cosine_min": finite(float(row_cosines(answers, answers_in_batch).min())),
         },
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),

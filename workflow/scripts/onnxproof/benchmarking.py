@@ -23,28 +23,12 @@ import numpy as np
 from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.text_limits import most_tokens
 
 STDERR_TAIL_LINES = 10
 EXIT_GRACE_S = 10.0
 FEWEST_ROUNDS = 3
 SCRIPTS_FOLDER = Path(__file__).resolve().parent.parent
-
-# Models that number their positions from pad_token_id + 1, and so hold fewer tokens than positions.
-OFFSET_POSITION_MODELS = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "ibert",
-        "longformer",
-        "luke",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
 
 # Per round, the times of the round's iterations in ms.
 Rounds = list[list[float]]
@@ -116,12 +100,7 @@ def read_text_model(config_file: Path) -> TextModel:
             f"{config_file}: vocab_size is {vocab_size!r}; the benchmark draws token ids from a vocabulary "
             "and needs a positive integer"
         )
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions < 1:
-        return TextModel(vocab_size, None)
-    if config.get("model_type") in OFFSET_POSITION_MODELS:
-        positions -= (config.get("pad_token_id") or 0) + 1
-    return TextModel(vocab_size, positions)
+    return TextModel(vocab_size, most_tokens(config))
 
 
 def check_cases(model: str, text_model: TextModel, cases: list[Case]) -> None:

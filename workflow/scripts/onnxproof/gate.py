@@ -32,12 +32,16 @@ class Verdict:
 def measurements(parity: dict[str, Any]) -> dict[str, float | None]:
     """Return every metric of a parity file by the name that thresholds use.
 
-    ``max_abs_diff`` is the largest over all outputs; the batch metrics compare an input alone and in a batch.
+    ``max_abs_diff`` and ``max_relative_diff`` are the largest over all outputs; the batch metrics compare an input
+    alone and in a batch.
     """
-    differences = [output["max_abs_diff"] for output in parity["outputs"].values()]
-    invariance = parity["batch_invariance"]
+    outputs, invariance = parity["outputs"].values(), parity["batch_invariance"]
+    largest = {}
+    for metric in ("max_abs_diff", "max_relative_diff"):
+        differences = [output.get(metric) for output in outputs]
+        largest[metric] = None if None in differences else max(differences)
     return {
-        "max_abs_diff": None if None in differences else max(differences),
+        **largest,
         **parity["task_metrics"],
         "batch_max_abs_diff": invariance["max_abs_diff"],
         "batch_cosine_min": invariance["cosine_min"],
