@@ -7,6 +7,7 @@ what is left over then is the error of the chain, not the toss of a coin.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,317 @@ def save_cross_encoder(folder: Path, encoder: str = "bert") -> None:
     config_class, sizes = ENCODERS[encoder]
     save_text_model(base, config_class, "AutoModelForSequenceClassification", sizes | {"num_labels": 1})
     CrossEncoder(str(base), device="cpu").save_pretrained(str(folder))
+
+
+IMAGE_SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+IMAGE_SIZES |= {"intermediate_size": 128}
+HIERARCHY = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
+CONVOLUTIONS = {"depths": [1, 1], "hidden_sizes": [16, 32]}
+
+#: Image models: config class, sizes, and how many pixels a side the processor makes.
+BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "vit": ("ViTConfig", IMAGE_SIZES, 32),
+    "deit": ("DeiTConfig", IMAGE_SIZES | {"architectures": ["DeiTForImageClassification"]}, 32),
+    "beit": ("BeitConfig", IMAGE_SIZES, 32),
+    "data2vec-vision": ("Data2VecVisionConfig", IMAGE_SIZES, 32),
+    "dinov2": ("Dinov2Config", IMAGE_SIZES | {"mlp_ratio": 2}, 32),
+    "vit_msn": ("ViTMSNConfig", IMAGE_SIZES, 32),
+    "swin": ("SwinConfig", HIERARCHY | {"patch_size": 4}, 32),
+    "swinv2": ("Swinv2Config", HIERARCHY | {"patch_size": 4}, 32),
+    "convnext": ("ConvNextConfig", CONVOLUTIONS | {"num_stages": 2}, 32),
+    "convnextv2": ("ConvNextV2Config", CONVOLUTIONS | {"num_stages": 2}, 32),
+    "resnet": ("ResNetConfig", CONVOLUTIONS | {"embedding_size": 16}, 32),
+    "regnet": ("RegNetConfig", CONVOLUTIONS | {"embedding_size": 16, "groups_width": 8}, 32),
+    "poolformer": ("PoolFormerConfig", {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32]}, 64),
+    "mobilenet_v1": ("MobileNetV1Config", {"depth_multiplier": 0.25, "image_size": 64}, 64),
+    "mobilenet_v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "image_size": 64}, 64),
+    "mobilevit": (
+        "MobileViTConfig",
+        {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8] * 7},
+        64,
+    ),
+    "levit": (
+        "LevitConfig",
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 32, 48],
+            "num_attention_heads": [1, 2, 3],
+            "depths": [1, 1, 1],
+            "architectures": ["LevitForImageClassification"],
+        },
+        64,
+    ),
+    "segformer": (
+        "SegformerConfig",
+        {
+            "hidden_sizes": [8, 16, 24, 32],
+            "depths": [1, 1, 1, 1],
+            "decoder_hidden_size": 32,
+            "num_attention_heads": [1, 2, 3, 4],
+        },
+        64,
+    ),
+    "hiera": ("HieraConfig", {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1]}, 64),
+    "cvt": ("CvtConfig", {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 3], "depth": [1, 2, 3]}, 64),
+    "efficientnet": (
+        "EfficientNetConfig",
+        {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
+        64,
+    ),
+}
+
+RESNET_BACKBONE = {"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1] * 4}
+DETECTOR_SIZES: dict[str, Any] = {
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "num_queries": 20,
+    "num_labels": 6,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+}
+
+
+def write_image_processor(folder: Path, side: int) -> None:
+    """Save an image processor that scales to a square and normalizes."""
+    from transformers import ViTImageProcessor
+
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+
+
+def save_image_model(folder: Path, config_class: str, auto_class: str, options: dict[str, Any], side: int) -> None:
+    """Save an image model with its processor."""
+    import torch
+    import transformers
+
+    write_image_processor(folder, side)
+    config = getattr(transformers, config_class)(**options)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def image_cases(task: str, auto_class: str, names: list[str], **head: Any) -> list[Architecture]:
+    """Return the cases of an image task for some backbones."""
+    cases = []
+    for name in names:
+        config_class, options, side = BACKBONES[name]
+
+        def save(folder: Path, config_class=config_class, options=options | head, side=side) -> None:
+            save_image_model(folder, config_class, auto_class, options, side)
+
+        cases.append(Architecture(f"{name} {task}", task, save))
+    return cases
+
+
+def save_detr(folder: Path) -> None:
+    """Save a DETR with a ResNet backbone."""
+    from transformers import ResNetConfig
+
+    backbone = ResNetConfig(**RESNET_BACKBONE, out_features=["stage4"])
+    options = DETECTOR_SIZES | {"backbone_config": backbone}
+    save_image_model(folder, "DetrConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_rt_detr(folder: Path) -> None:
+    """Save an RT-DETR with its own kind of ResNet."""
+    from transformers import RTDetrResNetConfig
+
+    backbone = RTDetrResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1] * 4, out_features=["stage2", "stage3", "stage4"]
+    )
+    options = {
+        "backbone_config": backbone,
+        "encoder_hidden_dim": 32,
+        "encoder_in_channels": [32, 48, 64],
+        "feat_strides": [8, 16, 32],
+        "encoder_ffn_dim": 64,
+        "encoder_attention_heads": 4,
+        "d_model": 32,
+        "num_queries": 20,
+        "decoder_in_channels": [32, 32, 32],
+        "decoder_ffn_dim": 64,
+        "decoder_attention_heads": 4,
+        "decoder_layers": 2,
+        "num_denoising": 0,
+        "anchor_image_size": None,
+        "num_labels": 6,
+    }
+    save_image_model(folder, "RTDetrConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_yolos(folder: Path) -> None:
+    """Save a YOLOS."""
+    options = IMAGE_SIZES | {"image_size": [64, 64], "num_detection_tokens": 20, "num_labels": 6}
+    save_image_model(folder, "YolosConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_dpt(folder: Path, task: str) -> None:
+    """Save a DPT for depth estimation or segmentation."""
+    sizes = IMAGE_SIZES | {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
+    sizes |= {"neck_hidden_sizes": [8, 16, 24, 32], "fusion_hidden_size": 16, "num_labels": 5, "is_hybrid": False}
+    auto_class = {"depth-estimation": "DepthEstimation", "semantic-segmentation": "SemanticSegmentation"}[task]
+    save_image_model(folder, "DPTConfig", f"AutoModelFor{auto_class}", sizes, 32)
+
+
+def save_glpn(folder: Path) -> None:
+    """Save a GLPN."""
+    sizes = {
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1] * 4,
+        "decoder_hidden_size": 16,
+        "num_attention_heads": [1, 2, 3, 4],
+    }
+    save_image_model(folder, "GLPNConfig", "AutoModelForDepthEstimation", sizes, 64)
+
+
+def save_two_towers(folder: Path, kind: str) -> None:
+    """Save a CLIP, Chinese CLIP or SigLIP with the tiny tokenizer."""
+    import torch
+    import transformers
+
+    size = write_tokenizer(folder)
+    if kind == "siglip":  # it was trained without a mask
+        transformers.AutoTokenizer.from_pretrained(folder, model_input_names=["input_ids"]).save_pretrained(folder)
+    write_image_processor(folder, 32)
+    text = {key: TEXT_SIZES[key] for key in TEXT_SIZES if key not in ("max_position_embeddings", "type_vocab_size")}
+    text |= {"vocab_size": size, "bos_token_id": 2, "eos_token_id": 3}
+    text["max_position_embeddings"] = 64
+    config_class = {"clip": "CLIPConfig", "chinese_clip": "ChineseCLIPConfig", "siglip": "SiglipConfig"}[kind]
+    config = getattr(transformers, config_class)(text_config=text, vision_config=dict(IMAGE_SIZES), projection_dim=32)
+    torch.manual_seed(0)
+    randomize(transformers.AutoModel.from_config(config)).save_pretrained(folder)
+
+
+WAVE_SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": [32] * 3,
+    "conv_stride": [8, 8, 4],
+    "conv_kernel": [10, 8, 4],
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 20,
+    "classifier_proj_size": 32,
+    "num_labels": 6,
+}
+
+#: Models of waveforms: config class, what differs from WAVE_SIZES.
+LISTENERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("Wav2Vec2Config", {}),
+    "wav2vec2 layer-norm": ("Wav2Vec2Config", {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+    "hubert": ("HubertConfig", {}),
+    "wavlm": ("WavLMConfig", {}),
+    "unispeech": ("UniSpeechConfig", {}),
+    "unispeech-sat": ("UniSpeechSatConfig", {}),
+    "data2vec-audio": ("Data2VecAudioConfig", {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 7}),
+    "sew": ("SEWConfig", {"squeeze_factor": 2}),
+    "wav2vec2-conformer": ("Wav2Vec2ConformerConfig", {"conv_depthwise_kernel_size": 7}),
+}
+
+
+def save_listener(folder: Path, config_class: str, auto_class: str, options: dict[str, Any]) -> None:
+    """Save a model of waveforms with its feature extractor."""
+    import torch
+    import transformers
+
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=4000).save_pretrained(folder)
+    config = getattr(transformers, config_class)(**WAVE_SIZES | options)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def sound_cases(task: str, auto_class: str, names: list[str]) -> list[Architecture]:
+    """Return the cases of a sound task for some models of waveforms."""
+    cases = []
+    for name in names:
+        config_class, options = LISTENERS[name]
+
+        def save(folder: Path, config_class=config_class, options=options) -> None:
+            save_listener(folder, config_class, auto_class, options)
+
+        cases.append(Architecture(f"{name} {task}", task, save))
+    return cases
+
+
+def save_spectrogram_transformer(folder: Path) -> None:
+    """Save an audio spectrogram transformer."""
+    import torch
+    import transformers
+
+    transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(folder)
+    sizes = IMAGE_SIZES | {"num_mel_bins": 32, "max_length": 64, "num_labels": 6}
+    config = transformers.ASTConfig(**{key: value for key, value in sizes.items() if key != "image_size"})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForAudioClassification.from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def all_cases() -> list[Architecture]:
+    """Return every case of the matrix."""
+    every = list(ENCODERS)
+    some = ["bert", "roberta", "distilbert", "mpnet", "deberta-v2", "albert", "electra"]
+    cases = text_cases("feature-extraction", ENCODERS)
+    cases += text_cases("text-classification", {name: ENCODERS[name] for name in every if name not in ("esm", "ibert")})
+    for task in ("token-classification", "question-answering", "fill-mask", "multiple-choice"):
+        names = [name for name in (*some, "modernbert", "longformer") if (name, task) not in WITHOUT]
+        cases += text_cases(task, {name: ENCODERS[name] for name in names})
+    cases += text_cases("text-classification", DECODERS)
+    cases += [
+        Architecture(
+            f"{encoder} sentences, {pooling}{', Dense' if dense else ''}",
+            "sentence-similarity",
+            partial(save_sentence_transformer, pooling=pooling, dense=dense, encoder=encoder),
+        )
+        for encoder, pooling, dense in SENTENCE_TRANSFORMERS
+    ]
+    cases += [
+        Architecture(f"{encoder} reranker", "text-classification", partial(save_cross_encoder, encoder=encoder))
+        for encoder in ("bert", "xlm-roberta")
+    ]
+    vision = [name for name in BACKBONES if name != "segformer"]
+    cases += image_cases("image-classification", "AutoModelForImageClassification", vision, num_labels=6)
+    cases += image_cases("image-feature-extraction", "AutoModel", ["vit", "dinov2", "swin", "resnet"])
+    cases += image_cases("semantic-segmentation", "AutoModelForSemanticSegmentation", ["segformer"], num_labels=5)
+    cases += [
+        Architecture("detr object-detection", "object-detection", save_detr),
+        Architecture("rt_detr object-detection", "object-detection", save_rt_detr),
+        Architecture("yolos object-detection", "object-detection", save_yolos),
+        Architecture(
+            "dpt semantic-segmentation", "semantic-segmentation", partial(save_dpt, task="semantic-segmentation")
+        ),
+        Architecture("dpt depth-estimation", "depth-estimation", partial(save_dpt, task="depth-estimation")),
+        Architecture("glpn depth-estimation", "depth-estimation", save_glpn),
+    ]
+    cases += [
+        Architecture(f"{kind} zero-shot", "zero-shot-image-classification", partial(save_two_towers, kind=kind))
+        for kind in ("clip", "chinese_clip", "siglip")
+    ]
+    cases += sound_cases("automatic-speech-recognition", "AutoModelForCTC", list(LISTENERS))
+    cases += sound_cases("audio-classification", "AutoModelForAudioClassification", ["wav2vec2", "hubert", "wavlm"])
+    cases += sound_cases("feature-extraction", "AutoModel", ["wav2vec2", "hubert"])
+    cases.append(Architecture("spectrogram audio-classification", "audio-classification", save_spectrogram_transformer))
+    return cases
+
+
+#: Heads that transformers, or the exporter, does not have.
+WITHOUT = {("modernbert", "question-answering"), ("modernbert", "multiple-choice")}
+SENTENCE_TRANSFORMERS = (
+    ("bert", "mean", False),
+    ("bert", "cls", True),
+    ("bert", "max", False),
+    ("bert", "lasttoken", True),
+    ("mpnet", "mean", True),
+    ("xlm-roberta", "cls", False),
+    ("distilbert", "mean", False),
+    ("qwen3", "lasttoken", False),
+)

@@ -27,7 +27,7 @@ def run_chain(
 ) -> dict[str, Any]:
     """Convert a snapshot and measure each variant; return the variants' manifests and parity by variant."""
     onnx = results / "onnx"
-    record_reference.record(model, snapshot, task, texts, 1, results / "reference", results / "reference.json")
+    record_reference.record(model, snapshot, task, texts, 1, 4, results / "reference", results / "reference.json")
     export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
     steps = {"optimized": (optimize.optimize, "fp32"), "int8": (quantize.quantize, "optimized")}
     for variant in variants[1:]:

@@ -13,6 +13,7 @@ from onnxproof.files import describe_files, staged_folder, versions_of, write_js
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import choose_task
+from onnxproof.tasks.answers import batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.pytorch import Original, load_original
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
@@ -21,11 +22,30 @@ from onnxproof.texts import EVALUATION_TEXTS, read_texts
 def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
     """Run each item alone; return its outputs by name."""
     outputs: list[Item] = []
-    for item in inputs.items:
-        outputs.append(original.run(item, inputs.shared))
+    for index in range(len(inputs.items)):
+        outputs += original.run(inputs, [index])
         if len(outputs) % 50 == 0 or len(outputs) == len(inputs.items):
             print(f"recorded {len(outputs)} of {len(inputs.items)} inputs", flush=True)
     return outputs
+
+
+def measure_own_invariance(
+    original: Original, inputs: ModelInputs, alone: list[Item], labels: int, batch_size: int
+) -> dict[str, Any]:
+    """Return how far PyTorch's answers in padded batches are from its answers alone.
+
+    Some architectures let padding into their answers: those that convolve over tokens, or pool all of them. A variant
+    can be no better than its original.
+    """
+    batched: list[Item] = [{}] * len(alone)
+    for indices in inputs.batches(batch_size, list(inputs.items[0])):
+        for index, outputs in zip(indices, original.run(inputs, indices), strict=True):
+            batched[index] = outputs
+    answers, in_batch = (
+        read_answers(original.task, {name: [item[name] for item in items] for name in items[0]}, labels)
+        for items in (alone, batched)
+    )
+    return {"batch_size": batch_size} | batch_invariance(answers, in_batch)
 
 
 def describe_inputs(inputs: ModelInputs, sha256: str) -> dict[str, Any]:
@@ -53,6 +73,7 @@ def record(
     requested_task: str | None,
     texts_file: Path,
     threads: int,
+    batch_size: int,
     folder: Path,
     manifest: Path,
 ) -> None:
@@ -71,6 +92,8 @@ def record(
     inputs = original.make_inputs(texts)
     outputs = run_alone(original, inputs)
     config = read_transformer_config(snapshot)
+    labels = count_labels(config)
+    invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
     with staged_folder(folder) as stage:
         if TOKENS in inputs.items[0]:
             write_json(stage / TEXTS_FILE, texts)
@@ -87,7 +110,8 @@ def record(
             "values": {name: inputs.padding_values.get(name, 0) for name in inputs.items[0]},
         },
         "labels": config.get("id2label"),
-        "label_count": count_labels(config),
+        "label_count": labels,
+        "batch_invariance": invariance,
         "threads": threads,
         "files": files,
         "versions": versions_of("torch", "transformers", "tokenizers", "sentence-transformers"),
@@ -108,10 +132,13 @@ def main(argv: list[str] | None = None) -> None:
         help="evaluation texts, .jsonl or .txt (default: bundled)",
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
+    parser.add_argument("--batch-size", type=int, default=8, help="inputs in a padded batch")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the reference to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
     args = parser.parse_args(argv)
-    record(args.model, args.source, args.task, args.texts, args.threads, args.output_dir, args.manifest)
+    record(
+        args.model, args.source, args.task, args.texts, args.threads, args.batch_size, args.output_dir, args.manifest
+    )
 
 
 if __name__ == "__main__":

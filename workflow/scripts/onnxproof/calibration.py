@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.preprocessing import image_shape, read_preprocessor, sampling_rate, sound_shapes
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.inference import choose_task, read_transformer_config
 from onnxproof.tasks.material import (
@@ -19,6 +20,7 @@ from onnxproof.tasks.material import (
     CALIBRATION_SEED,
     CALIBRATION_SOUNDS,
     CAPTIONS,
+    add_global_attention,
     compose_texts,
     mask_one_token,
 )
@@ -30,9 +32,6 @@ Array = NDArray[Any]
 
 #: Ranges of activations hardly change beyond this length, and time grows with it.
 MAX_TOKENS = 128
-#: What models of images take when their files do not say.
-DEFAULT_IMAGE_SIDE = 224
-DEFAULT_SAMPLING_RATE = 16_000
 
 
 def calibration_feeds(folder: Path, inputs: list[str]) -> list[dict[str, Array]]:
@@ -66,41 +65,11 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str]) -> ModelInput
     return made
 
 
-def image_shape(folder: Path) -> tuple[int, int, int]:
-    """Return channels, height and width of the pixels that an image processor makes, read from its settings.
-
-    Where it keeps an image's proportions, this is the shape of a square image.
-    """
-    config = read_transformer_config(folder)
-    settings = _preprocessor(folder)
-    size = settings.get("crop_size") if settings.get("do_center_crop") else None
-    size = size or settings.get("size") or config.get("image_size") or config.get("vision_config", {}).get("image_size")
-    if isinstance(size, dict):
-        side = size.get("shortest_edge") or size.get("longest_edge") or DEFAULT_IMAGE_SIDE
-        height, width = size.get("height") or side, size.get("width") or side
-    elif isinstance(size, list):
-        height, width = size
-    else:
-        height = width = size or DEFAULT_IMAGE_SIDE
-    return int(config.get("num_channels") or 3), int(height), int(width)
-
-
-def sampling_rate(folder: Path) -> int:
-    """Return the samples a second that a feature extractor expects."""
-    return int(_preprocessor(folder).get("sampling_rate") or DEFAULT_SAMPLING_RATE)
-
-
-def _preprocessor(folder: Path) -> dict[str, Any]:
-    file = folder / "preprocessor_config.json"
-    settings: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return settings
-
-
 def _text_inputs(folder: Path, task: str, config: dict[str, Any]) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
     tokenizer.enable_truncation(min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS))
     mask_id = tokenizer.token_to_id(_mask_token(folder)) if task == "fill-mask" else None
-    items: list[Item] = []
+    items: list[dict[str, Array]] = []
     for entry in compose_texts(task, config, read_texts(CALIBRATION_TEXTS)):
         if isinstance(entry, list):
             choices = [_encoded(tokenizer.encode(*pair)) for pair in entry]
@@ -112,6 +81,7 @@ def _text_inputs(folder: Path, task: str, config: dict[str, Any]) -> ModelInputs
         if mask_id is not None:
             item = mask_one_token(item, np.array(encoding.special_tokens_mask), mask_id)
         items.append(item)
+    items = [add_global_attention(item, config) for item in items]
     return ModelInputs(items, padding_values={TOKENS: config.get("pad_token_id") or 0})
 
 
@@ -143,8 +113,8 @@ def _mask_token(folder: Path) -> str:
 
 def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> ModelInputs:
     """Draw images at the size that the processor makes, so that nothing has to be scaled, and normalize them."""
-    settings = _preprocessor(folder)
-    channels, height, width = image_shape(folder)
+    settings = read_preprocessor(folder)
+    channels, height, width = image_shape(folder, config)
     images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, ((height, width),))
     items: list[Item] = []
     for image in images:
@@ -173,17 +143,14 @@ def _sound_inputs(folder: Path, config: dict[str, Any]) -> ModelInputs:
 
     Ranges of activations are what calibration looks at, and no spectrogram library is at hand here.
     """
-    settings = _preprocessor(folder)
-    if "num_mel_bins" not in config:
+    settings = read_preprocessor(folder)
+    ((name, shape),) = sound_shapes(folder, config).items()
+    if len(shape) == 1:
         sounds = synthesize_sounds(CALIBRATION_SOUNDS, sampling_rate(folder), CALIBRATION_SEED)
         if settings.get("do_normalize", True):
             sounds = [((sound - sound.mean()) / (sound.std() + 1e-7)).astype(np.float32) for sound in sounds]
-        waves: list[Item] = [{"input_values": sound} for sound in sounds]
+        waves: list[Item] = [{name: sound} for sound in sounds]
         return ModelInputs(waves)
-    bands = int(config["num_mel_bins"])
-    if config.get("model_type") == "whisper":
-        name, shape = "input_features", (bands, 2 * int(config["max_source_positions"]))
-    else:
-        name, shape = "input_values", (int(config.get("max_length") or settings.get("max_length") or 1024), bands)
-    images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, (shape,))
+    height, width = shape
+    images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
     return ModelInputs([{name: (image[..., 0] / 127.5 - 1).astype(np.float32)} for image in images])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.cli import UserError
 from onnxproof.inputs import MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.metrics import (
     as_rows,
@@ -18,6 +19,7 @@ from onnxproof.metrics import (
     detection_metrics,
     embedding_metrics,
     field_metrics,
+    finite,
     map_metrics,
     order_agreement,
     span_metrics,
@@ -42,11 +44,19 @@ def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1)
     names = [value.name for value in session.get_outputs() if value.name in TASKS[task].outputs]
     outputs: dict[str, list[Array]] = {name: [np.empty(0)] * len(inputs.items) for name in names}
     for indices in inputs.batches(batch_size, graph_inputs):
-        values = session.run(names, inputs.feed(indices, graph_inputs))
+        values = _run(session, names, inputs.feed(indices, graph_inputs))
         for name, value in zip(names, values, strict=True):
             for row, index in enumerate(indices):
                 outputs[name][index] = output_of_item(task, name, value, inputs, row, index)
     return outputs
+
+
+def _run(session: Any, names: list[str], feed: Mapping[str, Array]) -> Sequence[Array]:
+    try:
+        return list(session.run(names, feed))
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in feed.items())
+        raise UserError(f"onnxruntime cannot run the graph on {shapes}: {str(error).splitlines()[0]}") from error
 
 
 def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row: int, index: int) -> Array:
@@ -100,6 +110,15 @@ def row_cosines(expected: Answers, actual: Answers) -> Array:
     return np.concatenate(
         [cosine_similarity(as_rows(left), as_rows(right)) for left, right in zip(expected, actual, strict=True)]
     )
+
+
+def batch_invariance(alone: Answers, in_batch: Answers) -> Metrics:
+    """Return what the neighbours in a batch change: the largest difference, and the lowest cosine of any row."""
+    differences = [float(np.abs(left - right).max()) for left, right in zip(alone, in_batch, strict=True)]
+    return {
+        "max_abs_diff": finite(float(np.max(differences))),
+        "cosine_min": finite(float(row_cosines(alone, in_batch).min())),
+    }
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
         possible = [task.name for task in served if task.heads]
     else:
         possible = [task.name for task in served if _has_head(architectures, task.heads)]
-        if config.get("is_encoder_decoder"):
+        if config.get("is_encoder_decoder") and takes == "text":
             possible = possible if _has_head(architectures, SINGLE_GRAPH_HEADS) else []
         elif possible:
             possible += [name for name in ("feature-extraction", "image-feature-extraction") if name not in possible]

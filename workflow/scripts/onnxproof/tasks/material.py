@@ -65,6 +65,15 @@ def compose_texts(task: str, config: dict[str, Any], texts: Sequence[str]) -> li
     return list(texts)
 
 
+def add_global_attention(item: dict[str, Array], config: dict[str, Any]) -> dict[str, Array]:
+    """Return a Longformer's item with attention from everywhere to its first token; other models' as it is."""
+    if config.get("model_type") != "longformer":
+        return item
+    attention = np.zeros_like(item["input_ids"])
+    attention[..., 0] = 1
+    return item | {"global_attention_mask": attention}
+
+
 def mask_one_token(item: dict[str, Array], special: Array, mask_id: int) -> dict[str, Array]:
     """Return an item whose middle token, special ones (where ``special`` is 1) left aside, is the mask.
 

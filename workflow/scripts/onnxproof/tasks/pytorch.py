@@ -1,5 +1,6 @@
 """The original model in PyTorch, with its own preprocessing. Imports torch and transformers only when called."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError
-from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, Item, ModelInputs
+from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.stimuli import draw_images, synthesize_sounds
+from onnxproof.tasks.answers import output_of_item
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import (
     CAPTIONS,
     EVALUATION_IMAGES,
     EVALUATION_SEED,
     EVALUATION_SOUNDS,
+    add_global_attention,
     compose_texts,
     mask_one_token,
 )
@@ -60,26 +63,21 @@ class Original:
         shared = {name: captions[name].astype(np.int64) for name in tokenizer.model_input_names if name in captions}
         return ModelInputs([_pixels(image_processor, image) for image in images], shared)
 
-    def run(self, item: Item, shared: Item) -> dict[str, Array]:
-        """Return the task's outputs for one item, without a batch axis; for masked tokens their rows alone.
-
-        Raises:
-            UserError: the model gives none of the outputs.
-        """
+    def run(self, inputs: ModelInputs, indices: Sequence[int]) -> list[dict[str, Array]]:
+        """Run some items in one batch; return each item's outputs by name, without padding."""
         import torch
 
-        features = {
-            name: torch.from_numpy(values if name in shared else values[None])
-            for name, values in (dict(item) | dict(shared)).items()
-            if name != MASKED_POSITIONS
-        }
+        names = [name for name in (*inputs.items[0], *inputs.shared) if name != MASKED_POSITIONS]
+        features = {name: torch.from_numpy(values) for name, values in inputs.feed(indices, names).items()}
         with torch.inference_mode():
             answers = self.predict(features)
-        wanted = TASKS[self.task].outputs
-        outputs = {name: answers[name][0].float().numpy() for name in wanted if name in answers}
-        if MASKED_POSITIONS in item:
-            outputs = {name: values[item[MASKED_POSITIONS]] for name, values in outputs.items()}
-        return outputs
+        outputs = {
+            name: answers[name].float().numpy() for name in TASKS[self.task].outputs if answers.get(name) is not None
+        }
+        return [
+            {name: output_of_item(self.task, name, values, inputs, row, index) for name, values in outputs.items()}
+            for row, index in enumerate(indices)
+        ]
 
 
 def load_original(model: str, snapshot: Path, task: str) -> Original:
@@ -97,7 +95,14 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length, MAX_TOKENS)
-    return Original(task, config, lambda features: network(**features), processor, limit)
+    accepted = set(inspect.signature(network.forward).parameters)
+    if not getattr(network.config, "type_vocab_size", 0):
+        accepted.discard("token_type_ids")  # decoders would look them up among the words
+
+    def predict(features: dict[str, Any]) -> Any:
+        return network(**{name: values for name, values in features.items() if name in accepted})
+
+    return Original(task, config, predict, processor, limit)
 
 
 def load_network(model: str, snapshot: Path, task: str) -> Any:
@@ -178,5 +183,6 @@ def _text_inputs(tokenizer: Any, task: str, config: dict[str, Any], texts: Seque
         arrays, special = encode(*[[text] for text in (entry if isinstance(entry, tuple) else (entry,))])
         item = {name: values[0] for name, values in arrays.items()}
         items.append(mask_one_token(item, special[0], tokenizer.mask_token_id) if task == "fill-mask" else item)
+    items = [add_global_attention(item, config) for item in items]
     padding = {TOKENS: tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
     return ModelInputs(items, padding_side=tokenizer.padding_side, padding_values=padding)
