@@ -1,5 +1,6 @@
 """The chain of one model in this process: the functions that the rules' scripts are made of, without Snakemake."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,22 @@ THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["
 
 
 def run_chain(
-    model: str,
-    snapshot: Path,
-    results: Path,
-    texts: Path,
-    task: str | None = None,
-    variants: tuple[str, ...] = ("fp32", "optimized", "int8"),
-) -> dict[str, Any]:
-    """Convert a snapshot and measure each variant; return the variants' manifests and parity by variant."""
+    model: str, snapshot: Path, results: Path, texts: Path, task: str | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Convert a snapshot; yield each variant's manifest and parity as soon as they are there."""
     onnx = results / "onnx"
     record_reference.record(model, snapshot, task, texts, 1, 4, results / "reference", results / "reference.json")
-    export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
-    steps = {"optimized": (optimize.optimize, "fp32"), "int8": (quantize.quantize, "optimized")}
-    for variant in variants[1:]:
-        step, source = steps[variant]
-        step(model, onnx / source, onnx / f"{source}.json", onnx / variant, onnx / f"{variant}.json")
     reference = read_reference(results / "reference", results / "reference.json")
-    measured = {}
-    for variant in variants:
+
+    def measured(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
         manifest = read_json(onnx / f"{variant}.json")
-        parity = measure_parity.measure(onnx / variant, manifest, reference, batch_size=4, threads=1)
-        measured[variant] = {"manifest": manifest, "parity": parity}
-    return measured
+        return manifest, measure_parity.measure(onnx / variant, manifest, reference, batch_size=4, threads=1)
+
+    export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
+    yield measured("fp32")
+    for step, source, variant in ((optimize.optimize, "fp32", "optimized"), (quantize.quantize, "optimized", "int8")):
+        step(model, onnx / source, onnx / f"{source}.json", onnx / variant, onnx / f"{variant}.json")
+        yield measured(variant)
 
 
 def missed(parity: dict[str, Any], thresholds: dict[str, float | None] | None = None) -> list[Verdict]:

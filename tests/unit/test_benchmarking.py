@@ -168,7 +168,7 @@ def test_too_long_a_sequence_is_refused():
 @pytest.mark.parametrize(
     ("types", "message"),
     [
-        ({"pixel_values": "tensor(float)"}, "input 'pixel_values'.*it fills input_ids"),
+        ({"bbox": "tensor(float)"}, "input 'bbox'.*it fills input_ids"),
         ({"input_ids": "tensor(string)"}, r"'input_ids'.* is a tensor\(string\)"),
     ],
 )

@@ -13,7 +13,7 @@ from onnxproof.metrics import compare_output
 from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.reference import Reference, read_reference
 from onnxproof.sessions import open_session
-from onnxproof.tasks.answers import batch_invariance, measure_answers, read_answers, run_items
+from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
 
 
 def measure(
@@ -34,8 +34,8 @@ def measure(
     if unknown:
         raise UserError(f"{model} {variant}: the graph wants {', '.join(sorted(unknown))}, which was not recorded")
     task, labels = reference.manifest["task"], reference.manifest["label_count"]
-    alone = run_items(session, reference.inputs, task)
-    batched = run_items(session, reference.inputs, task, batch_size)
+    alone = align_queries(task, reference.outputs, run_items(session, reference.inputs, task))
+    batched = align_queries(task, alone, run_items(session, reference.inputs, task, batch_size))
     expected, answers, answers_in_batch = (
         read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )

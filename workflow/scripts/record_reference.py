@@ -13,7 +13,7 @@ from onnxproof.files import describe_files, staged_folder, versions_of, write_js
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import choose_task
-from onnxproof.tasks.answers import batch_invariance, read_answers
+from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.pytorch import Original, load_original
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
@@ -41,10 +41,9 @@ def measure_own_invariance(
     for indices in inputs.batches(batch_size, list(inputs.items[0])):
         for index, outputs in zip(indices, original.run(inputs, indices), strict=True):
             batched[index] = outputs
-    answers, in_batch = (
-        read_answers(original.task, {name: [item[name] for item in items] for name in items[0]}, labels)
-        for items in (alone, batched)
-    )
+    expected, actual = ({name: [item[name] for item in items] for name in items[0]} for items in (alone, batched))
+    actual = align_queries(original.task, expected, actual)
+    answers, in_batch = (read_answers(original.task, outputs, labels) for outputs in (expected, actual))
     return {"batch_size": batch_size} | batch_invariance(answers, in_batch)
 
 

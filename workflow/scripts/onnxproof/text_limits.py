@@ -30,5 +30,6 @@ def most_tokens(config: Mapping[str, Any]) -> int | None:
     if positions is None or positions < 1:
         return None
     if config.get("model_type") in OFFSET_POSITION_MODELS:
-        positions -= (config.get("pad_token_id") or 0) + 1
+        padding = 1 if config["model_type"] == "mpnet" else config.get("pad_token_id") or 0  # MPNet's is fixed
+        positions -= padding + 1
     return int(positions)

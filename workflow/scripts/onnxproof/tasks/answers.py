@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.cli import UserError
+from onnxproof.cli import UserError, first_line
 from onnxproof.inputs import MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.metrics import (
     as_rows,
@@ -56,7 +56,7 @@ def _run(session: Any, names: list[str], feed: Mapping[str, Array]) -> Sequence[
         return list(session.run(names, feed))
     except Exception as error:  # onnxruntime's own exceptions share no other base
         shapes = ", ".join(f"{name} {values.shape}" for name, values in feed.items())
-        raise UserError(f"onnxruntime cannot run the graph on {shapes}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"onnxruntime cannot run the graph on {shapes}: {first_line(error)}") from error
 
 
 def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row: int, index: int) -> Array:
@@ -66,6 +66,23 @@ def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row
     tokens = inputs.tokens_of(output, row, index)
     positions = inputs.items[index].get(MASKED_POSITIONS)
     return tokens if positions is None else np.asarray(tokens[positions])
+
+
+def align_queries(task: str, expected: Outputs, actual: Outputs) -> Outputs:
+    """Return a detector's outputs with each input's queries in the order of the expected ones.
+
+    Other tasks' outputs are returned as they are. The queries of a detector are a set: one that selects its own puts
+    them in the order of near ties. Each expected query is set beside the one nearest to it in labels and box.
+    """
+    if task != "object-detection":
+        return actual
+    aligned: dict[str, list[Array]] = {name: [] for name in actual}
+    for index in range(len(next(iter(actual.values())))):
+        left, right = (np.hstack([outputs[name][index] for name in actual]) for outputs in (expected, actual))
+        nearest = np.array([np.abs(right - query).max(axis=1).argmin() for query in left])
+        for name, arrays in actual.items():
+            aligned[name].append(arrays[index][nearest])
+    return aligned
 
 
 def read_answers(task: str, outputs: Outputs, labels: int) -> list[Array]:

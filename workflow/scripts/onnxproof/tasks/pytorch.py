@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.cli import UserError
+from onnxproof.cli import UserError, first_line
 from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -146,8 +146,8 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
         try:
             return loader.from_pretrained(snapshot, local_files_only=True, **options)
         except (OSError, ValueError, ImportError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{model}: its preprocessing cannot be loaded with {loader.__name__}: {reason}") from error
+            reason = f"its preprocessing cannot be loaded with {loader.__name__}: {first_line(error)}"
+            raise UserError(f"{model}: {reason}") from error
 
     if takes == "text":
         return load(AutoTokenizer)
