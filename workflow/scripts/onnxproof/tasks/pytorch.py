@@ -96,8 +96,8 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length, MAX_TOKENS)
     accepted = set(inspect.signature(network.forward).parameters)
-    if not getattr(network.config, "type_vocab_size", 0):
-        accepted.discard("token_type_ids")  # decoders would look them up among the words
+    if (getattr(network.config, "type_vocab_size", 0) or 0) < 2:
+        accepted.discard("token_type_ids")  # there is one type, or none: decoders would look them up among the words
 
     def predict(features: dict[str, Any]) -> Any:
         return network(**{name: values for name, values in features.items() if name in accepted})
