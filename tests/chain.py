@@ -13,15 +13,24 @@ from onnxproof.config import resolve_models
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge
 from onnxproof.reference import read_reference
+from onnxproof.texts import CALIBRATION_TEXTS
 
 #: The gate's default limits, by variant.
 THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]
 
 
 def run_chain(
-    model: str, snapshot: Path, results: Path, texts: Path, task: str | None = None
+    model: str,
+    snapshot: Path,
+    results: Path,
+    texts: Path,
+    targets: dict[str, float | None],
+    task: str | None = None,
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Convert a snapshot; yield each variant's manifest and parity as soon as they are there."""
+    """Convert a snapshot; yield each variant's manifest and parity as soon as they are there.
+
+    ``targets`` is what the recipe of int8 is to reach on the calibration inputs.
+    """
     onnx = results / "onnx"
     record_reference.record(model, snapshot, task, texts, 1, 4, results / "reference", results / "reference.json")
     reference = read_reference(results / "reference", results / "reference.json")
@@ -32,9 +41,11 @@ def run_chain(
 
     export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
     yield measured("fp32")
-    for step, source, variant in ((optimize.optimize, "fp32", "optimized"), (quantize.quantize, "optimized", "int8")):
-        step(model, onnx / source, onnx / f"{source}.json", onnx / variant, onnx / f"{variant}.json")
-        yield measured(variant)
+    source = (onnx / "optimized", onnx / "optimized.json")
+    optimize.optimize(model, onnx / "fp32", onnx / "fp32.json", *source)
+    yield measured("optimized")
+    quantize.quantize(model, "int8", *source, targets, CALIBRATION_TEXTS, onnx / "int8", onnx / "int8.json")
+    yield measured("int8")
 
 
 def missed(parity: dict[str, Any], thresholds: dict[str, float | None] | None = None) -> list[Verdict]:

@@ -34,6 +34,7 @@ INT8_THRESHOLDS = {
     "mean_relative_diff": 0.05,
     "batch_cosine_min": 0.9,
 }
+LONGEST_REASON = 250
 EVALUATION_TEXTS = 24
 INTEGER_OPERATORS = ("QAttention", "MatMulInteger", "DynamicQuantizeMatMul", "DequantizeLinear")
 
@@ -78,7 +79,7 @@ def run_case(case: Architecture) -> Row:
         case.save(folder / "model")
         try:
             for manifest, parity in run_chain(
-                case.name, folder / "model", folder / "results", few_texts(folder), case.requested
+                case.name, folder / "model", folder / "results", few_texts(folder), INT8_THRESHOLDS, case.requested
             ):
                 variant = parity["variant"]
                 if variant == "fp32":
@@ -95,7 +96,7 @@ def run_case(case: Architecture) -> Row:
                     row.reason = f"{variant}: {'; '.join(map(str, failures))}"
                     break
         except UserError as error:
-            row.reason = str(error).removeprefix(f"{case.name}: ")
+            row.reason = str(error).removeprefix(f"{case.name}: ")[:LONGEST_REASON]
     row.seconds = time.monotonic() - start
     return row
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxproof import calibration
-from onnxproof.calibration import calibration_feeds, calibration_inputs
+from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import UserError
 from onnxproof.inputs import MASKED_POSITIONS
 from tiny_models import write_tokenizer
@@ -31,9 +31,8 @@ def write_config(folder, **config):
 def test_texts_fit_the_model(folder):
     inputs = calibration_inputs(folder, "feature-extraction", TEXT)
     assert max(len(item["input_ids"]) for item in inputs.items) == 40
-    feeds = calibration_feeds(folder, TEXT)
-    assert len(feeds) == len(inputs.items)
-    assert feeds[0]["input_ids"].shape == (1, len(inputs.items[0]["input_ids"]))
+    (folder / "own.txt").write_text("good\nbad\n")
+    assert len(calibration_inputs(folder, "feature-extraction", TEXT, folder / "own.txt").items) == 2
 
 
 def test_questions_and_rerankers_get_pairs(folder):

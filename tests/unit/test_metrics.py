@@ -5,7 +5,6 @@ import pytest
 
 from onnxproof.cli import UserError
 from onnxproof.metrics import (
-    answers_of,
     best_span,
     box_overlap,
     classification_metrics,
@@ -16,7 +15,6 @@ from onnxproof.metrics import (
     field_metrics,
     map_metrics,
     order_agreement,
-    pool_tokens,
     rank_overlap,
     span_metrics,
     token_metrics,
@@ -85,19 +83,6 @@ def test_a_single_logit_is_a_yes_or_no():
     assert metrics["top1_agreement"] == 0.5
     sigmoid = 1 / (1 + np.exp([-2.0, -1.0, 1.0, -0.5]))
     assert metrics["max_probability_diff"] == pytest.approx(max(sigmoid[0] - sigmoid[1], sigmoid[3] - sigmoid[2]))
-
-
-def test_mean_pooling_of_concatenated_tokens():
-    vectors = np.arange(12.0).reshape(6, 2)
-    assert pool_tokens(vectors, np.array([1, 3, 2])).tolist() == [[0, 1], [4, 5], [9, 10]]
-
-
-def test_answers_of_each_task():
-    outputs = {"logits": np.zeros((1, 3)), "sentence_embedding": np.ones((1, 4)), "last_hidden_state": np.eye(2)}
-    lengths = np.array([2])
-    assert answers_of("text-classification", outputs, lengths).shape == (1, 3)
-    assert answers_of("sentence-similarity", outputs, lengths).shape == (1, 4)
-    assert answers_of("feature-extraction", outputs, lengths).tolist() == [[0.5, 0.5]]
 
 
 def test_token_and_pixel_agreement_count_rows_of_all_inputs():

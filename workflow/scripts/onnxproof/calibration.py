@@ -14,7 +14,7 @@ from onnxproof.files import read_json
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.preprocessing import image_shape, read_preprocessor, sampling_rate, sound_shapes
 from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.inference import choose_task, read_transformer_config
+from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import (
     CALIBRATION_IMAGES,
     CALIBRATION_SEED,
@@ -34,27 +34,23 @@ Array = NDArray[Any]
 MAX_TOKENS = 128
 
 
-def calibration_feeds(folder: Path, inputs: list[str]) -> list[dict[str, Array]]:
-    """Return the calibration inputs of the task that a folder's ``config.json`` names, each fed alone."""
-    made = calibration_inputs(folder, choose_task(folder.name, folder, None), inputs)
-    return [made.feed([index], inputs) for index in range(len(made.items))]
-
-
-def calibration_inputs(folder: Path, task: str, inputs: list[str]) -> ModelInputs:
-    """Return calibration inputs for a task: the bundled texts, drawn images or synthesized sounds.
+def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path = CALIBRATION_TEXTS) -> ModelInputs:
+    """Return calibration inputs for a task: texts, drawn images or synthesized sounds.
 
     Args:
         folder: an ONNX folder, with ``config.json`` and the tokenizer's or the preprocessor's files.
         task: the task it was exported for.
         inputs: names of the graph's inputs.
+        texts: a file of texts for a text model, see ``read_texts``.
 
     Raises:
-        UserError: the folder has no tokenizer, or the graph wants an input that is not made here.
+        UserError: the texts cannot be read, the folder has no tokenizer, or the graph wants an input that is not
+            made here.
     """
     config = read_transformer_config(folder)
     takes = model_takes(config.get("model_type"))
     if takes == "text":
-        made = _text_inputs(folder, task, config)
+        made = _text_inputs(folder, task, config, texts)
     elif takes == "sound":
         made = _sound_inputs(folder, config)
     else:
@@ -65,12 +61,12 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str]) -> ModelInput
     return made
 
 
-def _text_inputs(folder: Path, task: str, config: dict[str, Any]) -> ModelInputs:
+def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
     tokenizer.enable_truncation(min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS))
     mask_id = tokenizer.token_to_id(_mask_token(folder)) if task == "fill-mask" else None
     items: list[dict[str, Array]] = []
-    for entry in compose_texts(task, config, read_texts(CALIBRATION_TEXTS)):
+    for entry in compose_texts(task, config, read_texts(texts)):
         if isinstance(entry, list):
             choices = [_encoded(tokenizer.encode(*pair)) for pair in entry]
             joined = ModelInputs(choices)

@@ -225,28 +225,3 @@ def _matched_detections(expected: Array, actual: Array) -> float:
     other_labels, other_boxes = strongest(actual, 2 * DETECTIONS)
     matches = (box_overlap(boxes, other_boxes) >= LEAST_OVERLAP) & (labels[:, None] == other_labels[None, :])
     return float(matches.any(axis=1).mean())
-
-
-def pool_tokens(vectors: Array, lengths: Array) -> Array:
-    """Return the mean token vector of each input, shape (n, d), from concatenated (sum of lengths, d) vectors."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    return np.asarray(np.add.reduceat(vectors, starts, axis=0) / lengths[:, None])
-
-
-def answers_of(task: str, outputs: dict[str, Array], lengths: Array) -> Array:
-    """Return what a user of the task reads, one row an input: logits, or the embedding of a whole text.
-
-    A plain encoder gives token vectors only; their mean stands for the text.
-    """
-    if task == "text-classification":
-        return outputs["logits"]
-    if task == "sentence-similarity":
-        return outputs["sentence_embedding"]
-    return pool_tokens(outputs["last_hidden_state"], lengths)
-
-
-def task_metrics(task: str, expected: Array, actual: Array) -> dict[str, float | None]:
-    """Return the metrics of a task from its answers (see ``answers_of``)."""
-    if task == "text-classification":
-        return classification_metrics(expected, actual)
-    return embedding_metrics(expected, actual)

@@ -14,9 +14,6 @@ INPUTS_FILE = "inputs.safetensors"
 OUTPUTS_FILE = "outputs.safetensors"
 TEXTS_FILE = "texts.json"
 
-#: Outputs of a text encoder with one row a token.
-PER_TOKEN = frozenset({"last_hidden_state"})
-
 #: Marks, in the inputs' file, what every item shares.
 SHARED = "shared."
 
