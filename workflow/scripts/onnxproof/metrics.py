@@ -172,9 +172,18 @@ def span_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str
 
 
 def map_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
-    """Compare segmentations, (pixels, classes) logits each: the share of pixels with the same label."""
-    metrics = classification_metrics(np.concatenate(expected), np.concatenate(actual))
-    return {"pixel_agreement": metrics["top1_agreement"], "mean_kl": metrics["mean_kl"]}
+    """Compare segmentations, (pixels, classes) logits each: the share of pixels with the same label.
+
+    Images are compared one by one, because the probabilities of all pixels together need gigabytes.
+    """
+    images = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
+    pixels = [len(answer) for answer in expected]
+
+    def mean(metric: str) -> float | None:
+        values = [image[metric] for image in images]
+        return None if None in values else float(np.average(np.array(values, dtype=np.float64), weights=pixels))
+
+    return {"pixel_agreement": mean("top1_agreement"), "mean_kl": mean("mean_kl")}
 
 
 def field_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
