@@ -82,6 +82,14 @@ def test_where_nothing_works_the_graph_stays_as_it_is(exported, tmp_path, monkey
     assert settings["reason"] == "; ".join(["the optimizer failed: RuntimeError: no kernel"] * 2)
 
 
+def test_without_a_tokenizer_nothing_is_changed(exported, tmp_path):
+    (exported / "tokenizer.json").unlink()
+    graph, settings = optimized(exported, tmp_path)
+    assert graph == onnx.load(exported / "model.onnx")
+    assert settings["method"] == "unchanged"
+    assert "tokenizer.json: no such file" in settings["reason"]
+
+
 def test_a_graph_that_does_not_run_is_an_error(exported, tmp_path):
     model = onnx.load(exported / "model.onnx")
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((2, WIDTH), np.float32), "table"))

@@ -18,7 +18,7 @@ import numpy as np
 from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
-from onnxproof.inputs import Array
+from onnxproof.inputs import Array, ModelInputs
 from onnxproof.metrics import compare_output
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, count_operators, describe_variant
 from onnxproof.sessions import open_session
@@ -100,14 +100,12 @@ def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
 class Proof:
     """Holds the exported graph's outputs for a few inputs and compares optimized graphs with them."""
 
-    def __init__(self, source: Path, task: str):
-        """Run the exported graph in folder ``source`` on calibration inputs.
+    def __init__(self, source: Path, inputs: ModelInputs, names: list[str]):
+        """Run the exported graph in folder ``source``, whose inputs have these names, on the first of the inputs.
 
         Raises:
-            UserError: no inputs can be made for it, or it does not run on them.
+            UserError: it does not run on them.
         """
-        names = [value.name for value in open_session(source / MODEL_FILE, 1).get_inputs()]
-        inputs = calibration_inputs(source, task, names)
         alone = [[index] for index in range(min(PROOF_INPUTS, len(inputs.items)))]
         together = next(iter(inputs.batches(PROOF_INPUTS, names)))
         self.feeds = [inputs.feed(indices, names) for indices in (*alone, together)]
@@ -144,9 +142,14 @@ def optimize_graph(
 
     from onnxproof.rewrites import normalize_with_one_node
 
-    proof = Proof(source, task)
-    rewritten, basic = scratch / "rewritten.onnx", scratch / "basic.onnx"
     exported = onnx.load(source / MODEL_FILE)
+    names = [value.name for value in exported.graph.input]
+    try:
+        inputs = calibration_inputs(source, task, names)
+    except UserError as error:
+        return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
+    proof = Proof(source, inputs, names)
+    rewritten, basic = scratch / "rewritten.onnx", scratch / "basic.onnx"
     count = normalize_with_one_node(exported)
     onnx.save(exported, rewritten)
     settings: dict[str, Any] = {"rewrites": {"LpNormalization": count}}
