@@ -418,7 +418,9 @@ def sound_cases(task: str, auto_class: str, names: list[str]) -> list[Architectu
         def save(folder: Path, config_class=config_class, options=options) -> None:
             save_listener(folder, config_class, auto_class, options)
 
-        cases.append(Architecture(f"{name} {task}", task, save))
+        # SEW rounds the number of frames, and the exported graph keeps how that came out for the traced length.
+        refused = "the outputs differ in shape" if name == "sew" else ""
+        cases.append(Architecture(f"{name} {task}", task, save, refused=refused))
     return cases
 
 
