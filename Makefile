@@ -43,6 +43,9 @@ bench-accuracy: setup  ## compare our int8 with the public tools' on the real Mi
 	$(IN_VENV) python workflow/scripts/bench_accuracy.py --model $(MINILM) --results results/$(MINILM) \
 	  --json results/$(MINILM)/bench-accuracy.json --table docs/accuracy.md
 MINILM := all-MiniLM-L6-v2
+.PHONY: coverage
+coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
+	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: lint
 lint: setup-dev  ## style, types, spelling, workflow lint

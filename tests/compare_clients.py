@@ -60,8 +60,10 @@ class Release:
 def expected_answers(task: str, golden: Golden, tokens: bool) -> Answers:
     """Return PyTorch's answers, one row a text, or one row a token."""
     if task == "text-classification":
-        return np.exp(log_probabilities(golden.outputs["logits"]))
-    return golden.outputs["last_hidden_state" if tokens else "sentence_embedding"]
+        return np.exp(log_probabilities(np.stack([output["logits"] for output in golden.outputs])))
+    if tokens:
+        return np.concatenate([output["last_hidden_state"] for output in golden.outputs])
+    return np.stack([output["sentence_embedding"] for output in golden.outputs])
 
 
 def load_optimum(release: Release, class_name: str) -> tuple[Any, Any]:
@@ -218,7 +220,8 @@ def compare(folder: Path, node_modules: Path | None = None) -> list[dict[str, An
             False,
         )
     # Sorted by length, so those that are not cut come first.
-    whole = int((golden.lengths[: golden.answered] < golden.max_tokens).sum())
+    lengths = np.array([len(item["input_ids"]) for item in golden.items[: golden.answered]])
+    whole = int((lengths < golden.max_tokens).sum())
     rows = []
     for variant, facts in manifest["variants"].items():
         for client, (ask, tasks, in_tokens) in clients.items():
@@ -230,7 +233,7 @@ def compare(folder: Path, node_modules: Path | None = None) -> list[dict[str, An
             tokens = in_tokens or release.task == "feature-extraction"
             expected = expected_answers(release.task, golden, tokens)
             answers = ask(release)
-            expected = expected[: int(golden.lengths[:count].sum()) if tokens else count]
+            expected = expected[: int(lengths[:count].sum()) if tokens else count]
             rows.append(
                 {
                     "model": manifest["model"],

@@ -111,6 +111,12 @@ def tiny_models(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def project_factory():
+    """The function that makes a project in a folder, for tests with models of their own."""
+    return make_project
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_models) -> Project:
     """A project whose chain has been run to the end. Tests leave it as they found it."""

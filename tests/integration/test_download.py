@@ -280,6 +280,17 @@ def test_a_corrupt_cache_is_mended_online_and_refused_offline(from_hub: Download
     assert (run.folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
 
 
+def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
+    from_hub: Downloader, hub: HubServer, model: Path
+):
+    (model / "config.json").write_text('{"model_type": "reformer", "architectures": ["ReformerModel"]}')
+    hub.add(REPO, model, COMMIT, refs=("main", "v1"))
+    error = from_hub(*PINNED).error
+    assert "ReformerModel" in error
+    assert "Optimum's ONNX exporter does not know; take a model" in error
+    assert hub.served("GET", "/lfs/") == []
+
+
 def test_a_truncated_body_is_resumed(from_hub: Downloader, hub: HubServer, model: Path):
     hub.fail("GET", "/lfs/", body="truncate")
     run = from_hub(*PINNED)

@@ -8,7 +8,7 @@ import pytest
 
 import benchmark
 from onnxproof import benchmark_worker, benchmarking, hardware
-from onnxproof.benchmarking import Case, Contender, TextModel
+from onnxproof.benchmarking import Case, Contender, ModelSizes
 from onnxproof.cli import UserError
 
 ARGUMENTS = ["--model", "m", "--contender", "c", "--baseline", "b", "--output", "o.json"]
@@ -104,17 +104,62 @@ def test_draw_inputs_stays_in_any_vocabulary(vocab_size):
     ],
 )
 def test_longest_input(tmp_path, config, limit):
-    text_model = benchmarking.read_text_model(write_config(tmp_path, vocab_size=100, **config))
-    assert text_model == TextModel(100, limit)
+    sizes = benchmarking.read_model_sizes(write_config(tmp_path, vocab_size=100, **config))
+    assert sizes == ModelSizes(100, limit)
 
 
 def test_config_without_a_vocabulary_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: vocab_size is None"):
-        benchmarking.read_text_model(write_config(tmp_path, model_type="vit"))
+        benchmarking.read_model_sizes(write_config(tmp_path, model_type="bert"))
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "items"),
+    [
+        ({"model_type": "vit", "image_size": 96}, {}, {"pixel_values": (3, 96, 96), "pixel_mask": (96, 96)}),
+        (
+            {"model_type": "resnet"},
+            {"do_center_crop": True, "crop_size": 40, "size": {"shortest_edge": 64}},
+            {"pixel_values": (3, 40, 40), "pixel_mask": (40, 40)},
+        ),
+        (
+            {"model_type": "segformer", "num_channels": 1},
+            {"size": {"height": 48, "width": 64}},
+            {"pixel_values": (1, 48, 64), "pixel_mask": (48, 64)},
+        ),
+        ({"model_type": "wav2vec2"}, {"sampling_rate": 8000}, {"input_values": (16000,)}),
+        (
+            {"model_type": "audio-spectrogram-transformer", "num_mel_bins": 32, "max_length": 64},
+            {},
+            {"input_values": (64, 32)},
+        ),
+        (
+            {"model_type": "whisper", "num_mel_bins": 80, "max_source_positions": 1500},
+            {},
+            {"input_features": (80, 3000)},
+        ),
+    ],
+)
+def test_sizes_of_images_and_sounds(tmp_path, config, settings, items):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    sizes = benchmarking.read_model_sizes(write_config(tmp_path, **config))
+    assert sizes.items == items
+    assert benchmarking.choose_cases(sizes, [1, 4], [16, 128]) == [Case(1, None), Case(4, None)]
+    shapes = {name: shape for name, shape in items.items() if name != "pixel_mask"}
+    drawn = benchmark_worker.draw_inputs(dict.fromkeys(shapes, "tensor(float)"), 4, None, 1, 0, item_shapes=items)
+    assert {name: values.shape for name, values in drawn.items()} == {name: (4, *shapes[name]) for name in shapes}
+
+
+def test_texts_beside_images_and_choices_have_their_own_shapes():
+    types = {"input_ids": "tensor(int64)", "pixel_values": "tensor(float)"}
+    drawn = benchmark_worker.draw_inputs(types, 8, None, 50, 0, item_shapes={"pixel_values": (3, 5, 5)})
+    assert (drawn["input_ids"].shape, drawn["pixel_values"].shape) == ((4, 16), (8, 3, 5, 5))
+    choices = benchmark_worker.draw_inputs({"input_ids": "tensor(int64)"}, 2, 7, 50, 0, {"input_ids": 3})
+    assert choices["input_ids"].shape == (2, 4, 7)
 
 
 def test_too_long_a_sequence_is_refused():
-    model = TextModel(100, 128)
+    model = ModelSizes(100, 128)
     benchmarking.check_cases("tiny", model, [Case(8, 128)])
     with pytest.raises(UserError, match=r"model tiny: case 2x129 .* takes 1 to 128"):
         benchmarking.check_cases("tiny", model, [Case(1, 16), Case(2, 129)])
@@ -123,7 +168,7 @@ def test_too_long_a_sequence_is_refused():
 @pytest.mark.parametrize(
     ("types", "message"),
     [
-        ({"pixel_values": "tensor(float)"}, "input 'pixel_values'.*it fills input_ids"),
+        ({"bbox": "tensor(float)"}, "input 'bbox'.*it fills input_ids"),
         ({"input_ids": "tensor(string)"}, r"'input_ids'.* is a tensor\(string\)"),
     ],
 )

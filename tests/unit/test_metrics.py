@@ -5,13 +5,19 @@ import pytest
 
 from onnxproof.cli import UserError
 from onnxproof.metrics import (
-    answers_of,
+    best_span,
+    box_overlap,
     classification_metrics,
     compare_output,
     cosine_similarity,
+    detection_metrics,
     embedding_metrics,
-    pool_tokens,
+    field_metrics,
+    map_metrics,
+    order_agreement,
     rank_overlap,
+    span_metrics,
+    token_metrics,
 )
 
 
@@ -22,15 +28,23 @@ def test_cosine_of_known_angles():
 
 
 def test_differences_of_an_output():
-    compared = compare_output(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, 2.5], [3.0, 3.0]]))
+    compared = compare_output([np.array([[1.0, 2.0], [3.0, 4.0]])], [np.array([[1.0, 2.5], [3.0, 3.0]])])
     assert compared["max_abs_diff"] == 1.0
     assert compared["mean_abs_diff"] == pytest.approx(0.375)
     assert compared["shape"] == [2, 2]
+    assert compared["max_relative_diff"] == 0.25
+
+
+def test_outputs_of_different_lengths_are_compared_input_by_input():
+    expected = [np.ones(3), np.ones(5)]  # logits of the first token, say, one a token
+    compared = compare_output(expected, [np.ones(3), 2 * np.ones(5)])
+    assert compared["shape"] == [2, 5]
+    assert (compared["max_abs_diff"], compared["cosine_min"]) == (1.0, pytest.approx(1.0))
 
 
 def test_outputs_of_different_shapes_are_an_error():
     with pytest.raises(UserError, match=r"\(2, 3\).*\(2, 4\)"):
-        compare_output(np.zeros((2, 3)), np.zeros((2, 4)))
+        compare_output([np.zeros((2, 3))], [np.zeros((2, 4))])
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -38,7 +52,7 @@ def test_what_is_not_finite_is_reported_as_none(broken):
     expected = np.ones((3, 4))
     actual = expected.copy()
     actual[1, 2] = broken
-    assert compare_output(expected, actual)["max_abs_diff"] is None
+    assert compare_output([expected], [actual])["max_abs_diff"] is None
     assert embedding_metrics(expected, actual)["cosine_min"] is None
     assert embedding_metrics(expected, actual)["rank_overlap"] is None
     assert classification_metrics(expected, actual)["top1_agreement"] is None
@@ -71,14 +85,48 @@ def test_a_single_logit_is_a_yes_or_no():
     assert metrics["max_probability_diff"] == pytest.approx(max(sigmoid[0] - sigmoid[1], sigmoid[3] - sigmoid[2]))
 
 
-def test_mean_pooling_of_concatenated_tokens():
-    vectors = np.arange(12.0).reshape(6, 2)
-    assert pool_tokens(vectors, np.array([1, 3, 2])).tolist() == [[0, 1], [4, 5], [9, 10]]
+def test_token_and_pixel_agreement_count_rows_of_all_inputs():
+    expected, actual = np.eye(4) * 5, np.eye(4)[[0, 1, 2, 2]] * 5
+    assert token_metrics(expected, actual)["token_agreement"] == 0.75
+    assert map_metrics([expected[:1], expected[1:]], [actual[:1], actual[1:]])["pixel_agreement"] == 0.75
 
 
-def test_answers_of_each_task():
-    outputs = {"logits": np.zeros((1, 3)), "sentence_embedding": np.ones((1, 4)), "last_hidden_state": np.eye(2)}
-    lengths = np.array([2])
-    assert answers_of("text-classification", outputs, lengths).shape == (1, 3)
-    assert answers_of("sentence-similarity", outputs, lengths).shape == (1, 4)
-    assert answers_of("feature-extraction", outputs, lengths).tolist() == [[0.5, 0.5]]
+def test_order_agreement_counts_pairs():
+    assert order_agreement(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0])) == pytest.approx(2 / 3)
+    assert order_agreement(np.array([1.0]), np.array([2.0])) == 1.0
+    assert order_agreement(np.array([1.0, 2.0]), np.array([np.nan, 2.0])) is None
+
+
+def test_a_span_ends_after_it_starts_and_is_not_long():
+    start, end = np.array([0.0, 5.0, 0.0, 0.0]), np.array([9.0, 0.0, 1.0, 2.0])
+    assert best_span(start, end) == (0, 0)  # 9 before 5 + 2, though the best single start is token 1
+    assert best_span(start, np.array([0.0, 0.0, 1.0, 2.0]), longest=2) == (1, 2)
+
+
+def test_span_agreement_counts_questions():
+    first, other = np.eye(4)[[1, 2]] * 9, np.eye(4)[[1, 3]] * 9
+    metrics = span_metrics([first, first], [first, other])
+    assert metrics["span_agreement"] == 0.5
+    assert span_metrics([first], [first * np.nan])["span_agreement"] is None
+
+
+def test_box_overlap_of_known_boxes():
+    boxes = np.array([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [5.0, 5.0, 1.0, 1.0]])
+    assert box_overlap(boxes[:1], boxes) == pytest.approx(np.array([[1.0, 0.5, 0.0]]))
+
+
+def test_detections_are_matched_wherever_they_are_in_the_list():
+    generator = np.random.default_rng(0)
+    boxes = np.hstack([generator.uniform(0.2, 0.8, (40, 2)), generator.uniform(0.1, 0.2, (40, 2))])
+    answer = np.hstack([generator.normal(size=(40, 3)), boxes])
+    assert detection_metrics([answer], [answer[::-1]]) == {"detection_agreement": 1.0}
+    strongest = np.argsort(-answer[:, :3].max(axis=1))[:5]
+    moved = answer.copy()
+    moved[strongest, -4:-2] += 5
+    assert detection_metrics([answer], [moved])["detection_agreement"] == 0.5
+    assert detection_metrics([answer], [answer * np.nan]) == {"detection_agreement": None}
+
+
+def test_a_field_is_judged_by_its_shape_and_its_size():
+    metrics = field_metrics([np.full((2, 3), 2.0)], [np.full((2, 3), 2.5)])
+    assert metrics == {"cosine_min": pytest.approx(1), "cosine_mean": pytest.approx(1), "mean_relative_diff": 0.25}

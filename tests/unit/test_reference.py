@@ -1,36 +1,21 @@
-"""Cutting recorded inputs into padded batches and taking the padding out again."""
+"""Writing the recorded reference and reading it again."""
 
 import numpy as np
-import pytest
 
-from onnxproof.reference import Reference
-
-
-def reference(side: str) -> Reference:
-    return Reference(
-        manifest={"padding": {"side": side, "values": {"input_ids": 9, "attention_mask": 0}}},
-        inputs={"input_ids": np.array([1, 2, 3, 4, 5, 6]), "attention_mask": np.ones(6, np.int64)},
-        outputs={},
-        lengths=np.array([1, 3, 2]),
-    )
+from onnxproof.files import write_json
+from onnxproof.inputs import ModelInputs
+from onnxproof.reference import read_reference, save_reference
 
 
-@pytest.mark.parametrize(
-    ("side", "ids", "mask"),
-    [
-        ("right", [[1, 9, 9], [2, 3, 4]], [[1, 0, 0], [1, 1, 1]]),
-        ("left", [[9, 9, 1], [2, 3, 4]], [[0, 0, 1], [1, 1, 1]]),
-    ],
-)
-def test_padding_goes_to_the_tokenizers_side(side, ids, mask):
-    feed = reference(side).feed([0, 1])
-    assert feed["input_ids"].tolist() == ids
-    assert feed["attention_mask"].tolist() == mask
-    assert feed["input_ids"].dtype == np.int64
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_unpadding_gives_the_tokens_back(side):
-    recorded = reference(side)
-    feed = recorded.feed([1, 2])
-    assert recorded.unpad(feed["input_ids"][..., None], [1, 2])[:, 0].tolist() == [2, 3, 4, 5, 6]
+def test_what_is_saved_is_read_again(tmp_path):
+    items = [{"input_ids": np.arange(length), "values": np.ones((length, 2), np.float32)} for length in (1, 3, 2)]
+    shared = {"captions": np.arange(6).reshape(2, 3)}
+    outputs = [{"logits": np.full((length, 4), length, np.float32), "pooled": np.ones(5)} for length in (1, 3, 2)]
+    save_reference(tmp_path, ModelInputs(items, shared), outputs)
+    write_json(tmp_path / "reference.json", {"padding": {"side": "left", "values": {"input_ids": 9}}})
+    reference = read_reference(tmp_path, tmp_path / "reference.json")
+    assert (reference.inputs.padding_side, reference.inputs.padding_values) == ("left", {"input_ids": 9})
+    np.testing.assert_equal(list(reference.inputs.items), items)
+    np.testing.assert_equal(dict(reference.inputs.shared), shared)
+    np.testing.assert_equal(reference.outputs["logits"], [output["logits"] for output in outputs])
+    assert reference.outputs["pooled"][1].shape == (5,)

@@ -8,9 +8,11 @@ import yaml
 from huggingface_hub import ModelCard
 
 from onnxproof.golden import choose_golden, count_within, write_golden
+from onnxproof.inputs import ModelInputs
 from onnxproof.model_card import card_metadata, read_metadata, recipe_in_words, usage_examples
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
+from verify_release import read_golden
 
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
 
@@ -30,24 +32,41 @@ def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
     monkeypatch.setattr("onnxproof.golden.GOLDEN_BYTES", 40)
     (tmp_path / "texts.json").write_text('["three", "one", "two"]')
     recorded = Reference(
-        manifest={"padding": PADDING, "inputs": {"max_tokens": 3}},
-        inputs={"input_ids": np.array([1, 2, 3, 4, 5, 6])},
-        outputs={
-            "last_hidden_state": np.arange(12, dtype=np.float32).reshape(6, 2),
-            "sentence_embedding": np.arange(3, dtype=np.float32).reshape(3, 1),
+        manifest={
+            "task": "sentence-similarity",
+            "padding": PADDING,
+            "label_count": 2,
+            "inputs": {"max_tokens": 3},
         },
-        lengths=np.array([3, 1, 2]),
+        inputs=ModelInputs([{"input_ids": np.array(ids)} for ids in ([1, 2, 3], [4], [5, 6])]),
+        outputs={
+            "last_hidden_state": [np.full((length, 2), length, dtype=np.float32) for length in (3, 1, 2)],
+            "sentence_embedding": [np.array([length], dtype=np.float32) for length in (3, 1, 2)],
+        },
     )
     facts = write_golden(recorded, tmp_path, tmp_path)
-    assert facts == {"count": 3, "answered": 2, "tokens": 6}
-    arrays = np.load(tmp_path / "golden.npz")
-    assert arrays["lengths"].tolist() == [1, 2, 3]
-    assert arrays["input.input_ids"].tolist() == [4, 5, 6, 1, 2, 3]
-    assert arrays["output.last_hidden_state"].tolist() == [[6, 7], [8, 9], [10, 11]]
-    assert arrays["output.sentence_embedding"].tolist() == [[1], [2]]
-    golden = json.loads((tmp_path / "golden.json").read_text())
-    assert golden["texts"] == ["one", "two", "three"]
-    assert golden["per_token"] == ["last_hidden_state"]
+    assert facts == {"count": 3, "answered": 2}
+    golden = read_golden(tmp_path)
+    assert [item["input_ids"].tolist() for item in golden.items] == [[4], [5, 6], [1, 2, 3]]
+    assert [output["last_hidden_state"].tolist() for output in golden.outputs] == [[[1, 1]], [[2, 2], [2, 2]]]
+    assert [output["sentence_embedding"].tolist() for output in golden.outputs] == [[1], [2]]
+    assert golden.texts == ["one", "two", "three"]
+    assert golden.max_tokens == 3
+    assert golden.per_token == {"last_hidden_state"}
+
+
+def test_golden_images_need_no_tokenizer(tmp_path):
+    pixels = [np.full((3, 2, 2), value, dtype=np.float32) for value in range(3)]
+    recorded = Reference(
+        manifest={"task": "image-classification", "padding": PADDING, "label_count": 2, "inputs": {}},
+        inputs=ModelInputs([{"pixel_values": image} for image in pixels]),
+        outputs={"logits": [np.array([value, 1], dtype=np.float32) for value in range(3)]},
+    )
+    write_golden(recorded, tmp_path, tmp_path)
+    golden = read_golden(tmp_path)
+    assert golden.texts is None
+    assert golden.feed([0, 2], ["pixel_values"])["pixel_values"].shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(golden.items[2]["pixel_values"], pixels[2])
 
 
 def write_tokenizer(folder, **overrides):

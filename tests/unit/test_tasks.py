@@ -42,3 +42,80 @@ def test_an_encoder_cannot_classify(tmp_path):
 def test_other_architectures_are_refused_by_name(tmp_path, architecture):
     with pytest.raises(UserError, match=f"m: config.json names the architectures .*{architecture}"):
         choose_task("m", snapshot(tmp_path, architecture), None)
+
+
+def write_config(folder, **config):
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        ({"model_type": "deberta-v2", "architectures": ["DebertaV2ForTokenClassification"]}, "token-classification"),
+        ({"model_type": "bert", "architectures": ["BertForQuestionAnswering"]}, "question-answering"),
+        ({"model_type": "bert", "architectures": ["BertForMultipleChoice"]}, "multiple-choice"),
+        ({"model_type": "qwen3", "architectures": ["Qwen3ForSequenceClassification"]}, "text-classification"),
+        (
+            {"model_type": "bart", "architectures": ["BartForSequenceClassification"], "is_encoder_decoder": True},
+            "text-classification",
+        ),
+        ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "image-classification"),
+        ({"model_type": "dinov2", "architectures": ["Dinov2Model"]}, "image-feature-extraction"),
+        ({"model_type": "detr", "architectures": ["DetrForObjectDetection"]}, "object-detection"),
+        ({"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"]}, "semantic-segmentation"),
+        ({"model_type": "dpt", "architectures": ["DPTForDepthEstimation"]}, "depth-estimation"),
+        ({"model_type": "clip", "architectures": ["CLIPModel"]}, "zero-shot-image-classification"),
+        ({"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}, "automatic-speech-recognition"),
+        ({"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForSequenceClassification"]}, "audio-classification"),
+        ({"model_type": "hubert", "architectures": ["HubertModel"]}, "feature-extraction"),
+    ],
+)
+def test_heads_of_text_image_and_sound_are_told_apart(tmp_path, config, task):
+    assert choose_task("m", write_config(tmp_path, **config), None) == task
+
+
+def test_masked_tokens_are_filled_on_request(tmp_path):
+    folder = write_config(tmp_path, model_type="bert", architectures=["BertForMaskedLM"])
+    assert choose_task("m", folder, "fill-mask") == "fill-mask"
+
+
+def test_without_architectures_the_task_must_be_said(tmp_path):
+    folder = write_config(tmp_path, model_type="bert")
+    with pytest.raises(UserError, match=r"set models\.m\.task to one of: .*token-classification"):
+        choose_task("m", folder, None)
+    assert choose_task("m", folder, "token-classification") == "token-classification"
+
+
+def test_what_the_exporter_does_not_know_is_refused_with_advice(tmp_path):
+    folder = write_config(tmp_path, model_type="reformer", architectures=["ReformerForSequenceClassification"])
+    with pytest.raises(UserError, match=r"m: .*Reformer.*Optimum's ONNX exporter does not know; take a model"):
+        choose_task("m", folder, None)
+
+
+def test_what_is_not_supported_yet_says_what_the_exporter_knows(tmp_path):
+    folder = write_config(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"])
+    with pytest.raises(UserError, match=r"Optimum's exporter knows this model_type for: .*text-generation"):
+        choose_task("m", folder, None)
+
+
+def test_the_tables_of_tasks_agree():
+    from onnxproof.config import SUPPORTED_TASKS
+    from onnxproof.tasks import TASKS, answers
+
+    assert tuple(TASKS) == SUPPORTED_TASKS
+    assert set(TASKS) == set(answers._KINDS)
+
+
+def test_the_copy_of_the_exporters_registry_is_whole():
+    from optimum.exporters.onnx import model_configs  # noqa: F401 - fills the registry
+    from optimum.exporters.tasks import TasksManager
+
+    from onnxproof.tasks.exportable import EXPORTABLE
+
+    known: dict[str, set[str]] = {}
+    for model_type, backends in TasksManager._SUPPORTED_MODEL_TYPE.items():
+        for task in backends.get("onnx", ()):
+            if not task.endswith("-with-past"):
+                known.setdefault(task, set()).add(model_type)
+    assert {task: set(types) for task, types in EXPORTABLE.items()} == known

@@ -21,11 +21,12 @@ rule record_reference:
     threads: 2
     params:
         task=task_argument,
+        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
     shell:
         "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
-        "--texts {input.texts:q} --threads {threads} "
+        "--texts {input.texts:q} --threads {threads} --batch-size {params.batch_size} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 

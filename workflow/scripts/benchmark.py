@@ -6,7 +6,6 @@ recorded speed-up is one of the same minutes on the same machine. Sizes and memo
 
 import argparse
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,8 +61,16 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--task", choices=SUPPORTED_TASKS, help="pytorch's task; inferred from the checkpoint if left out"
     )
     parser.add_argument("--output", required=True, type=Path, help="JSON file to write")
-    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1, 8], help="texts a call")
-    parser.add_argument("--sequence-lengths", nargs="+", type=positive, default=[16, 128], help="tokens a text")
+    parser.add_argument(
+        "--batch-sizes", nargs="+", type=positive, default=[1, 8], help="texts, images or sounds a call"
+    )
+    parser.add_argument(
+        "--sequence-lengths",
+        nargs="+",
+        type=positive,
+        default=[16, 128],
+        help="tokens a text; of no use for images and sounds",
+    )
     parser.add_argument(
         "--threads",
         nargs="+",
@@ -176,9 +183,9 @@ def main(argv: list[str] | None = None) -> None:
     contenders = choose_contenders(arguments)
     for contender in contenders:
         benchmarking.model_files(contender)
-    text_model = benchmarking.read_text_model(contenders[-1].folder / "config.json")
-    cases = [Case(*shape) for shape in product(arguments.batch_sizes, arguments.sequence_lengths)]
-    benchmarking.check_cases(arguments.model, text_model, cases)
+    sizes = benchmarking.read_model_sizes(contenders[-1].folder / "config.json")
+    cases = benchmarking.choose_cases(sizes, arguments.batch_sizes, arguments.sequence_lengths)
+    benchmarking.check_cases(arguments.model, sizes, cases)
     effort = Effort(
         arguments.warmup, arguments.rounds, arguments.iterations, arguments.seconds_per_case, arguments.seed
     )
@@ -188,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
     results = []
     for threads in thread_counts:
         measured, memory = benchmarking.measure(
-            contenders, threads, cases, text_model, effort, progress_printer(contenders[0])
+            contenders, threads, cases, sizes, effort, progress_printer(contenders[0])
         )
         results += measured
     write_json(arguments.output, build_record(contenders[0], thread_counts, effort, load_samples, results, memory))

@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.files import describe_files, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.snapshot import needed_files, snapshot_problem
+from onnxproof.tasks.inference import check_architecture
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
     from tenacity import RetryCallState
 
+CONFIG = "config.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 API_TIMEOUT_S = 30
@@ -124,7 +126,8 @@ def take_from_hub(
     """Fill ``stage`` with a Hub repository's needed files, each one verified; return the source's record.
 
     Raises:
-        UserError: the revision is no commit, or the Hub or the cache cannot give all files intact.
+        UserError: the revision is no commit, the architecture is none that can be converted, or the Hub or the cache
+            cannot give all files intact.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars
@@ -136,8 +139,11 @@ def take_from_hub(
         commit = revision
     else:
         commit, listed = list_repository(model, repo, revision, retry)
-        for name in needed_files(listed):
+        names = needed_files(listed)
+        for name in sorted(names, key=CONFIG.__ne__):  # it may tell that the rest is not worth fetching
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
+            if name == CONFIG and isinstance(config := read_json(stage / name), dict):
+                check_architecture(model, config, has_modules="modules.json" in names)
     return {"kind": "hub", "repo": repo, "requested_revision": revision, "revision": commit}
 
 

@@ -1,34 +1,62 @@
 """Optimize the exported graph: fuse attention, layer normalization and GELU where the architecture allows.
 
-Transformer fusion comes from onnxruntime's own optimizer. Where it knows nothing to fuse, the graph gets
-onnxruntime's basic optimizations, which are the same on every CPU. What was done is recorded.
+Transformer fusion comes from onnxruntime's own optimizer. Where it finds nothing to fuse, fails, or changes an answer,
+the graph gets onnxruntime's basic optimizations, which are the same on every CPU; where those fail too, it stays as it
+was exported. Every step is proven on a few inputs before it is kept, and what was done, and why, is recorded.
 """
 
 import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxproof.cli import run_script
+import numpy as np
+
+from onnxproof.calibration import calibration_inputs
+from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
+from onnxproof.inputs import Array, ModelInputs
+from onnxproof.metrics import compare_output
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, count_operators, describe_variant
+from onnxproof.sessions import open_session
+from onnxproof.tasks.inference import read_transformer_config
 
 if TYPE_CHECKING:
     import onnx
 
-#: ``model_type`` of config.json → the graph shape that onnxruntime's fusions were written for.
-FUSION_TYPES = dict.fromkeys(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"), "bert")
+#: ``model_type`` of config.json → the graph shape that onnxruntime's fusions were written for; BERT's for all others,
+#: whose layers are often BERT's.
+FUSION_TYPES = {
+    "bart": "bart",
+    "beit": "vit",
+    "clip": "clip",
+    "deit": "vit",
+    "dinov2": "vit",
+    "siglip": "clip",
+    "swin": "swin",
+    "vit": "vit",
+    "vit_msn": "vit",
+    "yolos": "vit",
+}
 
 FUSED_OPERATORS = (
     "Attention",
     "MultiHeadAttention",
     "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    "RotaryEmbedding",
     "BiasGelu",
     "Gelu",
+    "QuickGelu",
     "FastGelu",
 )
+
+#: An optimized graph must answer so many inputs, alone and in one batch, to within this part of the largest value.
+PROOF_INPUTS = 4
+LARGEST_RELATIVE_DIFF = 1e-4
 
 
 def optimize_basic(source: Path, target: Path) -> None:
@@ -42,7 +70,7 @@ def optimize_basic(source: Path, target: Path) -> None:
 
 
 def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
-    """Fuse a BERT-shaped encoder with onnxruntime's transformer optimizer.
+    """Fuse a transformer's layers with onnxruntime's transformer optimizer.
 
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
     approximation.
@@ -52,55 +80,146 @@ def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
-    logging.getLogger("onnxruntime.transformers").setLevel(logging.WARNING)
-    fusion_type = FUSION_TYPES[config["model_type"]]
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    fusion_type = FUSION_TYPES.get(config.get("model_type", ""), "bert")
     options = FusionOptions(fusion_type)
     options.enable_embed_layer_norm = False
+    sizes = (config.get("num_attention_heads") or config.get("n_heads"), config.get("hidden_size") or config.get("dim"))
+    heads, hidden = sizes if all(isinstance(size, int) for size in sizes) else (0, 0)  # let the optimizer find out
     fused = optimize_model(
         str(source),
         fusion_type,
-        num_heads=config.get("num_attention_heads") or config.get("n_heads") or 0,
-        hidden_size=config.get("hidden_size") or config.get("dim") or 0,
+        num_heads=heads,
+        hidden_size=hidden,
         optimization_options=options,
         opt_level=0,  # the basic optimizations have run already
     )
     return fused.model
 
 
-def optimize_graph(source: Path, config: dict[str, Any], scratch: Path) -> tuple["onnx.ModelProto", dict[str, Any]]:
-    """Return the optimized graph and what was done: ``{method, fused operator counts, reason}``."""
+class Proof:
+    """Holds the exported graph's outputs for a few inputs and compares optimized graphs with them."""
+
+    def __init__(self, source: Path, inputs: ModelInputs, names: list[str]):
+        """Run the exported graph in folder ``source``, whose inputs have these names, on the first of the inputs.
+
+        Raises:
+            UserError: it does not run on them.
+        """
+        alone = [[index] for index in range(min(PROOF_INPUTS, len(inputs.items)))]
+        together = next(iter(inputs.batches(PROOF_INPUTS, names)))
+        self.feeds = [inputs.feed(indices, names) for indices in (*alone, together)]
+        self.expected = self.run(source / MODEL_FILE)
+
+    def run(self, model_file: Path) -> list[list[Array]]:
+        """Return all outputs for every input."""
+        session = open_session(model_file, 1)
+        try:
+            return [list(session.run(None, feed)) for feed in self.feeds]
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise UserError(f"the graph does not run: {first_line(error)}") from error
+
+    def difference(self, model_file: Path) -> float:
+        """Return the largest difference of a graph's outputs, over the largest value or 1; infinite if not finite.
+
+        Raises:
+            UserError: the graph does not run, or its outputs have other shapes.
+        """
+        columns = zip(zip(*self.expected, strict=True), zip(*self.run(model_file), strict=True), strict=True)
+        differences = [compare_output(left, right)["max_relative_diff"] for left, right in columns]
+        return float("inf") if None in differences else float(np.max(differences))
+
+
+def optimize_graph(
+    source: Path, task: str, config: dict[str, Any], scratch: Path
+) -> tuple["onnx.ModelProto", dict[str, Any]]:
+    """Return the optimized graph of an ONNX folder and what was done.
+
+    The settings are ``{rewrites, method, fused, reason, proof}``: the operators fused and how many of each; why it is
+    not the better method, where it is not; and the measured difference from the exported graph.
+    """
     import onnx
 
-    from onnxproof.rewrites import normalize_with_one_node, remove_unused_domains
+    from onnxproof.rewrites import normalize_with_one_node
 
-    model = onnx.load(source)
-    rewritten = normalize_with_one_node(model)
-    onnx.save(model, scratch / "rewritten.onnx")
-    optimize_basic(scratch / "rewritten.onnx", scratch / "basic.onnx")
-    settings: dict[str, Any] = {"rewrites": {"LpNormalization": rewritten}}
-    model_type = config.get("model_type")
-    if model_type in FUSION_TYPES:
-        model = fuse_transformer(scratch / "basic.onnx", config)
-        fused = {name: count for name, count in count_operators(model).items() if name in FUSED_OPERATORS}
-        if fused:
-            remove_unused_domains(model)
-            return model, settings | {"method": "onnxruntime transformer fusion", "fused": fused}
-        reason = "the fusions found none of their patterns in this graph"
-    else:
-        reason = f"no fusions are known for the model type {model_type}"
-    model = onnx.load(scratch / "basic.onnx")
-    remove_unused_domains(model)
-    return model, settings | {"method": "onnxruntime basic optimization", "fused": {}, "reason": reason}
+    exported = onnx.load(source / MODEL_FILE)
+    names = [value.name for value in exported.graph.input]
+    try:
+        inputs = calibration_inputs(source, task, names)
+    except UserError as error:
+        return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
+    proof = Proof(source, inputs, names)
+    rewritten, basic = scratch / "rewritten.onnx", scratch / "basic.onnx"
+    count = normalize_with_one_node(exported)
+    onnx.save(exported, rewritten)
+    settings: dict[str, Any] = {"rewrites": {"LpNormalization": count}}
+
+    def fuse() -> "onnx.ModelProto":
+        optimize_basic(rewritten, basic)
+        model = fuse_transformer(basic, config)
+        if not fused_operators(model):
+            raise UserError("the fusions found none of their patterns in this graph")
+        return model
+
+    def simplify() -> "onnx.ModelProto":
+        if not basic.exists():
+            optimize_basic(rewritten, basic)
+        return onnx.load(basic)
+
+    reasons: list[str] = []
+    for method, make in (("onnxruntime transformer fusion", fuse), ("onnxruntime basic optimization", simplify)):
+        try:
+            model, difference = prove(make, proof, scratch / "candidate.onnx")
+        except UserError as error:
+            reasons.append(str(error))
+            continue
+        settings |= {"method": method, "fused": fused_operators(model)}
+        settings |= {"reason": "; ".join(reasons)} if reasons else {}
+        return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
+    return onnx.load(source / MODEL_FILE), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
+
+
+def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof, candidate: Path) -> tuple["onnx.ModelProto", float]:
+    """Return an optimized graph and its difference from the exported one, after checking that it is none.
+
+    Raises:
+        UserError: it cannot be made, does not run, or changes an answer.
+    """
+    import onnx
+
+    from onnxproof.rewrites import remove_unused_domains
+
+    try:
+        model = make()
+        remove_unused_domains(model)
+        onnx.save(model, candidate)
+        difference = proof.difference(candidate)
+    except UserError:
+        raise
+    except Exception as error:  # whatever an optimizer trips over, the graph before it is still good
+        raise UserError(f"the optimizer failed: {type(error).__name__}: {first_line(error)}") from error
+    if difference > LARGEST_RELATIVE_DIFF:
+        raise UserError(f"the optimized graph changes an answer by {difference:.2g} of the largest value")
+    return model, difference
+
+
+def fused_operators(model: "onnx.ModelProto") -> dict[str, int]:
+    """Return how often each fused operator occurs in a graph."""
+    return {name: count for name, count in count_operators(model).items() if name in FUSED_OPERATORS}
 
 
 def optimize(model: str, source: Path, source_manifest: Path, folder: Path, manifest: Path) -> None:
-    """Optimize one exported model and describe the result."""
+    """Optimize one exported model and describe the result.
+
+    Raises:
+        UserError: the exported graph itself does not run.
+    """
     import onnx
 
     task = read_json(source_manifest)["task"]
     with staged_folder(folder) as stage:
         with tempfile.TemporaryDirectory(dir=stage.parent, prefix=".optimize.") as scratch:
-            graph, settings = optimize_graph(source / MODEL_FILE, read_json(source / "config.json"), Path(scratch))
+            graph, settings = optimize_graph(source, task, read_transformer_config(source), Path(scratch))
         onnx.save(graph, stage / MODEL_FILE)
         copy_support_files(source, stage)
         description = describe_variant(model, "optimized", task, stage, settings, versions_of("onnx", "onnxruntime"))

@@ -8,14 +8,18 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from onnxproof.calibration import calibration_feeds
+from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.inputs import TOKENS, ModelInputs
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
+from onnxproof.tasks.inference import count_labels, read_transformer_config
+from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.texts import CALIBRATION_TEXTS
 
 
@@ -34,9 +38,15 @@ def quantize(
 
     task = read_json(source_manifest)["task"]
     optimized = onnx.load(source / MODEL_FILE)
-    feeds = calibration_feeds(source, [value.name for value in optimized.graph.input], texts)
+    inputs = calibration_inputs(source, task, [value.name for value in optimized.graph.input], texts)
     found = find_recipe(
-        optimized, feeds, targets, task=task, variant=variant, progress=progress_printer(model, variant)
+        optimized,
+        inputs,
+        targets,
+        task=task,
+        variant=variant,
+        labels=count_labels(read_transformer_config(source)),
+        progress=progress_printer(model, variant),
     )
     with staged_folder(folder) as stage:
         onnx.save(found.model, stage / MODEL_FILE)
@@ -50,13 +60,20 @@ def quantize(
                 "recipe": found.recipe,
                 "search": {"targets": targets} | found.record(),
                 "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
-                "calibration": {"texts": len(feeds), "sha256": sha256_of(texts)},
+                "calibration": describe_calibration(inputs, texts),
             },
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
     before, after = ((path / MODEL_FILE).stat().st_size / 1e6 for path in (source, folder))
     print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
+
+
+def describe_calibration(inputs: ModelInputs, texts: Path) -> dict[str, Any]:
+    """Return how many texts the recipe was judged on and their file's sha256, or how many images or sounds."""
+    if TOKENS in inputs.items[0]:
+        return {"texts": len(inputs.items), "sha256": sha256_of(texts)}
+    return {"images" if "pixel_values" in inputs.items[0] else "sounds": len(inputs.items), "seed": CALIBRATION_SEED}
 
 
 def progress_printer(model: str, variant: str) -> Callable[[str], None]:

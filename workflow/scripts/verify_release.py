@@ -19,11 +19,12 @@ import math
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-MANIFEST, SUMS, GOLDEN, GOLDEN_TEXTS = "manifest.json", "SHA256SUMS", "golden.npz", "golden.json"
+MANIFEST, SUMS, GOLDEN, GOLDEN_FACTS = "manifest.json", "SHA256SUMS", "golden.npz", "golden.json"
+TOKENS, MASK = "input_ids", "attention_mask"
 BATCH_SIZE = 8
 NEEDED = "onnxruntime, numpy and tokenizers"
 
@@ -32,6 +33,9 @@ FLAGS_OF_INTEREST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "
 
 #: Shares of all golden inputs: their limit is rounded to whole inputs, so that 0.99 allows one of 32 to differ.
 SHARES = frozenset({"top1_agreement"})
+
+#: Tasks whose outputs are sets: value by value, two equal answers may differ.
+UNORDERED = frozenset({"object-detection"})
 
 
 class ReleaseError(Exception):
@@ -53,41 +57,57 @@ class Check:
 class Golden:
     """The golden inputs, and PyTorch's answers to the first ``answered`` of them.
 
-    Texts differ in length: their arrays are stored end to end, shape (sum of ``lengths``, …), and so are outputs with
-    one row a token. Other outputs have shape (answered, features).
+    ``items`` and ``outputs`` hold arrays without a batch axis by name, one mapping an input; ``shared`` holds whole
+    arrays that are fed as they are. ``texts`` is None where a tokenizer alone does not make the inputs.
     """
 
-    lengths: Any
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
-    texts: list[str]
-    answered: int
+    items: list[dict[str, Any]]
+    shared: dict[str, Any]
+    outputs: list[dict[str, Any]]
     padding: dict[str, Any]
-    max_tokens: int
-    per_token: frozenset[str] = field(default_factory=frozenset)
+    per_token: frozenset[str]
+    labels: int
+    texts: list[str] | None
+    max_tokens: int | None
 
-    def rows(self, index: int) -> slice:
-        """Return where the tokens of one input are."""
-        end = int(self.lengths[: index + 1].sum())
-        return slice(end - int(self.lengths[index]), end)
+    @property
+    def answered(self) -> int:
+        """How many of the inputs have answers."""
+        return len(self.outputs)
 
-    def feed(self, indices: range, names: list[str]) -> dict[str, Any]:
-        """Return int64 arrays of shape (inputs, longest), padded on the tokenizer's side."""
+    def batches(self, names: list[str], size: int) -> list[list[int]]:
+        """Return the answered inputs in batches; without a mask that tells padding apart, only of one shape each."""
+        groups: dict[Any, list[int]] = {}
+        for index, item in enumerate(self.items[: self.answered]):
+            shape = None if MASK in names else tuple((name, item[name].shape) for name in names if name in item)
+            groups.setdefault(shape, []).append(index)
+        return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+    def feed(self, indices: list[int], names: list[str]) -> dict[str, Any]:
+        """Return the inputs by name, padded along every axis to the largest."""
+        return {name: self.shared[name] if name in self.shared else self._batch(name, indices) for name in names}
+
+    def _batch(self, name: str, indices: list[int]) -> Any:
         import numpy as np
 
-        longest = int(max(self.lengths[index] for index in indices))
-        feed = {}
-        for name in names:
-            values = np.full((len(indices), longest), self.padding["values"][name], dtype=np.int64)
-            for row, index in enumerate(indices):
-                values[row, self.place(index, longest)] = self.inputs[name][self.rows(index)]
-            feed[name] = values
-        return feed
+        arrays = [self.items[index][name] for index in indices]
+        largest = np.max([array.shape for array in arrays], axis=0)
+        rows = []
+        for array in arrays:
+            widths = [(0, int(most - size)) for size, most in zip(array.shape, largest, strict=True)]
+            if self.padding["side"] == "left":
+                widths = [(after, before) for before, after in widths]
+            rows.append(np.pad(array, widths, constant_values=self.padding["values"].get(name, 0)))
+        return np.stack(rows)
 
-    def place(self, index: int, longest: int) -> slice:
-        """Return where an input's tokens stand in a row that is padded to ``longest``."""
-        length = int(self.lengths[index])
-        return slice(longest - length, longest) if self.padding["side"] == "left" else slice(0, length)
+    def output_of(self, name: str, row: Any, index: int) -> Any:
+        """Return what one row of a batch's output says about an input: of texts, the rows of its tokens only."""
+        if name not in self.per_token:
+            return row
+        length = self.items[index][TOKENS].shape[-1]
+        tokens = row[-length:] if self.padding["side"] == "left" else row[:length]
+        positions = self.items[index].get("masked_positions")
+        return tokens if positions is None else tokens[positions]
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -178,28 +198,43 @@ def read_golden(folder: Path) -> Golden:
     """Read the golden inputs and answers."""
     import numpy as np
 
-    facts = json.loads((folder / GOLDEN_TEXTS).read_text(encoding="utf-8"))
+    facts = json.loads((folder / GOLDEN_FACTS).read_text(encoding="utf-8"))
     with np.load(folder / GOLDEN) as arrays:
-        kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}}
+        kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "shared": {}}
         for key in arrays.files:
             kind, _, name = key.partition(".")
-            if kind in kinds:
-                kinds[kind][name] = arrays[key]
-        return Golden(
-            lengths=arrays["lengths"],
-            inputs=kinds["input"],
-            outputs=kinds["output"],
-            texts=facts["texts"],
-            answered=facts["answered"],
-            padding=facts["padding"],
-            max_tokens=facts["max_tokens"],
-            per_token=frozenset(facts["per_token"]),
-        )
+            kinds[kind][name] = arrays[key]
+    return Golden(
+        items=unpack(kinds["input"]),
+        shared=kinds["shared"],
+        outputs=unpack(kinds["output"])[: facts["answered"]],
+        padding=facts["padding"],
+        per_token=frozenset(facts["per_token"]),
+        labels=facts["label_count"],
+        texts=facts.get("texts"),
+        max_tokens=facts.get("max_tokens"),
+    )
+
+
+def unpack(packed: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the items of flat arrays: ``name`` holds all items end to end, ``name.shapes`` their shapes."""
+    import numpy as np
+
+    columns = {}
+    for name, values in packed.items():
+        if not name.endswith(".shapes"):
+            shapes = packed[f"{name}.shapes"]
+            ends = np.cumsum(shapes.prod(axis=1))[:-1]
+            parts = np.split(values, ends)
+            columns[name] = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def check_tokenizer(folder: Path, golden: Golden) -> Check:
     """Compare the ids that the shipped tokenizer gives for the golden texts with those that PyTorch was given."""
     path = folder / "tokenizer.json"
+    if golden.texts is None:
+        return Check("tokenizer", "token ids", "the inputs are not made by a tokenizer alone", "", "skipped")
     if not path.is_file():
         return Check("tokenizer", "token ids", "no tokenizer.json to check", "", "skipped")
     from tokenizers import Tokenizer
@@ -211,7 +246,7 @@ def check_tokenizer(folder: Path, golden: Golden) -> Check:
         found = [encoding.ids for encoding in tokenizer.encode_batch(golden.texts)]
     except Exception as error:  # tokenizers raises a bare Exception for a file that it cannot read
         return Check("tokenizer", "token ids", f"cannot be used: {error}", "", "FAIL")
-    expected = [golden.inputs["input_ids"][golden.rows(index)].tolist() for index in range(len(golden.texts))]
+    expected = [item[TOKENS].tolist() for item in golden.items]
     same = [left == right for left, right in zip(found, expected, strict=True)]
     seen = f"{sum(same)} of {len(same)} texts alike"
     if not all(same):
@@ -262,42 +297,45 @@ def compare_labels(expected: Any, actual: Any) -> dict[str, float]:
     }
 
 
-def mean_of_tokens(vectors: Any, lengths: Any) -> Any:
-    """Return the mean token vector of each input, shape (inputs, features)."""
-    import numpy as np
+def embedding_of(outputs: dict[str, Any], last: str) -> Any:
+    """Return one row: the embedding, or the mean of the vectors of tokens, frames or places."""
+    vectors = outputs[last]
+    if vectors.ndim == 3:  # feature maps: channels, height, width
+        vectors = vectors.reshape(len(vectors), -1).T
+    return vectors.reshape(1, -1) if vectors.ndim == 1 else vectors.mean(axis=0, keepdims=True)
 
-    ends = np.cumsum(lengths)
-    return np.stack([vectors[end - length : end].mean(axis=0) for end, length in zip(ends, lengths, strict=True)])
+
+def logits_of(outputs: dict[str, Any], name: str) -> Any:
+    """Return rows of logits, shape (rows, classes)."""
+    return outputs[name].reshape(-1, outputs[name].shape[-1])
 
 
-#: Task → what its users read from the outputs, one row an input, and how two of these are compared. Of any other task
-#: only the outputs themselves are compared.
-TASKS: dict[str, tuple[Callable[[dict[str, Any], Any], Any], Callable[[Any, Any], dict[str, float]]]] = {
-    "text-classification": (lambda outputs, lengths: outputs["logits"], compare_labels),
-    "sentence-similarity": (lambda outputs, lengths: outputs["sentence_embedding"], compare_embeddings),
-    "feature-extraction": (
-        lambda outputs, lengths: mean_of_tokens(outputs["last_hidden_state"], lengths),
-        compare_embeddings,
-    ),
+#: Task → what its users read from one input's outputs, from which of them, and how two models' rows are compared. Of
+#: any other task only the outputs themselves are compared.
+TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any, Any], dict[str, float]]]] = {
+    "text-classification": (logits_of, "logits", compare_labels),
+    "fill-mask": (logits_of, "logits", compare_labels),
+    "multiple-choice": (logits_of, "logits", compare_labels),
+    "image-classification": (logits_of, "logits", compare_labels),
+    "audio-classification": (logits_of, "logits", compare_labels),
+    "zero-shot-image-classification": (logits_of, "logits_per_image", compare_labels),
+    "sentence-similarity": (embedding_of, "sentence_embedding", compare_embeddings),
+    "feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
+    "image-feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
 }
 
 
-def run_golden(session: Any, golden: Golden, batch_size: int) -> dict[str, Any]:
+def run_golden(session: Any, golden: Golden, batch_size: int) -> list[dict[str, Any]]:
     """Run the golden inputs that have answers, some at a time; return the outputs as they were recorded."""
-    import numpy as np
-
-    wanted = [value.name for value in session.get_inputs() if value.name in golden.inputs]
-    names = list(golden.outputs)
-    parts: dict[str, list[Any]] = {name: [] for name in names}
-    for start in range(0, golden.answered, batch_size):
-        indices = range(start, min(start + batch_size, golden.answered))
-        feed = golden.feed(indices, wanted)
-        for name, output in zip(names, session.run(names, feed), strict=True):
-            if name in golden.per_token:
-                places = [golden.place(index, output.shape[1]) for index in indices]
-                output = np.concatenate([output[row, place] for row, place in enumerate(places)])
-            parts[name].append(output)
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    known = golden.items[0].keys() | golden.shared.keys()
+    wanted = [value.name for value in session.get_inputs() if value.name in known]
+    names = list(golden.outputs[0])
+    found: list[dict[str, Any]] = [{} for _ in golden.outputs]
+    for indices in golden.batches(wanted, batch_size):
+        for name, output in zip(names, session.run(names, golden.feed(indices, wanted)), strict=True):
+            for row, index in zip(output, indices, strict=True):
+                found[index][name] = golden.output_of(name, row, index)
+    return found
 
 
 def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, float]:
@@ -310,12 +348,19 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     alone, batched = run_golden(session, golden, 1), run_golden(session, golden, BATCH_SIZE)
-    differences = [np.abs(golden.outputs[name].astype(np.float64) - alone[name]).max() for name in golden.outputs]
-    measured = {"max_abs_diff": max(differences)}
+    measured: dict[str, float] = {}
+    if task not in UNORDERED:
+        differences = [
+            np.abs(expected[name].astype(np.float64) - actual[name]).max()
+            for expected, actual in zip(golden.outputs, alone, strict=True)
+            for name in expected
+        ]
+        measured["max_abs_diff"] = max(differences)
     if task in TASKS:
-        answers, compare = TASKS[task]
-        lengths = golden.lengths[: golden.answered]
-        expected, actual, in_batch = (answers(outputs, lengths) for outputs in (golden.outputs, alone, batched))
+        read, name, compare = TASKS[task]
+        expected, actual, in_batch = (
+            np.concatenate([read(item, name) for item in items]) for items in (golden.outputs, alone, batched)
+        )
         measured |= compare(expected, actual)
         measured["batch_max_abs_diff"] = np.abs(actual.astype(np.float64) - in_batch).max()
         measured["batch_cosine_min"] = cosines(actual, in_batch).min()

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxproof.calibration import calibration_feeds
+from onnxproof.calibration import calibration_inputs
 from onnxproof.config import resolve_models
 from onnxproof.files import read_json
+from onnxproof.inputs import ModelInputs
+from onnxproof.onnx_folder import copy_support_files
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.portability import check_portability
 from onnxproof.quantization.recipe import apply_recipe
@@ -34,13 +36,17 @@ def optimized(snapshot, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("minilm")
     export_graph(snapshot, "sentence-similarity", folder)
-    graph, _ = optimize_graph(folder / "model.onnx", read_json(snapshot / "config.json"), folder)
+    copy_support_files(snapshot, folder)
+    (folder / "scratch").mkdir()
+    config = read_json(snapshot / "config.json")
+    graph, _ = optimize_graph(folder, "sentence-similarity", config, folder / "scratch")
     return graph
 
 
 @pytest.fixture(scope="module")
 def calibration(snapshot, optimized):
-    return calibration_feeds(snapshot, [value.name for value in optimized.graph.input])
+    names = [value.name for value in optimized.graph.input]
+    return calibration_inputs(snapshot, "sentence-similarity", names)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +57,11 @@ def unseen(snapshot, optimized):
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
     encodings = [tokenizer.encode(text) for text in read_texts(EVALUATION_TEXTS)]
-    feeds = [
-        {"input_ids": np.array([encoding.ids]), "attention_mask": np.array([encoding.attention_mask])}
+    items = [
+        {"input_ids": np.array(encoding.ids), "attention_mask": np.array(encoding.attention_mask)}
         for encoding in encodings
     ]
-    return Judge(optimized, feeds, "sentence-similarity")
+    return Judge(optimized, ModelInputs(items), "sentence-similarity")
 
 
 def operators(model):
@@ -74,7 +80,8 @@ def test_the_cheapest_recipe_quantizes_every_product(optimized, unseen):
 
 
 def test_the_float_passes_change_no_answer(optimized, calibration, unseen):
-    model = apply_recipe(optimized, PREPARATIONS[-1][:-1], calibration)
+    feeds = Judge(optimized, calibration, "sentence-similarity").calibration
+    model = apply_recipe(optimized, PREPARATIONS[-1][:-1], feeds)
     assert "Gather" in operators(model)
     assert unseen.distance(model) < 1e-6
 

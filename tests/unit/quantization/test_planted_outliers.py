@@ -1,14 +1,16 @@
 """Models that plain int8 ruins, because a few channels of their activations are far larger than the others."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onnxproof.calibration import calibration_feeds
+from onnxproof.calibration import calibration_inputs
 from onnxproof.config import resolve_models
 from onnxproof.files import read_json
+from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import PREPARATIONS, QUANTIZE, find_recipe
@@ -30,7 +32,9 @@ def optimized_graph(network, task, folder):
     network.save_pretrained(folder / "source")
     (folder / "onnx").mkdir()
     export_graph(folder / "source", task, folder / "onnx")
-    graph, _ = optimize_graph(folder / "onnx/model.onnx", read_json(folder / "source/config.json"), folder)
+    shutil.copy(STARS / "tokenizer.json", folder / "onnx")
+    graph, settings = optimize_graph(folder / "onnx", task, read_json(folder / "source/config.json"), folder)
+    assert settings["fused"]["Attention"]
     return graph
 
 
@@ -87,27 +91,26 @@ def encoder(tmp_path_factory):
     return optimized_graph(network, "feature-extraction", tmp_path_factory.mktemp("encoder"))
 
 
-def random_texts(graph, count, seed):
+def random_texts(count, seed):
     rng = np.random.default_rng(seed)
-    names = [value.name for value in graph.graph.input]
     texts = []
     for length in rng.integers(3, 40, count):
-        shape = (1, int(length))
-        values = {
+        shape = int(length)
+        text = {
             "input_ids": rng.integers(0, MULTILINGUAL_VOCABULARY, shape),
             "attention_mask": np.ones(shape, dtype=np.int64),
             "token_type_ids": np.zeros(shape, dtype=np.int64),
         }
-        texts.append({name: values[name] for name in names})
-    return texts
+        texts.append(text)
+    return ModelInputs(texts)
 
 
 @pytest.mark.parametrize("variant", ["int8", "int8-invariant"])
 def test_an_encoder_of_twelve_layers_passes_where_plain_int8_fails(encoder, variant):
-    unseen = Judge(encoder, random_texts(encoder, 100, seed=2), "feature-extraction")
+    unseen = Judge(encoder, random_texts(100, seed=2), "feature-extraction")
 
     plain = unseen.measure(apply_recipe(encoder, PLAIN))
-    found = recipe_for(encoder, random_texts(encoder, 48, seed=1), "feature-extraction", variant)
+    found = recipe_for(encoder, random_texts(48, seed=1), "feature-extraction", variant)
     ours = unseen.measure(found.model)
 
     assert "cosine_mean" in missed_by(plain, "int8")
@@ -137,10 +140,12 @@ def test_a_classifier_keeps_its_labels_where_plain_int8_flips_them(classifier, t
     names = [value.name for value in classifier.graph.input]
     held_out = read_texts(ROOT / "examples/star-rating-heldout.jsonl")[:300]
     (tmp_path / "held_out.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in held_out))
-    unseen = Judge(classifier, calibration_feeds(STARS, names, tmp_path / "held_out.jsonl"), "text-classification")
+    inputs = calibration_inputs(STARS, "text-classification", names, tmp_path / "held_out.jsonl")
+    unseen = Judge(classifier, inputs, "text-classification")
 
     plain = unseen.measure(apply_recipe(classifier, PLAIN))
-    found = recipe_for(classifier, calibration_feeds(STARS, names), "text-classification", "int8")
+    inputs = calibration_inputs(STARS, "text-classification", names)
+    found = recipe_for(classifier, inputs, "text-classification", "int8")
     ours = unseen.measure(found.model)
 
     assert plain["top1_agreement"] < 0.95

@@ -7,7 +7,8 @@ from graphs import FLOAT, INT64, build, op_types
 from onnx import helper
 
 from onnxproof.cli import UserError
-from onnxproof.quantization.judge import Judge, pad_batch
+from onnxproof.inputs import ModelInputs
+from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import distances_to, find_recipe
 from onnxproof.quantization.sensitivity import measure_sensitivity
@@ -53,10 +54,12 @@ def embedder(outlier=1.0, logits=False):
 
 def texts(count=20, seed=1):
     rng = np.random.default_rng(seed)
-    return [
-        {"input_ids": rng.integers(0, 300, (1, n)), "attention_mask": np.ones((1, n), dtype=np.int64)}
-        for n in rng.integers(2, 9, count)
-    ]
+    return ModelInputs(
+        [
+            {"input_ids": rng.integers(0, 300, n), "attention_mask": np.ones(n, dtype=np.int64)}
+            for n in rng.integers(2, 9, count)
+        ]
+    )
 
 
 def search(model, targets, **arguments):
@@ -88,7 +91,8 @@ def test_a_model_with_an_outlier_channel_gets_the_passes_that_mend_it():
     assert len(result.rungs) > 1
     assert result.rungs[0].missed == ["cosine_min"]
     assert result.rungs[-1].missed == []
-    again = apply_recipe(embedder(outlier=300.0), result.recipe, texts())
+    judge = Judge(embedder(outlier=300.0), texts(), "sentence-similarity")
+    again = apply_recipe(embedder(outlier=300.0), result.recipe, judge.calibration)
     assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
@@ -163,14 +167,8 @@ def test_the_most_sensitive_node_is_the_one_behind_the_outlier():
     assert ranking["second"] > 5 * ranking["third"] > 0
 
 
-def test_batches_are_padded_on_the_right():
-    batch = pad_batch([{"a": np.array([[1, 2]])}, {"a": np.array([[3]])}], {"a": 9})
-    np.testing.assert_array_equal(batch["a"], [[1, 2], [3, 9]])
-
-
 def test_padding_does_not_reach_a_float_answer():
     model = embedder()
     judge = Judge(model, texts(), "sentence-similarity", batch_size=5)
-    assert len(judge.batches) == 4
     assert judge.measure(model)["batch_cosine_min"] == pytest.approx(1, abs=1e-6)
     assert judge.distance(model) == pytest.approx(0, abs=1e-9)

@@ -5,9 +5,9 @@ The parent writes one JSON object a line to stdin and reads one answer a line fr
 =========  =======================================  =================================================
 command    arguments                                answer
 =========  =======================================  =================================================
-load       runtime, folder, threads, task           load_ms, rss_before_load_mb, input_types
+load       runtime, folder, threads, task           load_ms, rss_before_load_mb, input_types, input_ranks
 prepare    batch, sequence, vocab_size, seed,       nothing
-           input_types
+           input_types, input_ranks, item_shapes
 run        iterations                               samples_ms, one a timed iteration
 memory     nothing                                  peak_rss_mb
 =========  =======================================  =================================================
@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+from onnxproof.tasks.registry import TASKS
 
 BYTES_PER_MB = 1_000_000
 ONNX_DTYPES: dict[str, type[np.generic]] = {
@@ -42,15 +43,22 @@ ONNX_DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(bool)": np.bool_,
 }
-FILLABLE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+FILLABLE_INPUTS = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "global_attention_mask",
+    "pixel_values",
+    "pixel_mask",
+    "input_values",
+    "input_features",
+)
+# Texts beside one input: the choices of multiple choice, the captions of zero-shot classification.
+TEXTS_AN_INPUT = 4
+CAPTION_TOKENS = 16
 # Vocabularies of transformers open with special and unused tokens; ids from here on are words and pieces.
 FIRST_PLAIN_ID = 1000
-
-TRANSFORMERS_CLASSES = {
-    "feature-extraction": "AutoModel",
-    "text-classification": "AutoModelForSequenceClassification",
-}
-PYTORCH_TASKS = ("sentence-similarity", *TRANSFORMERS_CLASSES)
 
 # At rest: under a tenth of one core over one window. The limit keeps a busy runtime from stalling the run.
 REST_WINDOW_S = 0.02
@@ -65,12 +73,14 @@ class LoadedModel:
     """A loaded model: how to call it and what loading it took.
 
     ``prepare`` turns numpy inputs into the runtime's own, outside the timed part. ``input_types`` maps input
-    names to ONNX types; it is None for PyTorch, which takes what the ONNX graph takes.
+    names to ONNX types, ``input_ranks`` to their numbers of axes; both are None for PyTorch, which takes what the ONNX
+    graph takes.
     """
 
     predict: Callable[[Any], object]
     prepare: Callable[[Arrays], Any]
     input_types: dict[str, str] | None
+    input_ranks: dict[str, int] | None
     load_ms: float
     rss_before_load_mb: float
 
@@ -108,20 +118,38 @@ def current_rss_mb() -> float:
     return peak_rss_mb() if current is None else current
 
 
-def draw_inputs(input_types: dict[str, str], batch: int, sequence: int, vocab_size: int, seed: int) -> Arrays:
-    """Return inputs of shape (batch, sequence) in each input's own dtype, the same for the same seed.
+def draw_inputs(
+    input_types: dict[str, str],
+    batch: int,
+    sequence: int | None,
+    vocab_size: int,
+    seed: int,
+    input_ranks: dict[str, int] | None = None,
+    item_shapes: dict[str, Sequence[int]] | None = None,
+) -> Arrays:
+    """Return inputs in each input's own dtype, the same for the same seed.
 
-    ``input_ids`` are uniform over the vocabulary, without its first 1,000 ids where it has twice as many;
-    ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros.
+    Texts have shape (batch, sequence), or (batch, 4, sequence) where the graph wants three axes; texts beside images
+    are 4 captions of 16 tokens. ``input_ids`` are uniform over the vocabulary, without its first 1,000 ids where it
+    has twice as many; ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros. Inputs in
+    ``item_shapes`` are standard normal, (batch, *shape), or all ones where they are integers.
     """
     lowest = FIRST_PLAIN_ID if vocab_size >= 2 * FIRST_PLAIN_ID else 0
-    generator = np.random.default_rng([seed, batch, sequence])
-    shape = (batch, sequence)
-    values = {
+    generator = np.random.default_rng([seed, batch, sequence or 0])
+    shape: tuple[int, ...] = (TEXTS_AN_INPUT, CAPTION_TOKENS) if sequence is None else (batch, sequence)
+    if (input_ranks or {}).get("input_ids") == 3:
+        shape = (shape[0], TEXTS_AN_INPUT, shape[1])
+    values: Arrays = {
         "input_ids": generator.integers(lowest, vocab_size, size=shape, dtype=np.int64),
         "attention_mask": np.ones(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
+        "position_ids": np.broadcast_to(np.arange(shape[-1]), shape),
+        "global_attention_mask": np.zeros(shape, dtype=np.int64),
     }
+    for name, item in (item_shapes or {}).items():
+        if name in input_types:
+            is_float = input_types[name] == "tensor(float)"
+            values[name] = generator.normal(size=(batch, *item)) if is_float else np.ones((batch, *item))
     return {name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items()}
 
 
@@ -145,6 +173,7 @@ def load_onnx(folder: Path, threads: int) -> LoadedModel:
         predict=predict,
         prepare=dict,
         input_types={node.name: node.type for node in session.get_inputs()},
+        input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
         load_ms=load_ms,
         rss_before_load_mb=rss,
     )
@@ -191,20 +220,21 @@ def load_pytorch(folder: Path, task: str) -> LoadedModel:
         predict=predict_features if task == "sentence-similarity" else predict,
         prepare=prepare,
         input_types=None,
+        input_ranks=None,
         load_ms=load_ms,
         rss_before_load_mb=rss,
     )
 
 
 def pytorch_class(task: str) -> Any:
-    """Import and return the class that loads a checkpoint for ``task``, one of PYTORCH_TASKS."""
+    """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
     if task == "sentence-similarity":
         import sentence_transformers
 
         return sentence_transformers.SentenceTransformer
     import transformers
 
-    return getattr(transformers, TRANSFORMERS_CLASSES[task])
+    return getattr(transformers, TASKS[task].auto_class)
 
 
 @contextmanager
@@ -257,8 +287,8 @@ class Server:
         if runtime == "onnx":
             self.contender = load_onnx(Path(folder), threads)
         else:
-            if task not in PYTORCH_TASKS:
-                raise UserError(f"task {task!r}: PyTorch is timed for {', '.join(PYTORCH_TASKS)}")
+            if task not in TASKS:
+                raise UserError(f"task {task!r}: PyTorch is timed for {', '.join(TASKS)}")
             limit_torch_threads(threads)
             self.contender = load_pytorch(Path(folder), task)
         # What is imported and loaded stays: spare every later collection the walk over it.
@@ -268,13 +298,12 @@ class Server:
             "load_ms": self.contender.load_ms,
             "rss_before_load_mb": self.contender.rss_before_load_mb,
             "input_types": self.contender.input_types,
+            "input_ranks": self.contender.input_ranks,
         }
 
-    def prepare(
-        self, batch: int, sequence: int, vocab_size: int, seed: int, input_types: dict[str, str]
-    ) -> dict[str, Any]:
-        """Make one case's inputs."""
-        self.feeds = self.contender.prepare(draw_inputs(input_types, batch, sequence, vocab_size, seed))
+    def prepare(self, **shapes: Any) -> dict[str, Any]:
+        """Make one case's inputs, see ``draw_inputs``."""
+        self.feeds = self.contender.prepare(draw_inputs(**shapes))
         return {}
 
     def run(self, iterations: int) -> dict[str, Any]:

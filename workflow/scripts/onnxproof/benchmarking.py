@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,28 +23,14 @@ import numpy as np
 from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.preprocessing import item_shapes
+from onnxproof.tasks.registry import model_takes
+from onnxproof.text_limits import most_tokens
 
 STDERR_TAIL_LINES = 10
 EXIT_GRACE_S = 10.0
 FEWEST_ROUNDS = 3
 SCRIPTS_FOLDER = Path(__file__).resolve().parent.parent
-
-# Models that number their positions from pad_token_id + 1, and so hold fewer tokens than positions.
-OFFSET_POSITION_MODELS = frozenset(
-    {
-        "camembert",
-        "data2vec-text",
-        "ibert",
-        "longformer",
-        "luke",
-        "mpnet",
-        "roberta",
-        "roberta-prelayernorm",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "xmod",
-    }
-)
 
 # Per round, the times of the round's iterations in ms.
 Rounds = list[list[float]]
@@ -71,14 +57,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """One input shape: ``batch`` texts of ``sequence`` tokens each, none of them padding."""
+    """One input shape: ``batch`` texts of ``sequence`` tokens each, none of them padding; or images or sounds."""
 
     batch: int
-    sequence: int
+    sequence: int | None
 
     def __str__(self) -> str:
-        """Return batch x sequence."""
-        return f"{self.batch}x{self.sequence}"
+        """Return batch x sequence, or the batch alone."""
+        return f"{self.batch}" if self.sequence is None else f"{self.batch}x{self.sequence}"
 
 
 @dataclass(frozen=True)
@@ -96,47 +82,57 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class TextModel:
-    """What the inputs depend on: ids in [0, ``vocab_size``); at most ``max_tokens`` of them, None if open."""
+class ModelSizes:
+    """What the inputs depend on: ids in [0, ``vocab_size``); at most ``max_tokens`` of them, None if open.
+
+    ``items`` holds the shapes of what is no text: pixels, samples, spectrograms, without a batch axis.
+    """
 
     vocab_size: int
     max_tokens: int | None
+    items: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-def read_text_model(config_file: Path) -> TextModel:
-    """Read vocabulary size and longest input from a model's ``config.json``.
+def read_model_sizes(config_file: Path) -> ModelSizes:
+    """Read the sizes of a model's inputs from its ``config.json`` and the files beside it.
 
     Raises:
-        UserError: the file is missing, or has no vocabulary.
+        UserError: the file is missing, or a text model has no vocabulary.
     """
     config = read_json(config_file)
+    takes = model_takes(config.get("model_type"))
+    items = item_shapes(config_file.parent, config, takes)
+    if takes in ("image", "sound"):
+        return ModelSizes(1, None, items)
+    if takes == "image+texts":
+        config = config.get("text_config", {}) | {"model_type": ""}
     vocab_size = config.get("vocab_size")
     if not isinstance(vocab_size, int) or vocab_size < 1:
         raise UserError(
             f"{config_file}: vocab_size is {vocab_size!r}; the benchmark draws token ids from a vocabulary "
             "and needs a positive integer"
         )
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions < 1:
-        return TextModel(vocab_size, None)
-    if config.get("model_type") in OFFSET_POSITION_MODELS:
-        positions -= (config.get("pad_token_id") or 0) + 1
-    return TextModel(vocab_size, positions)
+    return ModelSizes(vocab_size, most_tokens(config), items)
 
 
-def check_cases(model: str, text_model: TextModel, cases: list[Case]) -> None:
+def check_cases(model: str, sizes: ModelSizes, cases: list[Case]) -> None:
     """Refuse a case with more tokens than the model has positions.
 
     Raises:
         UserError: names the first such case and the longest sequence allowed.
     """
-    limit = text_model.max_tokens
+    limit = sizes.max_tokens
     for case in cases:
-        if limit is not None and case.sequence > limit:
+        if limit is not None and case.sequence is not None and case.sequence > limit:
             raise UserError(
                 f"model {model}: case {case} (batch x sequence): a sequence of {case.sequence} tokens is too "
                 f"long, this model takes 1 to {limit}"
             )
+
+
+def choose_cases(sizes: ModelSizes, batch_sizes: list[int], sequence_lengths: list[int]) -> list[Case]:
+    """Return every batch size with every sequence length; of images and sounds, every batch size."""
+    return [Case(batch, length) for batch in batch_sizes for length in ([None] if sizes.items else sequence_lengths)]
 
 
 def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
@@ -356,7 +352,7 @@ def case_record(case: Case, threads: int, rounds: Rounds) -> dict[str, Any]:
     }
 
 
-def measure_case(workers: list[Worker], case: Case, threads: int, text_model: TextModel, effort: Effort) -> CaseResult:
+def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSizes, effort: Effort) -> CaseResult:
     """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
     # PyTorch takes whatever the ONNX graph beside it takes.
     graph_inputs = workers[-1].loaded["input_types"]
@@ -364,9 +360,11 @@ def measure_case(workers: list[Worker], case: Case, threads: int, text_model: Te
         worker.ask(
             "prepare",
             **asdict(case),
-            vocab_size=text_model.vocab_size,
+            vocab_size=sizes.vocab_size,
+            item_shapes=sizes.items,
             seed=effort.seed,
             input_types=worker.loaded["input_types"] or graph_inputs,
+            input_ranks=worker.loaded["input_ranks"] or workers[-1].loaded["input_ranks"],
         )
     samples = time_in_turns(workers, effort)
     records = [case_record(case, threads, rounds) for rounds in samples]
@@ -387,7 +385,7 @@ def measure(
     contenders: list[Contender],
     threads: int,
     cases: list[Case],
-    text_model: TextModel,
+    sizes: ModelSizes,
     effort: Effort,
     report: Callable[[CaseResult], None],
 ) -> tuple[list[CaseResult], Memory]:
@@ -403,7 +401,7 @@ def measure(
         workers = [stack.enter_context(Worker(contender, threads)) for contender in contenders]
         results = []
         for case in cases:
-            results.append(measure_case(workers, case, threads, text_model, effort))
+            results.append(measure_case(workers, case, threads, sizes, effort))
             report(results[-1])
         peak = workers[0].ask("memory")["peak_rss_mb"]
         return results, Memory(workers[0].loaded["rss_before_load_mb"], peak)

@@ -1,6 +1,6 @@
-"""Model inputs made from the calibration texts, for recipes that look at activations.
+"""Model inputs for recipes that look at activations, made without torch from an ONNX folder's own files.
 
-They share no sentence with the evaluation texts, on which the gate judges what the recipe made.
+They share no text, image or sound with the evaluation inputs, on which the gate judges what the recipe made.
 """
 
 from pathlib import Path
@@ -11,45 +11,142 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.preprocessing import image_shape, read_preprocessor, sampling_rate, sound_shapes
+from onnxproof.stimuli import draw_images, synthesize_sounds
+from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.material import (
+    CALIBRATION_IMAGES,
+    CALIBRATION_SEED,
+    CALIBRATION_SOUNDS,
+    CAPTIONS,
+    add_global_attention,
+    compose_texts,
+    mask_one_token,
+)
+from onnxproof.tasks.registry import model_takes
+from onnxproof.text_limits import most_tokens
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
+
+Array = NDArray[Any]
 
 #: Ranges of activations hardly change beyond this length, and time grows with it.
 MAX_TOKENS = 128
 
 
-def calibration_feeds(
-    folder: Path, inputs: list[str], texts: Path = CALIBRATION_TEXTS
-) -> list[dict[str, NDArray[Any]]]:
-    """Return the calibration texts as model inputs, one text each, int64 (1, tokens).
+def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path = CALIBRATION_TEXTS) -> ModelInputs:
+    """Return calibration inputs for a task: texts, drawn images or synthesized sounds.
 
     Args:
-        folder: an ONNX folder, with ``tokenizer.json`` and ``config.json``.
+        folder: an ONNX folder, with ``config.json`` and the tokenizer's or the preprocessor's files.
+        task: the task it was exported for.
         inputs: names of the graph's inputs.
-        texts: a file of texts, see ``read_texts``.
+        texts: a file of texts for a text model, see ``read_texts``.
 
     Raises:
-        UserError: the texts cannot be read, the folder has no tokenizer, or the graph wants an input that no
-            tokenizer makes.
+        UserError: the texts cannot be read, the folder has no tokenizer, or the graph wants an input that is not
+            made here.
     """
+    config = read_transformer_config(folder)
+    takes = model_takes(config.get("model_type"))
+    if takes == "text":
+        made = _text_inputs(folder, task, config, texts)
+    elif takes == "sound":
+        made = _sound_inputs(folder, config)
+    else:
+        made = _image_inputs(folder, config, with_texts=takes == "image+texts")
+    unknown = set(inputs) - made.items[0].keys() - made.shared.keys()
+    if unknown:
+        raise UserError(f"{folder}: the graph wants {', '.join(sorted(unknown))}, which no text tokenizer makes")
+    return made
+
+
+def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -> ModelInputs:
+    tokenizer = _open_tokenizer(folder)
+    tokenizer.enable_truncation(min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS))
+    mask_id = tokenizer.token_to_id(_mask_token(folder)) if task == "fill-mask" else None
+    items: list[dict[str, Array]] = []
+    for entry in compose_texts(task, config, read_texts(texts)):
+        if isinstance(entry, list):
+            choices = [_encoded(tokenizer.encode(*pair)) for pair in entry]
+            joined = ModelInputs(choices)
+            items.append(joined.feed(range(len(choices)), list(choices[0])))
+            continue
+        encoding = tokenizer.encode(*entry) if isinstance(entry, tuple) else tokenizer.encode(entry)
+        item = _encoded(encoding)
+        if mask_id is not None:
+            item = mask_one_token(item, np.array(encoding.special_tokens_mask), mask_id)
+        items.append(item)
+    items = [add_global_attention(item, config) for item in items]
+    return ModelInputs(items, padding_values={TOKENS: config.get("pad_token_id") or 0})
+
+
+def _open_tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
     if not file.is_file():
         raise UserError(f"{file}: no such file: quantization needs the model's tokenizer")
-    positions = read_json(folder / "config.json").get("max_position_embeddings") or MAX_TOKENS
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(min(MAX_TOKENS, positions - 2))  # some count positions from 2
-    feeds = []
-    for text in read_texts(texts):
-        encoding = tokenizer.encode(text)
-        values = {
-            "input_ids": encoding.ids,
-            "attention_mask": encoding.attention_mask,
-            "token_type_ids": encoding.type_ids,
-        }
-        unknown = set(inputs) - values.keys()
-        if unknown:
-            raise UserError(f"{folder}: the graph wants {', '.join(sorted(unknown))}, which no text tokenizer makes")
-        feeds.append({name: np.array([values[name]], dtype=np.int64) for name in inputs})
-    return feeds
+    return tokenizer
+
+
+def _encoded(encoding: Any) -> dict[str, Array]:
+    values = {
+        TOKENS: encoding.ids,
+        "attention_mask": encoding.attention_mask,
+        "token_type_ids": encoding.type_ids,
+        "position_ids": range(len(encoding.ids)),
+    }
+    return {name: np.array(ids, dtype=np.int64) for name, ids in values.items()}
+
+
+def _mask_token(folder: Path) -> str:
+    token = read_json(folder / "tokenizer_config.json").get("mask_token")
+    return str(token["content"] if isinstance(token, dict) else token)
+
+
+def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> ModelInputs:
+    """Draw images at the size that the processor makes, so that nothing has to be scaled, and normalize them."""
+    settings = read_preprocessor(folder)
+    channels, height, width = image_shape(folder, config)
+    images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, ((height, width),))
+    items: list[Item] = []
+    for image in images:
+        pixels = image[..., :channels].astype(np.float32)
+        if settings.get("do_rescale", True):
+            pixels *= settings.get("rescale_factor") or 1 / 255
+        if settings.get("do_normalize", bool(settings.get("image_mean"))):
+            mean, deviation = (np.array(settings.get(key, 0.5)) for key in ("image_mean", "image_std"))
+            pixels = ((pixels - mean) / deviation).astype(np.float32)
+        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        items.append({"pixel_values": pixels, "pixel_mask": np.ones((height, width), dtype=np.int64)})
+    shared: dict[str, Array] = {}
+    if with_texts:
+        tokenizer = _open_tokenizer(folder)
+        longest = most_tokens(config.get("text_config", {})) or MAX_TOKENS
+        tokenizer.enable_truncation(longest)
+        padding = config.get("text_config", {}).get("pad_token_id") or 0
+        tokenizer.enable_padding(pad_id=padding, length=longest if config.get("model_type") == "siglip" else None)
+        encodings = [_encoded(encoding) for encoding in tokenizer.encode_batch(list(CAPTIONS))]
+        shared = {name: np.stack([encoding[name] for encoding in encodings]) for name in encodings[0]}
+    return ModelInputs(items, shared)
+
+
+def _sound_inputs(folder: Path, config: dict[str, Any]) -> ModelInputs:
+    """Synthesize sounds; models of spectrograms get drawn ones of the right shape and range instead.
+
+    Ranges of activations are what calibration looks at, and no spectrogram library is at hand here.
+    """
+    settings = read_preprocessor(folder)
+    ((name, shape),) = sound_shapes(folder, config).items()
+    if len(shape) == 1:
+        sounds = synthesize_sounds(CALIBRATION_SOUNDS, sampling_rate(folder), CALIBRATION_SEED)
+        if settings.get("do_normalize", True):
+            sounds = [((sound - sound.mean()) / (sound.std() + 1e-7)).astype(np.float32) for sound in sounds]
+        waves: list[Item] = [{name: sound} for sound in sounds]
+        return ModelInputs(waves)
+    height, width = shape
+    images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
+    return ModelInputs([{name: (image[..., 0] / 127.5 - 1).astype(np.float32)} for image in images])

@@ -28,7 +28,23 @@ from onnxproof.config_schema import (
 from onnxproof.config_text import syntax_sentence, text_problems
 
 #: Task names as Optimum spells them.
-SUPPORTED_TASKS = ("feature-extraction", "sentence-similarity", "text-classification")
+SUPPORTED_TASKS = (
+    "feature-extraction",
+    "sentence-similarity",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+    "fill-mask",
+    "multiple-choice",
+    "image-classification",
+    "image-feature-extraction",
+    "object-detection",
+    "semantic-segmentation",
+    "depth-estimation",
+    "zero-shot-image-classification",
+    "audio-classification",
+    "automatic-speech-recognition",
+)
 
 #: The ONNX forms of a model, in the order in which they are made.
 VARIANTS = ("fp32", "optimized", "int8", "int8-invariant")
@@ -66,7 +82,14 @@ METRICS = {
     "cosine_mean": Metric("at least", -1, 1, "mean cosine between the outputs and PyTorch's"),
     "rank_overlap": Metric("at least", 0, 1, "share of each text's nearest neighbours that stay the same"),
     "top1_agreement": Metric("at least", 0, 1, "share of texts given the same label as by PyTorch"),
+    "token_agreement": Metric("at least", 0, 1, "share of tokens, or frames of speech, given the same label"),
+    "span_agreement": Metric("at least", 0, 1, "share of questions answered with the same words"),
+    "order_agreement": Metric("at least", 0, 1, "share of pairs that a reranker's scores put into the same order"),
+    "detection_agreement": Metric("at least", 0, 1, "share of the surest detections found again, label and place"),
+    "pixel_agreement": Metric("at least", 0, 1, "share of pixels given the same label"),
     "max_abs_diff": Metric("at most", 0, math.inf, "largest absolute difference of any output value"),
+    "max_relative_diff": Metric("at most", 0, math.inf, "largest difference over the largest value, or over 1"),
+    "mean_relative_diff": Metric("at most", 0, math.inf, "mean difference over the mean value, of depths"),
     "max_probability_diff": Metric("at most", 0, math.inf, "largest difference of any class probability"),
     "mean_kl": Metric("at most", 0, math.inf, "mean KL divergence from PyTorch's class probabilities, in nats"),
     "batch_cosine_min": Metric("at least", -1, 1, "lowest cosine between a text alone and in a padded batch"),

@@ -3,6 +3,7 @@
 ``verify_release.py`` reads what is written here.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.files import read_json, write_json
-from onnxproof.reference import PER_TOKEN, TEXTS_FILE, Reference
+from onnxproof.inputs import TOKENS, pack
+from onnxproof.reference import TEXTS_FILE, Reference
+from onnxproof.tasks import TASKS
 
 GOLDEN_FILE = "golden.npz"
-GOLDEN_TEXTS_FILE = "golden.json"
+GOLDEN_FACTS_FILE = "golden.json"
 
-#: How many inputs a release carries, and how many bytes PyTorch's answers to them may take.
+#: How many inputs a release carries, and how many bytes these, and PyTorch's answers to them, may take each.
 GOLDEN_COUNT = 32
 GOLDEN_BYTES = 2_000_000
+
+#: Tasks whose every input is one recorded text as it is, so that a tokenizer alone must give the recorded ids.
+TEXT_BY_TEXT = frozenset({"feature-extraction", "sentence-similarity", "text-classification", "token-classification"})
 
 Array = NDArray[Any]
 
 
-def choose_golden(lengths: Array, count: int = GOLDEN_COUNT) -> list[int]:
-    """Return the indices of at most ``count`` inputs, evenly spread over the lengths, shortest to longest."""
-    by_length = np.argsort(lengths, kind="stable")
-    places = np.linspace(0, len(lengths) - 1, min(count, len(lengths))).round().astype(int)
-    return [int(index) for index in by_length[places]]
+def choose_golden(sizes: Sequence[int], count: int = GOLDEN_COUNT) -> list[int]:
+    """Return the indices of at most ``count`` inputs, evenly spread over the sizes, smallest to largest."""
+    by_size = np.argsort(sizes, kind="stable")
+    places = np.linspace(0, len(sizes) - 1, min(count, len(sizes))).round().astype(int)
+    return [int(index) for index in by_size[places]]
 
 
 def count_within(sizes: list[int], most_bytes: int) -> int:
@@ -37,8 +43,8 @@ def count_within(sizes: list[int], most_bytes: int) -> int:
 def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, Any]:
     """Write the golden inputs, their texts, and PyTorch's answers to ``target``.
 
-    The answers to the longest inputs are left out where they would take too much; their token ids never are, so that
-    truncation is verified in any case.
+    The answers to the largest inputs are left out where they would take too much. The token ids of texts never are,
+    so that truncation is verified in any case.
 
     Args:
         reference: everything that was recorded.
@@ -46,34 +52,35 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
         target: the release.
 
     Returns:
-        ``{count, answered, tokens}``: the inputs, those with answers, and all their tokens.
+        ``{count, answered}``: the inputs, and those with answers.
     """
-    indices = choose_golden(reference.lengths)
-    starts = np.cumsum(reference.lengths) - reference.lengths
-
-    def tokens_of(values: Array, chosen: list[int]) -> Array:
-        return np.concatenate([values[starts[index] : starts[index] + reference.lengths[index]] for index in chosen])
-
-    def bytes_of(index: int) -> int:
-        return sum(
-            values[0].nbytes * (int(reference.lengths[index]) if name in PER_TOKEN else 1)
-            for name, values in reference.outputs.items()
-        )
-
-    answered = count_within([bytes_of(index) for index in indices], GOLDEN_BYTES)
-    arrays: dict[str, Any] = {"lengths": reference.lengths[indices]}
-    arrays |= {f"input.{name}": tokens_of(values, indices) for name, values in reference.inputs.items()}
-    for name, values in reference.outputs.items():
-        chosen = indices[:answered]
-        arrays[f"output.{name}"] = tokens_of(values, chosen) if name in PER_TOKEN else values[chosen]
-    np.savez_compressed(target / GOLDEN_FILE, **arrays)
-    texts = read_json(folder / TEXTS_FILE)
-    facts = {
-        "texts": [texts[index] for index in indices],
-        "answered": answered,
-        "per_token": sorted(PER_TOKEN & reference.outputs.keys()),
-        "padding": reference.manifest["padding"],
-        "max_tokens": reference.manifest["inputs"]["max_tokens"],
+    items, task = reference.inputs.items, TASKS[reference.manifest["task"]]
+    indices = choose_golden([sum(values.size for values in item.values()) for item in items])
+    if TOKENS not in items[0]:  # images and sounds take far more than token ids
+        indices = indices[: count_within([_bytes_of(items[index]) for index in indices], GOLDEN_BYTES)]
+    outputs = [{name: reference.outputs[name][index] for name in reference.outputs} for index in indices]
+    answered = count_within([_bytes_of(output) for output in outputs], GOLDEN_BYTES)
+    arrays: dict[str, Any] = {
+        f"input.{name}": values for name, values in pack([items[index] for index in indices]).items()
     }
-    write_json(target / GOLDEN_TEXTS_FILE, facts)
-    return {"count": len(indices), "answered": answered, "tokens": int(reference.lengths[indices].sum())}
+    arrays |= {f"output.{name}": values for name, values in pack(outputs[:answered]).items()}
+    arrays |= {f"shared.{name}": values for name, values in reference.inputs.shared.items()}
+    np.savez_compressed(target / GOLDEN_FILE, **arrays)
+    facts = {
+        "answered": answered,
+        "per_token": [name for name in task.per_token if name in reference.outputs and TOKENS in items[0]],
+        "padding": reference.manifest["padding"],
+        "label_count": reference.manifest["label_count"],
+    }
+    if task.name in TEXT_BY_TEXT and (folder / TEXTS_FILE).is_file():
+        texts = read_json(folder / TEXTS_FILE)
+        facts |= {
+            "texts": [texts[index] for index in indices],
+            "max_tokens": reference.manifest["inputs"]["max_tokens"],
+        }
+    write_json(target / GOLDEN_FACTS_FILE, facts)
+    return {"count": len(indices), "answered": answered}
+
+
+def _bytes_of(item: Mapping[str, Array]) -> int:
+    return sum(values.nbytes for values in item.values())

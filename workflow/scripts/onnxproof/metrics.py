@@ -4,6 +4,7 @@ All arrays are NumPy; ``expected`` comes from PyTorch, ``actual`` from the varia
 float64. A measurement that is not finite is reported as None, which no gate lets pass.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ Array = NDArray[Any]
 
 #: How many nearest neighbours ``rank_overlap`` compares.
 NEIGHBOURS = 10
+#: The longest answer to a question, in tokens.
+LONGEST_SPAN = 30
+#: How many of an image's detections are compared, and by how much two boxes overlap that are the same.
+DETECTIONS = 10
+LEAST_OVERLAP = 0.5
 
 
 def finite(value: float) -> float | None:
@@ -36,24 +42,37 @@ def cosine_similarity(expected: Array, actual: Array) -> Array:
     return np.where(both_zero, 1.0, similarity)
 
 
-def compare_output(expected: Array, actual: Array) -> dict[str, Any]:
-    """Compare one output over all inputs; both arrays have shape (rows, features).
+def compare_output(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, Any]:
+    """Compare one output over all inputs, one array an input.
+
+    A two-dimensional array is taken as rows of features, any other as one row. ``shape`` is that of all rows together,
+    with the longest row. ``max_relative_diff`` is the largest absolute difference over the largest absolute value, or
+    over 1 where that is smaller.
 
     Raises:
         UserError: the shapes differ, so the variant computes something else altogether.
     """
-    if expected.shape != actual.shape:
-        raise UserError(f"the outputs differ in shape: PyTorch {expected.shape}, the variant {actual.shape}")
-    difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
-    cosine = cosine_similarity(expected, actual)
+    for left, right in zip(expected, actual, strict=True):
+        if left.shape != right.shape:
+            raise UserError(f"the outputs differ in shape: PyTorch {left.shape}, the variant {right.shape}")
+    pairs = [(as_rows(left), as_rows(right)) for left, right in zip(expected, actual, strict=True)]
+    differences = np.concatenate([np.abs(left.astype(np.float64) - right).ravel() for left, right in pairs])
+    cosine = np.concatenate([cosine_similarity(left, right) for left, right in pairs])
+    scale = max(1.0, *(float(np.abs(left).max()) for left, _ in pairs))
     return {
-        "shape": list(actual.shape),
-        "dtype": str(actual.dtype),
-        "max_abs_diff": finite(difference.max()),
-        "mean_abs_diff": finite(difference.mean()),
+        "shape": [len(cosine), max(left.shape[1] for left, _ in pairs)],
+        "dtype": str(actual[0].dtype),
+        "max_abs_diff": finite(differences.max()),
+        "mean_abs_diff": finite(differences.mean()),
+        "max_relative_diff": finite(differences.max() / scale),
         "cosine_min": finite(cosine.min()),
         "cosine_mean": finite(cosine.mean()),
     }
+
+
+def as_rows(array: Array) -> Array:
+    """Return an array as rows of features: a matrix as it is, anything else as one row."""
+    return array if array.ndim == 2 else array.reshape(1, -1)
 
 
 def rank_overlap(expected: Array, actual: Array, neighbours: int = NEIGHBOURS) -> float:
@@ -111,26 +130,107 @@ def classification_metrics(expected: Array, actual: Array) -> dict[str, float | 
     }
 
 
-def pool_tokens(vectors: Array, lengths: Array) -> Array:
-    """Return the mean token vector of each input, shape (n, d), from concatenated (sum of lengths, d) vectors."""
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    return np.asarray(np.add.reduceat(vectors, starts, axis=0) / lengths[:, None])
+def token_metrics(expected: Array, actual: Array) -> dict[str, float | None]:
+    """Compare (tokens, classes) logits of all inputs together: the share of tokens, or frames, with the same label."""
+    metrics = classification_metrics(expected, actual)
+    return {"token_agreement": metrics.pop("top1_agreement")} | metrics
 
 
-def answers_of(task: str, outputs: dict[str, Array], lengths: Array) -> Array:
-    """Return what a user of the task reads, one row an input: logits, or the embedding of a whole text.
+def order_agreement(expected: Array, actual: Array) -> float | None:
+    """Return the share of pairs of inputs that (n,) scores put into the same order: what a reranker's user reads.
 
-    A plain encoder gives token vectors only; their mean stands for the text.
+    Source: M. Kendall, "A new measure of rank correlation", 1938; this is (tau + 1) / 2.
     """
-    if task == "text-classification":
-        return outputs["logits"]
-    if task == "sentence-similarity":
-        return outputs["sentence_embedding"]
-    return pool_tokens(outputs["last_hidden_state"], lengths)
+    if not np.isfinite(actual).all():
+        return None
+    first, second = np.triu_indices(len(expected), 1)
+    if not len(first):
+        return 1.0
+    same = np.sign(expected[first] - expected[second]) == np.sign(actual[first] - actual[second])
+    return float(same.mean())
 
 
-def task_metrics(task: str, expected: Array, actual: Array) -> dict[str, float | None]:
-    """Return the metrics of a task from its answers (see ``answers_of``)."""
-    if task == "text-classification":
-        return classification_metrics(expected, actual)
-    return embedding_metrics(expected, actual)
+def best_span(start: Array, end: Array, longest: int = LONGEST_SPAN) -> tuple[int, int]:
+    """Return the first and last token, shape (tokens,) logits each, of the best span of at most ``longest`` tokens."""
+    scores = start[:, None] + end[None, :]
+    first, last = np.indices(scores.shape)
+    valid = (first <= last) & (last < first + longest)
+    return divmod(int(np.where(valid, scores, -np.inf).argmax()), len(start))
+
+
+def span_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare answers to questions, (2, tokens) logits of first and last token each: the share of equal spans."""
+    if not all(np.isfinite(answer).all() for answer in actual):
+        return {"span_agreement": None, "max_probability_diff": None, "mean_kl": None}
+    same = [best_span(*left) == best_span(*right) for left, right in zip(expected, actual, strict=True)]
+    ends = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
+    return {
+        "span_agreement": float(np.mean(same)),
+        "max_probability_diff": max(metrics["max_probability_diff"] or 0.0 for metrics in ends),
+        "mean_kl": float(np.mean([metrics["mean_kl"] for metrics in ends])),
+    }
+
+
+def map_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare segmentations, (pixels, classes) logits each: the share of pixels with the same label.
+
+    Images are compared one by one, because the probabilities of all pixels together need gigabytes.
+    """
+    images = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
+    pixels = [len(answer) for answer in expected]
+
+    def mean(metric: str) -> float | None:
+        values = [image[metric] for image in images]
+        return None if None in values else float(np.average(np.array(values, dtype=np.float64), weights=pixels))
+
+    return {"pixel_agreement": mean("top1_agreement"), "mean_kl": mean("mean_kl")}
+
+
+def field_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare fields of numbers, such as depths: cosine an input, and the mean difference over the mean value."""
+    pairs = [(left.reshape(1, -1), right.reshape(1, -1)) for left, right in zip(expected, actual, strict=True)]
+    cosine = np.concatenate([cosine_similarity(left, right) for left, right in pairs])
+    difference = sum(float(np.abs(left - right).sum()) for left, right in pairs)
+    total = sum(float(np.abs(left).sum()) for left, _ in pairs)
+    return {
+        "cosine_min": finite(cosine.min()),
+        "cosine_mean": finite(cosine.mean()),
+        "mean_relative_diff": finite(difference / total) if total else finite(difference),
+    }
+
+
+def box_overlap(first: Array, second: Array) -> Array:
+    """Return the intersection over union, shape (n, m), of (n, 4) and (m, 4) boxes given as centre and size."""
+    corners = [np.hstack([box[:, :2] - box[:, 2:] / 2, box[:, :2] + box[:, 2:] / 2]) for box in (first, second)]
+    low = np.maximum(corners[0][:, None, :2], corners[1][None, :, :2])
+    high = np.minimum(corners[0][:, None, 2:], corners[1][None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [box[:, 2:].prod(axis=1) for box in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def detection_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare detections, (queries, labels + 4) each: log-odds of the labels, then the box as centre and size.
+
+    Agreement is the share of PyTorch's most confident detections that the variant has too, wherever in its list: the
+    same label, boxes that overlap by half. The variant may rank them a little lower.
+    """
+    if not all(np.isfinite(answer).all() for answer in actual):
+        return {"detection_agreement": None}
+    found = [
+        _matched_detections(left.astype(np.float64), right.astype(np.float64))
+        for left, right in zip(expected, actual, strict=True)
+    ]
+    return {"detection_agreement": float(np.mean(found))}
+
+
+def _matched_detections(expected: Array, actual: Array) -> float:
+    def strongest(answer: Array, count: int) -> tuple[Array, Array]:
+        kept = np.argsort(-answer[:, :-4].max(axis=1), kind="stable")[:count]
+        return answer[kept, :-4].argmax(axis=1), answer[kept, -4:]
+
+    labels, boxes = strongest(expected, DETECTIONS)
+    other_labels, other_boxes = strongest(actual, 2 * DETECTIONS)
+    matches = (box_overlap(boxes, other_boxes) >= LEAST_OVERLAP) & (labels[:, None] == other_labels[None, :])
+    return float(matches.any(axis=1).mean())

@@ -13,6 +13,9 @@ from onnxproof.metrics import log_probabilities
 
 Array = NDArray[Any]
 
+#: Tasks with one row of answers for each recorded text.
+SAMPLED_TASKS = frozenset({"text-classification", "sentence-similarity"})
+
 LONGEST_TEXT = 160  # characters that a reader is asked to read
 MOST_LABELS = 6
 CANDIDATES = 100  # texts whose pairs are looked at
@@ -31,7 +34,7 @@ def sample_answers(
     Args:
         task: what the model is for.
         texts: all inputs.
-        expected: PyTorch's answers, shape (inputs, classes or dimensions), see ``metrics.answers_of``.
+        expected: PyTorch's answers, shape (inputs, classes or dimensions), see ``tasks.answers.read_answers``.
         actual: the variant's answers, of the same shape.
         labels: the classes' names by their index, as in ``config.json``.
     """

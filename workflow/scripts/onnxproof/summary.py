@@ -17,7 +17,14 @@ from onnxproof.gate import Verdict, judge, measurements
 BASELINE = "fp32"
 PYTORCH = "pytorch"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
-HEADLINE_ORDER = ("top1_agreement", "cosine_min")
+HEADLINE_ORDER = (
+    "top1_agreement",
+    "token_agreement",
+    "span_agreement",
+    "detection_agreement",
+    "pixel_agreement",
+    "cosine_min",
+)
 
 
 @dataclass(frozen=True)

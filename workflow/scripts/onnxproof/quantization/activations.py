@@ -45,6 +45,8 @@ def record_activations(
     Raises:
         ValueError: there are no calibration inputs.
     """
+    if not tensors:
+        return {}
     session = open_session(exposing(model, tensors))
     channel_max: dict[str, NDArray[np.float32]] = {}
     rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
@@ -55,7 +57,7 @@ def record_activations(
             channel_max[tensor] = np.maximum(channel_max.get(tensor, magnitude), magnitude)
             chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
             rows[tensor].append(tokens[chosen])
-    if tensors and not channel_max:
+    if not channel_max:
         raise ValueError("needs calibration inputs, and there are none")
     return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor])) for tensor in tensors}
 

@@ -9,7 +9,7 @@ nearest is taken: the verdict is the gate's alone.
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import onnx
 
 from onnxproof.cli import UserError
 from onnxproof.config import METRICS, QUANTIZED_VARIANTS
+from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
@@ -97,13 +98,13 @@ class SearchResult:
 
 def find_recipe(
     model: onnx.ModelProto,
-    calibration: Sequence[Feeds],
+    inputs: ModelInputs,
     targets: Mapping[str, float | None],
     *,
     task: str,
     variant: str = "int8",
+    labels: int = 2,
     batch_size: int = 8,
-    padding: Mapping[str, int] | None = None,
     progress: Callable[[str], None] = print,
 ) -> SearchResult:
     """Return the first recipe of the ladder that reaches the targets, or the one that comes nearest.
@@ -112,12 +113,12 @@ def find_recipe(
 
     Args:
         model: the float model, optimized.
-        calibration: model inputs of one text each, arrays of shape (1, tokens), without padding.
+        inputs: calibration inputs, see ``calibration_inputs``.
         targets: limits by metric name, as in the configuration; metrics that do not apply are ignored.
-        task: the model's task, see ``metrics.task_metrics``.
+        task: the model's task, see ``read_answers``.
         variant: one of ``QUANTIZED_VARIANTS``.
-        batch_size: texts in the padded batch that ``batch_cosine_min`` is measured with.
-        padding: the value each model input is padded with, 0 where not named.
+        labels: number of the model's labels, see ``count_labels``.
+        batch_size: inputs in the padded batch that ``batch_cosine_min`` is measured with.
         progress: told, in one line, of each rung tried.
 
     Raises:
@@ -125,8 +126,8 @@ def find_recipe(
     """
     if variant not in QUANTIZE:
         raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
-    judge = Judge(model, calibration, task, batch_size, padding)
-    typical = sorted(calibration, key=_size)[len(calibration) // 2]
+    judge = Judge(model, inputs, task, labels, batch_size)
+    typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
     best: tuple[float, list[Step], onnx.ModelProto] | None = None
     for recipe, quantized in _ladder(model, judge, variant, progress):
@@ -193,9 +194,9 @@ def _ladder(
     for preparation in PREPARATIONS:
         prepared = apply_recipe(model, preparation, judge.calibration)
         yield [*preparation, quantize], apply_recipe(prepared, [quantize], judge.calibration)
-    few = judge.calibration[:: max(1, len(judge.calibration) // SENSITIVITY_INPUTS)]
+    few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
     nearest = quantize | {"rounding": "nearest"}  # ranks the nodes alike, in a fraction of the time
-    ranking = list(measure_sensitivity(prepared, nearest, Judge(prepared, few, judge.task), progress))
+    ranking = list(measure_sensitivity(prepared, nearest, few, progress))
     for count in FLOAT_NODES:
         if count <= len(ranking) // 3:
             step = quantize | {"exclude": sorted(ranking[:count])}

@@ -1,0 +1,498 @@
+"""Tiny models of many architectures and tasks, made from transformers' own config classes, with random weights.
+
+Every weight is drawn so that signals neither vanish nor explode, and heads are scaled so that a decision has a margin:
+what is left over then is the error of the chain, not the toss of a coin.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tiny_models import write_tokenizer
+
+HEAD_GAIN = 6.0
+#: Parameters of the last layer of a task, by parts of their names.
+HEADS = (
+    "classifier",
+    "qa_outputs",
+    "score",
+    "class_embed",
+    "class_labels_classifier",
+    "lm_head",
+    "decoder.weight",
+    "predictions",
+    "logit_proj",
+)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One case: how a snapshot of it is saved, and for which task it goes through the chain.
+
+    ``requested`` is the task to ask for, where the one inferred is another. ``refused`` is a part of the reason that
+    must be given, where the exported model is wrong and the chain must not let it pass; empty where it must pass.
+    """
+
+    name: str
+    task: str
+    save: Callable[[Path], None]
+    requested: str | None = None
+    refused: str = ""
+
+
+def randomize(model: Any, seed: int = 0) -> Any:
+    """Draw a model's weights anew: matrices scaled to their inputs, biases small, layer scales away from zero."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(parameter: Any) -> Any:
+        return torch.randn(parameter.shape, generator=generator)
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point() or "parametrizations" in name or "logit_scale" in name:
+                continue
+            if parameter.ndim >= 2 and min(parameter.shape) > 1:
+                gain = HEAD_GAIN if any(part in name for part in HEADS) else 1.0
+                parameter.copy_(noise(parameter) * gain / math.sqrt(parameter[0].numel()))
+            elif parameter.ndim == 1 and "norm" not in name.lower() and parameter.abs().max() < 0.5:
+                if any(part in name for part in ("lambda", "gamma", "layer_scale")):
+                    parameter.fill_(0.5)
+                elif name.endswith("bias"):
+                    parameter.copy_(noise(parameter) * 0.1)
+    return model.eval()
+
+
+TEXT_SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 80,
+    "pad_token_id": 0,
+}
+
+#: Text encoders: config class, what differs from TEXT_SIZES.
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertConfig", {}),
+    "albert": ("AlbertConfig", {"embedding_size": 32}),
+    "roberta": ("RobertaConfig", {"type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRobertaConfig", {"type_vocab_size": 1}),
+    "camembert": ("CamembertConfig", {"type_vocab_size": 1}),
+    "electra": ("ElectraConfig", {"embedding_size": 32}),
+    "distilbert": ("DistilBertConfig", {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}),
+    "mpnet": ("MPNetConfig", {}),
+    "deberta": ("DebertaConfig", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
+    "deberta-v2": ("DebertaV2Config", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
+    "modernbert": ("ModernBertConfig", {"local_attention": 16, "global_attn_every_n_layers": 2}),
+    "mobilebert": (
+        "MobileBertConfig",
+        {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32, "num_feedforward_networks": 2},
+    ),
+    "convbert": ("ConvBertConfig", {"embedding_size": 64, "conv_kernel_size": 5}),
+    "squeezebert": ("SqueezeBertConfig", {"embedding_size": 64}),
+    "nystromformer": ("NystromformerConfig", {"num_landmarks": 8, "segment_means_seq_len": 8}),
+    "rembert": ("RemBertConfig", {"input_embedding_size": 32, "output_embedding_size": 32}),
+    "roformer": ("RoFormerConfig", {"embedding_size": 64}),
+    "ibert": ("IBertConfig", {}),
+    "megatron-bert": ("MegatronBertConfig", {}),
+    "data2vec-text": ("Data2VecTextConfig", {"type_vocab_size": 1}),
+    "big_bird": ("BigBirdConfig", {"attention_type": "original_full"}),
+    "esm": ("EsmConfig", {"position_embedding_type": "rotary", "mask_token_id": 4}),
+    "longformer": ("LongformerConfig", {"attention_window": 8}),
+}
+
+TEXT_TASKS = {
+    "feature-extraction": ("AutoModel", {}),
+    "text-classification": ("AutoModelForSequenceClassification", {"num_labels": 5}),
+    "token-classification": ("AutoModelForTokenClassification", {"num_labels": 5}),
+    "question-answering": ("AutoModelForQuestionAnswering", {}),
+    "fill-mask": ("AutoModelForMaskedLM", {}),
+    "multiple-choice": ("AutoModelForMultipleChoice", {}),
+}
+
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 80}),
+    "llama": ("LlamaConfig", {"num_key_value_heads": 2}),
+    "mistral": ("MistralConfig", {"num_key_value_heads": 2}),
+    "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 16}),
+    "opt": ("OPTConfig", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+}
+
+
+def save_text_model(folder: Path, config_class: str, auto_class: str, options: dict[str, Any]) -> None:
+    """Save a text model with the tiny WordPiece tokenizer."""
+    import torch
+    import transformers
+
+    size = write_tokenizer(folder)
+    config = getattr(transformers, config_class)(**TEXT_SIZES | {"vocab_size": size} | options)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def text_cases(task: str, names: dict[str, tuple[str, dict[str, Any]]]) -> list[Architecture]:
+    """Return the cases of a text task for some architectures."""
+    auto_class, head = TEXT_TASKS[task]
+    cases = []
+    for name, (config_class, sizes) in names.items():
+
+        def save(folder: Path, config_class=config_class, options=sizes | head) -> None:
+            save_text_model(folder, config_class, auto_class, options)
+
+        refused = "onnxruntime cannot run the graph" if name == "longformer" else ""
+        requested = task if task == "fill-mask" else None
+        cases.append(Architecture(f"{name} {task}", task, save, requested, refused))
+    return cases
+
+
+def save_sentence_transformer(folder: Path, pooling: str, dense: bool, encoder: str = "bert") -> None:
+    """Save a sentence-transformer with one kind of pooling, with or without a Dense module and normalization."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    base = folder.parent / f"{folder.name}-encoder"
+    config_class, sizes = (ENCODERS | DECODERS)[encoder]
+    save_text_model(base, config_class, "AutoModel", sizes)
+    if encoder in ("distilbert", "mpnet", "qwen3"):  # their own tokenizers name no token types
+        from transformers import AutoTokenizer
+
+        names = ["input_ids", "attention_mask"]
+        AutoTokenizer.from_pretrained(base, model_input_names=names).save_pretrained(base)
+    transformer = Transformer(str(base), max_seq_length=48)
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)]
+    if dense:
+        modules += [randomize(Dense(64, 32)), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+
+
+def save_cross_encoder(folder: Path, encoder: str = "bert") -> None:
+    """Save a reranker the way sentence-transformers does."""
+    from sentence_transformers import CrossEncoder
+
+    base = folder.parent / f"{folder.name}-encoder"
+    config_class, sizes = ENCODERS[encoder]
+    save_text_model(base, config_class, "AutoModelForSequenceClassification", sizes | {"num_labels": 1})
+    CrossEncoder(str(base), device="cpu").save_pretrained(str(folder))
+
+
+IMAGE_SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+IMAGE_SIZES |= {"intermediate_size": 128}
+HIERARCHY = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
+CONVOLUTIONS = {"depths": [1, 1], "hidden_sizes": [16, 32]}
+
+#: Image models: config class, sizes, and how many pixels a side the processor makes.
+BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
+    "vit": ("ViTConfig", IMAGE_SIZES, 32),
+    "deit": ("DeiTConfig", IMAGE_SIZES | {"architectures": ["DeiTForImageClassification"]}, 32),
+    "beit": ("BeitConfig", IMAGE_SIZES, 32),
+    "data2vec-vision": ("Data2VecVisionConfig", IMAGE_SIZES, 32),
+    "dinov2": ("Dinov2Config", IMAGE_SIZES | {"mlp_ratio": 2}, 32),
+    "vit_msn": ("ViTMSNConfig", IMAGE_SIZES, 32),
+    "swin": ("SwinConfig", HIERARCHY | {"patch_size": 4}, 32),
+    "swinv2": ("Swinv2Config", HIERARCHY | {"patch_size": 4}, 32),
+    "convnext": ("ConvNextConfig", CONVOLUTIONS | {"num_stages": 2}, 32),
+    "convnextv2": ("ConvNextV2Config", CONVOLUTIONS | {"num_stages": 2}, 32),
+    "resnet": ("ResNetConfig", CONVOLUTIONS | {"embedding_size": 16}, 32),
+    "regnet": ("RegNetConfig", CONVOLUTIONS | {"embedding_size": 16, "groups_width": 8}, 32),
+    "poolformer": ("PoolFormerConfig", {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32]}, 64),
+    "mobilenet_v1": ("MobileNetV1Config", {"depth_multiplier": 0.25, "image_size": 64}, 64),
+    "mobilenet_v2": ("MobileNetV2Config", {"depth_multiplier": 0.25, "image_size": 64}, 64),
+    "mobilevit": (
+        "MobileViTConfig",
+        {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8] * 7},
+        64,
+    ),
+    "levit": (
+        "LevitConfig",
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 32, 48],
+            "num_attention_heads": [1, 2, 3],
+            "depths": [1, 1, 1],
+            "architectures": ["LevitForImageClassification"],
+        },
+        64,
+    ),
+    "segformer": (
+        "SegformerConfig",
+        {
+            "hidden_sizes": [8, 16, 24, 32],
+            "depths": [1, 1, 1, 1],
+            "decoder_hidden_size": 32,
+            "num_attention_heads": [1, 2, 3, 4],
+        },
+        64,
+    ),
+    "hiera": ("HieraConfig", {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1]}, 64),
+    "cvt": ("CvtConfig", {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 3], "depth": [1, 2, 3]}, 64),
+    "efficientnet": (
+        "EfficientNetConfig",
+        {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320},
+        64,
+    ),
+}
+
+RESNET_BACKBONE = {"model_type": "resnet", "embedding_size": 16, "hidden_sizes": [16, 32, 48, 64], "depths": [1] * 4}
+DETECTOR_SIZES: dict[str, Any] = {
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "num_queries": 20,
+    "num_labels": 6,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+}
+
+
+def write_image_processor(folder: Path, side: int) -> None:
+    """Save an image processor that scales to a square and normalizes."""
+    from transformers import ViTImageProcessor
+
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
+
+
+def save_image_model(folder: Path, config_class: str, auto_class: str, options: dict[str, Any], side: int) -> None:
+    """Save an image model with its processor."""
+    import torch
+    import transformers
+
+    write_image_processor(folder, side)
+    config = getattr(transformers, config_class)(**options)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def image_cases(task: str, auto_class: str, names: list[str], **head: Any) -> list[Architecture]:
+    """Return the cases of an image task for some backbones."""
+    cases = []
+    for name in names:
+        config_class, options, side = BACKBONES[name]
+
+        def save(folder: Path, config_class=config_class, options=options | head, side=side) -> None:
+            save_image_model(folder, config_class, auto_class, options, side)
+
+        cases.append(Architecture(f"{name} {task}", task, save))
+    return cases
+
+
+def save_detr(folder: Path) -> None:
+    """Save a DETR with a ResNet backbone."""
+    from transformers import ResNetConfig
+
+    backbone = ResNetConfig(**RESNET_BACKBONE, out_features=["stage4"])
+    options = DETECTOR_SIZES | {"backbone_config": backbone}
+    save_image_model(folder, "DetrConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_rt_detr(folder: Path) -> None:
+    """Save an RT-DETR with its own kind of ResNet."""
+    from transformers import RTDetrResNetConfig
+
+    backbone = RTDetrResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1] * 4, out_features=["stage2", "stage3", "stage4"]
+    )
+    options = {
+        "backbone_config": backbone,
+        "encoder_hidden_dim": 32,
+        "encoder_in_channels": [32, 48, 64],
+        "feat_strides": [8, 16, 32],
+        "encoder_ffn_dim": 64,
+        "encoder_attention_heads": 4,
+        "d_model": 32,
+        "num_queries": 20,
+        "decoder_in_channels": [32, 32, 32],
+        "decoder_ffn_dim": 64,
+        "decoder_attention_heads": 4,
+        "decoder_layers": 2,
+        "num_denoising": 0,
+        "anchor_image_size": None,
+        "num_labels": 6,
+    }
+    save_image_model(folder, "RTDetrConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_yolos(folder: Path) -> None:
+    """Save a YOLOS."""
+    options = IMAGE_SIZES | {"image_size": [64, 64], "num_detection_tokens": 20, "num_labels": 6}
+    save_image_model(folder, "YolosConfig", "AutoModelForObjectDetection", options, 64)
+
+
+def save_dpt(folder: Path, task: str) -> None:
+    """Save a DPT for depth estimation or segmentation."""
+    sizes = IMAGE_SIZES | {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
+    sizes |= {"neck_hidden_sizes": [8, 16, 24, 32], "fusion_hidden_size": 16, "num_labels": 5, "is_hybrid": False}
+    auto_class = {"depth-estimation": "DepthEstimation", "semantic-segmentation": "SemanticSegmentation"}[task]
+    save_image_model(folder, "DPTConfig", f"AutoModelFor{auto_class}", sizes, 32)
+
+
+def save_glpn(folder: Path) -> None:
+    """Save a GLPN."""
+    sizes = {
+        "hidden_sizes": [8, 16, 24, 32],
+        "depths": [1] * 4,
+        "decoder_hidden_size": 16,
+        "num_attention_heads": [1, 2, 3, 4],
+    }
+    save_image_model(folder, "GLPNConfig", "AutoModelForDepthEstimation", sizes, 64)
+
+
+def save_two_towers(folder: Path, kind: str) -> None:
+    """Save a CLIP, Chinese CLIP or SigLIP with the tiny tokenizer."""
+    import torch
+    import transformers
+
+    size = write_tokenizer(folder)
+    if kind == "siglip":  # it was trained without a mask
+        transformers.AutoTokenizer.from_pretrained(folder, model_input_names=["input_ids"]).save_pretrained(folder)
+    write_image_processor(folder, 32)
+    text = {key: TEXT_SIZES[key] for key in TEXT_SIZES if key != "max_position_embeddings"}
+    text |= {"vocab_size": size, "bos_token_id": 2, "eos_token_id": 3}
+    text["max_position_embeddings"] = 64
+    config_class = {"clip": "CLIPConfig", "chinese_clip": "ChineseCLIPConfig", "siglip": "SiglipConfig"}[kind]
+    config = getattr(transformers, config_class)(text_config=text, vision_config=dict(IMAGE_SIZES), projection_dim=32)
+    torch.manual_seed(0)
+    randomize(transformers.AutoModel.from_config(config)).save_pretrained(folder)
+
+
+WAVE_SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "conv_dim": [32] * 3,
+    "conv_stride": [8, 8, 4],
+    "conv_kernel": [10, 8, 4],
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 20,
+    "classifier_proj_size": 32,
+    "num_labels": 6,
+}
+
+#: Models of waveforms: config class, what differs from WAVE_SIZES.
+LISTENERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "wav2vec2": ("Wav2Vec2Config", {}),
+    "wav2vec2 layer-norm": ("Wav2Vec2Config", {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
+    "hubert": ("HubertConfig", {}),
+    "wavlm": ("WavLMConfig", {}),
+    "unispeech": ("UniSpeechConfig", {}),
+    "unispeech-sat": ("UniSpeechSatConfig", {}),
+    "data2vec-audio": ("Data2VecAudioConfig", {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 7}),
+    "sew": ("SEWConfig", {"squeeze_factor": 2}),
+    "wav2vec2-conformer": ("Wav2Vec2ConformerConfig", {"conv_depthwise_kernel_size": 7}),
+}
+
+
+def save_listener(folder: Path, config_class: str, auto_class: str, options: dict[str, Any]) -> None:
+    """Save a model of waveforms with its feature extractor."""
+    import torch
+    import transformers
+
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=4000).save_pretrained(folder)
+    config = getattr(transformers, config_class)(**WAVE_SIZES | options)
+    torch.manual_seed(0)
+    model = getattr(transformers, auto_class).from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def sound_cases(task: str, auto_class: str, names: list[str]) -> list[Architecture]:
+    """Return the cases of a sound task for some models of waveforms."""
+    cases = []
+    for name in names:
+        config_class, options = LISTENERS[name]
+
+        def save(folder: Path, config_class=config_class, options=options) -> None:
+            save_listener(folder, config_class, auto_class, options)
+
+        # SEW rounds the number of frames, and the exported graph keeps how that came out for the traced length.
+        refused = "the outputs differ in shape" if name == "sew" else ""
+        cases.append(Architecture(f"{name} {task}", task, save, refused=refused))
+    return cases
+
+
+def save_spectrogram_transformer(folder: Path) -> None:
+    """Save an audio spectrogram transformer."""
+    import torch
+    import transformers
+
+    transformers.ASTFeatureExtractor(num_mel_bins=32, max_length=64).save_pretrained(folder)
+    sizes = IMAGE_SIZES | {"num_mel_bins": 32, "max_length": 64, "num_labels": 6}
+    config = transformers.ASTConfig(**{key: value for key, value in sizes.items() if key != "image_size"})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForAudioClassification.from_config(config)
+    randomize(model).save_pretrained(folder)
+
+
+def all_cases() -> list[Architecture]:
+    """Return every case of the matrix."""
+    every = list(ENCODERS)
+    some = ["bert", "roberta", "distilbert", "mpnet", "deberta-v2", "albert", "electra"]
+    cases = text_cases("feature-extraction", ENCODERS)
+    cases += text_cases("text-classification", {name: ENCODERS[name] for name in every if name not in ("esm", "ibert")})
+    for task in ("token-classification", "question-answering", "fill-mask", "multiple-choice"):
+        names = [name for name in (*some, "modernbert") if (name, task) not in WITHOUT]
+        cases += text_cases(task, {name: ENCODERS[name] for name in names})
+    cases += text_cases("text-classification", DECODERS)
+    cases += [
+        Architecture(
+            f"{encoder} sentences, {pooling}{', Dense' if dense else ''}",
+            "sentence-similarity",
+            partial(save_sentence_transformer, pooling=pooling, dense=dense, encoder=encoder),
+        )
+        for encoder, pooling, dense in SENTENCE_TRANSFORMERS
+    ]
+    cases += [
+        Architecture(f"{encoder} reranker", "text-classification", partial(save_cross_encoder, encoder=encoder))
+        for encoder in ("bert", "xlm-roberta")
+    ]
+    vision = [name for name in BACKBONES if name != "segformer"]
+    cases += image_cases("image-classification", "AutoModelForImageClassification", vision, num_labels=6)
+    cases += image_cases("image-feature-extraction", "AutoModel", ["vit", "dinov2", "swin", "resnet"])
+    cases += image_cases("semantic-segmentation", "AutoModelForSemanticSegmentation", ["segformer"], num_labels=5)
+    cases += [
+        Architecture("detr object-detection", "object-detection", save_detr),
+        Architecture("rt_detr object-detection", "object-detection", save_rt_detr),
+        Architecture("yolos object-detection", "object-detection", save_yolos),
+        Architecture(
+            "dpt semantic-segmentation", "semantic-segmentation", partial(save_dpt, task="semantic-segmentation")
+        ),
+        Architecture("dpt depth-estimation", "depth-estimation", partial(save_dpt, task="depth-estimation")),
+        Architecture("glpn depth-estimation", "depth-estimation", save_glpn),
+    ]
+    cases += [
+        Architecture(f"{kind} zero-shot", "zero-shot-image-classification", partial(save_two_towers, kind=kind))
+        for kind in ("clip", "chinese_clip", "siglip")
+    ]
+    cases += sound_cases("automatic-speech-recognition", "AutoModelForCTC", list(LISTENERS))
+    cases += sound_cases("audio-classification", "AutoModelForAudioClassification", ["wav2vec2", "hubert", "wavlm"])
+    cases += sound_cases("feature-extraction", "AutoModel", ["wav2vec2", "hubert"])
+    cases.append(Architecture("spectrogram audio-classification", "audio-classification", save_spectrogram_transformer))
+    return cases
+
+
+#: Heads that transformers, or the exporter, does not have.
+WITHOUT = {("modernbert", "question-answering"), ("modernbert", "multiple-choice")}
+SENTENCE_TRANSFORMERS = (
+    ("bert", "mean", False),
+    ("bert", "cls", True),
+    ("bert", "max", False),
+    ("bert", "lasttoken", True),
+    ("mpnet", "mean", True),
+    ("xlm-roberta", "cls", False),
+    ("distilbert", "mean", False),
+    ("qwen3", "lasttoken", False),
+)

@@ -1,0 +1,100 @@
+"""Calibration inputs from an ONNX folder's own files, without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxproof import calibration
+from onnxproof.calibration import calibration_inputs
+from onnxproof.cli import UserError
+from onnxproof.inputs import MASKED_POSITIONS
+from tiny_models import write_tokenizer
+
+TEXT = ["input_ids", "attention_mask", "token_type_ids"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_tokenizer(tmp_path)
+    write_config(tmp_path, model_type="bert", architectures=["BertModel"], max_position_embeddings=40, pad_token_id=0)
+    return tmp_path
+
+
+def write_config(folder, **config):
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_texts_fit_the_model(folder):
+    inputs = calibration_inputs(folder, "feature-extraction", TEXT)
+    assert max(len(item["input_ids"]) for item in inputs.items) == 40
+    (folder / "own.txt").write_text("good\nbad\n")
+    assert len(calibration_inputs(folder, "feature-extraction", TEXT, folder / "own.txt").items) == 2
+
+
+def test_questions_and_rerankers_get_pairs(folder):
+    inputs = calibration_inputs(folder, "question-answering", TEXT)
+    assert all(item["token_type_ids"].max() == 1 for item in inputs.items)
+    write_config(folder, model_type="bert", id2label={"0": "LABEL_0"}, max_position_embeddings=40)
+    inputs = calibration_inputs(folder, "text-classification", TEXT)
+    assert all(item["token_type_ids"].max() == 1 for item in inputs.items)
+
+
+def test_choices_have_an_axis_of_their_own(folder):
+    inputs = calibration_inputs(folder, "multiple-choice", TEXT)
+    assert {item["input_ids"].shape[0] for item in inputs.items} == {4}
+    assert inputs.feed([0, 1], TEXT)["input_ids"].ndim == 3
+
+
+def test_one_token_is_masked(folder):
+    inputs = calibration_inputs(folder, "fill-mask", TEXT)
+    mask = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["[MASK]"]
+    for item in inputs.items:
+        assert item["input_ids"][item[MASKED_POSITIONS]].tolist() == [mask]
+
+
+def test_images_are_drawn_at_the_processors_size_and_normalized(tmp_path):
+    write_config(tmp_path, model_type="vit")
+    settings = {"size": {"height": 24, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | {"do_normalize": True}))
+    inputs = calibration_inputs(tmp_path, "image-classification", ["pixel_values"])
+    pixels = np.stack([item["pixel_values"] for item in inputs.items])
+    assert pixels.shape[1:] == (3, 24, 32)
+    assert pixels.dtype == np.float32
+    assert -1 <= pixels.min() < -0.5 < 0.5 < pixels.max() <= 1
+
+
+def test_captions_are_shared_by_all_images(folder):
+    write_config(
+        folder, model_type="clip", text_config={"max_position_embeddings": 20}, vision_config={"image_size": 16}
+    )
+    names = ["input_ids", "attention_mask", "pixel_values"]
+    feed = calibration_inputs(folder, "zero-shot-image-classification", names).feed([0, 1, 2], names)
+    assert feed["input_ids"].shape[0] == 8
+    assert feed["pixel_values"].shape == (3, 3, 16, 16)
+
+
+def test_sounds_are_synthesized_at_the_extractors_rate(tmp_path):
+    write_config(tmp_path, model_type="wav2vec2")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 4000}))
+    inputs = calibration_inputs(tmp_path, "automatic-speech-recognition", ["input_values"])
+    assert {len(item["input_values"]) for item in inputs.items} == {4000, 6400}
+    assert all(abs(item["input_values"].std() - 1) < 0.01 for item in inputs.items)
+
+
+def test_unknown_inputs_and_missing_tokenizers_are_told(folder):
+    with pytest.raises(UserError, match="the graph wants bbox"):
+        calibration_inputs(folder, "feature-extraction", [*TEXT, "bbox"])
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
+        calibration_inputs(folder, "feature-extraction", TEXT)
+
+
+def test_calibration_and_answers_need_no_torch():
+    script = "import sys, onnxproof.calibration, onnxproof.tasks.answers; print('torch' in sys.modules)"
+    scripts = Path(calibration.__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", script], cwd=scripts, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"

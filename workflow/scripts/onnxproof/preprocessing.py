@@ -1,0 +1,61 @@
+"""What a model's image processor or feature extractor makes, read from its settings: shapes, without running it."""
+
+from pathlib import Path
+from typing import Any
+
+from onnxproof.files import read_json
+
+#: What is assumed where a model's files do not say: the commonest values.
+IMAGE_SIDE = 224
+SAMPLING_RATE = 16_000
+SPECTROGRAM_FRAMES = 1024
+#: How long the sounds are that are timed.
+SOUND_SECONDS = 2
+
+
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """Return the content of ``preprocessor_config.json``; empty where there is none."""
+    file = folder / "preprocessor_config.json"
+    settings: dict[str, Any] = read_json(file) if file.is_file() else {}
+    return settings
+
+
+def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
+    """Return channels, height and width of the pixels of an image; of a square one, where proportions are kept."""
+    settings = read_preprocessor(folder)
+    size = settings.get("crop_size") if settings.get("do_center_crop") else None
+    size = size or settings.get("size") or config.get("image_size") or config.get("vision_config", {}).get("image_size")
+    if isinstance(size, dict):
+        side = size.get("shortest_edge") or size.get("longest_edge") or IMAGE_SIDE
+        height, width = size.get("height") or side, size.get("width") or side
+    elif isinstance(size, list):
+        height, width = size
+    else:
+        height = width = size or IMAGE_SIDE
+    return int(config.get("num_channels") or 3), int(height), int(width)
+
+
+def sampling_rate(folder: Path) -> int:
+    """Return the samples a second that a feature extractor expects."""
+    return int(read_preprocessor(folder).get("sampling_rate") or SAMPLING_RATE)
+
+
+def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the model input of a sound: samples (of two seconds), or a spectrogram's frames and bands."""
+    if "num_mel_bins" not in config:
+        return {"input_values": (SOUND_SECONDS * sampling_rate(folder),)}
+    bands = int(config["num_mel_bins"])
+    if config.get("model_type") == "whisper":
+        return {"input_features": (bands, 2 * int(config["max_source_positions"]))}
+    frames = config.get("max_length") or read_preprocessor(folder).get("max_length") or SPECTROGRAM_FRAMES
+    return {"input_values": (int(frames), bands)}
+
+
+def item_shapes(folder: Path, config: dict[str, Any], takes: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes, without a batch axis, of what one image or sound is to a model; none for a text."""
+    if takes == "text":
+        return {}
+    if takes == "sound":
+        return sound_shapes(folder, config)
+    channels, height, width = image_shape(folder, config)
+    return {"pixel_values": (channels, height, width), "pixel_mask": (height, width)}

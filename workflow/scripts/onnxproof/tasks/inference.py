@@ -1,0 +1,131 @@
+"""Which task a model was made for, read from its own files: no weights, no torch."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.files import read_json
+from onnxproof.tasks.exportable import EXPORTABLE
+from onnxproof.tasks.registry import TASKS, model_takes
+
+#: Single-graph tasks of encoder-decoder models: their heads sit on the last hidden state and need no cache.
+SINGLE_GRAPH_HEADS = ("ForSequenceClassification", "ForQuestionAnswering")
+
+
+def read_transformer_config(snapshot: Path) -> dict[str, Any]:
+    """Return a snapshot's ``config.json``: the transformer's own, where sentence-transformers keeps it in a folder.
+
+    Raises:
+        UserError: there is none, or it holds no JSON.
+    """
+    nested = snapshot / "0_Transformer" / "config.json"
+    config: dict[str, Any] = read_json(
+        nested if nested.is_file() and not (snapshot / "config.json").is_file() else snapshot / "config.json"
+    )
+    return config
+
+
+def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[str]:
+    """Return the tasks that a model can serve, the one it was made for first; empty when none is supported.
+
+    Args:
+        config: the content of its ``config.json``.
+        has_modules: whether it has a ``modules.json``, which marks a sentence-transformers model.
+
+    The class named by ``architectures`` tells: a classification head also has an encoder below it, an encoder has no
+    head. Where it is missing, everything that the exporter knows for the model type is possible.
+    """
+    model_type = config.get("model_type")
+    takes = model_takes(model_type)
+    architectures = config.get("architectures") or []
+    served = [task for task in TASKS.values() if takes in task.takes and _is_exportable(model_type, task.optimum)]
+    if has_modules:
+        possible = ["sentence-similarity", "feature-extraction"]
+    elif not architectures and model_type:
+        possible = [task.name for task in served if task.heads]
+    else:
+        possible = [task.name for task in served if _has_head(architectures, task.heads)]
+        if config.get("is_encoder_decoder") and takes == "text":
+            possible = possible if _has_head(architectures, SINGLE_GRAPH_HEADS) else []
+        elif possible:
+            possible += [name for name in ("feature-extraction", "image-feature-extraction") if name not in possible]
+    names = {task.name for task in served}
+    return [name for name in possible if name in names]
+
+
+def tasks_of_snapshot(snapshot: Path) -> list[str]:
+    """Return the tasks a snapshot can serve, see ``tasks_of_config``."""
+    return tasks_of_config(read_transformer_config(snapshot), (snapshot / "modules.json").is_file())
+
+
+def check_architecture(model: str, config: dict[str, Any], has_modules: bool = False) -> None:
+    """Refuse a model that no supported task can be served with, from its ``config.json`` alone.
+
+    Raises:
+        UserError: names the architecture and what to do.
+    """
+    if tasks_of_config(config, has_modules):
+        return
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    named = f"{model}: config.json names the architectures {architectures} (model_type '{model_type}'), which"
+    exported = sorted(name for name, types in EXPORTABLE.items() if model_type in types)
+    if model_type and not exported:
+        raise UserError(
+            f"{named} Optimum's ONNX exporter does not know; take a model of a type that it knows, for example "
+            "bert, roberta, distilbert, modernbert, vit, wav2vec2 or clip (all are in "
+            "workflow/scripts/onnxproof/tasks/exportable.py)"
+        )
+    known = f" Optimum's exporter knows this model_type for: {', '.join(exported)}." if exported else ""
+    raise UserError(
+        f"{named} serve none of the tasks supported so far: {', '.join(TASKS)}.{known} Take a model with a head for "
+        "a supported task, or its bare encoder"
+    )
+
+
+def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
+    """Return the task to export: the requested one where the snapshot can serve it, else the inferred one.
+
+    Raises:
+        UserError: no supported task can be inferred, or the model cannot serve the requested one.
+    """
+    config = read_transformer_config(snapshot)
+    possible = tasks_of_snapshot(snapshot)
+    check_architecture(model, config, (snapshot / "modules.json").is_file())
+    architectures = config.get("architectures")
+    if requested is None:
+        if not architectures and len(possible) > 1 and not (snapshot / "modules.json").is_file():
+            raise UserError(
+                f"{model}: config.json names no architectures, so the task is open; set models.{model}.task to one "
+                f"of: {', '.join(possible)}"
+            )
+        return possible[0]
+    if requested not in possible:
+        raise UserError(
+            f"{model}: models.{model}.task is '{requested}', but its architectures {architectures} "
+            f"serve only: {', '.join(possible)}"
+        )
+    return requested
+
+
+def takes_pairs(config: dict[str, Any]) -> bool:
+    """Tell whether a sequence classifier judges pairs of texts: a reranker, or natural-language inference.
+
+    A cross-encoder has one logit, or the mark that sentence-transformers leaves; inference has a label "entailment".
+    """
+    labels = {str(label).lower() for label in (config.get("id2label") or {}).values()}
+    return count_labels(config) == 1 or "sentence_transformers" in config or "entailment" in labels
+
+
+def count_labels(config: dict[str, Any]) -> int:
+    """Return the number of classes of a model's head, as transformers reads it: two where nothing is said."""
+    return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
+
+
+def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:
+    # "ForPreTraining" and "Model" end other names too: a head's own name starts after the model's.
+    return any(name.endswith(heads) and not re.search("CausalLM|ConditionalGeneration", name) for name in architectures)
+
+
+def _is_exportable(model_type: str | None, task: str) -> bool:
+    return model_type is None or model_type in EXPORTABLE.get(task, ())

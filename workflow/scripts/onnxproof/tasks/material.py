@@ -1,0 +1,94 @@
+"""What models are shown: whole texts, pairs, choices, masked texts; images, sounds and candidate captions.
+
+The same material serves evaluation and calibration, made from different texts and different seeds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from onnxproof.inputs import MASKED_POSITIONS, Array
+from onnxproof.tasks.inference import takes_pairs
+
+#: One text, a pair, or the pairs of a prompt with each of its choices.
+Entry = str | tuple[str, str] | list[tuple[str, str]]
+
+EVALUATION_SEED, CALIBRATION_SEED = 20, 21
+EVALUATION_IMAGES, EVALUATION_SOUNDS = 24, 16
+CALIBRATION_IMAGES, CALIBRATION_SOUNDS = 12, 8
+
+#: An answer of a whole vocabulary, or four readings of a text, cost much: so many texts are enough.
+MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64}
+CHOICES = 4
+
+QUESTIONS = (
+    "What is this about?",
+    "Who is mentioned?",
+    "Wann passiert das?",
+    "¿Qué ha pasado?",
+    "What should be done?",
+    "Où est-ce que cela se passe ?",
+    "Why?",
+)
+
+CAPTIONS = (
+    "a photo of a circle",
+    "a drawing of a red square",
+    "stripes on a wall",
+    "a triangle in front of a blue sky",
+    "a photo of a cat on a sofa",
+    "ein grüner Ring",
+    "noise",
+    "an empty page",
+)
+
+
+def compose_texts(task: str, config: dict[str, Any], texts: Sequence[str]) -> list[Entry]:
+    """Return what a text model is asked for its task, made from plain texts.
+
+    Rerankers and natural-language inference judge the first half of a text beside its own second half or another's;
+    multiple choice offers four second halves; a question goes before the text it is asked about.
+    """
+    most = MOST_TEXTS.get(task, len(texts))
+    texts = [texts[index * len(texts) // most] for index in range(min(most, len(texts)))]
+    if task == "question-answering":
+        return [(QUESTIONS[index % len(QUESTIONS)], text) for index, text in enumerate(texts)]
+    halves = [_halves(text) for text in texts]
+    if task == "multiple-choice":
+        return [
+            [(first, halves[(index + step) % len(halves)][1]) for step in range(CHOICES)]
+            for index, (first, _) in enumerate(halves)
+        ]
+    if task == "text-classification" and takes_pairs(config):
+        return [(first, halves[(index + index % 2) % len(halves)][1]) for index, (first, _) in enumerate(halves)]
+    return list(texts)
+
+
+def add_global_attention(item: dict[str, Array], config: dict[str, Any]) -> dict[str, Array]:
+    """Return a Longformer's item with attention from everywhere to its first token; other models' as it is."""
+    if config.get("model_type") != "longformer":
+        return item
+    attention = np.zeros_like(item["input_ids"])
+    attention[..., 0] = 1
+    return item | {"global_attention_mask": attention}
+
+
+def mask_one_token(item: dict[str, Array], special: Array, mask_id: int) -> dict[str, Array]:
+    """Return an item whose middle token, special ones (where ``special`` is 1) left aside, is the mask.
+
+    Where all are special, as in an empty text, the first token is masked.
+    """
+    plain = np.flatnonzero(special == 0)
+    position = int(plain[len(plain) // 2]) if len(plain) else 0
+    ids = item["input_ids"].copy()
+    ids[position] = mask_id
+    return item | {"input_ids": ids, MASKED_POSITIONS: np.array([position], dtype=np.int64)}
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Split a text at the space nearest before its middle, or at the middle of a text without one."""
+    middle = len(text) // 2
+    cut = text.rfind(" ", 0, middle + 1)
+    cut = cut if cut > 0 else middle
+    return text[:cut], text[cut:]

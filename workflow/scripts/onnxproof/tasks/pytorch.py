@@ -1,0 +1,188 @@
+"""The original model in PyTorch, with its own preprocessing. Imports torch and transformers only when called."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.cli import UserError, first_line
+from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.stimuli import draw_images, synthesize_sounds
+from onnxproof.tasks.answers import output_of_item
+from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.material import (
+    CAPTIONS,
+    EVALUATION_IMAGES,
+    EVALUATION_SEED,
+    EVALUATION_SOUNDS,
+    add_global_attention,
+    compose_texts,
+    mask_one_token,
+)
+from onnxproof.tasks.registry import TASKS, model_takes
+from onnxproof.text_limits import most_tokens
+
+#: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
+MAX_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Original:
+    """A model as its authors published it.
+
+    ``predict`` maps a batch of tensors to outputs by name; ``processor`` makes model inputs: a tokenizer, an image
+    processor, a feature extractor, or tokenizer and image processor. ``most_tokens`` is where the model cuts a text.
+    """
+
+    task: str
+    config: dict[str, Any]
+    predict: Callable[[dict[str, Any]], Any]
+    processor: Any
+    most_tokens: int
+
+    def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
+        """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized."""
+        takes = model_takes(self.config.get("model_type"))
+        if takes == "text":
+            return _text_inputs(self.processor, self.task, self.config, texts, min(self.most_tokens, MAX_TOKENS))
+        if takes == "sound":
+            rate = self.processor.sampling_rate
+            sounds = synthesize_sounds(EVALUATION_SOUNDS, rate, EVALUATION_SEED)
+            name = self.processor.model_input_names[0]
+            features = [self.processor(sound, sampling_rate=rate, return_tensors="np") for sound in sounds]
+            return ModelInputs([{name: values[name][0].astype(np.float32)} for values in features])
+        images = draw_images(EVALUATION_IMAGES, EVALUATION_SEED)
+        if takes == "image":
+            return ModelInputs([_pixels(self.processor, image) for image in images])
+        tokenizer, image_processor = self.processor
+        padding = "max_length" if self.config.get("model_type") == "siglip" else True  # as it was trained
+        captions = tokenizer(list(CAPTIONS), padding=padding, truncation=True, return_tensors="np")
+        shared = {name: captions[name].astype(np.int64) for name in tokenizer.model_input_names if name in captions}
+        return ModelInputs([_pixels(image_processor, image) for image in images], shared)
+
+    def run(self, inputs: ModelInputs, indices: Sequence[int]) -> list[dict[str, Array]]:
+        """Run some items in one batch; return each item's outputs by name, without padding."""
+        import torch
+
+        names = [name for name in (*inputs.items[0], *inputs.shared) if name != MASKED_POSITIONS]
+        features = {name: torch.from_numpy(values) for name, values in inputs.feed(indices, names).items()}
+        with torch.inference_mode():
+            answers = self.predict(features)
+        outputs = {
+            name: answers[name].float().numpy() for name in TASKS[self.task].outputs if answers.get(name) is not None
+        }
+        return [
+            {name: output_of_item(self.task, name, values, inputs, row, index) for name, values in outputs.items()}
+            for row, index in enumerate(indices)
+        ]
+
+
+def load_original(model: str, snapshot: Path, task: str) -> Original:
+    """Load a snapshot for a task, on the CPU, in float32 and evaluation mode.
+
+    Raises:
+        UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
+            preprocessing cannot be loaded.
+    """
+    config = read_transformer_config(snapshot)
+    if task == "sentence-similarity":
+        return _load_sentence_transformer(snapshot, task, config)
+    network = load_network(model, snapshot, task)
+    processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
+    limit = MAX_TOKENS
+    if model_takes(config.get("model_type")) == "text":
+        limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
+    accepted = set(inspect.signature(network.forward).parameters)
+    if (getattr(network.config, "type_vocab_size", 0) or 0) < 2:
+        accepted.discard("token_type_ids")  # there is one type, or none: decoders would look them up among the words
+
+    def predict(features: dict[str, Any]) -> Any:
+        return network(**{name: values for name, values in features.items() if name in accepted})
+
+    return Original(task, config, predict, processor, limit)
+
+
+def load_network(model: str, snapshot: Path, task: str) -> Any:
+    """Load the transformers model of a task, refusing invented weights; see ``load_original``."""
+    import torch
+    import transformers
+
+    network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
+        snapshot, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    # A pooler hangs beside the vectors that are compared, not below them, and many encoders come without one.
+    bare = TASKS[task].optimum == "feature-extraction"
+    missing = [key for key in report["missing_keys"] if not (bare and "pooler" in key)]
+    if missing:
+        raise UserError(
+            f"{model}: the snapshot holds no weights for {', '.join(sorted(missing)[:4])}: it was not made for "
+            f"the task {task}"
+        )
+    return network.eval()
+
+
+def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any]) -> Original:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(snapshot), device="cpu", local_files_only=True).eval().float()
+
+    def predict(features: dict[str, Any]) -> dict[str, Any]:
+        outputs = model(features)
+        return {
+            "last_hidden_state": outputs["token_embeddings"],
+            "sentence_embedding": outputs["sentence_embedding"],
+        }
+
+    return Original(task, config, predict, model.tokenizer, model.max_seq_length or MAX_TOKENS)
+
+
+def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+
+    def load(loader: Any, **options: Any) -> Any:
+        try:
+            return loader.from_pretrained(snapshot, local_files_only=True, **options)
+        except (OSError, ValueError, ImportError) as error:
+            reason = f"its preprocessing cannot be loaded with {loader.__name__}: {first_line(error)}"
+            raise UserError(f"{model}: {reason}") from error
+
+    if takes == "text":
+        return load(AutoTokenizer)
+    if takes == "sound":
+        return load(AutoFeatureExtractor)
+    image_processor = load(AutoImageProcessor, use_fast=False)  # the fast ones need torchvision
+    return image_processor if takes == "image" else (load(AutoTokenizer), image_processor)
+
+
+def _pixels(image_processor: Any, image: Array) -> dict[str, Array]:
+    """Return one image's pixel values, float32 (channels, height, width), and its pixel mask where there is one."""
+    features = image_processor(images=image, return_tensors="np")
+    return {
+        name: values[0].astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        for name, values in features.items()
+        if name in ("pixel_values", "pixel_mask")
+    }
+
+
+def _text_inputs(tokenizer: Any, task: str, config: dict[str, Any], texts: Sequence[str], longest: int) -> ModelInputs:
+    options = {"truncation": True, "max_length": longest, "return_tensors": "np", "return_special_tokens_mask": True}
+
+    def encode(*columns: list[str]) -> tuple[dict[str, Array], Array]:
+        features = tokenizer(*columns, padding=len(columns[0]) > 1, **options)
+        arrays = {name: features[name].astype(np.int64) for name in tokenizer.model_input_names if name in features}
+        return arrays, features["special_tokens_mask"]
+
+    items: list[dict[str, Array]] = []
+    for entry in compose_texts(task, config, texts):
+        if isinstance(entry, list):
+            items.append(encode([first for first, _ in entry], [second for _, second in entry])[0])
+            continue
+        arrays, special = encode(*[[text] for text in (entry if isinstance(entry, tuple) else (entry,))])
+        item = {name: values[0] for name, values in arrays.items()}
+        items.append(mask_one_token(item, special[0], tokenizer.mask_token_id) if task == "fill-mask" else item)
+    items = [add_global_attention(item, config) for item in items]
+    padding = {TOKENS: tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+    return ModelInputs(items, padding_side=tokenizer.padding_side, padding_values=padding)

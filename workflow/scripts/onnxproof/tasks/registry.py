@@ -1,0 +1,147 @@
+"""The tasks: for each, what it is inferred from, what is fed to a model and what is read from it.
+
+Plain data, cheap to import. How answers are read and compared is in ``answers``; how evaluation inputs are made and
+PyTorch is run, in ``pytorch``.
+"""
+
+from dataclasses import dataclass
+
+from onnxproof.tasks.exportable import TAKES
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task that the whole chain serves."""
+
+    name: str
+    optimum: str  #: what Optimum's exporter calls it
+    heads: tuple[str, ...]  #: endings of the names in ``architectures`` of config.json that were made for it
+    auto_class: str  #: the class of transformers that loads it
+    outputs: tuple[str, ...]  #: outputs that are recorded and compared
+    takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_takes``
+    per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
+
+
+_TASKS = (
+    Task(
+        "feature-extraction",
+        "feature-extraction",
+        ("Model", "ForMaskedLM", "ForPreTraining"),
+        "AutoModel",
+        ("last_hidden_state",),
+        ("text", "sound"),
+        per_token=("last_hidden_state",),
+    ),
+    Task(
+        "sentence-similarity",
+        "feature-extraction",
+        (),  # told by modules.json
+        "SentenceTransformer",
+        ("last_hidden_state", "sentence_embedding"),
+        per_token=("last_hidden_state",),
+    ),
+    Task(
+        "text-classification",
+        "text-classification",
+        ("ForSequenceClassification",),
+        "AutoModelForSequenceClassification",
+        ("logits",),
+    ),
+    Task(
+        "token-classification",
+        "token-classification",
+        ("ForTokenClassification",),
+        "AutoModelForTokenClassification",
+        ("logits",),
+        per_token=("logits",),
+    ),
+    Task(
+        "question-answering",
+        "question-answering",
+        ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
+        "AutoModelForQuestionAnswering",
+        ("start_logits", "end_logits"),
+        per_token=("start_logits", "end_logits"),
+    ),
+    Task(
+        "fill-mask",
+        "fill-mask",
+        ("ForMaskedLM", "WithLMHeadModel"),
+        "AutoModelForMaskedLM",
+        ("logits",),
+        per_token=("logits",),
+    ),
+    Task("multiple-choice", "multiple-choice", ("ForMultipleChoice",), "AutoModelForMultipleChoice", ("logits",)),
+    Task(
+        "image-classification",
+        "image-classification",
+        ("ForImageClassification", "ForImageClassificationWithTeacher"),
+        "AutoModelForImageClassification",
+        ("logits",),
+        ("image",),
+    ),
+    Task(
+        "image-feature-extraction",
+        "feature-extraction",
+        ("Model", "ForMaskedImageModeling", "ForPreTraining"),
+        "AutoModel",
+        ("last_hidden_state",),
+        ("image",),
+    ),
+    Task(
+        "object-detection",
+        "object-detection",
+        ("ForObjectDetection",),
+        "AutoModelForObjectDetection",
+        ("logits", "pred_boxes"),
+        ("image",),
+    ),
+    Task(
+        "semantic-segmentation",
+        "semantic-segmentation",
+        ("ForSemanticSegmentation",),
+        "AutoModelForSemanticSegmentation",
+        ("logits",),
+        ("image",),
+    ),
+    Task(
+        "depth-estimation",
+        "depth-estimation",
+        ("ForDepthEstimation",),
+        "AutoModelForDepthEstimation",
+        ("predicted_depth",),
+        ("image",),
+    ),
+    Task(
+        "zero-shot-image-classification",
+        "zero-shot-image-classification",
+        ("Model",),
+        "AutoModelForZeroShotImageClassification",
+        ("logits_per_image",),
+        ("image+texts",),
+    ),
+    Task(
+        "audio-classification",
+        "audio-classification",
+        ("ForSequenceClassification", "ForAudioClassification"),
+        "AutoModelForAudioClassification",
+        ("logits",),
+        ("sound",),
+    ),
+    Task(
+        "automatic-speech-recognition",
+        "automatic-speech-recognition",
+        ("ForCTC",),
+        "AutoModelForCTC",
+        ("logits",),
+        ("sound",),
+    ),
+)
+
+#: Every task by its name, as users write it in ``task:``.
+TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+
+def model_takes(model_type: str | None) -> str:
+    """Return what models of a type take: "text", "image", "image+texts", "sound", or "other"."""
+    return next((kind for kind, types in TAKES.items() if model_type in types), "text")
