@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import requests
 from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
-from download import check_hub_request, difference, main, seconds_to_wait
+from download import check_hub_request, check_room, difference, main, seconds_to_wait
 from onnxproof.cli import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +233,13 @@ def test_a_gated_repository_and_a_secret_token(from_hub: Downloader, hub: HubSer
     assert TOKEN not in run.manifest_file.read_text()
 
 
+def test_a_token_whose_owner_has_not_accepted_the_licence(from_hub: Downloader, hub: HubServer):
+    hub.fail("HEAD", "/config.json", status=403, headers={"X-Error-Code": "GatedRepo"})
+    run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+    assert "is gated: accept its licence" in run.error
+    assert TOKEN not in run.log
+
+
 def test_a_refused_token_is_not_shown(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/api/", status=403, headers={"X-Error-Message": f"bad token {TOKEN}"})
     run = from_hub(*PINNED, HF_TOKEN=TOKEN)
@@ -280,14 +288,71 @@ def test_a_corrupt_cache_is_mended_online_and_refused_offline(from_hub: Download
     assert (run.folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
 
 
-def test_a_truncated_body_is_resumed(from_hub: Downloader, hub: HubServer, model: Path):
-    hub.fail("GET", "/lfs/", body="truncate")
-    run = from_hub(*PINNED)
+@pytest.mark.parametrize("fault", [{"body": "truncate"}, {"body": "stall", "pause_s": 3}])
+def test_a_cut_or_stalled_body_is_resumed_and_no_byte_is_sent_twice(
+    from_hub: Downloader, hub: HubServer, model: Path, fault: dict
+):
+    hub.fail("GET", "/lfs/", **fault)
+    run = from_hub(*PINNED, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert run.status == 0, run.log
-    ranges = [seen.byte_range for seen in hub.served("GET", "/lfs/")]
-    assert ranges[0] is None
-    assert len(ranges) == 2
-    assert (run.folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    content = (model / "model.safetensors").read_bytes()
+    assert [seen.byte_range for seen in hub.served("GET", "/lfs/")] == [None, f"bytes={len(content) // 2}-"]
+    assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
+    assert (run.folder / "model.safetensors").read_bytes() == content
+
+
+def test_a_download_that_failed_is_resumed_by_the_next_run(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.fail("GET", "/lfs/", count=3, body="truncate")
+    assert "connection failed" in from_hub(*PINNED).error
+    assert from_hub(*PINNED).status == 0
+    content = (model / "model.safetensors").read_bytes()
+    assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
+
+
+def test_a_slow_answer_is_waited_for(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/config.json", body="drip", pause_s=0.05)
+    assert from_hub(*PINNED).status == 0
+
+
+def test_a_drip_without_end_is_given_up(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/lfs/", count=3, body="drip", pause_s=0.02)
+    error = from_hub(*PINNED, "--slow-after", "0.2").error
+    assert "too slowly" in error
+    assert "the next run resumes it" in error
+
+
+def test_an_answer_without_end_does_not_fill_the_disk(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/lfs/", body="overlong")
+    assert "sends more than lab/tiny holds" in from_hub(*PINNED).error
+
+
+def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path):
+    listed = types.SimpleNamespace(rfilename="model.safetensors", size=10**18, lfs=None, blob_id="0" * 40)
+    with pytest.raises(UserError, match=r"tiny: lab/tiny needs 1e\+09 GB of disk, and .* make room"):
+        check_room("tiny", REPO, [listed], tmp_path)
+
+
+def test_large_files_come_from_a_storage_host_that_sees_no_token(from_hub: Downloader, hub: HubServer, model: Path):
+    with HubServer() as storage:
+        storage.add(REPO, model, COMMIT)
+        hub.storage_url = storage.url
+        storage.fail("GET", "/lfs/", status=503)
+        storage.fail("GET", "/lfs/", body="truncate")
+        run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+        assert run.status == 0, run.log
+        assert [seen.authorization for seen in storage.requests] == [None] * 3
+    assert hub.served("GET", "/lfs/") == []
+    assert hub.served("HEAD")[-1].authorization == f"Bearer {TOKEN}"
+
+
+def test_the_users_own_cache_is_used(from_hub: Downloader, hub: HubServer, tmp_path: Path):
+    """A file fetched with the Hub's own client is not fetched again."""
+    cache = {"HF_HUB_CACHE": str(tmp_path / "mine")}
+    program = f"import huggingface_hub as h; h.hf_hub_download('{REPO}', 'model.safetensors', revision='{COMMIT}')"
+    subprocess.run([sys.executable, "-c", program], env=from_hub.settings | cache, check=True, timeout=60)
+    assert from_hub(*PINNED, **cache).status == 0
+    assert len(hub.served("GET", "/lfs/")) == 1
+    assert not from_hub.snapshot.exists()
 
 
 def test_an_interrupted_download_is_never_taken_for_a_whole_one(from_hub: Downloader, hub: HubServer):

@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     with staged_folder(args.output_dir) as stage:
         if args.hub is not None:
             retry = build_retry(args.attempts, args.longest_wait)
-            source = take_from_hub(args.model, args.hub, args.revision, args.allow_floating_revision, stage, retry)
+            source = take_from_hub(
+                args.model, args.hub, args.revision, args.allow_floating_revision, stage, retry, args.slow_after
+            )
         elif args.path is not None:
             source = take_from_path(args.model, args.path, args.output_dir, stage)
         else:
@@ -103,6 +105,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="limit of each wait between tries, also of one the Hub asks for (default: 300, its rate window)",
     )
+    parser.add_argument(
+        "--slow-after",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long an answer may bring less than a kilobyte a second before it is tried again (default: 60)",
+    )
     return parser
 
 
@@ -119,7 +128,13 @@ def describe_source(source: dict[str, Any]) -> str:
 
 
 def take_from_hub(
-    model: str, repo: str, revision: str | None, allow_floating: bool, stage: Path, retry: Retry[Any]
+    model: str,
+    repo: str,
+    revision: str | None,
+    allow_floating: bool,
+    stage: Path,
+    retry: Retry[Any],
+    slow_after_s: float,
 ) -> dict[str, Any]:
     """Fill ``stage`` with a Hub repository's needed files, each one verified; return the source's record.
 
@@ -135,8 +150,14 @@ def take_from_hub(
         take_from_cache(model, repo, revision, stage)
         commit = revision
     else:
+        from onnxproof.hub_transfers import Transfers
+
+        transfers = Transfers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
-        for name in needed_files(listed):
+        names = needed_files(listed)
+        check_room(model, repo, [listed[name] for name in names], stage)
+        for name in names:
+            transfers.file_bytes = size_and_checksum(model, repo, listed[name])[0]
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
     return {"kind": "hub", "repo": repo, "requested_revision": revision, "revision": commit}
 
@@ -185,6 +206,21 @@ def list_repository(
         raise UserError(f"{model}: asked for {repo} at {revision}, the Hub answered with commit '{info.sha}'")
     print(f"{model}: {repo} at {revision or 'its default branch'} is commit {info.sha}")
     return info.sha, {sibling.rfilename: sibling for sibling in info.siblings or []}
+
+
+def check_room(model: str, repo: str, files: list["RepoSibling"], stage: Path) -> None:
+    """Refuse a download that cannot fit, before its first byte.
+
+    Raises:
+        UserError: the results' file system has less room than the files need.
+    """
+    needed = sum(size_and_checksum(model, repo, listed)[0] for listed in files)
+    free = shutil.disk_usage(stage).free
+    if needed > free:
+        raise UserError(
+            f"{model}: {repo} needs {needed / 1e9:.3g} GB of disk, and {free / 1e9:.3g} GB are free where results/ "
+            "lies: make room, or run in a folder on a larger disk"
+        )
 
 
 def fetch_file(model: str, repo: str, commit: str, listed: "RepoSibling", target: Path, retry: Retry[Any]) -> None:
@@ -375,6 +411,8 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
     from huggingface_hub import errors
     from requests import exceptions
 
+    from onnxproof.hub_transfers import OverlongAnswerError, SlowTransferError
+
     host, status = hub_host(), status_of(error)
     if isinstance(error, errors.GatedRepoError):
         return f"{repo} is gated: accept its licence on {host}/{repo}, then set HF_TOKEN to that account's token"
@@ -390,6 +428,13 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
         return f"{host} limits the rate of requests: try again later; HF_TOKEN raises the limit"
     if status is not None and status >= 500:
         return f"{host} failed to serve {repo} (status {status}): try again later"
+    if isinstance(error, OverlongAnswerError):
+        return f"{host} sends more than {repo} holds ({error}): try again later, or from another network"
+    if isinstance(error, SlowTransferError):
+        return (
+            f"{host} sends {repo} too slowly ({error}): try again later; what has arrived is kept and the next "
+            "run resumes it"
+        )
     if isinstance(error, exceptions.SSLError):
         return f"no trusted connection to {host}: check the certificates (REQUESTS_CA_BUNDLE) and the proxy"
     if isinstance(error, exceptions.ConnectionError | exceptions.Timeout | exceptions.ChunkedEncodingError):
