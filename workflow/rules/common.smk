@@ -94,13 +94,15 @@ def source_arguments(wildcards) -> list[str]:
     """Return the options that name a model's source."""
     settings = MODELS[wildcards.model]
     source = settings["source"]
+    pickle = ["--allow-pickle"] if settings["allow_pickle"] else []
     if "package" in source:
-        return ["--package", source["package"], "--package-path", source["path"]]
+        return ["--package", source["package"], "--package-path", source["path"], *pickle]
     if "path" in source:
-        return ["--path", source["path"]]
+        return ["--path", source["path"], *pickle]
     revision = ["--revision", source["revision"]] if "revision" in source else []
     floating = ["--allow-floating-revision"] if settings["allow_floating_revision"] else []
-    return ["--hub", source["hub"], *revision, *floating]
+    code = ["--allow-remote-code"] if settings["allow_remote_code"] else []
+    return ["--hub", source["hub"], *revision, *floating, *pickle, *code]
 
 
 def package_version(wildcards) -> str | None:

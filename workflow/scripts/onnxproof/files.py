@@ -41,14 +41,45 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or holds no JSON.
+        UserError: the file is missing, cannot be read or holds no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a JSON file: nested too deeply") from None
+    except ValueError as error:  # broken syntax, bytes that are no UTF-8, a number of thousands of digits
         raise UserError(f"{path}: not a JSON file: {error}") from None
+
+
+def read_manifest(path: Path, *keys: str) -> dict[str, Any]:
+    """Read the manifest that a job wrote, and check that it describes what the caller needs.
+
+    Args:
+        path: the JSON file.
+        keys: what must be in it. Under ``files``, each entry must have a size in bytes and a sha256.
+
+    Raises:
+        UserError: the file is missing or is no such manifest.
+    """
+    manifest = read_json(path)
+    advice = "delete it and run again, and its job will write it anew"
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path}: no manifest: a JSON object was expected; {advice}")
+    missing = [key for key in keys if key not in manifest]
+    if missing:
+        raise UserError(f"{path}: no whole manifest: it lacks {', '.join(missing)}; {advice}")
+    files = manifest.get("files", {})
+    if not isinstance(files, dict) or not all(map(_describes_file, files.values())):
+        raise UserError(f"{path}: no manifest: 'files' must give each file's size and sha256; {advice}")
+    return manifest
+
+
+def _describes_file(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("size"), int) and isinstance(entry.get("sha256"), str)
 
 
 def write_text(path: Path, text: str) -> None:
