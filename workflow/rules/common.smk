@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
 from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.locks import lock_folder
 from onnxproof.sources import files_of_script
 
 CONFIG_FILE = Path("config.yaml")

@@ -72,7 +72,7 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
     task = choose_task(model, snapshot, requested_task)
     print(f"{model}: exporting for the task {task}", flush=True)
     with staged_folder(folder) as stage:
-        with tempfile.TemporaryDirectory(dir=stage.parent, prefix=".export.") as scratch:
+        with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:
             exported = Path(scratch)
             export_graph(snapshot, task, exported)
             rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")

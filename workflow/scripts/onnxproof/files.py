@@ -105,21 +105,73 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``target`` when the block ends well and vanishes when it fails."""
+    """Yield an empty folder that becomes ``target`` when the block ends well and vanishes when it fails.
+
+    Killed in between, it stays beside ``target`` under a hidden name, and the next call for ``target`` clears it.
+    A process that still writes there, left over from a run that was killed, is waited for.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    stage = target.parent / f".{target.name}.partial"
+    with _own_folder(stage):
+        try:
+            yield stage
+            os.chmod(stage, 0o755)
+            os.utime(stage)  # a folder copied with its times must not look older than what it was made from
+            for path in stage.rglob("*"):
+                os.chmod(path, 0o755 if path.is_dir() else 0o644)
+                if path.is_file():
+                    _write_to_disk(path)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(stage, target)
+        except BaseException:
+            shutil.rmtree(stage, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Make an empty folder that no other process has in this block; wait while another has it."""
+    import fcntl
+
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{folder}: another process is writing here; waiting for it", flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            # While this process waited, the other one may have renamed the folder to its target, or removed it.
+            if not _is_open_as(folder, handle):
+                continue
+            for left_over in folder.iterdir():
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+            yield
+            return
+        finally:
+            os.close(handle)
+
+
+def _is_open_as(path: Path, handle: int) -> bool:
+    """Tell whether a path still names the file that a handle is open for."""
     try:
-        yield stage
-        os.chmod(stage, 0o755)
-        os.utime(stage)  # a folder copied with its times must not look older than what it was made from
-        for path in stage.rglob("*"):
-            os.chmod(path, 0o755 if path.is_dir() else 0o644)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(stage, target)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _write_to_disk(path: Path) -> None:
+    """Have the system write a file out, so that a power cut cannot leave a part of it under its final name."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def versions_of(*distributions: str) -> dict[str, str]:
