@@ -138,7 +138,9 @@ def golden_problem(found: dict[str, Any], recorded: dict[str, Any]) -> str | Non
         if version != recorded["versions"].get(name)
     ]
     cause = (
-        f"these versions changed: {', '.join(bumped)}" if bumped else "the versions are the same, so a recipe changed"
+        f"these versions changed: {', '.join(bumped)}"
+        if bumped
+        else "the versions are the same, so a recipe or the CPU changed"
     )
     return (
         f"other bytes than recorded in tests/golden.json: {', '.join(changed)}. Probable cause: {cause}. If parity "

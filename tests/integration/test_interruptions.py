@@ -55,7 +55,9 @@ class Tally:
     def __str__(self) -> str:
         rows = [f"{kind:40} {count:4} {self.recovered[kind]:4}" for kind, count in sorted(self.injected.items())]
         total = f"{'all':40} {self.injected.total():4} {self.recovered.total():4}"
-        return "\n".join([f"{'fault':40} injected recovered", *rows, total, f"files lost or changed: {self.files_lost}"])
+        return "\n".join(
+            [f"{'fault':40} injected recovered", *rows, total, f"files lost or changed: {self.files_lost}"]
+        )
 
 
 @pytest.fixture(scope="module")
