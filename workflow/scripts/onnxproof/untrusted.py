@@ -35,8 +35,8 @@ OTHER_SIZES = ("max_position_embeddings", "n_positions", "num_attention_heads", 
 #: No published model comes near: the longest vocabularies have a million entries, the longest contexts ten million.
 LARGEST_SIZE = 1 << 24
 
-#: Keys with which transformers would read a tokenizer's files from elsewhere. The fourth is often a stale path of
-#: the author's machine, and is not read.
+#: Keys with which transformers would read a tokenizer's files from elsewhere; the exception is often a stale path
+#: of the author's machine, and is not read.
 TOKENIZER_PATHS = re.compile(r".*(_file|_spm)")
 TOKENIZER_PATHS_NOT_READ = ("special_tokens_map_file",)
 
@@ -129,9 +129,8 @@ def size_problem(config: Any, weight_bytes: int) -> str | None:
     label each have at least one row of the model's width, and an element at least half a byte.
     """
     for level in _objects_in(config):
-        width = max([1, *(level[key] for key in WIDTHS if _is_count(level.get(key)))])
-        if _is_count(level.get("embedding_size")):
-            width = level["embedding_size"]
+        widths = [level[key] for key in WIDTHS if _is_count(level.get(key))]
+        width = max(1, widths[0] if widths else 1)  # embedding_size, where there is one, is the width of the vocabulary
         for key in (*WIDTHS, *ROWS, *OTHER_SIZES):
             size = level.get(key)
             if isinstance(size, bool) or not isinstance(size, int | float):
