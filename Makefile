@@ -57,6 +57,10 @@ lint: setup-dev  ## style, types, spelling, workflow lint
 test-faults: setup-dev  ## kill two hundred jobs at random moments and compare what the next run makes
 	$(IN_VENV) FAULTS=$${FAULTS:-200} pytest -m slow -s tests/integration/test_interruptions.py
 
+.PHONY: fuzz
+fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshots and manifests than `make test` does
+	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/test_config.py tests/unit/test_untrusted.py
+
 .PHONY: reproduce
 reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make
 	$(IN_VENV) python tests/reproduction.py reproduce

@@ -916,7 +916,8 @@ VALID = {
     "parity": {"evaluation_texts": None, "thresholds": {"fp32": {"max_abs_diff": 0.1}}},
     "benchmark": {"batch_sizes": [1], "warmup": 0},
 }
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = int(os.environ.get("FUZZ", "1"))  # `make fuzz` looks this many times longer
+RELAXED = settings(deadline=None, max_examples=100 * FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def resolves_or_is_refused(config):
@@ -968,7 +969,7 @@ def mutated(config, path, change, key, value):
     return config
 
 
-@settings(RELAXED, max_examples=400)
+@settings(RELAXED, max_examples=400 * FUZZ)
 @given(
     st.lists(
         st.tuples(st.integers(0, 200), st.sampled_from(["replace", "remove", "rename"]), KEYS, ANYTHING),

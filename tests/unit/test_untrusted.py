@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -19,7 +20,9 @@ from onnxproof.onnx_folder import check_external_data
 from onnxproof.snapshot import snapshot_problem
 from onnxproof.untrusted import archive_problem, safetensors_problem, size_problem, stays_inside
 
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+#: `make fuzz` looks this many times longer.
+FUZZ = int(os.environ.get("FUZZ", "1"))
+RELAXED = settings(deadline=None, max_examples=100 * FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def header_bytes(header: object, body: int = 0, length: int | None = None) -> bytes:
@@ -73,7 +76,7 @@ SOUND = header_bytes({"a": tensor(0, 8), "b": tensor(8, 12)}, 12)
 CHANGES = st.lists(st.tuples(st.integers(0, len(SOUND) - 1), st.integers(0, 255)), min_size=1, max_size=4)
 
 
-@settings(RELAXED, max_examples=300)
+@settings(RELAXED, max_examples=300 * FUZZ)
 @given(CHANGES)
 def test_what_passes_the_check_is_read_by_the_library(tmp_path: Path, changes: list):
     content = bytearray(SOUND)
@@ -153,7 +156,7 @@ def write_snapshot(folder: Path, contents: dict) -> None:
 ALL_PLACES = [(name, path) for name, content in SNAPSHOT.items() for path in places(content)]
 
 
-@settings(RELAXED, max_examples=400)
+@settings(RELAXED, max_examples=300 * FUZZ)
 @given(st.sampled_from(ALL_PLACES), JSON)
 @example(("config.json", ("vocab_size",)), float("inf"))
 @example(("config.json", ("auto_map",)), {"AutoModel": [[1]]})
@@ -229,7 +232,7 @@ def graph_with_data_in(location: str, place: str) -> onnx.ModelProto:
 MANIFEST = {"model": "m", "files": {"model.onnx": {"size": 1, "sha256": "0" * 64}}, "task": "t"}
 
 
-@settings(RELAXED, max_examples=300)
+@settings(RELAXED, max_examples=300 * FUZZ)
 @given(st.sampled_from(list(places(MANIFEST))), JSON)
 @example((), None)
 @example(("files",), [])
