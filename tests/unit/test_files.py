@@ -33,6 +33,13 @@ def test_a_folder_appears_only_when_its_block_ends_well(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_text_that_a_killed_process_left_is_replaced(tmp_path):
+    (tmp_path / ".a.json.partial").write_text("a longer text that was never finished")
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     left_over = tmp_path / ".out.partial"
     (left_over / "scratch").mkdir(parents=True)

@@ -6,8 +6,7 @@ import json
 import os
 import platform
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,17 +84,18 @@ def _describes_file(entry: Any) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step: readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    partial = path.parent / f".{path.name}.partial"
+    with _own(partial, partial.touch) as handle:
+        try:
+            os.ftruncate(handle, 0)
+            with open(handle, "w", encoding="utf-8", closefd=False) as stream:
+                stream.write(text)
+            os.fsync(handle)
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -112,8 +112,10 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = target.parent / f".{target.name}.partial"
-    with _own_folder(stage):
+    with _own(stage, lambda: stage.mkdir(exist_ok=True)):
         try:
+            for left_over in stage.iterdir():
+                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
             yield stage
             os.chmod(stage, 0o755)
             os.utime(stage)  # a folder copied with its times must not look older than what it was made from
@@ -130,28 +132,29 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _own_folder(folder: Path) -> Iterator[None]:
-    """Make an empty folder that no other process has in this block; wait while another has it."""
+def _own(path: Path, make: Callable[[], object]) -> Iterator[int]:
+    """Yield an open handle of a file or folder that no other process has in this block; wait while another has it.
+
+    ``make`` creates it where it is absent. What a killed process left in it is still there.
+    """
     import fcntl
 
     while True:
-        folder.mkdir(exist_ok=True)
+        make()
         try:
-            handle = os.open(folder, os.O_RDONLY)
+            handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         except FileNotFoundError:
             continue
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"{folder}: another process is writing here; waiting for it", flush=True)
+                print(f"{path}: another process is writing here; waiting for it", flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            # While this process waited, the other one may have renamed the folder to its target, or removed it.
-            if not _is_open_as(folder, handle):
+            # While this process waited, the other one may have given it its final name, or removed it.
+            if not _is_open_as(path, handle):
                 continue
-            for left_over in folder.iterdir():
-                shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
-            yield
+            yield handle
             return
         finally:
             os.close(handle)
