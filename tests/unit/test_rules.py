@@ -7,7 +7,7 @@ import pytest
 
 RULES = sorted((Path(__file__).parents[2] / "workflow" / "rules").glob("*.smk"))
 #: Checked by the schema to be whole numbers, or set by Snakemake.
-NUMBERS = {"PARITY_THREADS", "params.batch_size"}
+NUMBERS = {"params.threads", "params.batch_size"}
 #: Matched against the variants' own names.
 OWN_NAMES = {"wildcards.variant", "wildcards.quantized"}
 

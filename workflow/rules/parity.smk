@@ -21,11 +21,12 @@ rule record_reference:
     threads: PARITY_THREADS
     params:
         task=task_argument,
+        threads=PARITY_THREADS,
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
     shell:
         "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
-        "--texts {input.texts:q} --threads {PARITY_THREADS} "
+        "--texts {input.texts:q} --threads {params.threads} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
@@ -50,13 +51,14 @@ rule measure_parity:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
     params:
+        threads=PARITY_THREADS,
         batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
         "python {input.code[0]:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
         "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
-        "--batch-size {params.batch_size} --threads {PARITY_THREADS} --output {output:q} > {log:q} 2>&1"
+        "--batch-size {params.batch_size} --threads {params.threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule gate_parity:
