@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Project, make_project
+from conftest import make_project
+from reproduction import SURROUNDINGS, compare, digests
 
 pytestmark = pytest.mark.slow
 
@@ -19,14 +20,14 @@ needs_namespace = pytest.mark.skipif(not can_unshare, reason="a network namespac
 ATTEMPTS = "awk '/^Ip: [0-9]/ {print \"attempts:\", $13}' /proc/net/snmp"
 
 
-def run_without_network(folder: Path, command: str) -> tuple[int, int, str]:
+def run_without_network(folder: Path, command: str, **settings: str) -> tuple[int, int, str]:
     """Run a shell command in a network namespace of its own; return status, attempts to send, and output."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     run = subprocess.run(
         ["unshare", "--net", "bash", "-c", f"{command}; status=$?; {ATTEMPTS}; exit $status"],
         cwd=folder,
-        env=environment,
+        env=environment | settings,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,9 +53,14 @@ def test_an_attempt_is_counted(tmp_path, program):
 
 
 @needs_namespace
-def test_the_whole_chain_never_tries_to_connect(tiny_models, tmp_path):
-    project: Project = make_project(tmp_path)
-    shutil.copytree(tiny_models, tmp_path / "models")
-    status, attempts, output = run_without_network(project.folder, "snakemake --cores 2")
+def test_the_whole_chain_never_tries_to_connect_and_makes_the_same_bytes(finished, tiny_models, tmp_path):
+    """Without a network, in another folder, on one core, with another hash seed, locale and time zone."""
+    _, cores, settings = SURROUNDINGS[0]
+    folder = tmp_path / "another place"
+    folder.mkdir()
+    project = make_project(folder)
+    shutil.copytree(tiny_models, project.folder / "models")
+    status, attempts, output = run_without_network(project.folder, f"snakemake --cores {cores}", **settings)
     assert status == 0, output
     assert attempts == 0, output
+    assert compare(digests(project.folder / "results"), digests(finished.folder / "results")) == []
