@@ -56,6 +56,30 @@ lint: setup-dev  ## style, types, spelling, workflow lint
 	$(IN_VENV) snakefmt --check Snakefile workflow/rules
 	$(IN_VENV) snakemake --lint
 
+.PHONY: test-faults
+test-faults: setup-dev  ## kill two hundred jobs at random moments and compare what the next run makes
+	$(IN_VENV) FAULTS=$${FAULTS:-200} pytest -m slow -s tests/integration/test_interruptions.py
+
+.PHONY: fuzz
+fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshots and manifests than `make test` does
+	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/test_config.py tests/unit/test_untrusted.py
+
+.PHONY: reproduce
+reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make
+	$(IN_VENV) python tests/reproduction.py reproduce
+
+.PHONY: golden
+golden: setup-dev  ## record the bytes of the default models anew, after a change that is meant to alter them
+	$(IN_VENV) python tests/reproduction.py golden
+
+.PHONY: licenses
+licenses: setup-dev  ## list the dependencies' licences in docs/licenses.md
+	$(IN_VENV) python tests/licenses.py
+
+.PHONY: audit
+audit: setup-dev  ## look the locked versions up in the public advisories; fails where they cannot be asked
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r $(LOCKS)/run.txt
+
 .PHONY: lock
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt

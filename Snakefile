@@ -64,6 +64,10 @@ rule publish:
         expand("results/{model}/published.json", model=PUBLISHED),
 
 
+onstart:
+    checked(lock_folder)
+
+
 onsuccess:
     show_summary()
 

@@ -7,6 +7,8 @@ answer carries the headers that would send the client to Xet storage.
 import hashlib
 import json
 import threading
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,8 +37,10 @@ class Fault:
     count: int
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: "truncate" closes the connection in mid-body; "corrupt" keeps the size and changes bytes.
+    #: "truncate" closes the connection in mid-body; "corrupt" keeps the size and changes bytes; "overlong" sends
+    #: more than was listed; "drip" sends two bytes at a time, ``pause_s`` apart; "stall" waits that long in mid-body.
     body: str | None = None
+    pause_s: float = 0.0
 
 
 @dataclass
@@ -57,6 +61,10 @@ class HubServer:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        #: Bytes of body sent, by path.
+        self.sent: Counter[str] = Counter()
+        #: Where large files are: on another host on the real Hub, so give another server's address here.
+        self.storage_url: str | None = None
         self.lock = threading.Lock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
@@ -172,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = repository.files[name]
             digest = hashlib.sha256(content).hexdigest()
             linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
-            self.answer(302, commit | linked | {"Location": f"{self.hub.url}/lfs/{digest}"})
+            self.answer(302, commit | linked | {"Location": f"{self.hub.storage_url or self.hub.url}/lfs/{digest}"})
         else:
             content = repository.files[name]
             self.answer_body(content, commit | {"ETag": f'"{_git_blob_id(content)}"'}, fault)
@@ -204,9 +212,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = content[start:]
         if fault is not None and fault.body == "corrupt":
             body = body[:-1] + bytes([body[-1] ^ 0xFF])
-        self.answer(status, headers, body, truncate=fault is not None and fault.body == "truncate")
+        if fault is not None and fault.body == "overlong":
+            body += bytes(1000)
+        self.answer(status, headers, body, fault)
 
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"", truncate: bool = False) -> None:
+    def answer(self, status: int, headers: dict[str, str], body: bytes = b"", fault: Fault | None = None) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -214,7 +224,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if truncate:
+        kind = fault.body if fault is not None else None
+        if kind in ("truncate", "stall"):
             body = body[: len(body) // 2]
             self.close_connection = True
-        self.wfile.write(body)
+        step = 2 if kind == "drip" else max(1, len(body))
+        try:
+            for start in range(0, len(body), step):
+                self.wfile.write(body[start : start + step])
+                self.hub.sent[urlsplit(self.path).path] += len(body[start : start + step])
+                if fault is not None and fault.pause_s:
+                    time.sleep(fault.pause_s)
+        except ConnectionError:
+            self.close_connection = True  # the client gave up

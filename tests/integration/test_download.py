@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ import requests
 from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
-from download import check_hub_request, difference, main, seconds_to_wait
+from download import check_hub_request, check_room, difference, main, seconds_to_wait
 from onnxproof.cli import UserError
+from onnxproof.files import sha256_of
+from onnxproof.pickled_weights import replace_pickles
+from onnxproof.snapshot import remote_code_allowed, snapshot_problem
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -232,6 +236,13 @@ def test_a_gated_repository_and_a_secret_token(from_hub: Downloader, hub: HubSer
     assert TOKEN not in run.manifest_file.read_text()
 
 
+def test_a_token_whose_owner_has_not_accepted_the_licence(from_hub: Downloader, hub: HubServer):
+    hub.fail("HEAD", "/config.json", status=403, headers={"X-Error-Code": "GatedRepo"})
+    run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+    assert "is gated: accept its licence" in run.error
+    assert TOKEN not in run.log
+
+
 def test_a_refused_token_is_not_shown(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/api/", status=403, headers={"X-Error-Message": f"bad token {TOKEN}"})
     run = from_hub(*PINNED, HF_TOKEN=TOKEN)
@@ -291,14 +302,71 @@ def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
     assert hub.served("GET", "/lfs/") == []
 
 
-def test_a_truncated_body_is_resumed(from_hub: Downloader, hub: HubServer, model: Path):
-    hub.fail("GET", "/lfs/", body="truncate")
-    run = from_hub(*PINNED)
+@pytest.mark.parametrize("fault", [{"body": "truncate"}, {"body": "stall", "pause_s": 3}])
+def test_a_cut_or_stalled_body_is_resumed_and_no_byte_is_sent_twice(
+    from_hub: Downloader, hub: HubServer, model: Path, fault: dict
+):
+    hub.fail("GET", "/lfs/", **fault)
+    run = from_hub(*PINNED, HF_HUB_DOWNLOAD_TIMEOUT="1")
     assert run.status == 0, run.log
-    ranges = [seen.byte_range for seen in hub.served("GET", "/lfs/")]
-    assert ranges[0] is None
-    assert len(ranges) == 2
-    assert (run.folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    content = (model / "model.safetensors").read_bytes()
+    assert [seen.byte_range for seen in hub.served("GET", "/lfs/")] == [None, f"bytes={len(content) // 2}-"]
+    assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
+    assert (run.folder / "model.safetensors").read_bytes() == content
+
+
+def test_a_download_that_failed_is_resumed_by_the_next_run(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.fail("GET", "/lfs/", count=3, body="truncate")
+    assert "connection failed" in from_hub(*PINNED).error
+    assert from_hub(*PINNED).status == 0
+    content = (model / "model.safetensors").read_bytes()
+    assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
+
+
+def test_a_slow_answer_is_waited_for(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/config.json", body="drip", pause_s=0.05)
+    assert from_hub(*PINNED).status == 0
+
+
+def test_a_drip_without_end_is_given_up(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/lfs/", count=3, body="drip", pause_s=0.02)
+    error = from_hub(*PINNED, "--slow-after", "0.2").error
+    assert "too slowly" in error
+    assert "the next run resumes it" in error
+
+
+def test_an_answer_without_end_does_not_fill_the_disk(from_hub: Downloader, hub: HubServer):
+    hub.fail("GET", "/lfs/", body="overlong")
+    assert "sends more than lab/tiny holds" in from_hub(*PINNED).error
+
+
+def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path):
+    listed = types.SimpleNamespace(rfilename="model.safetensors", size=10**18, lfs=None, blob_id="0" * 40)
+    with pytest.raises(UserError, match=r"tiny: lab/tiny needs 1e\+09 GB of disk, and .* make room"):
+        check_room("tiny", REPO, [listed], tmp_path)
+
+
+def test_large_files_come_from_a_storage_host_that_sees_no_token(from_hub: Downloader, hub: HubServer, model: Path):
+    with HubServer() as storage:
+        storage.add(REPO, model, COMMIT)
+        hub.storage_url = storage.url
+        storage.fail("GET", "/lfs/", status=503)
+        storage.fail("GET", "/lfs/", body="truncate")
+        run = from_hub(*PINNED, HF_TOKEN=TOKEN)
+        assert run.status == 0, run.log
+        assert [seen.authorization for seen in storage.requests] == [None] * 3
+    assert hub.served("GET", "/lfs/") == []
+    assert hub.served("HEAD")[-1].authorization == f"Bearer {TOKEN}"
+
+
+def test_the_users_own_cache_is_used(from_hub: Downloader, hub: HubServer, tmp_path: Path):
+    """A file fetched with the Hub's own client is not fetched again."""
+    cache = {"HF_HUB_CACHE": str(tmp_path / "mine")}
+    program = f"import huggingface_hub as h; h.hf_hub_download('{REPO}', 'model.safetensors', revision='{COMMIT}')"
+    subprocess.run([sys.executable, "-c", program], env=from_hub.settings | cache, check=True, timeout=60)
+    assert from_hub(*PINNED, **cache).status == 0
+    assert len(hub.served("GET", "/lfs/")) == 1
+    assert not from_hub.snapshot.exists()
 
 
 def test_an_interrupted_download_is_never_taken_for_a_whole_one(from_hub: Downloader, hub: HubServer):
@@ -481,6 +549,135 @@ def test_an_altered_package_is_refused(download: Downloader, model: Path):
     )
     error = download("--package", "carrier", "--package-path", "carrier/model", PYTHONPATH=str(site)).error
     assert "config.json was altered after installation" in error
+
+
+# What is refused unless the user allows it
+
+
+class WritesAFile:
+    """A pickle that writes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "ran")
+
+
+@pytest.fixture
+def pickled(model: Path) -> Path:
+    """The repository with its weights as a pickle only, two names sharing one tensor."""
+    import torch
+
+    (model / "model.safetensors").unlink()
+    weight = torch.arange(12.0).reshape(3, 4)
+    torch.save({"a": weight, "tied": weight, "b": weight[:, ::2]}, model / "pytorch_model.bin")
+    return model
+
+
+def test_a_pickle_is_refused_before_it_is_fetched(from_hub: Downloader, hub: HubServer, pickled: Path):
+    hub.add(REPO, pickled, COMMIT)
+    error = from_hub(*PINNED).error
+    assert "the weights are a Python pickle (pytorch_model.bin), which can run code" in error
+    assert "allow_pickle: true" in error
+    assert [seen.method for seen in hub.requests] == ["GET"]
+    assert "a Python pickle" in from_hub("--path", str(pickled)).error
+
+
+def test_an_allowed_pickle_becomes_safetensors(from_hub: Downloader, hub: HubServer, pickled: Path):
+    from safetensors.numpy import load_file
+
+    hub.add(REPO, pickled, COMMIT)
+    runs = [from_hub(*PINNED, "--allow-pickle"), from_hub("--path", str(pickled), "--allow-pickle")]
+    runs.append(from_hub(*PINNED, "--allow-pickle", HF_HUB_OFFLINE="1"))
+    for run in runs:
+        assert run.status == 0, run.log
+        assert run.names == NEEDED
+        tensors = load_file(run.folder / "model.safetensors")
+        assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
+            "a": np.arange(12.0).reshape(3, 4).tolist(),
+            "tied": np.arange(12.0).reshape(3, 4).tolist(),
+            "b": np.arange(12.0).reshape(3, 4)[:, ::2].tolist(),
+        }
+        assert run.manifest["replaced_pickles"] == {
+            "pytorch_model.bin": {
+                "size": (pickled / "pytorch_model.bin").stat().st_size,
+                "sha256": sha256_of(pickled / "pytorch_model.bin"),
+            }
+        }
+        assert run.manifest["versions"]["torch"]
+    assert len({sha256_of(run.folder / "model.safetensors") for run in runs}) == 1
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_allowed_pickle_still_runs_nothing(download: Downloader, pickled: Path, legacy: bool):
+    import torch
+
+    content = {"a": torch.zeros(2), "evil": WritesAFile(download.place / "ran")}
+    torch.save(content, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+    assert "holds more than tensors" in download("--path", str(pickled), "--allow-pickle").error
+    assert not (download.place / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\x04.", b"\x80\x02]q\x00.", b"no pickle at all", b"PK\x03\x04 cut", b"\x80\x02}q\x00."]
+)
+def test_a_broken_pickle_is_told_in_words(tmp_path: Path, content: bytes):
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"^tiny: pytorch_model\.bin "):
+        replace_pickles("tiny", tmp_path)
+
+
+def test_a_small_pickle_of_a_huge_tensor_is_refused(tmp_path: Path):
+    import torch
+
+    torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="unpacks to 4000000000000: no weights need that"):
+        replace_pickles("tiny", tmp_path)
+
+
+def test_split_pickles_become_split_safetensors(tmp_path: Path):
+    import torch
+
+    parts = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    for part in parts:
+        torch.save({part[14:19]: torch.ones(2)}, tmp_path / part)
+    index = {"metadata": {"total_size": 16}, "weight_map": {part[14:19]: part for part in parts}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    assert sorted(replace_pickles("tiny", tmp_path)) == parts
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert snapshot_problem(tmp_path) is None
+
+
+@pytest.fixture
+def with_code(model: Path) -> Path:
+    """The repository with code of its own."""
+    (model / "config.json").write_text('{"auto_map": {"AutoModel": "modeling_own.Own"}}')
+    (model / "modeling_own.py").write_text("raise SystemExit('ran')")
+    return model
+
+
+def test_code_is_refused_unless_allowed_at_a_commit(from_hub: Downloader, hub: HubServer, with_code: Path):
+    hub.add(REPO, with_code, COMMIT)
+    refused = from_hub(*PINNED)
+    assert "config.json has the model's own Python code run ('modeling_own.Own')" in refused.error
+    assert "allow_remote_code: true" in refused.error
+    floating = ["--hub", REPO, "--revision", "main", "--allow-floating-revision", "--allow-remote-code"]
+    assert "needs a Hub source with a revision of 40" in from_hub(*floating).error
+    assert "needs a Hub source" in from_hub("--path", str(with_code), "--allow-remote-code").error
+
+    run = from_hub(*PINNED, "--allow-remote-code")
+    assert run.status == 0, run.log
+    assert "modeling_own.py" in run.names
+    assert run.manifest["allow_remote_code"] is True
+    assert remote_code_allowed(run.folder)
+    assert not remote_code_allowed(with_code)
 
 
 # The command line

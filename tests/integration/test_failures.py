@@ -1,9 +1,12 @@
 """Failing well: one clear message, the evidence kept, the other models untouched."""
 
 import json
+import shutil
 
 import pytest
 import yaml
+
+from conftest import make_project
 
 
 def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
@@ -68,3 +71,18 @@ def test_a_model_listed_twice_is_told(copy_of_finished):
     run = project.snakemake()
     assert run.returncode != 0
     assert "twice" in run.stdout or "duplicate" in run.stdout
+
+
+def test_no_text_of_a_configuration_is_run_by_a_shell(tiny_models, tmp_path):
+    project = make_project(tmp_path)
+    name = "a b$(touch ran)`touch ran`';touch ran;'\"&touch ran&\"*|>ran"
+    shutil.copytree(tiny_models / "stars", tmp_path / "models" / name)
+    (tmp_path / "texts.txt").rename(tmp_path / f"{name}.txt")
+    project.configure(
+        {"models": {"m": {"source": {"path": f"models/{name}"}, "parity": {"evaluation_texts": f"{name}.txt"}}}}
+    )
+    run = project.snakemake("results/m/reference.json")
+    assert run.returncode == 0, run.stdout
+    assert json.loads((tmp_path / "results/m/source.json").read_text())["path"] == f"models/{name}"
+    assert json.loads((tmp_path / "results/m/reference.json").read_text())["inputs"]["count"] == 8
+    assert not [path for path in tmp_path.rglob("*") if path.name == "ran"]

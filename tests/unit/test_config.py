@@ -46,7 +46,7 @@ def snapshot_check(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxproof.snapshot", stand_in)
 
 
-def refuse_marked(folder):
+def refuse_marked(folder, allow_pickle=False):
     return "it holds no weights" if (folder / "refuse").exists() else None
 
 
@@ -373,7 +373,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 def test_a_package_folder_without_a_model_is_refused(distribution_folder, monkeypatch):
     refused = []
     monkeypatch.setattr(
-        sys.modules["onnxproof.snapshot"], "snapshot_problem", lambda folder: refused.append(folder) or "bad"
+        sys.modules["onnxproof.snapshot"],
+        "snapshot_problem",
+        lambda folder, **_: refused.append(folder) or "bad",
     )
     source = {"package": "demo-model", "path": "demo/model"}
     assert only_problem_of(one(source)) == "models.X.source.path is 'demo/model': bad"
@@ -381,7 +383,7 @@ def test_a_package_folder_without_a_model_is_refused(distribution_folder, monkey
 
 
 def test_an_unreadable_folder_is_told(tmp_path, monkeypatch):
-    def refuse(folder):
+    def refuse(folder, **_):
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(sys.modules["onnxproof.snapshot"], "snapshot_problem", refuse)
@@ -524,21 +526,32 @@ def test_what_no_revision_can_be_is_refused_even_where_floating_ones_are_allowed
     assert problem.startswith(f"models.X.source.revision is {revision!r}, ")
 
 
+# -------------------------------------------------------------------------------------- what is refused unless allowed
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"path": "."}, {"hub": "a/b", "revision": "main"}, {"hub": "a/b", "revision": COMMIT[:10]}],
+)
+def test_code_of_a_repository_needs_a_commit(source):
+    config = one(source, allow_remote_code=True, allow_floating_revision="hub" in source) | {"variants": ["fp32"]}
+    assert "models.X.allow_remote_code is true, but code is run only from a hub source" in only_problem_of(config, ROOT)
+    check_config(one(allow_remote_code=True), ROOT)
+
+
+def test_nothing_risky_is_allowed_by_default():
+    resolved = resolve_models(one())["X"]
+    assert (resolved["allow_pickle"], resolved["allow_remote_code"]) == (False, False)
+
+
 # -------------------------------------------------------------------------------------------------- resolving
 
 
 def test_a_model_needs_only_its_source(schema):
     resolved = resolve_models(one())["X"]
-    assert set(resolved) == {
-        "source",
-        "task",
-        "variants",
-        "quantization",
-        "parity",
-        "benchmark",
-        "publish",
-        "allow_floating_revision",
-    }
+    allowances = {"allow_floating_revision", "allow_pickle", "allow_remote_code"}
+    settings = {"source", "task", "variants", "quantization", "parity", "benchmark", "publish"}
+    assert set(resolved) == settings | allowances
     assert resolved["source"] == HUB
     assert resolved["task"] is None
     assert resolved["variants"] == ["fp32", "optimized", "int8"]
@@ -712,7 +725,7 @@ def test_config_yaml_shows_exactly_the_defaults():
     globals_shown = {key: value for key, value in config.items() if key != "models"}
     resolved = resolve_models(one())["X"]
     assert globals_shown == {key: resolved[key] for key in globals_shown}
-    assert set(resolved) - set(globals_shown) == {"source", "task"}
+    assert set(resolved) - set(globals_shown) == {"source", "task", "allow_pickle", "allow_remote_code"}
 
 
 def test_every_setting_in_config_yaml_has_a_comment_that_says_why():
@@ -873,6 +886,8 @@ KNOWN_KEYS = st.sampled_from(
         "package",
         "path",
         "allow_floating_revision",
+        "allow_pickle",
+        "allow_remote_code",
         "evaluation_texts",
         "int8",
         "rounds",
@@ -901,7 +916,8 @@ VALID = {
     "parity": {"evaluation_texts": None, "thresholds": {"fp32": {"max_abs_diff": 0.1}}},
     "benchmark": {"batch_sizes": [1], "warmup": 0},
 }
-RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = int(os.environ.get("FUZZ", "1"))  # `make fuzz` looks this many times longer
+RELAXED = settings(deadline=None, max_examples=100 * FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def resolves_or_is_refused(config):
@@ -953,7 +969,7 @@ def mutated(config, path, change, key, value):
     return config
 
 
-@settings(RELAXED, max_examples=400)
+@settings(RELAXED, max_examples=400 * FUZZ)
 @given(
     st.lists(
         st.tuples(st.integers(0, 200), st.sampled_from(["replace", "remove", "rename"]), KEYS, ANYTHING),

@@ -233,12 +233,99 @@ def test_pytorch_archives(folder: Path):
     (folder / "model.safetensors").unlink()
     with zipfile.ZipFile(folder / "pytorch_model.bin", "w") as archive:
         archive.writestr("archive/data.pkl", b"x" * 1000)
-    assert snapshot_problem(folder) is None
+    refusal = str(snapshot_problem(folder))
+    assert refusal.startswith("the weights are a Python pickle (pytorch_model.bin), which can run code")
+    assert "allow_pickle: true" in refusal
+    assert snapshot_problem(folder, allow_pickle=True) is None
     content = (folder / "pytorch_model.bin").read_bytes()
     write(folder, pytorch_model__bin=content[:500])
     assert "pytorch_model.bin is truncated" in str(snapshot_problem(folder))
     write(folder, pytorch_model__bin=b"")
     assert snapshot_problem(folder) == "pytorch_model.bin is empty"
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_refused(folder: Path):
+    (folder / "model.safetensors").unlink()
+    with zipfile.ZipFile(folder / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(10_000_000))
+    problem = str(snapshot_problem(folder, allow_pickle=True))
+    assert problem.startswith("pytorch_model.bin is no file of torch.save")
+    assert "unpack to 10000000 bytes" in problem
+
+
+def test_a_pickle_beside_safetensors_is_not_taken(folder: Path):
+    write(folder, pytorch_model__bin=b"never read")
+    assert snapshot_problem(folder) is None
+
+
+def test_a_pickle_in_any_module_is_refused(folder: Path):
+    write(folder, modules__json=[module("Transformer", ""), module("Dense", "2_Dense")])
+    write(folder / "2_Dense", config__json={"in_features": 1, "out_features": 1}, pytorch_model__bin=b"\x80\x02.")
+    assert "a Python pickle (2_Dense/pytorch_model.bin)" in str(snapshot_problem(folder))
+
+
+def test_code_of_the_repository_is_refused(folder: Path):
+    auto_map = {"AutoModel": "modeling_own.OwnModel", "AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}
+    for name in ("config__json", "tokenizer_config__json", "preprocessor_config__json"):
+        write(folder, **{name: {"auto_map": auto_map}})
+        problem = str(snapshot_problem(folder))
+        assert problem.startswith(f"{name.replace('__', '.')} has the model's own Python code run")
+        assert "allow_remote_code: true" in problem
+        assert snapshot_problem(folder, allow_remote_code=True) is None
+        write(folder, **{name: {}})
+    write(folder, modules__json=[module("Transformer", ""), {"type": "own_module.Own", "path": ""}])
+    assert str(snapshot_problem(folder)).startswith("modules.json has the model's own Python code run")
+    assert snapshot_problem(folder, allow_remote_code=True) is None
+
+
+def test_code_of_another_repository_is_refused_even_where_code_is_allowed(folder: Path):
+    write(folder, config__json={"auto_map": {"AutoModel": "someone/else--modeling.Model"}})
+    assert "code of another repository" in str(snapshot_problem(folder, allow_remote_code=True))
+
+
+def test_code_is_taken_only_when_asked_for():
+    names = ["config.json", "modeling_own.py", "1_Own/own.py", "scripts/train.py", "../evil.py"]
+    assert needed_files(names) == ["config.json"]
+    assert needed_files(names, with_code=True) == ["1_Own/own.py", "config.json", "modeling_own.py"]
+
+
+@pytest.mark.parametrize("key", ["vocab_file", "merges_file", "tokenizer_file", "source_spm"])
+@pytest.mark.parametrize("value", ["/etc/passwd", "../../secret", "C:\\secret", "a/../../b"])
+def test_a_tokenizer_reads_no_file_from_elsewhere(folder: Path, key: str, value: str):
+    write(folder, tokenizer_config__json={key: value})
+    assert str(snapshot_problem(folder)).startswith(f"tokenizer_config.json: '{key}' is ")
+    write(folder, tokenizer_config__json={key: "vocab.txt", "special_tokens_map_file": value})
+    assert snapshot_problem(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"vocab_size": 10**12}, "'vocab_size' is 1000000000000, must be between 0 and 16777216"),
+        ({"vocab_size": -1}, "'vocab_size' is -1, must be between"),
+        ({"hidden_size": 1e300}, "'hidden_size' is 1e+300, must be between"),
+        ({"vocab_size": 100, "hidden_size": 10}, "'vocab_size' is 100 at a width of 10, which the weights"),
+        ({"num_hidden_layers": 10**6}, "'num_hidden_layers' is 1000000 at a width of 1"),
+        ({"num_labels": 10**7}, "'num_labels' is 10000000 at a width of 1"),
+        ({"text_config": {"encoder": [{"d_ff": 10**9}]}}, "'d_ff' is 1000000000, must be between"),
+        ({"max_position_embeddings": 10**9}, "'max_position_embeddings' is 1000000000, must be"),
+    ],
+)
+def test_absurd_sizes_are_refused(folder: Path, config: dict, told: str):
+    write(folder, config__json=config)
+    assert str(snapshot_problem(folder)).startswith(f"config.json: {told}")
+
+
+def test_an_absurd_dense_layer_is_refused(folder: Path):
+    write(folder, modules__json=[module("Transformer", ""), module("Dense", "2_Dense")])
+    write(folder / "2_Dense", config__json={"in_features": 10**6, "out_features": 10**6})
+    assert "1000000 x 1000000 features are no size" in str(snapshot_problem(folder))
+
+
+def test_a_configuration_of_gigabytes_is_not_read(folder: Path):
+    with (folder / "config.json").open("r+b") as stream:
+        stream.truncate(10**10)  # sparse: takes no disk
+    assert "config.json has 10000000000 bytes, more than" in str(snapshot_problem(folder))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,11 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
 from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.locks import lock_folder
 from onnxproof.sources import files_of_script
 
+# Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
+PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
 STARTED = time.time()
@@ -94,13 +97,15 @@ def source_arguments(wildcards) -> list[str]:
     """Return the options that name a model's source."""
     settings = MODELS[wildcards.model]
     source = settings["source"]
+    pickle = ["--allow-pickle"] if settings["allow_pickle"] else []
     if "package" in source:
-        return ["--package", source["package"], "--package-path", source["path"]]
+        return ["--package", source["package"], "--package-path", source["path"], *pickle]
     if "path" in source:
-        return ["--path", source["path"]]
+        return ["--path", source["path"], *pickle]
     revision = ["--revision", source["revision"]] if "revision" in source else []
     floating = ["--allow-floating-revision"] if settings["allow_floating_revision"] else []
-    return ["--hub", source["hub"], *revision, *floating]
+    code = ["--allow-remote-code"] if settings["allow_remote_code"] else []
+    return ["--hub", source["hub"], *revision, *floating, *pickle, *code]
 
 
 def package_version(wildcards) -> str | None:

@@ -18,15 +18,16 @@ rule record_reference:
         "results/logs/record_reference/{model}.log",
     conda:
         "../../envs/export.yaml"
-    threads: 2
+    threads: PARITY_THREADS
     params:
         task=task_argument,
         batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+        threads=PARITY_THREADS,
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
     shell:
         "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
-        "--texts {input.texts:q} --threads {threads} --batch-size {params.batch_size} "
+        "--texts {input.texts:q} --threads {params.threads} --batch-size {params.batch_size} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
@@ -49,15 +50,16 @@ rule measure_parity:
         "results/logs/measure_parity/{model}.{variant}.log",
     conda:
         "../../envs/runtime.yaml"
-    threads: 2
+    threads: PARITY_THREADS
     params:
+        threads=PARITY_THREADS,
         batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
         "python {input.code[0]:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
         "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
-        "--batch-size {params.batch_size} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "--batch-size {params.batch_size} --threads {params.threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule gate_parity:

@@ -44,8 +44,10 @@ rule verify_release:
         "results/logs/verify_release/{model}.log",
     conda:
         "../../envs/runtime.yaml"
-    threads: 2
+    threads: PARITY_THREADS
+    params:
+        threads=PARITY_THREADS,
     message:
         "{wildcards.model}: verifying the release on this machine (log: {log})"
     shell:
-        "python {input.code[0]:q} {input.folder:q} --threads {threads} --json {output:q} > {log:q} 2>&1"
+        "python {input.code[0]:q} {input.folder:q} --threads {params.threads} --json {output:q} > {log:q} 2>&1"

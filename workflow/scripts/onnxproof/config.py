@@ -143,9 +143,9 @@ def check_config(config: Any, folder: Path) -> None:
 def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each model's settings with global values and defaults filled in; no two share mutable state.
 
-    A model's settings are ``{source, task, variants, quantization, parity, benchmark, allow_floating_revision}``:
-    ``task`` is None where it is to be inferred, targets and thresholds switched off by null are absent, and
-    ``allow_floating_revision`` is the value nearest to the model's revision.
+    A model's settings are those of the schema's ``model``: ``task`` is None where it is to be inferred, targets and
+    thresholds switched off by null are absent, and ``allow_floating_revision`` is the value nearest to the model's
+    revision.
 
     Args:
         config: a configuration that passed `check_config`.
@@ -223,7 +223,13 @@ def _model_problems(config: Any, folder: Path) -> Iterator[str]:
         if isinstance(settings.get("source"), dict):
             source = settings["source"]
             floating = _nearest_floating(source, settings, config)
-            yield from _source_problems(f"{label}.source", source, floating, folder)
+            pickle = settings.get("allow_pickle") is True
+            yield from _source_problems(f"{label}.source", source, floating, folder, pickle)
+            if settings.get("allow_remote_code") is True and not _is_pinned(source):
+                yield (
+                    f"{label}.allow_remote_code is true, but code is run only from a hub source whose revision is a "
+                    "commit, 40 hexadecimal digits in lower case: elsewhere it could change unseen"
+                )
 
 
 def _mapping(value: Any) -> dict[Any, Any]:
@@ -234,6 +240,11 @@ def _nearest_floating(*levels: dict[Any, Any]) -> bool:
     """Return ``allow_floating_revision`` from the first level that sets it; false where none does."""
     key = "allow_floating_revision"
     return next((level[key] for level in levels if key in level), False) is True
+
+
+def _is_pinned(source: dict[Any, Any]) -> bool:
+    revision = source.get("revision")
+    return "hub" in source and isinstance(revision, str) and COMMIT_PATTERN.fullmatch(revision) is not None
 
 
 def _name_problems(names: list[Any]) -> Iterator[str]:
@@ -277,7 +288,9 @@ def _text_file_problems(prefix: str, settings: dict[Any, Any], folder: Path) -> 
             yield f"{prefix}{section}.{key} is {seen(texts)}, but there is no such file in {folder}"
 
 
-def _source_problems(label: str, source: dict[Any, Any], floating: bool, folder: Path) -> Iterator[str]:
+def _source_problems(
+    label: str, source: dict[Any, Any], floating: bool, folder: Path, allow_pickle: bool
+) -> Iterator[str]:
     """Yield what is wrong with one source: how its keys combine first, then what they name."""
     shape = list(_combination_problems(label, source))
     yield from shape
@@ -286,9 +299,9 @@ def _source_problems(label: str, source: dict[Any, Any], floating: bool, folder:
     if "hub" in source:
         yield from _hub_problems(label, source, floating)
     elif "package" in source:
-        yield from _package_problems(label, source["package"], source["path"])
+        yield from _package_problems(label, source["package"], source["path"], allow_pickle)
     else:
-        yield from _folder_problems(f"{label}.path", source["path"], folder)
+        yield from _folder_problems(f"{label}.path", source["path"], folder, allow_pickle)
 
 
 def _locators(source: dict[Any, Any]) -> dict[str, Any]:
@@ -330,7 +343,7 @@ def _hub_problems(label: str, source: dict[Any, Any], floating: bool) -> Iterato
         yield f"{label}.revision is {seen(revision)}, {kind}: {REVISION_ADVICE}"
 
 
-def _package_problems(label: str, package: str, path: str) -> Iterator[str]:
+def _package_problems(label: str, package: str, path: str, allow_pickle: bool) -> Iterator[str]:
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts:
         yield f"{label}.path is {seen(path)}, must be relative and stay inside the package {seen(package)}"
@@ -344,7 +357,7 @@ def _package_problems(label: str, package: str, path: str) -> Iterator[str]:
         hint = did_you_mean(path, folders)
         yield f"{label}.path is {seen(path)}, but the package {seen(package)} has no such folder.{hint}"
         return
-    yield from _folder_problems(f"{label}.path", path, root)
+    yield from _folder_problems(f"{label}.path", path, root, allow_pickle)
 
 
 @functools.cache
@@ -359,7 +372,7 @@ def _distribution_folders(package: str) -> tuple[Path, frozenset[str]]:
     return Path(str(distribution.locate_file(""))), frozenset(parents) - {"."}
 
 
-def _folder_problems(label: str, path: str, base: Path) -> Iterator[str]:
+def _folder_problems(label: str, path: str, base: Path, allow_pickle: bool) -> Iterator[str]:
     from onnxproof.snapshot import snapshot_problem  # only a local source needs it
 
     folder = base / path
@@ -368,7 +381,7 @@ def _folder_problems(label: str, path: str, base: Path) -> Iterator[str]:
         yield f"{label} is {seen(path)}, must be a folder that holds the model, and in {base} there is {what}"
         return
     try:
-        problem = snapshot_problem(folder)
+        problem = snapshot_problem(folder, allow_pickle=allow_pickle)
     except OSError as error:
         problem = f"it cannot be read: {error.strerror}"
     if problem:

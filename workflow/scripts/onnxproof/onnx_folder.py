@@ -8,7 +8,9 @@ from typing import Any
 
 import onnx
 
+from onnxproof.cli import UserError
 from onnxproof.files import SNAKEMAKE_MARK, describe_files
+from onnxproof.untrusted import shortened, stays_inside
 
 MODEL_FILE = "model.onnx"
 
@@ -47,6 +49,36 @@ def count_operators(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def check_external_data(graph: onnx.ModelProto, folder: Path) -> None:
+    """Refuse a graph whose weights are to be read from anywhere but plain files in its own folder.
+
+    Raises:
+        UserError: a location is absolute, leaves the folder, or names a link or nothing.
+    """
+    for tensor in all_tensors(graph.graph):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        path = folder / location
+        if not stays_inside(location) or path.is_symlink() or not path.is_file():
+            raise UserError(
+                f"{folder / MODEL_FILE}: the weights of {shortened(tensor.name)} are said to be in "
+                f"{shortened(location)}, which is no file of this folder; delete the folder and run again"
+            )
+
+
+def all_tensors(graph: onnx.GraphProto) -> Iterable[onnx.TensorProto]:
+    """Yield every constant of a graph and of its subgraphs: initializers and nodes' attributes."""
+    yield from graph.initializer
+    for node in nodes_of(graph):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from subgraph.initializer
+
+
 def describe_variant(
     model: str, variant: str, task: str, folder: Path, settings: dict[str, Any], versions: dict[str, str]
 ) -> dict[str, Any]:
@@ -55,6 +87,7 @@ def describe_variant(
     ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``.
     """
     graph = onnx.load(folder / MODEL_FILE, load_external_data=False)
+    check_external_data(graph, folder)
     return {
         "model": model,
         "variant": variant,

@@ -5,12 +5,24 @@ Standard library only: the config check asks these questions before any job star
 
 import json
 import re
-import struct
-import zipfile
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from onnxproof.files import read_manifest
+from onnxproof.untrusted import (
+    MOST_JSON_BYTES,
+    archive_problem,
+    dense_problem,
+    is_own_module,
+    remote_code_of,
+    safetensors_problem,
+    shortened,
+    size_problem,
+    stays_inside,
+    tokenizer_path_problem,
+)
 
 #: The two weight formats PyTorch reads, the preferred first: the name of a single file, the index of a
 #: split one, and the shape of the split one's parts.
@@ -57,8 +69,6 @@ TOKENIZERS_WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverT
 #: A model of images or sound brings one of these instead of a tokenizer.
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
-#: The safetensors library refuses longer headers (``MAX_HEADER_SIZE`` in its ``tensor.rs``).
-SAFETENSORS_MAX_HEADER_BYTES = 100_000_000
 GIT_LFS_POINTER = b"version https://git-lfs"
 
 
@@ -66,24 +76,33 @@ class _ProblemError(Exception):
     """Carries one sentence from a check to ``snapshot_problem``."""
 
 
-def needed_files(names: Iterable[str]) -> list[str]:
+def needed_files(names: Iterable[str], with_code: bool = False) -> list[str]:
     """Choose the files to take from a repository, given all its relative paths; sorted.
 
     Taken: configuration, tokenizer, chat template, card and licence from the top folder and from the numbered
     folders of sentence-transformers; in each of these folders the weights in one format, safetensors before
     PyTorch's own, a single file before a split one. Left: other formats (ONNX, TensorFlow, Flax, GGUF,
-    OpenVINO), training state, code, and any name that would leave the folder.
+    OpenVINO), training state, code (``*.py``) unless ``with_code``, and any name that would leave the folder.
     """
     folders: dict[PurePosixPath, set[str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        if "\\" not in name and all(MODULE_FOLDER.fullmatch(part) for part in path.parts[:-1]):
+        if stays_inside(name) and all(MODULE_FOLDER.fullmatch(part) for part in path.parts[:-1]):
             folders.setdefault(path.parent, set()).add(path.name)
     return sorted(
         (folder / name).as_posix()
         for folder, present in folders.items()
-        for name in _support_files(present) | _weight_files(present)
+        for name in _support_files(present) | _weight_files(present) | _code_files(present if with_code else set())
     )
+
+
+def pickled_files(names: Iterable[str]) -> list[str]:
+    """Return those of the chosen files that are PyTorch's pickles, sorted."""
+    return sorted(name for name in names if name.endswith(".bin"))
+
+
+def _code_files(names: set[str]) -> set[str]:
+    return {name for name in names if name.endswith(".py")}
 
 
 def _support_files(names: set[str]) -> set[str]:
@@ -104,29 +123,80 @@ def _weight_files(names: set[str]) -> set[str]:
     return set()
 
 
-def snapshot_problem(folder: Path) -> str | None:
-    """Return what keeps ``folder`` from being a usable model, as one sentence, or None when nothing does.
+def snapshot_problem(folder: Path, allow_pickle: bool = False, allow_remote_code: bool = False) -> str | None:
+    """Return what keeps ``folder`` from being a usable and harmless model, as one sentence, or None.
 
     The sentence names files relative to ``folder``, never the folder itself: the caller puts that in front.
     The checks are cheap: names, JSON files and headers are read, weights are not.
     """
     try:
-        _check_snapshot(folder)
+        _check_snapshot(folder, allow_pickle, allow_remote_code)
     except _ProblemError as problem:
         return str(problem)
     return None
 
 
-def _check_snapshot(folder: Path) -> None:
+def _check_snapshot(folder: Path, allow_pickle: bool, allow_remote_code: bool) -> None:
     if not folder.exists():
         raise _ProblemError("the folder does not exist")
     if not folder.is_dir():
         raise _ProblemError("this is a file, not a folder")
     place = _transformer_path(folder)
-    _read_object(folder, f"{place}config.json")
-    _check_weights(folder, place)
+    config = _read_object(folder, f"{place}config.json")
+    weights = _check_weights(folder, place)
+    if problem := size_problem(config, sum((folder / name).stat().st_size for name in weights)):
+        raise _ProblemError(f"{place}config.json: {problem}")
+    names = needed_files(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    if not allow_pickle and (pickled := pickled_files(names)):
+        raise _ProblemError(pickle_refusal(pickled))
     _check_modules(folder)
     _check_tokenizer(folder, place)
+    _check_code(folder, place, allow_remote_code)
+
+
+def pickle_refusal(names: list[str]) -> str:
+    """Return the sentence that refuses pickled weights."""
+    return (
+        f"the weights are a Python pickle ({names[0]}), which can run code when it is loaded; take a source with "
+        "model.safetensors, or set allow_pickle: true for this model: then only tensors are read from it, and "
+        "kept as safetensors"
+    )
+
+
+def _check_code(folder: Path, place: str, allow_remote_code: bool) -> None:
+    """Refuse code of the repository's own, whichever file asks for it."""
+    for path in sorted((folder / place).glob("*.json")):
+        if path.name not in ("config.json", "tokenizer_config.json", *PREPROCESSOR_FILES):
+            continue
+        code = remote_code_of(_read_object(folder, f"{place}{path.name}"))
+        elsewhere = [name for name in code if "--" in name]
+        if elsewhere:
+            raise _ProblemError(
+                f"{place}{path.name}: 'auto_map' names code of another repository ({shortened(elsewhere[0])}), which "
+                "no revision pins"
+            )
+        if code and not allow_remote_code:
+            raise _ProblemError(code_refusal(f"{place}{path.name}", code[0]))
+    foreign = [module["type"] for module in _read_modules(folder) if not is_own_module(module["type"])]
+    if foreign and not allow_remote_code:
+        raise _ProblemError(code_refusal("modules.json", foreign[0]))
+
+
+def code_refusal(name: str, class_name: str) -> str:
+    """Return the sentence that refuses a repository's own code."""
+    return (
+        f"{name} has the model's own Python code run ({shortened(class_name)}); after reading that code, set "
+        "allow_remote_code: true for this model, which must come from the Hub at a 40-hex commit"
+    )
+
+
+def remote_code_allowed(folder: Path) -> bool:
+    """Tell whether the manifest beside a downloaded snapshot records that its own code may run.
+
+    Only ``download.py`` writes that, for a pinned source whose user allowed it; without a manifest nothing runs.
+    """
+    manifest = folder.with_name(f"{folder.name}.json")
+    return manifest.is_file() and read_manifest(manifest).get("allow_remote_code") is True
 
 
 def _transformer_path(folder: Path) -> str:
@@ -152,28 +222,34 @@ def _is_module(entry: Any) -> bool:
         isinstance(entry, dict)
         and isinstance(entry.get("type"), str)
         and isinstance(entry.get("path"), str)
-        and not PurePosixPath(entry["path"]).is_absolute()
-        and ".." not in PurePosixPath(entry["path"]).parts
+        and stays_inside(entry["path"])
     )
 
 
 def _check_modules(folder: Path) -> None:
-    for module in _read_modules(folder):
+    for module in _read_modules(folder)[1:]:
+        for single, _, _ in WEIGHT_FORMATS:
+            if module["path"] and (folder / module["path"] / single).is_file():
+                _check_weight_file(folder, f"{module['path']}/{single}")
         if module["path"] and module["type"].rsplit(".", 1)[-1] in MODULES_WITH_CONFIG:
-            _read_object(folder, f"{module['path']}/config.json")
+            settings = _read_object(folder, f"{module['path']}/config.json")
+            weights = [path.stat().st_size for path in (folder / module["path"]).glob("*") if path.is_file()]
+            if problem := dense_problem(settings, sum(weights)):
+                raise _ProblemError(f"{module['path']}/config.json: {problem}")
 
 
-def _check_weights(folder: Path, place: str) -> None:
+def _check_weights(folder: Path, place: str) -> list[str]:
+    """Check the weights that would be loaded; return their files' names."""
     for single, index, _ in WEIGHT_FORMATS:
         if (folder / place / single).is_file():
             _check_weight_file(folder, place + single)
-            return
+            return [place + single]
         if (folder / place / index).is_file():
             for part in _parts_of(folder, place + index):
                 if not (folder / place / part).is_file():
                     raise _ProblemError(f"{place}{index} names {part}, which is missing")
                 _check_weight_file(folder, place + part)
-            return
+            return [place + part for part in _parts_of(folder, place + index)]
     allowed = ", ".join(f"{place}{name}" for single, index, _ in WEIGHT_FORMATS for name in (single, index))
     raise _ProblemError(f"there are no weights; one of these is needed: {allowed}")
 
@@ -182,10 +258,10 @@ def _parts_of(folder: Path, index: str) -> list[str]:
     weight_map = _read_object(folder, index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise _ProblemError(f"{index} has no 'weight_map'")
-    parts = set(weight_map.values())
-    if not all(isinstance(part, str) and part == PurePosixPath(part).name for part in parts):
+    parts = weight_map.values()
+    if not all(isinstance(part, str) and part == PurePosixPath(part).name and stays_inside(part) for part in parts):
         raise _ProblemError(f"{index}: 'weight_map' must name files beside it")
-    return sorted(parts)
+    return sorted(set(parts))
 
 
 def _check_weight_file(folder: Path, name: str) -> None:
@@ -196,42 +272,15 @@ def _check_weight_file(folder: Path, name: str) -> None:
         raise _ProblemError(f"{name} is empty")
     if start == GIT_LFS_POINTER:
         raise _ProblemError(f"{name} is a Git LFS pointer, not the weights: run 'git lfs pull' in its repository")
-    if path.suffix == ".safetensors":
-        _check_safetensors(path, name)
-    # torch.save writes a zip archive, whose directory is at the end; before PyTorch 1.6 it wrote a pickle.
-    elif start.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise _ProblemError(f"{name} is truncated: the archive has no end")
-
-
-def _check_safetensors(path: Path, name: str) -> None:
-    """Compare a file's size with what its header says.
-
-    The format: https://huggingface.co/docs/safetensors, eight bytes with the header's length (little-endian),
-    the header in JSON, then the tensors, whose ``data_offsets`` count from the header's end.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        prefix = stream.read(8)
-        if len(prefix) < 8:
-            raise _ProblemError(f"{name} is truncated: {size} bytes are too few for a safetensors file")
-        (header_bytes,) = struct.unpack("<Q", prefix)
-        if header_bytes > min(size - 8, SAFETENSORS_MAX_HEADER_BYTES):
-            raise _ProblemError(
-                f"{name} is truncated or no safetensors file: {size} bytes, with a header of {header_bytes}"
-            )
-        header = stream.read(header_bytes)
-    try:
-        tensors = json.loads(header)
-        ends = [entry["data_offsets"][1] for key, entry in tensors.items() if key != "__metadata__"]
-        expected = 8 + header_bytes + max(ends)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise _ProblemError(f"{name} is no safetensors file: its header describes no tensors") from None
-    if size != expected:
-        fault = "truncated" if size < expected else "damaged"
-        raise _ProblemError(f"{name} is {fault}: it has {size} bytes, its header says {expected}")
+    fault = safetensors_problem(path) if path.suffix == ".safetensors" else archive_problem(path)
+    if fault:
+        raise _ProblemError(f"{name} is {fault}")
 
 
 def _check_tokenizer(folder: Path, place: str) -> None:
+    for name in sorted({"tokenizer_config.json", f"{place}tokenizer_config.json"}):
+        if (folder / name).is_file() and (problem := tokenizer_path_problem(_read_object(folder, name))):
+            raise _ProblemError(f"{name}: {problem}")
     if any((folder / place / name).is_file() for name in PREPROCESSOR_FILES):
         return
     # A sentence-transformers folder keeps the tokenizer beside the transformer, or at the top.
@@ -262,8 +311,13 @@ def _read_object(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _read_json(folder: Path, name: str) -> Any:
+    path = folder / name
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        if path.stat().st_size > MOST_JSON_BYTES:
+            raise _ProblemError(f"{name} has {path.stat().st_size} bytes, more than any configuration needs")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise _ProblemError(f"{name} cannot be read as JSON: nested too deeply") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise _ProblemError(f"{name} cannot be read as JSON: {reason}") from None

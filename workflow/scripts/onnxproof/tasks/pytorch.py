@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxproof.cli import UserError, first_line
 from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
 from onnxproof.tasks.inference import read_transformer_config
@@ -111,7 +112,7 @@ def load_network(model: str, snapshot: Path, task: str) -> Any:
     import transformers
 
     network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
-        snapshot, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot)
     )
     # A pooler hangs beside the vectors that are compared, not below them, and many encoders come without one.
     bare = TASKS[task].optimum == "feature-extraction"
@@ -124,10 +125,15 @@ def load_network(model: str, snapshot: Path, task: str) -> Any:
     return network.eval()
 
 
+def _local(snapshot: Path) -> dict[str, bool]:
+    """Return the options that keep a loader off the network, and off the snapshot's own code unless that is allowed."""
+    return {"local_files_only": True, "trust_remote_code": remote_code_allowed(snapshot)}
+
+
 def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any]) -> Original:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(snapshot), device="cpu", local_files_only=True).eval().float()
+    model = SentenceTransformer(str(snapshot), device="cpu", **_local(snapshot)).eval().float()
 
     def predict(features: dict[str, Any]) -> dict[str, Any]:
         outputs = model(features)
@@ -144,7 +150,7 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
 
     def load(loader: Any, **options: Any) -> Any:
         try:
-            return loader.from_pretrained(snapshot, local_files_only=True, **options)
+            return loader.from_pretrained(snapshot, **_local(snapshot), **options)
         except (OSError, ValueError, ImportError) as error:
             reason = f"its preprocessing cannot be loaded with {loader.__name__}: {first_line(error)}"
             raise UserError(f"{model}: {reason}") from error
