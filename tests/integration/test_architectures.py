@@ -7,8 +7,7 @@ import pytest
 
 import coverage_matrix
 from architectures import all_cases
-from conftest import ROOT
-from coverage_matrix import few_texts, run_case, run_cases
+from coverage_matrix import ROOT, few_texts, run_case, run_cases
 
 QUICK = (
     "mpnet token-classification",
