@@ -54,21 +54,25 @@ def test_images_sounds_and_questions_go_through_the_workflow(tmp_path, project_f
         "speech": "wav2vec2 automatic-speech-recognition",
         "questions": "electra question-answering",
     }
-    project = project_factory(tmp_path / "project")
+    project = project_factory(tmp_path)
     for model, name in names.items():
         CASES[name].save(project.folder / "models" / model)
     few_texts(project.folder)
     thresholds = coverage_matrix.INT8_THRESHOLDS | {"max_probability_diff": None}
     project.config["parity"]["thresholds"] = {"int8": thresholds}
-    project.configure(project.config | {"models": {m: {"source": {"path": f"models/{m}"}} for m in names}})
+    models = {model: {"source": {"path": f"models/{model}"}} for model in names}
+    for model in ("speech", "questions"):
+        models[model]["benchmark"] = {"pytorch": False}
+    project.configure(project.config | {"variants": ["fp32", "int8"], "models": models})
     run = project.snakemake()
     assert run.returncode == 0, run.stdout
     for model, name in names.items():
         results = project.folder / "results" / model
         parity = json.loads((results / "parity/int8.json").read_text())
         assert parity["task"] == CASES[name].task
-        benchmark = json.loads((results / "benchmark/pytorch.json").read_text())
+        benchmark = json.loads((results / "benchmark/int8.json").read_text())
         shapes = {(case["batch"], case["sequence"]) for case in benchmark["cases"]}
         assert shapes == ({(1, 8), (2, 8)} if model == "questions" else {(1, None), (2, None)})
         onnx.checker.check_model(results / "release/onnx/model_quantized.onnx")
+    assert (project.folder / "results/pictures/benchmark/pytorch.json").is_file()
     assert (project.folder / "results/pictures/release/preprocessor_config.json").is_file()
