@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from conftest import make_project
+from project import make_project
 
 
 def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):

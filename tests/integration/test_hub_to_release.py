@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CONFIG, ROOT, Project, make_project
 from hub_server import HubServer
+from project import CONFIG, ROOT, Project, make_project
 from tiny_models import WORDS
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Project
+from project import ROOT, Project
 from reproduction import digests
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_project
+from project import make_project
 from reproduction import SURROUNDINGS, compare, digests
 
 pytestmark = pytest.mark.slow

@@ -204,7 +204,8 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         for name in sorted(names, key=CONFIG.__ne__):  # it may tell that the rest is not worth fetching
             transfers.file_bytes = size_and_checksum(model, repo, listed[name])[0]
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
-            if name == CONFIG and isinstance(config := read_json(stage / name), dict):
+            config = read_json(stage / name) if name == CONFIG else None
+            if isinstance(config, dict) and "auto_map" not in config:  # of code of its own, the snapshot's check tells
                 check_architecture(model, config, has_modules="modules.json" in names)
     return {"kind": "hub", "repo": repo, "requested_revision": revision, "revision": commit}
 
