@@ -35,7 +35,11 @@ test: setup-dev  ## the tests, without the slow ones
 
 .PHONY: test-slow
 test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
-	$(IN_VENV) pytest -m slow
+	$(IN_VENV) pytest -m "slow and not long"
+
+.PHONY: test-long
+test-long: setup-dev  ## the longest proofs: every architecture, injected faults, no network, the Hub from start to end
+	$(IN_VENV) pytest -m long
 
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md

@@ -37,6 +37,7 @@ def test_the_document_knows_every_case():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_nearly_all_cases_pass(tmp_path):
     rows = run_cases(list(CASES.values()), processes=2)
     coverage_matrix.write_table(rows, tmp_path / "coverage.md")
@@ -48,6 +49,7 @@ def test_nearly_all_cases_pass(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_images_sounds_and_questions_go_through_the_workflow(tmp_path, project_factory):
     names = {
         "pictures": "vit image-classification",

@@ -13,7 +13,7 @@ from hub_server import HubServer
 from project import CONFIG, ROOT, Project, make_project
 from tiny_models import WORDS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 REPO = "nlptown/bert-base-multilingual-uncased-sentiment"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -1,6 +1,6 @@
 """Machines die, disks fill: whatever ends a job, results are whole or absent, and the next run completes them.
 
-`make test-slow` injects a few faults; `make test-faults` some two hundred and prints a table of them.
+`make test-long` injects a few faults; `make test-faults` some two hundred and prints a table of them.
 """
 
 import os
@@ -21,7 +21,7 @@ import pytest
 from project import ROOT, Project
 from reproduction import digests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 #: How many jobs are killed; a twentieth as many whole runs are.
 KILLS = int(os.environ.get("FAULTS", "6"))

@@ -11,7 +11,7 @@ import pytest
 from project import make_project
 from reproduction import SURROUNDINGS, compare, digests
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 can_unshare = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode == 0
 needs_namespace = pytest.mark.skipif(not can_unshare, reason="a network namespace of its own is not permitted")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 STARS = ROOT / "examples/star-rating-tiny"
 DEFAULTS = resolve_models({"models": {"any": {"source": {"path": "."}}}})["any"]
-PLAIN = [*PREPARATIONS[0], QUANTIZE["int8"]]
+PLAIN = [*PREPARATIONS[0], QUANTIZE["int8"] | {"rounding": "nearest"}]
 MULTILINGUAL_VOCABULARY = 105_879
 
 
