@@ -88,6 +88,7 @@ def test_programs_of_the_readme(clone, program):
     clone.run("python program.py")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "star-rating-tiny"])
 def test_the_model_card_s_programs(clone, model):
     release = clone.folder / "results" / model / "release"

@@ -297,6 +297,18 @@ def compare_labels(expected: Any, actual: Any) -> dict[str, float]:
     }
 
 
+def compare_outputs(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the largest difference of any output, and of any output over its largest value (over 1 if smaller)."""
+    import numpy as np
+
+    differences, relative = [], []
+    for name in expected[0]:
+        pairs = [(left[name].astype(np.float64), right[name]) for left, right in zip(expected, actual, strict=True)]
+        differences.append(max(np.abs(left - right).max() for left, right in pairs))
+        relative.append(differences[-1] / max(1.0, *(np.abs(left).max() for left, _ in pairs)))
+    return {"max_abs_diff": max(differences), "max_relative_diff": max(relative)}
+
+
 def embedding_of(outputs: dict[str, Any], last: str) -> Any:
     """Return one row: the embedding, or the mean of the vectors of tokens, frames or places."""
     vectors = outputs[last]
@@ -350,12 +362,7 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
     alone, batched = run_golden(session, golden, 1), run_golden(session, golden, BATCH_SIZE)
     measured: dict[str, float] = {}
     if task not in UNORDERED:
-        differences = [
-            np.abs(expected[name].astype(np.float64) - actual[name]).max()
-            for expected, actual in zip(golden.outputs, alone, strict=True)
-            for name in expected
-        ]
-        measured["max_abs_diff"] = max(differences)
+        measured |= compare_outputs(golden.outputs, alone)
     if task in TASKS:
         read, name, compare = TASKS[task]
         expected, actual, in_batch = (
