@@ -1,8 +1,10 @@
 """Needs: the configuration. Makes: the checked, resolved settings of every model, and the helpers of the rules."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text, load_models
+from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.sources import files_of_script
 
@@ -20,6 +23,7 @@ from onnxproof.sources import files_of_script
 PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
+SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
 STARTED = time.time()
 
 
@@ -38,8 +42,7 @@ if CONFIG_FILE.is_file():
 configfile: CONFIG_FILE
 
 
-checked(check_config, config, Path.cwd())
-MODELS = resolve_models(config)
+MODELS = checked(load_models, config, Path.cwd())
 
 
 #: The models that have a repository to be published to.
@@ -126,6 +129,11 @@ def calibration_texts(wildcards) -> list[str]:
     return [texts or own_file("resources/calibration_texts.jsonl")]
 
 
+def parity_batch_size(wildcards) -> int:
+    """Return how many texts share a padded batch; Snakemake's `lookup` would walk through all models for it."""
+    return MODELS[wildcards.model]["parity"]["batch_size"]
+
+
 def targets(wildcards) -> str:
     """Return what a recipe of a quantized variant is to reach, as JSON."""
     return json.dumps(MODELS[wildcards.model]["quantization"]["targets"][wildcards.quantized])
@@ -154,6 +162,14 @@ def benchmark_arguments(wildcards) -> list[str]:
         values = settings[option] if isinstance(settings[option], list) else [settings[option]]
         arguments += [f"--{option.replace('_', '-')}", *map(str, values)]
     return arguments
+
+
+def benchmark_threads(wildcards) -> int:
+    """Return all cores; where jobs go to other machines and no number was given, what the benchmark itself uses."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return max(MODELS[wildcards.model]["benchmark"]["threads"])
 
 
 def released_variants(wildcards) -> list[str]:
@@ -198,7 +214,7 @@ def publish_arguments(wildcards) -> list[str]:
     return ["--repo", settings["repo"], *branch, *([] if settings["dry_run"] else ["--for-real"])]
 
 
-def summary_settings(wildcards) -> str:
+def summary_settings() -> str:
     """Return, as JSON, the variants and thresholds of every model."""
     return json.dumps(
         {
@@ -212,7 +228,46 @@ def summary_settings(wildcards) -> str:
     )
 
 
+def summary_digest(wildcards) -> str:
+    """Return a sha256 that changes with the summary's settings, so that the summary is made anew."""
+    return hashlib.sha256(summary_settings().encode()).hexdigest()
+
+
+def write_summary_settings() -> None:
+    """Leave the summary's settings where its job finds them: a command line cannot hold those of many models."""
+    write_text(SUMMARY_SETTINGS, summary_settings())
+
+
+def is_new(path: Path) -> bool:
+    """Tell whether this run wrote a file."""
+    return path.is_file() and path.stat().st_mtime >= STARTED
+
+
+def plain(pattern: str) -> str:
+    """Return a path's pattern without the constraints that Snakemake wrote into its wildcards."""
+    return re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", str(pattern))
+
+
 def show_summary() -> None:
     """Print the table of results at the end of a run, unless the run failed before it could write a new one."""
-    if SUMMARY.is_file() and SUMMARY.stat().st_mtime >= STARTED:
+    if is_new(SUMMARY):
+        for name in ("partial.csv", "partial.html", "failures.csv"):
+            Path("results/logs/summary", name).unlink(missing_ok=True)
         shell("python {script:q} --csv {SUMMARY:q}", script=code("show_summary")[0])
+
+
+def show_failures() -> None:
+    """Print what a failed run achieved nevertheless, and each failed job with its reason and its log."""
+    show_summary()
+    rules_of_models = [
+        {"name": rule.name, "output": plain(rule.output[-1]), "log": plain(rule.log[0])}
+        for rule in workflow.rules
+        if rule.log and "model" in rule.wildcard_names
+    ]
+    shell(
+        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial} "
+        "--output-dir results/logs/summary",
+        script=code("show_failures")[0],
+        rules=json.dumps(rules_of_models),
+        partial="" if is_new(SUMMARY) else "--partial",
+    )

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from onnxproof.cli import UserError
+from onnxproof.config_lists import ModelList, read_lists
 from onnxproof.config_schema import (
     NAME_PATTERN,
     below,
@@ -125,8 +126,31 @@ def check_yaml_text(path: Path) -> None:
         raise ConfigError(_listed(str(path), problems))
 
 
+def load_models(config: Any, folder: Path) -> dict[str, dict[str, Any]]:
+    """Check a loaded configuration with the files it lists in ``models_from``, and resolve all their models.
+
+    Args:
+        config: what the YAML loader returned.
+        folder: the configuration's own folder, to which its paths are relative.
+
+    Raises:
+        ConfigError: as `check_config`; a problem in a listed file begins with the file, a table's line and column.
+    """
+    check_config(config, folder)
+    lists, problems = _read_lists(config, config.get("models_from", []), folder)
+    if problems:
+        raise ConfigError(_listed("the configuration", problems))
+    models = resolve_models(config)
+    shared = {key: value for key, value in config.items() if key not in ("models", "models_from")}
+    for listed in lists:
+        models |= resolve_models(_merged(shared, listed.config))
+    if not models:
+        raise ConfigError(_listed("the configuration", ["models is missing, and models_from lists no file"]))
+    return models
+
+
 def check_config(config: Any, folder: Path) -> None:
-    """Check a loaded configuration and the local files and distributions it names.
+    """Check a loaded configuration and the local files and distributions it names, without what ``models_from`` lists.
 
     Args:
         config: what the YAML loader returned.
@@ -150,8 +174,33 @@ def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
         config: a configuration that passed `check_config`.
     """
-    shared = _merged(_model_defaults(), {key: value for key, value in config.items() if key != "models"})
-    return {name: _resolved(shared, settings) for name, settings in config["models"].items()}
+    given = {key: value for key, value in config.items() if key not in ("models", "models_from")}
+    shared = _merged(_model_defaults(), given)
+    return {name: _resolved(shared, settings) for name, settings in config.get("models", {}).items()}
+
+
+# -------------------------------------------------------------------------------------- files that list models
+
+
+def _read_lists(config: dict[str, Any], patterns: list[str], folder: Path) -> tuple[list[ModelList], list[str]]:
+    """Return what the listed files hold, and the problems in them, those of names across files included."""
+    lists, problems = [], []
+    first_of = {name.lower(): ("config.yaml", name) for name in config.get("models", {})}
+    for listed in read_lists(patterns, folder):
+        if isinstance(listed, str):
+            problems.append(listed)
+            continue
+        lists.append(listed)
+        floating = {"allow_floating_revision": config.get("allow_floating_revision", False)}
+        found = [*schema_problems(listed.config), *_model_problems(floating | listed.config, folder)]
+        problems += map(listed.located, found)
+        for name in _mapping(listed.config.get("models")):
+            file, first = first_of.setdefault(str(name).lower(), (listed.file, name))
+            if file != listed.file:
+                problems.append(
+                    listed.located(f"{below('models', name)}: {file} lists the model {seen(first)} already")
+                )
+    return lists, problems
 
 
 # ------------------------------------------------------------------------------------------------ resolving
