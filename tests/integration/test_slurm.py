@@ -131,6 +131,5 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
     assert next(job["State"] for job in jobs if job["JobID"] == killed).split()[0] in ("FAILED", "CANCELLED")
     assert set(by_rule) >= {"download", "export", "quantize", "benchmark", "release", "verify_release"}
     assert "summary" not in by_rule
-    print(
-        f"\n{len(jobs)} jobs, most memory {max(in_bytes(row['MaxRSS'] or '0') for row in cluster.jobs()) / 1e6:.0f} MB"
-    )
+    most = max(in_bytes(row["MaxRSS"] or "0") for row in cluster.jobs())
+    print(f"\n{len(jobs)} jobs, at most {most / 1e6:.0f} MB in one step")

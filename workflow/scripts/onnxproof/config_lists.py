@@ -155,8 +155,8 @@ def _check_header(header: list[str]) -> None:
         if column != NAME_COLUMN and ".".join(_column_keys(column)) not in _leaves():
             hint = did_you_mean(column, [NAME_COLUMN, *_short_columns(), *_leaves()])
             raise UserError(
-                f", line 1: the column {seen(column)} is unknown.{hint} A column is named like a model's key: {NAME_COLUMN}, "
-                f"{', '.join(_short_columns())}, task, variants, benchmark.threads, parity.thresholds.int8.cosine_min, …"
+                f", line 1: the column {seen(column)} is unknown.{hint} A column is called {NAME_COLUMN}, "
+                f"{', '.join(_short_columns())}, or like another key of a model: task, benchmark.threads, …"
             )
 
 
