@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxproof.config import ConfigError, load_models
+from onnxproof.config import ConfigError
+from onnxproof.config_lists import load_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = {"hub": "org/name", "revision": COMMIT}

@@ -14,7 +14,8 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text, load_models
+from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
+from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.sources import files_of_script
@@ -35,14 +36,15 @@ def checked(check, *arguments):
         raise WorkflowError(str(error)) from None
 
 
-if CONFIG_FILE.is_file():
+# A cluster's jobs read what the process that submitted them has checked.
+if CONFIG_FILE.is_file() and workflow.is_main_process:
     checked(check_yaml_text, CONFIG_FILE)
 
 
 configfile: CONFIG_FILE
 
 
-MODELS = checked(load_models, config, Path.cwd())
+MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
 
 
 #: The models that have a repository to be published to.
@@ -56,13 +58,16 @@ wildcard_constraints:
 
 
 def own_file(path: str) -> str:
-    """Return a path of this project relative to the working directory: moving both changes no rule's inputs."""
-    return os.path.relpath(Path(workflow.basedir) / "workflow" / path)
+    """Return a path of this project relative to the working directory: moving both changes no rule's inputs.
+
+    It stays a local file where results go to a storage provider.
+    """
+    return local(os.path.relpath(Path(workflow.basedir) / "workflow" / path))
 
 
 def code(script: str) -> list[str]:
     """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
-    return [os.path.relpath(path) for path in files_of_script(script)]
+    return [local(os.path.relpath(path)) for path in files_of_script(script)]
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
@@ -93,7 +98,7 @@ def local_files(wildcards) -> list[str]:
     source = MODELS[wildcards.model]["source"]
     if "hub" in source or "package" in source:
         return []
-    return sorted(str(path) for path in Path(source["path"]).rglob("*") if path.is_file())
+    return [local(str(path)) for path in sorted(Path(source["path"]).rglob("*")) if path.is_file()]
 
 
 def source_arguments(wildcards) -> list[str]:
@@ -120,13 +125,13 @@ def package_version(wildcards) -> str | None:
 def evaluation_texts(wildcards) -> list[str]:
     """Return the configured evaluation texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["parity"]["evaluation_texts"]
-    return [texts or own_file("resources/evaluation_texts.jsonl")]
+    return [local(texts) if texts else own_file("resources/evaluation_texts.jsonl")]
 
 
 def calibration_texts(wildcards) -> list[str]:
     """Return the configured calibration texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["quantization"]["calibration_texts"]
-    return [texts or own_file("resources/calibration_texts.jsonl")]
+    return [local(texts) if texts else own_file("resources/calibration_texts.jsonl")]
 
 
 def parity_batch_size(wildcards) -> int:
@@ -193,8 +198,9 @@ def release_resources() -> list[str]:
 
 
 def proof_of_variants(wildcards) -> list[str]:
-    """Return the manifests, parity, passed gates and benchmarks of a model's variants."""
+    """Return the files, manifests, parity, passed gates and benchmarks of a model's variants."""
     files = (
+        "onnx/{variant}",
         "onnx/{variant}.json",
         "parity/{variant}.json",
         "parity/{variant}.ok",
@@ -265,9 +271,9 @@ def show_failures() -> None:
         if rule.log and "model" in rule.wildcard_names
     ]
     shell(
-        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial} "
+        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial:q} "
         "--output-dir results/logs/summary",
         script=code("show_failures")[0],
         rules=json.dumps(rules_of_models),
-        partial="" if is_new(SUMMARY) else "--partial",
+        partial=[] if is_new(SUMMARY) else ["--partial"],
     )

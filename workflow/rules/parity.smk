@@ -78,4 +78,4 @@ rule gate_parity:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
         "python {input.code[0]:q} --parity {input.parity:q} --thresholds {params.thresholds:q} "
-        "--release results/{wildcards.model:q}/release --output {output:q} > {log:q} 2>&1"
+        '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from onnxproof.cli import UserError
+from onnxproof.config import ConfigError, check_config, listed, merged, problems_of, resolve_models
 from onnxproof.config_schema import below, config_schema, dereferenced, did_you_mean, seen
 from onnxproof.config_text import syntax_sentence, text_problems
 
@@ -37,6 +38,11 @@ class ModelList(NamedTuple):
     config: Any
     places: dict[str, Place]
 
+    def names(self) -> list[Any]:
+        """Return the models' names, as far as there are any."""
+        models = self.config.get("models")
+        return list(models) if isinstance(models, dict) else []
+
     def located(self, problem: str) -> str:
         """Return a problem, which begins with the key it is about, with the file, and a table's line and column."""
         named = [name for name in self.places if re.match(rf"{re.escape(below('models', name))}(?![\w-])", problem)]
@@ -48,6 +54,52 @@ class ModelList(NamedTuple):
         columns = [column for path, column in place.columns.items() if re.match(rf"{re.escape(path)}(?![\w-])", key)]
         column = f", column {max(columns, key=len)}" if columns else ""
         return f"{self.file}, line {place.line}{column}: {problem}"
+
+
+def load_models(config: Any, folder: Path, check: bool = True) -> dict[str, dict[str, Any]]:
+    """Check a loaded configuration with the files it lists in ``models_from``, and resolve all their models.
+
+    Args:
+        config: what the YAML loader returned.
+        folder: the configuration's own folder, to which its paths are relative.
+        check: false where the same configuration was checked a moment ago, by the process that started this one.
+
+    Raises:
+        ConfigError: as `check_config`; a problem in a listed file begins with the file, a table's line and column.
+    """
+    if check:
+        check_config(config, folder)
+    lists, problems = _check_lists(config, folder, check)
+    if problems:
+        raise ConfigError(listed("the configuration", problems))
+    models = resolve_models(config)
+    shared = {key: value for key, value in config.items() if key not in ("models", "models_from")}
+    for each in lists:
+        models |= resolve_models(merged(shared, each.config))
+    if not models:
+        raise ConfigError(listed("the configuration", ["models is missing, and models_from lists no file"]))
+    return models
+
+
+def _check_lists(config: dict[str, Any], folder: Path, check: bool) -> tuple[list[ModelList], list[str]]:
+    """Return what the listed files hold, and the problems in them, those of names across files included."""
+    lists, problems = [], []
+    first_of = {name.lower(): ("config.yaml", name) for name in config.get("models", {})}
+    for each in read_lists(config.get("models_from", []), folder):
+        if isinstance(each, str):
+            problems.append(each)
+            continue
+        lists.append(each)
+        if not check:
+            continue
+        floating = config.get("allow_floating_revision", False)
+        found = problems_of(each.config, folder, floating)
+        problems += map(each.located, found)
+        for name in each.names():
+            file, first = first_of.setdefault(str(name).lower(), (each.file, name))
+            if file != each.file:
+                problems.append(each.located(f"{below('models', name)}: {file} lists the model {seen(first)} already"))
+    return lists, problems
 
 
 def read_lists(patterns: list[str], folder: Path) -> Iterator[ModelList | str]:
