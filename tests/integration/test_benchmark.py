@@ -14,9 +14,10 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import bench_accuracy
 import benchmark
 from onnxproof import benchmark_worker, benchmarking
-from onnxproof.benchmarking import Contender, Worker
+from onnxproof.benchmarking import Case, Contender, Effort, Worker
 from onnxproof.cli import UserError
 
 VOCAB_SIZE, WIDTH, LABELS, POSITIONS = 120, 16, 3, 40
@@ -129,6 +130,17 @@ def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
     assert len(lines) == 4
     assert lines[0].startswith("tiny int8 1x8 threads=1: p50 ")
     assert lines[0].endswith("x fp32")
+
+
+def test_many_contenders_are_timed_in_one_run(fp32, monkeypatch):
+    monkeypatch.setattr(bench_accuracy, "CASES", (Case(1, 8), Case(2, 8)))
+    effort = Effort(warmup=1, rounds=3, iterations=2, seconds_per_case=60, seed=0)
+    speed = bench_accuracy.measure_speed("tiny", {"fp32": fp32, "a": fp32, "b": fp32}, 1, effort)
+    assert list(speed) == ["fp32", "a", "b"]
+    for cases in speed.values():
+        assert list(cases) == ["1x8", "2x8"]
+        assert all(np.shape(case["samples_ms"]) == (3, 2) for case in cases.values())
+    assert speed["fp32"]["1x8"]["speedup_vs_fp32"] == 1
 
 
 def test_fp32_is_not_compared_to_itself(fp32, output, capsys):

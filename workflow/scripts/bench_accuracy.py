@@ -23,7 +23,8 @@ from onnxproof.benchmarking import (
     Worker,
     compare,
     model_files,
-    read_text_model,
+    prepare_case,
+    read_model_sizes,
     size_mb,
     time_in_turns,
 )
@@ -118,7 +119,7 @@ def measure_speed(
     model: str, folders: dict[str, Path], threads: int, effort: Effort
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return ``{contender: {case: {p50_ms, speedup_vs_fp32, speedup_iqr, samples_ms}}}``, all timed in turns."""
-    text_model = read_text_model(folders[BASELINE] / "config.json")
+    sizes = read_model_sizes(folders[BASELINE] / "config.json")
     speed: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in folders}
     with contextlib.ExitStack() as stack:
         workers = [
@@ -126,15 +127,7 @@ def measure_speed(
             for name, folder in folders.items()
         ]
         for case in CASES:
-            for worker in workers:
-                worker.ask(
-                    "prepare",
-                    batch=case.batch,
-                    sequence=case.sequence,
-                    vocab_size=text_model.vocab_size,
-                    seed=effort.seed,
-                    input_types=worker.loaded["input_types"],
-                )
+            prepare_case(workers, case, sizes, effort.seed)
             samples = dict(zip(folders, time_in_turns(workers, effort), strict=True))
             for name, rounds in samples.items():
                 p50 = median(sample for samples_of_round in rounds for sample in samples_of_round)

@@ -55,7 +55,9 @@ def test_channels_that_are_always_zero_do_no_harm():
     assert np.abs(integers).max() == 127
 
 
-def test_correlations_are_means_over_all_tokens():
+@pytest.mark.parametrize("tokens_per_sum", [1, 101, 1000])
+def test_correlations_are_means_over_all_tokens(monkeypatch, tokens_per_sum):
+    monkeypatch.setattr("onnxproof.quantization.rounding.TOKENS_PER_SUM", tokens_per_sum)
     x = correlated_rows()
     model = linear_model(random_weight())
     [(tensor, correlations)] = record_correlations(model, [{"x": x[:100]}, {"x": x[100:]}], {"x": 130})

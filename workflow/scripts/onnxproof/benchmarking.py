@@ -352,20 +352,26 @@ def case_record(case: Case, threads: int, rounds: Rounds) -> dict[str, Any]:
     }
 
 
-def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSizes, effort: Effort) -> CaseResult:
-    """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
-    # PyTorch takes whatever the ONNX graph beside it takes.
-    graph_inputs = workers[-1].loaded["input_types"]
+def prepare_case(workers: list[Worker], case: Case, sizes: ModelSizes, seed: int) -> None:
+    """Have every worker make the inputs of one case, the same for all; at least one worker must hold a graph."""
+    graph = next(worker.loaded for worker in workers if worker.loaded["input_types"])
     for worker in workers:
+        # PyTorch has no graph: it takes whatever the ONNX graph beside it takes.
+        own = worker.loaded if worker.loaded["input_types"] else graph
         worker.ask(
             "prepare",
             **asdict(case),
             vocab_size=sizes.vocab_size,
             item_shapes=sizes.items,
-            seed=effort.seed,
-            input_types=worker.loaded["input_types"] or graph_inputs,
-            input_ranks=worker.loaded["input_ranks"] or workers[-1].loaded["input_ranks"],
+            seed=seed,
+            input_types=own["input_types"],
+            input_ranks=own["input_ranks"],
         )
+
+
+def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSizes, effort: Effort) -> CaseResult:
+    """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
+    prepare_case(workers, case, sizes, effort.seed)
     samples = time_in_turns(workers, effort)
     records = [case_record(case, threads, rounds) for rounds in samples]
     if len(records) == 1:

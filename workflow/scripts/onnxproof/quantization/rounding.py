@@ -30,6 +30,8 @@ DAMPING = 0.01
 BLOCK = 64
 #: Correlations recorded in one run over the calibration inputs, in values: what limits memory.
 VALUES_PER_RUN = 1 << 26
+#: Tokens gathered before their products are summed: one pass over a large matrix instead of one a text.
+TOKENS_PER_SUM = 1024
 
 
 def quantize_weights(
@@ -88,15 +90,40 @@ def record_correlations(
         raise ValueError("needs calibration inputs, and there are none")
     for tensors in _groups(widths):
         session = open_session(exposing(model, tensors))
-        sums = {tensor: np.zeros((widths[tensor],) * 2) for tensor in tensors}
-        rows = 0
+        sums = {tensor: _Products(widths[tensor]) for tensor in tensors}
         for feeds in calibration:
             for tensor, values in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
-                tokens = values.reshape(-1, values.shape[-1]).astype(np.float64)
-                sums[tensor] += tokens.T @ tokens
-            rows += len(tokens)
+                sums[tensor].add(values.reshape(-1, values.shape[-1]))
         for tensor in tensors:
-            yield tensor, sums.pop(tensor) / rows
+            yield tensor, sums.pop(tensor).mean()
+
+
+class _Products:
+    """The sum over tokens of each pair of channels' product, in float64."""
+
+    def __init__(self, width: int) -> None:
+        self.sum = np.zeros((width, width))
+        self.waiting: list[NDArray[np.float32]] = []
+        self.tokens = self.summed = 0
+
+    def add(self, tokens: NDArray[np.float32]) -> None:
+        """Take more tokens, shape (tokens, channels)."""
+        self.waiting.append(tokens)
+        self.tokens += len(tokens)
+        if self.tokens - self.summed >= TOKENS_PER_SUM:
+            self._sum_up()
+
+    def mean(self) -> Floats:
+        """Return the mean product a token, shape (channels, channels)."""
+        self._sum_up()
+        return self.sum / self.tokens
+
+    def _sum_up(self) -> None:
+        if not self.waiting:
+            return
+        tokens = np.concatenate(self.waiting).astype(np.float64)
+        self.sum += tokens.T @ tokens
+        self.waiting, self.summed = [], self.tokens
 
 
 def _groups(widths: dict[str, int]) -> Iterator[list[str]]:
