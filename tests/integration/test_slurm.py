@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from project import Project, make_project
@@ -23,8 +24,8 @@ from slurm_cluster import SlurmCluster, why_not
 MEMORY_MB = 6000
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 CONFIG = {
-    "models": {"stars": {"source": {"path": "models/stars"}}},
-    "variants": ["fp32", "int8"],
+    "models": {"stars": {"source": {"path": "models/stars"}, "benchmark": {"pytorch": False}}},
+    "variants": ["fp32", "optimized"],
 }
 PLUGIN_MISSING = importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
 
@@ -84,6 +85,19 @@ def project_in(folder: Path, tiny_models: Path) -> Project:
     return project
 
 
+def processes_of(script: str, project: Project) -> list[psutil.Process]:
+    """Return the processes that run a script of the project."""
+    found = psutil.process_iter(["cmdline", "cwd"])
+    return [
+        process
+        for process in found
+        if process.info["cwd"] == str(project.folder)
+        and process.info["cmdline"]
+        and "python" in process.info["cmdline"][0]
+        and any(part.endswith(f"scripts/{script}.py") for part in process.info["cmdline"])
+    ]
+
+
 def in_bytes(amount: str) -> float:
     number, unit = re.fullmatch(r"([\d.]+)([KMG]?)", amount).groups()
     return float(number) * UNITS[unit]
@@ -111,9 +125,9 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
     there = project_in(tmp_path_factory.mktemp("there"), tiny_models)
     run = Run(there, cluster)
 
-    run.until("the export runs", lambda: run.queued("export"))
+    run.until("the export runs", lambda: processes_of("export", there))
     (killed,) = run.queued("export")
-    cluster.run("scancel", "--signal=KILL", "--full", killed).check_returncode()
+    processes_of("export", there)[0].kill()  # as the kernel does where memory runs out
     run.until("the export is tried again", lambda: set(run.queued("export", "R,PD")) - {killed})
 
     run.until("parity is measured", lambda: run.queued("measure_parity", "R,PD"))
@@ -128,8 +142,8 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
     by_rule = [re.search(r"rule_(\w+?)(_wildcards|$)", job["Comment"])[1] for job in jobs]
     assert by_rule.count("export") == 2
     assert {job["State"] for job in jobs if job["JobID"] != killed} == {"COMPLETED"}
-    assert next(job["State"] for job in jobs if job["JobID"] == killed).split()[0] in ("FAILED", "CANCELLED")
-    assert set(by_rule) >= {"download", "export", "quantize", "benchmark", "release", "verify_release"}
+    assert next(job["State"] for job in jobs if job["JobID"] == killed) == "FAILED"
+    assert set(by_rule) >= {"download", "export", "optimize", "benchmark", "release", "verify_release"}
     assert "summary" not in by_rule
     most = max(in_bytes(row["MaxRSS"] or "0") for row in cluster.jobs())
     print(f"\n{len(jobs)} jobs, at most {most / 1e6:.0f} MB in one step")
