@@ -29,13 +29,16 @@ setup: $(VENV)/run.done  ## create .venv with what the pipeline needs
 .PHONY: setup-dev
 setup-dev: $(VENV)/dev.done  ## the same, with what the tests and linters need
 
+# Most tests keep one core busy; each worker needs up to 2 GB of memory.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: test
 test: setup-dev  ## the tests, without the slow ones
-	$(IN_VENV) pytest -m "not slow"
+	$(IN_VENV) pytest $(PARALLEL) -m "not slow"
 
 .PHONY: test-slow
 test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
-	$(IN_VENV) pytest -m "slow and not long"
+	$(IN_VENV) pytest $(PARALLEL) -m "slow and not long"
 
 .PHONY: test-long
 test-long: setup-dev  ## the longest proofs: every architecture, injected faults, no network, the Hub from start to end
