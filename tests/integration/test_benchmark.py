@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bench_accuracy
 import benchmark
-from onnxproof import benchmark_worker, benchmarking
+from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking
 from onnxproof.benchmarking import Case, Contender, Effort, Worker
 from onnxproof.cli import UserError
 
@@ -202,7 +202,7 @@ def test_pytorch_sentence_model_is_run_with_pooling(tmp_path):
         device="cpu",
     ).save(str(tmp_path / "source"))
 
-    loaded = benchmark_worker.load_pytorch(tmp_path / "source", "sentence-similarity")
+    loaded = benchmark_runtimes.load_pytorch(tmp_path / "source", "sentence-similarity")
     types = dict.fromkeys(INPUTS, "tensor(int64)")
     features = loaded.prepare(benchmark_worker.draw_inputs(types, 2, 8, len(words), seed=0))
     outputs = loaded.predict(features)

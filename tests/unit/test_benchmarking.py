@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import benchmark
-from onnxproof import benchmark_worker, benchmarking, hardware
+from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking, hardware
 from onnxproof.benchmarking import Case, Contender, ModelSizes
 from onnxproof.cli import UserError
 
@@ -203,12 +203,12 @@ def test_missing_model_files(tmp_path, runtime, message):
 
 def test_peak_memory_is_this_process_s_and_in_megabytes():
     block = np.ones(60_000_000, dtype=np.uint8)
-    resident = benchmark_worker.current_rss_mb()
+    resident = benchmark_runtimes.current_rss_mb()
     del block
     assert 60 < resident < 2000
     # The freed block still counts; the kernel's counters lag behind by a little.
-    assert benchmark_worker.peak_rss_mb() > resident - 5
-    assert benchmark_worker.current_rss_mb() < resident - 50
+    assert benchmark_runtimes.peak_rss_mb() > resident - 5
+    assert benchmark_runtimes.current_rss_mb() < resident - 50
 
 
 def test_come_to_rest_waits_for_spinning_threads(monkeypatch):
