@@ -143,6 +143,32 @@ def test_many_contenders_are_timed_in_one_run(fp32, monkeypatch):
     assert speed["fp32"]["1x8"]["speedup_vs_fp32"] == 1
 
 
+def test_a_provider_that_is_not_installed(fp32, output):
+    arguments = command_line("int8", fp32, fp32, output, "--providers", "CPUExecutionProvider", "CUDAExecutionProvider")
+    with pytest.raises(UserError, match=r"'CUDAExecutionProvider' \(benchmark\.providers\) .* offers: .*CPUExecution"):
+        benchmark.main(arguments)
+    assert not output.exists()
+
+
+def test_every_provider_is_compared_with_fp32_on_the_cpu(fp32, output, monkeypatch):
+    # The one provider that every build has stands in for another one: what counts is who is compared with whom.
+    choose = benchmark.choose_contenders
+
+    def on_the_cpu(arguments, provider):
+        contenders = choose(arguments, provider)
+        contenders[0].options["provider"] = "CPUExecutionProvider"
+        return contenders
+
+    monkeypatch.setattr(benchmark, "choose_contenders", on_the_cpu)
+    arguments = command_line("fp32", fp32, fp32, output, "--providers", "CPUExecutionProvider", "CUDAExecutionProvider")
+    benchmark.main([*arguments, "--load-repeats", "1"])
+    record = json.loads(output.read_text())
+    assert record["baseline"] is None
+    (other,) = record["other_providers"]
+    assert [case["batch"] for case in other["cases"]] == [case["batch"] for case in record["cases"]]
+    check_speedups(other)
+
+
 def test_fp32_is_not_compared_to_itself(fp32, output, capsys):
     benchmark.main(command_line("fp32", fp32, fp32, output))
     record = json.loads(output.read_text())

@@ -103,7 +103,8 @@ def load_onnx(
     offered = onnxruntime.get_available_providers()
     if provider not in offered:
         raise UserError(
-            f"the execution provider {provider!r} is not in the onnxruntime installed here, which offers: "
+            f"the execution provider {provider!r} (benchmark.providers) is not in the onnxruntime installed here, "
+            "which offers: "
             f"{', '.join(offered)}"
         )
     options = onnxruntime.SessionOptions()
