@@ -85,7 +85,6 @@ def load_onnx(
     threads: int,
     *,
     provider: str = "CPUExecutionProvider",
-    provider_options: dict[str, Any] | None = None,
     spinning: bool = True,
     arena: bool = True,
     parallel: bool = False,
@@ -116,9 +115,9 @@ def load_onnx(
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     rss = current_rss_mb()
     start = time.perf_counter_ns()
-    session = onnxruntime.InferenceSession(
-        str(folder / "model.onnx"), options, providers=[(provider, provider_options or {})]
-    )
+    # OpenVINO does not heed the session's threads.
+    own = {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" else {}
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=[(provider, own)])
     load_ms = (time.perf_counter_ns() - start) / 1e6
     names = [node.name for node in session.get_outputs()]
 

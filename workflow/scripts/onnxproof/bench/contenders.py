@@ -154,7 +154,7 @@ def openvino_entries(model: str, task: str, fp32: Path, folder: Path, environmen
             entries.append(Entry(name, contender, arithmetic=arithmetic))
     if environments.onnxruntime_openvino is not None:
         name = "onnxruntime fp32, OpenVINO provider"
-        provider = {"provider": "OpenVINOExecutionProvider", "provider_options": {"device_type": "CPU"}}
+        provider = {"provider": "OpenVINOExecutionProvider"}
         python = environments.onnxruntime_openvino
         entries.append(Entry(name, Contender(model, name, "onnx", fp32, options=provider, python=str(python))))
     return entries
