@@ -53,7 +53,7 @@ def test_the_cost_of_processes_is_theirs_and_their_children_s():
 
 def test_a_failing_command_is_one_clear_error(tmp_path):
     with pytest.raises(UserError, match=r"(?s)-c .*: ended with status 3:\nsome words"):
-        bench_pipeline.run([sys.executable, "-c", "print('some words'); raise SystemExit(3)"], tmp_path)
+        bench_pipeline.run([sys.executable, "-c", "print('some words'); raise SystemExit(3)"], tmp_path, 1)
 
 
 @pytest.mark.slow

@@ -87,20 +87,19 @@ class Cost:
             self.peak_rss_mb = max(self.peak_rss_mb, total / 1e6)
 
 
-def run(command: list[Any], folder: Path) -> None:
-    """Run a command in a folder with this interpreter's environment.
+def run(command: list[Any], folder: Path, cores: int) -> None:
+    """Run a command in a folder with this interpreter's environment and so many threads.
 
     Raises:
         UserError: it fails; the message holds the end of what it said.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     words = [str(word) for word in command]
     result = subprocess.run(
         words,
         cwd=folder,
-        env=environment | {"PATH": path} | offline,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": str(cores), **offline},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -126,7 +125,7 @@ def run_ours(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
         shutil.copytree(snapshot, scratch / "models" / str(number))
     (scratch / "config.yaml").write_text(yaml.safe_dump({"models": models, "benchmark": LEAST_BENCHMARK}))
     targets = [f"results/{model}/verified.json" for model in models]
-    run(["snakemake", "--cores", cores, "--", *targets], scratch)
+    run(["snakemake", "--cores", cores, "--", *targets], scratch, cores)
 
 
 def run_public(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
@@ -137,12 +136,18 @@ def run_public(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
     task_words = ["--task", "feature-extraction" if embeds else task, *library]
     for number in range(count):
         exported, optimized, quantized = (scratch / f"{number}-{name}" for name in ("fp32", "optimized", "int8"))
-        run(["optimum-cli", "export", "onnx", "--model", snapshot, *task_words, exported], scratch)
-        run(["optimum-cli", "onnxruntime", "optimize", "--onnx_model", exported, "-O2", "-o", optimized], scratch)
+        run(["optimum-cli", "export", "onnx", "--model", snapshot, *task_words, exported], scratch, cores)
+        run(
+            ["optimum-cli", "onnxruntime", "optimize", "--onnx_model", exported, "-O2", "-o", optimized], scratch, cores
+        )
         preset = f"--{optimum_preset()}"
-        run(["optimum-cli", "onnxruntime", "quantize", "--onnx_model", exported, preset, "-o", quantized], scratch)
+        run(
+            ["optimum-cli", "onnxruntime", "quantize", "--onnx_model", exported, preset, "-o", quantized],
+            scratch,
+            cores,
+        )
         files = [exported / MODEL_FILE, optimized / "model_optimized.onnx", quantized / "model_quantized.onnx"]
-        run([sys.executable, PARITY_SCRIPT, snapshot, task, cores, *files], scratch)
+        run([sys.executable, PARITY_SCRIPT, snapshot, task, cores, *files], scratch, cores)
 
 
 CHAINS: dict[str, Callable[[Path, int, int, Path], None]] = {"ours": run_ours, "public": run_public}
