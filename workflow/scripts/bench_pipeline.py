@@ -136,16 +136,12 @@ def run_public(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
     task_words = ["--task", "feature-extraction" if embeds else task, *library]
     for number in range(count):
         exported, optimized, quantized = (scratch / f"{number}-{name}" for name in ("fp32", "optimized", "int8"))
-        run(["optimum-cli", "export", "onnx", "--model", snapshot, *task_words, exported], scratch, cores)
-        run(
-            ["optimum-cli", "onnxruntime", "optimize", "--onnx_model", exported, "-O2", "-o", optimized], scratch, cores
-        )
-        preset = f"--{optimum_preset()}"
-        run(
-            ["optimum-cli", "onnxruntime", "quantize", "--onnx_model", exported, preset, "-o", quantized],
-            scratch,
-            cores,
-        )
+        for words in (
+            ["export", "onnx", "--model", snapshot, *task_words, exported],
+            ["onnxruntime", "optimize", "--onnx_model", exported, "-O2", "-o", optimized],
+            ["onnxruntime", "quantize", "--onnx_model", exported, f"--{optimum_preset()}", "-o", quantized],
+        ):
+            run(["optimum-cli", *words], scratch, cores)
         files = [exported / MODEL_FILE, optimized / "model_optimized.onnx", quantized / "model_quantized.onnx"]
         run([sys.executable, PARITY_SCRIPT, snapshot, task, cores, *files], scratch, cores)
 
