@@ -40,6 +40,7 @@ def record():
             "onnxruntime fp32": contender((1.0, 1.0, 1.0)),
             "PyTorch eager": contender((0.5, 0.6, 0.7)),
             "int8": contender((1.2, 1.1, 1.0), cosine=0.998, ours=True),
+            "int8, no arena": contender((1.8, 1.1, 1.0), cosine=0.998, ours=True, other_settings_of="int8"),
             "rival": contender((1.5, 1.5, 2.0), cosine=0.98),
             "broken rival": contender((9.0, 9.0, 9.0), cosine=0.5),
             "absent": {"ours": False, "arithmetic": "float", "cases": {}, "size_mb": 1.0, "failed": "no such library"},
@@ -50,12 +51,25 @@ def record():
 
 def test_a_faster_rival_is_recommended_and_ours_named_behind_it(record):
     sentences = pages.recommendations(record)
-    assert len(sentences) == 4
+    assert len(sentences) == 5
     lossy = next(text for text in sentences if text.startswith("latency, as good as the gate asks"))
     assert "**rival**, 1.50x" in lossy
     assert "our best, int8, 1.15x" in lossy
     lossless = next(text for text in sentences if text.startswith("latency, without a loss"))
     assert "**onnxruntime fp32**" in lossless
+
+
+def test_other_settings_are_told_where_they_matter(record):
+    told = pages.recommendations(record)[-1]
+    assert told == "int8, no arena, beside onnxruntime's default settings: 1.50x at 1x16 (1.50–1.50)."
+    record["contenders"]["int8, no arena"]["cases"] = record["contenders"]["int8"]["cases"]
+    assert "keep the default" in pages.recommendations(record)[-1]
+    assert not any(text.startswith("latency") and "no arena" in text for text in pages.recommendations(record))
+
+
+def test_the_front_holds_whom_nobody_beats():
+    points = [(1.0, 1e-8), (0.5, 1e-8), (1.5, 1e-3), (1.4, 1e-3), (2.0, 1e-1), (1.9, 0.5)]
+    assert pages.pareto_front(points) == [(1.0, 1e-8), (1.5, 1e-3), (2.0, 1e-1)]
 
 
 def test_a_contender_below_the_gate_is_never_recommended(record):
@@ -72,7 +86,7 @@ def test_the_page_and_the_files(record, tmp_path):
     assert ET.parse(tmp_path / "docs" / "benchmark-tiny.svg").getroot().tag.endswith("svg")
     with open(tmp_path / "out" / "samples.csv") as stream:
         samples = list(csv.DictReader(stream))
-    assert len(samples) == 5 * 3 * 2
+    assert len(samples) == 6 * 3 * 2
     with open(tmp_path / "out" / "summary.csv") as stream:
         summary = list(csv.DictReader(stream))
     assert {row["contender"] for row in summary} == set(record["contenders"]) - {"absent"}

@@ -35,12 +35,16 @@ class Environments:
 
 @dataclass(frozen=True)
 class Entry:
-    """One contender: its name in the tables, whether it is ``ours``, and which peak it is held against."""
+    """One contender: its name in the tables, whether it is ``ours``, and which peak it is held against.
+
+    ``other_settings_of`` names the contender whose file this is under other session settings.
+    """
 
     name: str
     contender: Contender
     ours: bool = False
     arithmetic: str = "float"
+    other_settings_of: str | None = None
 
 
 def optimum_preset() -> str:
@@ -168,7 +172,7 @@ def settings_entries(model: str, int8: Path) -> list[Entry]:
         "int8, parallel execution": {"parallel": True},
     }
     return [
-        Entry(name, Contender(model, name, "onnx", int8, options=options), ours=True, arithmetic="integer")
+        Entry(name, Contender(model, name, "onnx", int8, options=options), True, "integer", "int8")
         for name, options in settings.items()
     ]
 

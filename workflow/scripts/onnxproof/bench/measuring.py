@@ -55,7 +55,12 @@ class Field:
         self.workers: dict[str, Worker] = {}
         self.records: dict[str, dict[str, Any]] = {}
         for entry in entries:
-            record: dict[str, Any] = {"ours": entry.ours, "arithmetic": entry.arithmetic, "cases": {}}
+            record: dict[str, Any] = {
+                "ours": entry.ours,
+                "arithmetic": entry.arithmetic,
+                "other_settings_of": entry.other_settings_of,
+                "cases": {},
+            }
             self.records[entry.name] = record | {"size_mb": size_mb(model_files(entry.contender))}
             with self.excused(entry.name):
                 worker = stack.enter_context(Worker(entry.contender, threads))
