@@ -44,6 +44,13 @@ test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
 test-long: setup-dev  ## the longest proofs: every architecture, injected faults, no network, the Hub from start to end
 	$(IN_VENV) pytest -m long
 
+.PHONY: setup-cluster
+setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, and results on S3, need
+
+.PHONY: test-slurm
+test-slurm: setup-dev setup-cluster  ## the workflow on a real Slurm cluster of one node; needs root and Debian's packages
+	$(IN_VENV) pytest -s tests/integration/test_slurm.py
+
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)
@@ -113,6 +120,7 @@ lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and r
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
 	for peer in openvino onnxruntime-openvino; do $(UV) pip compile envs/peers/$$peer.in $(COMPILE) -o envs/peers/$$peer.txt; done
+	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
 
 $(VENV)/uv.done: $(LOCKS)/uv.txt
@@ -134,5 +142,11 @@ $(VENV)/run.done: $(LOCKS)/run.txt $(VENV)/torch.done
 
 $(VENV)/dev.done: $(LOCKS)/dev.txt $(VENV)/torch.done
 	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	@$(UV) pip check --quiet
+	@touch $@
+
+# Not part of the others: boto3 asks for an older python-dateutil than they have.
+$(VENV)/cluster.done: $(LOCKS)/cluster.txt $(VENV)/run.done
+	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/cluster.txt
 	@$(UV) pip check --quiet
 	@touch $@

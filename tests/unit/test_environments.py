@@ -44,11 +44,17 @@ def test_the_lock_satisfies_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     torch = {"torch": locked("torch-cpu.txt")["torch"]}
     run, dev = locked("run.txt") | torch, locked("dev.txt") | torch
-    for lock, wanted in ((run, project["project"]["dependencies"]), (dev, project["dependency-groups"]["dev"])):
+    cluster = locked("cluster.txt") | torch
+    for lock, wanted in (
+        (run, project["project"]["dependencies"]),
+        (dev, project["dependency-groups"]["dev"]),
+        (cluster, project["project"]["dependencies"] + project["dependency-groups"]["cluster"]),
+    ):
         for requirement in map(Requirement, wanted):
             version = lock[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), f"{requirement} is locked as {version}"
     assert run.items() <= dev.items()
+    assert {name for name, version in run.items() if cluster[name] != version} == {"python-dateutil"}
 
 
 PEERS = sorted((ROOT / "envs" / "peers").glob("*.txt"))

@@ -21,7 +21,7 @@ rule record_reference:
     threads: PARITY_THREADS
     params:
         task=task_argument,
-        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+        batch_size=parity_batch_size,
         threads=PARITY_THREADS,
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
@@ -53,7 +53,7 @@ rule measure_parity:
     threads: PARITY_THREADS
     params:
         threads=PARITY_THREADS,
-        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+        batch_size=parity_batch_size,
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
@@ -78,5 +78,6 @@ rule gate_parity:
     message:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} --thresholds {params.thresholds:q} "
-        "--release results/{wildcards.model:q}/release --output {output:q} > {log:q} 2>&1"
+        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
+        "--thresholds {params.thresholds:q} "
+        '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'

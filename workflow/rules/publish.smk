@@ -18,5 +18,5 @@ rule publish_release:
     message:
         "{wildcards.model}: publishing the release (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
+        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.manifest:q})" '
         "{params.arguments:q} --output {output:q} > {log:q} 2>&1"

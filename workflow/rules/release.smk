@@ -23,7 +23,7 @@ rule release:
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
+        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 

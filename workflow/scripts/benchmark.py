@@ -5,6 +5,7 @@ recorded speed-up is one of the same minutes on the same machine. Sizes and memo
 """
 
 import argparse
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -160,7 +161,8 @@ def build_record(
         "variant": contender.variant,
         "provider": "pytorch-cpu" if contender.runtime == "pytorch" else contender.options["provider"],
         "intra_op_threads": thread_counts[-1],
-        "cpu": cpu_description(),
+        "host": platform.node(),
+        "cpu": cpu_description() | {"available_cores": available_cores()},
         "load_ms": median(load_samples),
         "load_samples_ms": load_samples,
         "rss_before_load_mb": memory.rss_before_load_mb,
