@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from onnxproof.cli import UserError
 from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
 from onnxproof.locks import lock_folder
+from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
 from onnxproof.sources import files_of_script
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
@@ -60,6 +61,21 @@ def own_file(path: str) -> str:
 def code(script: str) -> list[str]:
     """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
     return [os.path.relpath(path) for path in files_of_script(script)]
+
+
+def mem_mb(wildcards, attempt, rulename) -> int:
+    """Return the memory that a job needs for its model, more with each attempt."""
+    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt)
+
+
+def disk_mb(wildcards, rulename) -> int:
+    """Return the room that a job's files need."""
+    return estimate_disk_mb(rulename, weights_mb(wildcards.model))
+
+
+def runtime(wildcards, attempt, rulename) -> int:
+    """Return the minutes after which a job has surely come to a halt, more with each attempt."""
+    return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:

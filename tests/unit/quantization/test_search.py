@@ -196,7 +196,8 @@ def test_a_large_model_is_searched_with_less_effort(monkeypatch):
     monkeypatch.setattr(search_module, "SINGLE_FILE_BYTES", 1000)
     result, lines = search(embedder(), {"cosine_min": 1.0})
     assert len(result.rungs) == len(PREPARATIONS)
-    assert result.record()["limited_to"] == {"inputs": 8, "float_nodes": ()}
+    assert result.record()["limited_to"] == {"inputs": 8, "widest": 2048, "float_nodes": ()}
+    assert result.recipe[-1]["widest"] == 2048
     assert lines[0] == "a large model: 7 calibration inputs, and no search for its sensitive nodes"
 
 
