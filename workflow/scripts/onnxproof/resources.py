@@ -1,9 +1,9 @@
 """What a job of each rule needs: memory, disk and time, from the size of the model's weights.
 
 Peak memory is resident memory, summed over a job's processes, in MB of 1e6 bytes. ``MEASURED`` holds the points that
-``tests/peak_memory.py`` measured, ``MEMORY`` the straight lines over them, whose estimates are between the measurement
-and 1.5 times it. Two things change the slope: from ``external_data.BY_REFERENCE_BYTES`` on, weights stay in files, and
-one graph file holds no more than 2 GB.
+were measured, ``MEMORY`` the straight lines over them, whose estimates are between the measurement and 1.5 times it.
+Two things change the slope: from ``external_data.BY_REFERENCE_BYTES`` on, weights stay in files, and one graph file
+holds no more than 2 GB.
 
 Standard library only: Snakemake asks these questions for every job.
 """
