@@ -164,6 +164,7 @@ def benchmark_arguments(wildcards) -> list[str]:
         "iterations",
         "seconds_per_case",
         "load_repeats",
+        "providers",
     )
     arguments = []
     for option in options:

@@ -73,6 +73,7 @@ rule measure_parity:
 rule gate_parity:
     input:
         parity="results/{model}/parity/{variant}.json",
+        manifest="results/{model}/onnx/{variant}.json",
         code=code("gate_parity"),
     output:
         "results/{model}/parity/{variant}.ok",
@@ -89,5 +90,5 @@ rule gate_parity:
     message:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --parity {input.parity:q} --thresholds {params.thresholds:q} "
+        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} --thresholds {params.thresholds:q} "
         "--release results/{wildcards.model:q}/release --output {output:q} > {log:q} 2>&1"

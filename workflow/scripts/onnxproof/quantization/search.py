@@ -22,10 +22,9 @@ from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.rung import Rung, Step
 from onnxproof.quantization.sensitivity import measure_sensitivity
 from onnxproof.quantization.sessions import open_session
-
-Step = dict[str, Any]
 
 #: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
 QUANTIZE: dict[str, Step] = {
@@ -78,33 +77,6 @@ def limit_effort(weights: int) -> Effort | None:
     if weights < SINGLE_FILE_BYTES:
         return None
     return Effort(max(FEWEST_INPUTS, LARGE_MODEL_INPUTS * SINGLE_FILE_BYTES // weights), LARGE_MODEL_WIDEST, ())
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One recipe tried: its measured metrics, its size and speed against the float model, and the verdict.
-
-    ``missed`` names the metrics beyond their targets; none missed means the recipe is good enough. ``distance`` says
-    how far the worst of them is: 1 is at its target, 0 is the float model's own answer, None is not finite.
-    """
-
-    recipe: list[Step]
-    metrics: dict[str, float | None]
-    size_ratio: float
-    speedup: float
-    missed: list[str]
-    distance: float | None
-
-    def describe(self) -> str:
-        """Return one line for a log."""
-        passes = " + ".join(step["pass"] for step in self.recipe)
-        kept = sum(len(step.get("exclude", ())) for step in self.recipe)
-        measured = ", ".join(
-            f"{name} {value:.5f}" if value is not None else f"{name} not finite" for name, value in self.metrics.items()
-        )
-        verdict = f"misses {', '.join(self.missed)}" if self.missed else "reaches every target"
-        float_nodes = f" ({kept} nodes in float)" if kept else ""
-        return f"{passes}{float_nodes}: {measured}; {self.size_ratio:.2f}x size, {self.speedup:.2f}x speed: {verdict}"
 
 
 @dataclass(frozen=True)
