@@ -19,6 +19,10 @@ rule record_reference:
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         task=task_argument,
         batch_size=parity_batch_size,
@@ -51,6 +55,10 @@ rule measure_parity:
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         threads=PARITY_THREADS,
         batch_size=parity_batch_size,
@@ -73,6 +81,10 @@ rule gate_parity:
         "results/logs/gate_parity/{model}.{variant}.log",
     conda:
         "../../envs/runtime.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         thresholds=thresholds,
     message:
