@@ -188,6 +188,10 @@ WRONG_TYPES = [
         {**one(), "benchmark": {"rounds": "7"}},
         "benchmark.rounds is '7', must be a whole number: YAML reads it as text",
     ),
+    (
+        {**one(), "benchmark": {"providers": ["CudaExecutionProvider"]}},
+        "benchmark.providers[0] is 'CudaExecutionProvider', must be one of: CPUExecutionProvider, CUDAExecutionProvider",
+    ),
     ({**one(), "benchmark": {"pytorch": 1}}, "benchmark.pytorch is 1, must be true or false"),
     (one(allow_floating_revision="yes"), "models.X.allow_floating_revision is 'yes', must be true or false"),
     (

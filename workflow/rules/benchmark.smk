@@ -24,6 +24,10 @@ rule benchmark:
     conda:
         "../../envs/runtime.yaml"
     threads: benchmark_threads
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         cases=benchmark_arguments,
     message:
@@ -54,6 +58,10 @@ rule benchmark_pytorch:
     conda:
         "../../envs/export.yaml"
     threads: benchmark_threads
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         cases=benchmark_arguments,
         task=task_argument,

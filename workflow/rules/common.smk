@@ -18,6 +18,7 @@ from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
 from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
+from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
 from onnxproof.sources import files_of_script
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
@@ -68,6 +69,21 @@ def own_file(path: str) -> str:
 def code(script: str) -> list[str]:
     """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
     return [local(os.path.relpath(path)) for path in files_of_script(script)]
+
+
+def mem_mb(wildcards, attempt, rulename) -> int:
+    """Return the memory that a job needs for its model, more with each attempt."""
+    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt)
+
+
+def disk_mb(wildcards, rulename) -> int:
+    """Return the room that a job's files need."""
+    return estimate_disk_mb(rulename, weights_mb(wildcards.model))
+
+
+def runtime(wildcards, attempt, rulename) -> int:
+    """Return the minutes after which a job has surely come to a halt, more with each attempt."""
+    return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
@@ -161,6 +177,7 @@ def benchmark_arguments(wildcards) -> list[str]:
         "iterations",
         "seconds_per_case",
         "load_repeats",
+        "providers",
     )
     arguments = []
     for option in options:

@@ -19,6 +19,10 @@ rule record_reference:
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         task=task_argument,
         batch_size=parity_batch_size,
@@ -51,6 +55,10 @@ rule measure_parity:
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         threads=PARITY_THREADS,
         batch_size=parity_batch_size,
@@ -65,6 +73,7 @@ rule measure_parity:
 rule gate_parity:
     input:
         parity="results/{model}/parity/{variant}.json",
+        manifest="results/{model}/onnx/{variant}.json",
         code=code("gate_parity"),
     output:
         "results/{model}/parity/{variant}.ok",
@@ -72,10 +81,15 @@ rule gate_parity:
         "results/logs/gate_parity/{model}.{variant}.log",
     conda:
         "../../envs/runtime.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         thresholds=thresholds,
     message:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --parity {input.parity:q} --thresholds {params.thresholds:q} "
+        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
+        "--thresholds {params.thresholds:q} "
         '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'

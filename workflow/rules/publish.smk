@@ -13,6 +13,10 @@ rule publish_release:
         "results/logs/publish_release/{model}.log",
     conda:
         "../../envs/export.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         arguments=publish_arguments,
     message:

@@ -17,6 +17,10 @@ rule release:
         "results/logs/release/{model}.log",
     conda:
         "../../envs/report.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         variants=released_variants,
         thresholds=released_thresholds,
@@ -45,6 +49,10 @@ rule verify_release:
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         threads=PARITY_THREADS,
     message:

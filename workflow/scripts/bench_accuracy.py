@@ -16,6 +16,11 @@ from statistics import median
 from typing import Any
 
 from measure_parity import measure
+from onnxproof.bench.peers import (
+    quantize_with_onnxruntime,
+    quantize_with_optimum,
+    quantize_with_sentence_transformers,
+)
 from onnxproof.benchmarking import (
     Case,
     Contender,
@@ -39,37 +44,6 @@ OURS = ("optimized", "int8", "int8-invariant")
 CASES = (Case(1, 16), Case(1, 128), Case(8, 128))
 
 
-def quantize_with_onnxruntime(source: Path, folder: Path) -> None:
-    """Write what ``onnxruntime.quantization.quantize_dynamic`` makes with its defaults."""
-    from onnxruntime.quantization import quantize_dynamic
-
-    quantize_dynamic(source / MODEL_FILE, folder / MODEL_FILE)
-
-
-def quantize_with_optimum(preset: str, per_channel: bool) -> Callable[[Path, Path], None]:
-    """Return a function that writes what Optimum's ``ORTQuantizer`` makes with one of its presets."""
-
-    def quantize(source: Path, folder: Path) -> None:
-        from optimum.onnxruntime import ORTQuantizer
-        from optimum.onnxruntime.configuration import AutoQuantizationConfig
-
-        config = getattr(AutoQuantizationConfig, preset)(is_static=False, per_channel=per_channel)
-        quantizer = ORTQuantizer.from_pretrained(source, file_name=MODEL_FILE)
-        quantizer.quantize(save_dir=folder, quantization_config=config, file_suffix="")
-
-    return quantize
-
-
-def quantize_with_sentence_transformers(source: Path, folder: Path) -> None:
-    """Write what ``export_dynamic_quantized_onnx_model`` of sentence-transformers makes for AVX-512 VNNI."""
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
-
-    model = SentenceTransformer(str(source), backend="onnx", device="cpu", model_kwargs={"file_name": MODEL_FILE})
-    export_dynamic_quantized_onnx_model(model, "avx512_vnni", str(folder))
-    [quantized] = folder.rglob("*.onnx")
-    quantized.rename(folder / MODEL_FILE)
-
-
 #: Who takes part, by the name in the table.
 PEERS: dict[str, Callable[[Path, Path], None]] = {
     "onnxruntime quantize_dynamic": quantize_with_onnxruntime,
@@ -77,7 +51,7 @@ PEERS: dict[str, Callable[[Path, Path], None]] = {
     "Optimum avx2, per channel": quantize_with_optimum("avx2", per_channel=True),
     "Optimum avx512_vnni": quantize_with_optimum("avx512_vnni", per_channel=False),
     "Optimum avx512_vnni, per channel": quantize_with_optimum("avx512_vnni", per_channel=True),
-    "sentence-transformers qint8 avx512_vnni": quantize_with_sentence_transformers,
+    "sentence-transformers qint8 avx512_vnni": quantize_with_sentence_transformers("avx512_vnni"),
 }
 
 

@@ -56,6 +56,7 @@ def measure(
         "task": task,
         "reference": "pytorch",
         "model_sha256": manifest["files"][MODEL_FILE]["sha256"],
+        **weights_sha256(manifest),
         "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
         "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs},
         "task_metrics": measure_answers(task, expected, answers),
@@ -69,6 +70,12 @@ def measure(
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),
     }
+
+
+def weights_sha256(manifest: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return ``{"weights_sha256": {file: sha256}}`` where a variant's weights are in files of their own."""
+    found = {name: entry["sha256"] for name, entry in manifest["files"].items() if name.startswith(f"{MODEL_FILE}_")}
+    return {"weights_sha256": found} if found else {}
 
 
 def main(argv: list[str] | None = None) -> None:

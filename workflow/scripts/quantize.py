@@ -6,6 +6,7 @@ written and the parity gate decides; what was tried is in the manifest and in th
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
+from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.inputs import TOKENS, ModelInputs
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, model_bytes
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.inference import count_labels, read_transformer_config
@@ -34,22 +36,22 @@ def quantize(
     manifest: Path,
 ) -> None:
     """Find the recipe of one optimized model, quantize it and describe the result and the search."""
-    import onnx
-
     task = read_json(source_manifest)["task"]
-    optimized = onnx.load(source / MODEL_FILE)
-    inputs = calibration_inputs(source, task, [value.name for value in optimized.graph.input], texts)
-    found = find_recipe(
-        optimized,
-        inputs,
-        targets,
-        task=task,
-        variant=variant,
-        labels=count_labels(read_transformer_config(source)),
-        progress=progress_printer(model, variant),
-    )
     with staged_folder(folder) as stage:
-        onnx.save(found.model, stage / MODEL_FILE)
+        with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
+            optimized = load_model(source / MODEL_FILE, Path(scratch))
+            inputs = calibration_inputs(source, task, [value.name for value in optimized.graph.input], texts)
+            found = find_recipe(
+                optimized,
+                inputs,
+                targets,
+                task=task,
+                variant=variant,
+                labels=count_labels(read_transformer_config(source)),
+                progress=progress_printer(model, variant),
+            )
+            portability = check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)}
+            save_model(found.model, stage / MODEL_FILE)
         copy_support_files(source, stage)
         description = describe_variant(
             model,
@@ -59,13 +61,13 @@ def quantize(
             {
                 "recipe": found.recipe,
                 "search": {"targets": targets} | found.record(),
-                "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
+                "portability": portability,
                 "calibration": describe_calibration(inputs, texts),
             },
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
-    before, after = ((path / MODEL_FILE).stat().st_size / 1e6 for path in (source, folder))
+    before, after = (model_bytes(path) / 1e6 for path in (source, folder))
     print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import METRICS
+from onnxproof.external_data import rename_weights, weight_files
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -57,26 +58,36 @@ def released_files(variants: list[str]) -> dict[str, str]:
 
 
 def copy_proven_model(variant: str, results: Path, target: Path) -> None:
-    """Copy one variant's ONNX file, checking that it is the file whose parity was measured.
+    """Copy one variant's graph and the files of its weights, checking that they are those whose parity was measured.
 
     Raises:
-        UserError: the file changed after it was made, its parity was measured on another one, or it would have its
+        UserError: a file changed after it was made, its parity was measured on another one, or it would have its
             weights read from elsewhere.
     """
     import onnx
 
-    source = results / "onnx" / variant / MODEL_FILE
-    made = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"][MODEL_FILE]["sha256"]
-    judged = read_json(results / "parity" / f"{variant}.json")["model_sha256"]
-    found = sha256_of(source)
-    if not made == judged == found:
+    folder = results / "onnx" / variant
+    files = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"]
+    parity = read_json(results / "parity" / f"{variant}.json")
+    judged = {MODEL_FILE: parity["model_sha256"]} | parity.get("weights_sha256", {})
+    for name, judged_as in judged.items():
+        made, found = files.get(name, {}).get("sha256", "absent"), sha256_of(folder / name)
+        if not made == judged_as == found:
+            raise UserError(
+                f"{folder / name} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
+                f"judged as {judged_as[:12]}…; delete {folder} and run again"
+            )
+    graph = onnx.load(folder / MODEL_FILE, load_external_data=False)
+    check_external_data(graph, folder)
+    if unproven := weight_files(graph) - judged.keys():
         raise UserError(
-            f"{source} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
-            f"judged as {judged[:12]}…; delete {results / 'onnx' / variant} and run again"
+            f"{folder / MODEL_FILE} reads {sorted(unproven)[0]}, which was not proven; delete {folder} and run again"
         )
-    check_external_data(onnx.load(source, load_external_data=False), source.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    for name in judged:
+        shutil.copyfile(folder / name, target.with_name(name.replace(MODEL_FILE, target.name)))
+    if target.name != MODEL_FILE:
+        rename_weights(target, f"{MODEL_FILE}_data", f"{target.name}_data")
 
 
 def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:

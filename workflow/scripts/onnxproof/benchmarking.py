@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES
+from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES
+from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.preprocessing import item_shapes
@@ -38,9 +39,10 @@ Rounds = list[list[float]]
 
 @dataclass(frozen=True)
 class Contender:
-    """A form of a model, as files: ``runtime`` is "onnx" (``folder/model.onnx``) or "pytorch" (a checkpoint).
+    """A form of a model, as files: ``runtime`` is "onnx" or "openvino" (a graph) or "pytorch" (a checkpoint).
 
-    ``task`` is what PyTorch loads the checkpoint for; ONNX needs none.
+    ``task`` is what PyTorch loads the checkpoint for; graphs need none. ``options`` are those of the runtime, see
+    ``benchmark_worker``; ``python`` is the interpreter whose environment has it.
     """
 
     model: str
@@ -48,6 +50,8 @@ class Contender:
     runtime: str
     folder: Path
     task: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def label(self) -> str:
@@ -162,7 +166,9 @@ def model_files(contender: Contender) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    if contender.runtime == "onnx":
+    if contender.runtime == "openvino" and (contender.folder / "model.xml").is_file():
+        return [contender.folder / "model.xml", contender.folder / "model.bin"]
+    if contender.runtime != "pytorch":
         if not (contender.folder / "model.onnx").is_file():
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
         return sorted(contender.folder.glob("*.onnx*"))
@@ -196,7 +202,7 @@ class Worker:
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
         # The command line keeps the current folder off the path (-P): its files must not shadow a library.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "onnxproof.benchmark_worker"],
+            [contender.python, "-P", "-m", "onnxproof.benchmark_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
@@ -211,8 +217,9 @@ class Worker:
                 folder=str(contender.folder),
                 threads=threads,
                 task=contender.task,
+                options=contender.options,
             )
-            if contender.runtime == "onnx":
+            if contender.runtime != "pytorch":
                 check_inputs(contender, self.loaded["input_types"])
         except BaseException:
             self.kill()

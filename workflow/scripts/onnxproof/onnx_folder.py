@@ -32,6 +32,11 @@ def copy_support_files(snapshot: Path, folder: Path) -> None:
     shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=left_out)
 
 
+def model_bytes(folder: Path) -> int:
+    """Return the bytes of the graph and, where it has them, of the files with its weights."""
+    return sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*"))
+
+
 def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     """Yield every node of a graph and of its subgraphs (bodies of If, Loop, Scan)."""
     for node in graph.node:
