@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +61,9 @@ class Project:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         self.config = config
 
-    def snakemake(
-        self, *arguments: str, timeout: int = 900, environment: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess:
-        """Run snakemake in the folder; standard error is merged into standard output.
-
-        ``environment`` is added to the tests' own, of which everything named SNAKEMAKE is left out.
-        """
-        added = environment or {}
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")} | added
+    def snakemake(self, *arguments: str, timeout: int = 900) -> subprocess.CompletedProcess:
+        """Run snakemake in the folder; standard error is merged into standard output."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         return subprocess.run(
             ["snakemake", "--cores", "2", *arguments],
