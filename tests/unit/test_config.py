@@ -97,7 +97,7 @@ def only_problem_of(config, folder="."):
 # ---------------------------------------------------------------------------------- mistakes in single values
 
 UNKNOWN_KEYS = [
-    ({**one(), "colour": 1}, "colour (seen: 1) is an unknown key. Allowed here: models, variants,"),
+    ({**one(), "colour": 1}, "colour (seen: 1) is an unknown key. Allowed here: models, models_from,"),
     (
         {**one(), "variantz": ["fp32"]},
         "variantz (seen: ['fp32']) is an unknown key. Did you mean 'variants'?",

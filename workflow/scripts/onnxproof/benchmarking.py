@@ -263,8 +263,8 @@ class Worker:
         """Let the process end by itself after success; kill it after an error or Ctrl-C."""
         try:
             if kind is None and self.process.stdin is not None:
-                self.process.stdin.close()
-                with contextlib.suppress(subprocess.TimeoutExpired):
+                with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
+                    self.process.stdin.close()
                     self.process.wait(EXIT_GRACE_S)
         finally:
             self.kill()
