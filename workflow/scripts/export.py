@@ -10,9 +10,13 @@ from pathlib import Path
 
 from onnxproof.cli import run_script
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
+from onnxproof.tasks.registry import GENERATING_TASKS
+
+#: Tasks whose graphs keep keys and values from token to token → what Optimum calls that.
+WITH_CACHE = {task: f"{task}-with-past" for task in GENERATING_TASKS}
 
 
 def export_graph(snapshot: Path, task: str, folder: Path) -> None:
@@ -28,7 +32,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     main_export(
         str(snapshot),
         output=folder,
-        task="feature-extraction" if is_sentence_transformer else task,
+        task="feature-extraction" if is_sentence_transformer else WITH_CACHE.get(task, task),
         library_name="sentence_transformers" if is_sentence_transformer else "transformers",
         do_validation=False,
         device="cpu",
@@ -75,9 +79,11 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
         with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:
             exported = Path(scratch)
             export_graph(snapshot, task, exported)
-            rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
-            for path in exported.glob(f"{MODEL_FILE}*"):
-                shutil.move(path, stage / path.name)
+            if (exported / MODEL_FILE).is_file():
+                rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
+            for file in graph_files(exported):
+                for path in exported.glob(f"{file}*"):
+                    shutil.move(path, stage / path.name)
             copy_support_files(snapshot, stage)
             add_missing_tokenizer(exported, stage)
         description = describe_variant(
@@ -89,7 +95,8 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
             versions_of("optimum", "optimum-onnx", "transformers", "torch", "onnx", "sentence-transformers"),
         )
     write_json(manifest, description)
-    print(f"{model}: wrote {folder}: {description['files'][MODEL_FILE]['size'] / 1e6:.1f} MB", flush=True)
+    size = sum(description["files"][file]["size"] for file in graph_files(folder))
+    print(f"{model}: wrote {folder}: {size / 1e6:.1f} MB", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,19 +8,22 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, ModelInputs
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant
+from onnxproof.onnx_folder import copy_support_files, describe_variant, graph_files, settings_of_graphs
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.texts import CALIBRATION_TEXTS
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def quantize(
@@ -37,36 +40,52 @@ def quantize(
     import onnx
 
     task = read_json(source_manifest)["task"]
-    optimized = onnx.load(source / MODEL_FILE)
-    inputs = calibration_inputs(source, task, [value.name for value in optimized.graph.input], texts)
-    found = find_recipe(
-        optimized,
-        inputs,
-        targets,
-        task=task,
-        variant=variant,
-        labels=count_labels(read_transformer_config(source)),
-        progress=progress_printer(model, variant),
-    )
+    settings: dict[str, dict[str, Any]] = {}
     with staged_folder(folder) as stage:
-        onnx.save(found.model, stage / MODEL_FILE)
+        for file in graph_files(source):
+            graph, settings[file] = quantize_graph(model, variant, source, file, task, targets, texts)
+            onnx.save(graph, stage / file)
         copy_support_files(source, stage)
         description = describe_variant(
             model,
             variant,
             task,
             stage,
-            {
-                "recipe": found.recipe,
-                "search": {"targets": targets} | found.record(),
-                "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
-                "calibration": describe_calibration(inputs, texts),
-            },
+            settings_of_graphs(settings),
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
-    before, after = ((path / MODEL_FILE).stat().st_size / 1e6 for path in (source, folder))
-    print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
+    for file in settings:
+        before, after = ((path / file).stat().st_size / 1e6 for path in (source, folder))
+        print(f"{model} {variant} {file}: {before:.1f} MB to {after:.1f} MB", flush=True)
+
+
+def quantize_graph(
+    model: str, variant: str, source: Path, file: str, task: str, targets: dict[str, float | None], texts: Path
+) -> tuple["onnx.ModelProto", dict[str, Any]]:
+    """Return one graph of a model, quantized by the recipe found for it, and how that went.
+
+    The settings are ``{recipe, search, portability, calibration}``.
+    """
+    import onnx
+
+    optimized = onnx.load(source / file)
+    judged_as, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
+    found = find_recipe(
+        optimized,
+        inputs,
+        targets,
+        task=judged_as,
+        variant=variant,
+        labels=count_labels(read_transformer_config(source)),
+        progress=progress_printer(model, variant),
+    )
+    return found.model, {
+        "recipe": found.recipe,
+        "search": {"targets": targets} | found.record(),
+        "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
+        "calibration": describe_calibration(inputs, texts),
+    }
 
 
 def describe_calibration(inputs: ModelInputs, texts: Path) -> dict[str, Any]:

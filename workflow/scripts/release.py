@@ -25,7 +25,15 @@ from onnxproof.files import (
 from onnxproof.gate import judge
 from onnxproof.golden import write_golden
 from onnxproof.model_card import read_metadata, render_model_card
-from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, check_external_data, copy_support_files
+from onnxproof.onnx_folder import (
+    DECODER_FILE,
+    DOCUMENTS,
+    MODEL_FILE,
+    check_external_data,
+    copy_support_files,
+    graph_files,
+    proven_sha256,
+)
 from onnxproof.reference import read_reference
 from onnxproof.tokenizer_files import settle_tokenizer
 
@@ -56,8 +64,16 @@ def released_files(variants: list[str]) -> dict[str, str]:
     return files
 
 
+def released_graphs(target: Path, graphs: list[str]) -> dict[str, Path]:
+    """Return where each graph of a variant goes: the one to ``target``, each of several beside it, named alike."""
+    if graphs == [MODEL_FILE]:
+        return {MODEL_FILE: target}
+    suffix = target.stem.removeprefix(Path(MODEL_FILE).stem)
+    return {name: target.with_name(f"{Path(name).stem}{suffix}.onnx") for name in graphs}
+
+
 def copy_proven_model(variant: str, results: Path, target: Path) -> None:
-    """Copy one variant's ONNX file, checking that it is the file whose parity was measured.
+    """Copy one variant's ONNX files, see ``released_graphs``, checking that they are those whose parity was measured.
 
     Raises:
         UserError: the file changed after it was made, its parity was measured on another one, or it would have its
@@ -65,18 +81,20 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
     """
     import onnx
 
-    source = results / "onnx" / variant / MODEL_FILE
-    made = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"][MODEL_FILE]["sha256"]
+    folder = results / "onnx" / variant
+    made = proven_sha256(read_manifest(results / "onnx" / f"{variant}.json", "files")["files"])
     judged = read_json(results / "parity" / f"{variant}.json")["model_sha256"]
-    found = sha256_of(source)
+    graphs = graph_files(folder) or [MODEL_FILE]
+    found = proven_sha256({name: {"sha256": sha256_of(folder / name)} for name in graphs})
     if not made == judged == found:
         raise UserError(
-            f"{source} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
-            f"judged as {judged[:12]}…; delete {results / 'onnx' / variant} and run again"
+            f"{folder / graphs[0]} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
+            f"judged as {judged[:12]}…; delete {folder} and run again"
         )
-    check_external_data(onnx.load(source, load_external_data=False), source.parent)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    for name, path in released_graphs(target, graphs).items():
+        check_external_data(onnx.load(folder / name, load_external_data=False), folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, path)
 
 
 def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:
@@ -92,7 +110,7 @@ def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -
     if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
         raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
     return {
-        "sha256": manifest["files"][MODEL_FILE]["sha256"],
+        "sha256": proven_sha256(manifest["files"]),
         "settings": manifest["settings"],
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
@@ -117,6 +135,12 @@ def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
     return cases
+
+
+def name_files(folder: Path, path: str) -> dict[str, Any]:
+    """Return ``{file}`` of a variant in a release; of several graphs the first decoder's, and all as ``files``."""
+    files = {name: target.as_posix() for name, target in released_graphs(Path(path), graph_files(folder)).items()}
+    return {"file": files[DECODER_FILE], "files": files} if DECODER_FILE in files else {"file": path}
 
 
 def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +169,8 @@ def describe_release(
     source = read_json(results / "source.json")
     reference = read_json(results / "reference.json")
     variants = {
-        variant: {"file": path} | evidence(variant, results, thresholds[variant]) for variant, path in shipped.items()
+        variant: name_files(results / "onnx" / variant, path) | evidence(variant, results, thresholds[variant])
+        for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
     return {
@@ -209,8 +234,9 @@ def release(
         write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
         write_sums(stage)
         files = describe_files(stage)
-    write_json(manifest_file, {"model": model, "folder": folder.name, "variants": shipped, "files": files})
-    print(json.dumps(shipped), flush=True)
+    named = {variant: facts["file"] for variant, facts in manifest["variants"].items()}
+    write_json(manifest_file, {"model": model, "folder": folder.name, "variants": named, "files": files})
+    print(json.dumps(named), flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

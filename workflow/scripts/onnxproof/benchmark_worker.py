@@ -26,7 +26,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+from onnxproof.generation import PAST, empty_cache
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks.registry import TASKS
 
@@ -49,6 +50,7 @@ FILLABLE_INPUTS = (
     "attention_mask",
     "token_type_ids",
     "position_ids",
+    "decoder_input_ids",
     "global_attention_mask",
     "pixel_values",
     "pixel_mask",
@@ -75,7 +77,7 @@ class LoadedModel:
 
     ``prepare`` turns numpy inputs into the runtime's own, outside the timed part. ``input_types`` maps input
     names to ONNX types, ``input_ranks`` to their numbers of axes; both are None for PyTorch, which takes what the ONNX
-    graph takes.
+    graph takes. ``cache`` is the empty cache of one text, where a graph takes one: see ``empty_cache``.
     """
 
     predict: Callable[[Any], object]
@@ -84,6 +86,7 @@ class LoadedModel:
     input_ranks: dict[str, int] | None
     load_ms: float
     rss_before_load_mb: float
+    cache: Arrays = field(default_factory=dict)
 
 
 def status_mb(field: str) -> float | None:
@@ -132,8 +135,10 @@ def draw_inputs(
 
     Texts have shape (batch, sequence), or (batch, 4, sequence) where the graph wants three axes; texts beside images
     are 4 captions of 16 tokens. ``input_ids`` are uniform over the vocabulary, without its first 1,000 ids where it
-    has twice as many; ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros. Inputs in
-    ``item_shapes`` are standard normal, (batch, *shape), or all ones where they are integers.
+    has twice as many; ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros; an
+    encoder-decoder has written one token. Inputs in
+    ``item_shapes`` are standard normal, (batch, *shape), or all ones where they are integers. A cache of keys and
+    values is left out.
     """
     lowest = FIRST_PLAIN_ID if vocab_size >= 2 * FIRST_PLAIN_ID else 0
     generator = np.random.default_rng([seed, batch, sequence or 0])
@@ -144,6 +149,7 @@ def draw_inputs(
         "input_ids": generator.integers(lowest, vocab_size, size=shape, dtype=np.int64),
         "attention_mask": np.ones(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
+        "decoder_input_ids": np.zeros((batch, 1), dtype=np.int64),
         "position_ids": np.broadcast_to(np.arange(shape[-1]), shape),
         "global_attention_mask": np.zeros(shape, dtype=np.int64),
     }
@@ -151,20 +157,44 @@ def draw_inputs(
         if name in input_types:
             is_float = input_types[name] == "tensor(float)"
             values[name] = generator.normal(size=(batch, *item)) if is_float else np.ones((batch, *item))
-    return {name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items()}
+    return {
+        name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items() if not name.startswith(PAST)
+    }
+
+
+def is_encoder_decoder(folder: Path) -> bool:
+    """Tell whether a folder holds the graphs of an encoder-decoder."""
+    return (folder / "encoder_model.onnx").is_file()
+
+
+def open_graph(folder: Path, options: Any) -> Any:
+    """Open ``folder/model.onnx``, or the graphs of an encoder-decoder."""
+    import onnxruntime
+
+    def open_session(name: str) -> Any:
+        return onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+
+    if not is_encoder_decoder(folder):
+        return open_session("model.onnx")
+    from onnxproof.encoder_decoder import EncoderDecoder
+    from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
+
+    return EncoderDecoder(*map(open_session, (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)))
 
 
 def load_onnx(folder: Path, threads: int) -> LoadedModel:
-    """Open ``folder/model.onnx`` on the CPU: ``threads`` within an operator, operators one after another."""
+    """Open the model on the CPU: ``threads`` within an operator, operators one after another."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    if is_encoder_decoder(folder):
+        import onnxproof.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
     rss = current_rss_mb()
     start = time.perf_counter_ns()
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    session = open_graph(folder, options)
     load_ms = (time.perf_counter_ns() - start) / 1e6
 
     def predict(feeds: Arrays) -> object:
@@ -177,6 +207,7 @@ def load_onnx(folder: Path, threads: int) -> LoadedModel:
         input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
         load_ms=load_ms,
         rss_before_load_mb=rss,
+        cache=empty_cache(session.get_inputs()),
     )
 
 
@@ -304,8 +335,9 @@ class Server:
         }
 
     def prepare(self, **shapes: Any) -> dict[str, Any]:
-        """Make one case's inputs, see ``draw_inputs``."""
-        self.feeds = self.contender.prepare(draw_inputs(**shapes))
+        """Make one case's inputs, see ``draw_inputs``, with an empty cache of keys and values where one is taken."""
+        cache = {name: np.stack([values] * shapes["batch"]) for name, values in self.contender.cache.items()}
+        self.feeds = self.contender.prepare(draw_inputs(**shapes) | cache)
         return {}
 
     def run(self, iterations: int) -> dict[str, Any]:

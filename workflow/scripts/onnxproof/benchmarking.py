@@ -20,9 +20,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES
+from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES, is_encoder_decoder
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.generation import PAST
 from onnxproof.preprocessing import item_shapes
 from onnxproof.tasks.registry import model_takes
 from onnxproof.text_limits import most_tokens
@@ -142,7 +143,7 @@ def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
         UserError: names the input, and those that can be filled.
     """
     for name, kind in input_types.items():
-        if name not in FILLABLE_INPUTS:
+        if name not in FILLABLE_INPUTS and not name.startswith(PAST):
             raise UserError(
                 f"{contender.label}: model.onnx has an input {name!r}, which the benchmark cannot fill; it "
                 f"fills {', '.join(FILLABLE_INPUTS)}"
@@ -163,7 +164,7 @@ def model_files(contender: Contender) -> list[Path]:
         UserError: there are none.
     """
     if contender.runtime == "onnx":
-        if not (contender.folder / "model.onnx").is_file():
+        if not (is_encoder_decoder(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
         return sorted(contender.folder.glob("*.onnx*"))
     folders = [contender.folder, *sorted(path for path in contender.folder.glob("*") if path.is_dir())]
