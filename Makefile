@@ -29,17 +29,27 @@ setup: $(VENV)/run.done  ## create .venv with what the pipeline needs
 .PHONY: setup-dev
 setup-dev: $(VENV)/dev.done  ## the same, with what the tests and linters need
 
+# Most tests keep one core busy; each worker needs up to 2 GB of memory.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: test
 test: setup-dev  ## the tests, without the slow ones
-	$(IN_VENV) pytest -m "not slow"
+	$(IN_VENV) pytest $(PARALLEL) -m "not slow"
 
 .PHONY: test-slow
 test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
-	$(IN_VENV) pytest -m "slow and not long"
+	$(IN_VENV) pytest $(PARALLEL) -m "slow and not long"
 
 .PHONY: test-long
 test-long: setup-dev  ## the longest proofs: every architecture, injected faults, no network, the Hub from start to end
 	$(IN_VENV) pytest -m long
+
+.PHONY: setup-cluster
+setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, and results on S3, need
+
+.PHONY: test-slurm
+test-slurm: setup-dev setup-cluster  ## the workflow on a real Slurm cluster of one node; needs root and Debian's packages
+	$(IN_VENV) pytest -s tests/integration/test_slurm.py
 
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
@@ -47,6 +57,27 @@ bench-accuracy: setup  ## compare our int8 with the public tools' on the real Mi
 	$(IN_VENV) python workflow/scripts/bench_accuracy.py --model $(MINILM) --results results/$(MINILM) \
 	  --json results/$(MINILM)/bench-accuracy.json --table docs/accuracy.md
 MINILM := all-MiniLM-L6-v2
+
+# Peers have environments of their own: they would replace packages of the pipeline's. BENCH=--quick is enough to try it.
+PEERS := openvino $(if $(filter Linux-x86_64,$(MACHINE)),onnxruntime-openvino)
+
+.PHONY: bench
+bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/benchmark.md
+	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/onnx/,int8.json int8-invariant.json)
+	$(IN_VENV) python workflow/scripts/bench.py --table docs/benchmark.md $(BENCH) \
+	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
+
+.venv-%/done: envs/peers/%.txt $(VENV)/uv.done
+	"$(PYTHON)" -m venv .venv-$*
+	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
+.PHONY: bench-pipeline
+bench-pipeline: setup  ## compare what the pipeline costs with the public commands; rewrites docs/bench-pipeline.md
+	$(IN_VENV) snakemake --cores all -- results/$(MINILM)/source.json
+	$(IN_VENV) python workflow/scripts/bench_pipeline.py --snapshot results/$(MINILM)/source $(BENCH) \
+	  --json results/bench-pipeline.json --table docs/bench-pipeline.md
+
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
 	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
@@ -88,6 +119,8 @@ audit: setup-dev  ## look the locked versions up in the public advisories; fails
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
+	for peer in openvino onnxruntime-openvino; do $(UV) pip compile envs/peers/$$peer.in $(COMPILE) -o envs/peers/$$peer.txt; done
+	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
 
 $(VENV)/uv.done: $(LOCKS)/uv.txt
@@ -109,5 +142,11 @@ $(VENV)/run.done: $(LOCKS)/run.txt $(VENV)/torch.done
 
 $(VENV)/dev.done: $(LOCKS)/dev.txt $(VENV)/torch.done
 	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	@$(UV) pip check --quiet
+	@touch $@
+
+# Not part of the others: boto3 asks for an older python-dateutil than they have.
+$(VENV)/cluster.done: $(LOCKS)/cluster.txt $(VENV)/run.done
+	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/cluster.txt
 	@$(UV) pip check --quiet
 	@touch $@

@@ -66,6 +66,7 @@ rule publish:
 
 onstart:
     checked(lock_folder)
+    write_summary_settings()
 
 
 onsuccess:
@@ -73,4 +74,4 @@ onsuccess:
 
 
 onerror:
-    show_summary()
+    show_failures()

@@ -1,21 +1,40 @@
 """A project whose chain is run once for all tests that look at its results."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from project import Project, make_project
 from tiny_models import save_classifier, save_sentence_transformer
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that all workers of a parallel run share; the first to want it makes what is in it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, complete = shared / name, shared / f"{name}.complete"
+    with FileLock(shared / f"{name}.lock"):
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory) -> Path:
     """A folder with a tiny classifier and a tiny sentence-transformer."""
-    folder = tmp_path_factory.mktemp("models")
-    save_classifier(folder / "stars")
-    save_sentence_transformer(folder / "sentences")
-    return folder
+
+    def make(folder: Path) -> None:
+        save_classifier(folder / "stars")
+        save_sentence_transformer(folder / "sentences")
+
+    return made_once(tmp_path_factory, "models", make)
 
 
 @pytest.fixture
@@ -27,11 +46,14 @@ def project_factory():
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny_models) -> Project:
     """A project whose chain has been run to the end. Tests leave it as they found it."""
-    project = make_project(tmp_path_factory.mktemp("project"))
-    shutil.copytree(tiny_models, project.folder / "models")
-    run = project.snakemake()
-    assert run.returncode == 0, run.stdout
-    return project
+
+    def make(folder: Path) -> None:
+        project = make_project(folder)
+        shutil.copytree(tiny_models, folder / "models")
+        run = project.snakemake()
+        assert run.returncode == 0, run.stdout
+
+    return Project(made_once(tmp_path_factory, "project", make))
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def write_benchmark(
             "variant": variant,
             "provider": "torch" if variant == "pytorch" else "CPUExecutionProvider",
             "intra_op_threads": 2,
+            "host": "node1",
             "cpu": CPU,
             "baseline": None
             if variant == "fp32"

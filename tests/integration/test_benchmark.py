@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import bench_accuracy
 import benchmark
-from onnxproof import benchmark_worker, benchmarking
-from onnxproof.benchmarking import Contender, Worker
+from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking
+from onnxproof.benchmarking import Case, Contender, Effort, Worker
 from onnxproof.cli import UserError
 
 VOCAB_SIZE, WIDTH, LABELS, POSITIONS = 120, 16, 3, 40
@@ -131,6 +133,43 @@ def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
     assert lines[0].endswith("x fp32")
 
 
+def test_many_contenders_are_timed_in_one_run(fp32, monkeypatch):
+    monkeypatch.setattr(bench_accuracy, "CASES", (Case(1, 8), Case(2, 8)))
+    effort = Effort(warmup=1, rounds=3, iterations=2, seconds_per_case=60, seed=0)
+    speed = bench_accuracy.measure_speed("tiny", {"fp32": fp32, "a": fp32, "b": fp32}, 1, effort)
+    assert list(speed) == ["fp32", "a", "b"]
+    for cases in speed.values():
+        assert list(cases) == ["1x8", "2x8"]
+        assert all(np.shape(case["samples_ms"]) == (3, 2) for case in cases.values())
+    assert speed["fp32"]["1x8"]["speedup_vs_fp32"] == 1
+
+
+def test_a_provider_that_is_not_installed(fp32, output):
+    arguments = command_line("int8", fp32, fp32, output, "--providers", "CPUExecutionProvider", "CUDAExecutionProvider")
+    with pytest.raises(UserError, match=r"'CUDAExecutionProvider' \(benchmark\.providers\) .* offers: .*CPUExecution"):
+        benchmark.main(arguments)
+    assert not output.exists()
+
+
+def test_every_provider_is_compared_with_fp32_on_the_cpu(fp32, output, monkeypatch):
+    # The one provider that every build has stands in for another one: what counts is who is compared with whom.
+    choose = benchmark.choose_contenders
+
+    def on_the_cpu(arguments, provider):
+        contenders = choose(arguments, provider)
+        contenders[0].options["provider"] = "CPUExecutionProvider"
+        return contenders
+
+    monkeypatch.setattr(benchmark, "choose_contenders", on_the_cpu)
+    arguments = command_line("fp32", fp32, fp32, output, "--providers", "CPUExecutionProvider", "CUDAExecutionProvider")
+    benchmark.main([*arguments, "--load-repeats", "1"])
+    record = json.loads(output.read_text())
+    assert record["baseline"] is None
+    (other,) = record["other_providers"]
+    assert [case["batch"] for case in other["cases"]] == [case["batch"] for case in record["cases"]]
+    check_speedups(other)
+
+
 def test_fp32_is_not_compared_to_itself(fp32, output, capsys):
     benchmark.main(command_line("fp32", fp32, fp32, output))
     record = json.loads(output.read_text())
@@ -190,7 +229,7 @@ def test_pytorch_sentence_model_is_run_with_pooling(tmp_path):
         device="cpu",
     ).save(str(tmp_path / "source"))
 
-    loaded = benchmark_worker.load_pytorch(tmp_path / "source", "sentence-similarity")
+    loaded = benchmark_runtimes.load_pytorch(tmp_path / "source", "sentence-similarity")
     types = dict.fromkeys(INPUTS, "tensor(int64)")
     features = loaded.prepare(benchmark_worker.draw_inputs(types, 2, 8, len(words), seed=0))
     outputs = loaded.predict(features)
@@ -198,6 +237,30 @@ def test_pytorch_sentence_model_is_run_with_pooling(tmp_path):
     assert embedding.shape == (2, WIDTH)
     np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
     assert set(features) == set(INPUTS)  # the timed call leaves its inputs as they were
+
+
+def test_texts_are_tokenized_padded_and_answered_in_batches(fp32, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[PAD]": 0, "[UNK]": 1} | {f"w{number}": number for number in range(2, 20)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    texts = ["w2", "w3 w4 w5 w6 w7 w8", "w9 w10"]
+    with Worker(Contender("tiny", "fp32", "onnx", fp32), threads=1) as worker:
+        types = worker.loaded["input_types"]
+        settings = {"tokenizer": str(tmp_path / "tokenizer.json"), "most_tokens": 4, "input_types": types}
+        worker.ask("prepare_texts", texts=texts, batch_size=2, **settings)
+        assert len(worker.ask("run", iterations=3)["samples_ms"]) == 3
+        together = worker.ask("answer", output="logits")["rows"]
+        worker.ask("prepare_texts", texts=texts, batch_size=1, **settings)
+        alone = worker.ask("answer", output="logits")["rows"]
+    session = onnxruntime.InferenceSession(fp32 / "model.onnx", providers=["CPUExecutionProvider"])
+    ids = np.array([[3, 4, 5, 6]])  # the second text, cut at four tokens
+    (expected,) = session.run(None, {"input_ids": ids, "attention_mask": ids * 0 + 1, "token_type_ids": ids * 0})
+    np.testing.assert_allclose(alone[1], expected[0], rtol=1e-5)
+    assert np.shape(together) == np.shape(alone) == (3, LABELS)
+    np.testing.assert_allclose(together[1:], alone[1:], rtol=1e-5)
+    assert not np.allclose(together[0], alone[0])  # this model lets padding into its answer
 
 
 def test_a_worker_imports_nothing_it_does_not_measure():

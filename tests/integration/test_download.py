@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -367,6 +368,20 @@ def test_the_users_own_cache_is_used(from_hub: Downloader, hub: HubServer, tmp_p
     assert from_hub(*PINNED, **cache).status == 0
     assert len(hub.served("GET", "/lfs/")) == 1
     assert not from_hub.snapshot.exists()
+
+
+@pytest.mark.slow
+def test_ten_configurations_of_one_model_download_it_once(from_hub: Downloader, hub: HubServer, tmp_path: Path):
+    """Several at a time, as a cluster's jobs with one HF_HOME on a shared disk: each waits for who came first."""
+    downloaders = [Downloader(tmp_path / f"configuration{number}") for number in range(10)]
+    for downloader in downloaders:
+        downloader.place.mkdir()
+        downloader.settings = from_hub.settings
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        runs = list(pool.map(lambda download: download(*PINNED), downloaders))
+    assert {run.status for run in runs} == {0}, [run.log for run in runs]
+    assert len({run.manifest_file.read_text() for run in runs}) == 1
+    assert len(hub.served("GET", "/lfs/")) == 1
 
 
 def test_an_interrupted_download_is_never_taken_for_a_whole_one(from_hub: Downloader, hub: HubServer):

@@ -137,6 +137,23 @@ def test_a_bad_request_is_told_and_the_next_one_answered(port, body):
     assert ask(port, b"", "/health", "GET") == (200, {"status": "ok"})
 
 
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch, tmp_path):
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the notebook makes its folder
+    notebook = nbformat.read(EXAMPLES / "tutorial.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are of one machine: clear them"
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    [work] = tmp_path.glob("tutorial.*")
+    assert (work / "int8.ok").is_file()
+    fp32, int8 = ((work / variant / "model.onnx").stat().st_size for variant in ("fp32", "int8"))
+    assert int8 < 0.35 * fp32
+    table = next(cell.outputs[-1].data["text/html"] for cell in notebook.cells if "swaplevel" in cell.source)
+    assert table.count("PyTorch") == table.count("int8") == 5
+
+
 def test_the_tutorials_configuration_is_one(tmp_path):
     config = yaml.safe_load((EXAMPLES / "tutorial.yaml").read_text())
     check_config(config, tmp_path)

@@ -22,6 +22,9 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
         in (run.stdout)
     )
     assert "allowed >= 1" in run.stdout
+    rungs = json.loads((results / "onnx/int8.json").read_text())["settings"]["search"]["rungs"]
+    assert "Recipes tried, on the calibration inputs:" in run.stdout
+    assert f"  {len(rungs)}. split_skip_layer_norm" in run.stdout
     assert "Traceback" not in run.stdout
     assert not (results / "parity/int8.ok").exists()
     assert not (results / "release").exists()
@@ -86,3 +89,31 @@ def test_no_text_of_a_configuration_is_run_by_a_shell(tiny_models, tmp_path):
     assert json.loads((tmp_path / "results/m/source.json").read_text())["path"] == f"models/{name}"
     assert json.loads((tmp_path / "results/m/reference.json").read_text())["inputs"]["count"] == 8
     assert not [path for path in tmp_path.rglob("*") if path.name == "ran"]
+
+
+def test_one_failed_model_stops_no_other_and_is_all_that_runs_again(tiny_models, tmp_path):
+    project = make_project(tmp_path)
+    shutil.copytree(tiny_models / "stars", tmp_path / "models/stars")
+    shutil.copytree(tiny_models / "stars", tmp_path / "models/broken")
+    weights = tmp_path / "models/broken/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1000])
+    (tmp_path / "models.csv").write_text(
+        "name,path,variants,benchmark.pytorch\nbroken,models/broken,fp32,false\nwhole,models/stars,fp32,false\n"
+    )
+    config = {key: value for key, value in project.config.items() if key != "models"}
+    project.configure(config | {"models_from": ["models.csv"]})
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert "1 jobs of 1 of 2 models failed:\nFAILED broken " in run.stdout
+    log = tmp_path / run.stdout.partition("  log: ")[2].splitlines()[0]
+    assert log.is_file()
+    assert (tmp_path / "results/whole/release.json").exists()
+    assert "whole,fp32" in (tmp_path / "results/logs/summary/partial.csv").read_text()
+
+    weights.write_bytes(whole)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results/whole").rglob("*")}
+    run = project.snakemake()
+    assert run.returncode == 0, run.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "results/whole").rglob("*")}
+    assert not (tmp_path / "results/logs/summary/partial.csv").exists()

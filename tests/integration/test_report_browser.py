@@ -68,6 +68,11 @@ def folded_report(tmp_path_factory):
     return write_report(tmp_path_factory.mktemp("folded"), copies=7)
 
 
+@pytest.fixture(scope="module")
+def report_of_many(tmp_path_factory):
+    return write_report(tmp_path_factory.mktemp("many"), copies=248)
+
+
 def show(browser, address: str, size: str, scheme: str = "light") -> None:
     width, height = SIZES[size]
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
@@ -247,3 +252,25 @@ def test_dark_is_dark(browser, short_report):
     light = browser.execute_script(background)
     show(browser, short_report, "desktop", "dark")
     assert browser.execute_script(background) != light
+
+
+@pytest.mark.slow
+def test_a_thousand_rows_stay_usable(browser, report_of_many):
+    """Each model adds a few kilobytes and no plot, and finding one works as with a few."""
+    page = Path(report_of_many.removeprefix("file://"))
+    assert page.stat().st_size < 250 * 25_000
+    show(browser, report_of_many, "desktop")
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.execute_script(count, "#overview-table tbody tr:not(.group)") == 1000
+    assert browser.execute_script(count, "svg.plot") <= 3
+    choose(browser, "filter-words", "name-123")
+    assert shown_models(browser) == ["model-another-sentence-model-with-a-rather-long-name-123"]
+    choose(browser, "filter-words", "")
+    choose(browser, "filter-verdict", "fail")
+    assert shown_models(browser) == ["model-star-rating-tiny"]
+    timing = "const [page] = performance.getEntriesByType('navigation'); return [page.domInteractive, page.duration]"
+    print(
+        "\n{:.1f} MB, interactive after {:.0f} ms, loaded after {:.0f} ms".format(
+            page.stat().st_size / 1e6, *browser.execute_script(timing)
+        )
+    )

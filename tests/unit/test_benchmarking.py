@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import benchmark
-from onnxproof import benchmark_worker, benchmarking, hardware
+from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking, hardware
 from onnxproof.benchmarking import Case, Contender, ModelSizes
 from onnxproof.cli import UserError
 
@@ -203,12 +203,12 @@ def test_missing_model_files(tmp_path, runtime, message):
 
 def test_peak_memory_is_this_process_s_and_in_megabytes():
     block = np.ones(60_000_000, dtype=np.uint8)
-    resident = benchmark_worker.current_rss_mb()
+    resident = benchmark_runtimes.current_rss_mb()
     del block
     assert 60 < resident < 2000
     # The freed block still counts; the kernel's counters lag behind by a little.
-    assert benchmark_worker.peak_rss_mb() > resident - 5
-    assert benchmark_worker.current_rss_mb() < resident - 50
+    assert benchmark_runtimes.peak_rss_mb() > resident - 5
+    assert benchmark_runtimes.current_rss_mb() < resident - 50
 
 
 def test_come_to_rest_waits_for_spinning_threads(monkeypatch):
@@ -273,21 +273,33 @@ def test_arguments_are_parsed():
         ]
     )
     assert (arguments.batch_sizes, arguments.sequence_lengths, arguments.threads) == ([1, 8], [16], [1, 2])
-    assert [contender.variant for contender in benchmark.choose_contenders(arguments)] == ["int8", "fp32"]
+    assert [contender.variant for contender in benchmark.choose_contenders(arguments, benchmark.CPU_PROVIDER)] == [
+        "int8",
+        "fp32",
+    ]
 
 
 def test_fp32_has_no_second_contender():
     arguments = benchmark.parse_arguments([*ARGUMENTS, "--variant", "fp32"])
-    assert [contender.variant for contender in benchmark.choose_contenders(arguments)] == ["fp32"]
+    assert [contender.variant for contender in benchmark.choose_contenders(arguments, benchmark.CPU_PROVIDER)] == [
+        "fp32"
+    ]
+
+
+def test_fp32_elsewhere_is_compared_with_fp32_on_the_cpu():
+    arguments = benchmark.parse_arguments([*ARGUMENTS, "--variant", "fp32"])
+    elsewhere, baseline = benchmark.choose_contenders(arguments, "CUDAExecutionProvider")
+    assert elsewhere.options == {"provider": "CUDAExecutionProvider"}
+    assert (baseline.variant, baseline.options) == ("fp32", {})
 
 
 def test_the_task_of_pytorch_is_read_from_the_snapshot(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
     arguments = benchmark.parse_arguments([*ARGUMENTS, "--variant", "pytorch", "--contender", str(tmp_path)])
-    assert benchmark.choose_contenders(arguments)[0].task == "text-classification"
+    assert benchmark.choose_contenders(arguments, benchmark.CPU_PROVIDER)[0].task == "text-classification"
     arguments.task = "sentence-similarity"
     with pytest.raises(UserError, match="serve only: text-classification"):
-        benchmark.choose_contenders(arguments)
+        benchmark.choose_contenders(arguments, benchmark.CPU_PROVIDER)
 
 
 @pytest.mark.parametrize("option", ["--rounds", "--iterations", "--threads", "--batch-sizes", "--load-repeats"])

@@ -188,6 +188,10 @@ WRONG_TYPES = [
         {**one(), "benchmark": {"rounds": "7"}},
         "benchmark.rounds is '7', must be a whole number: YAML reads it as text",
     ),
+    (
+        {**one(), "benchmark": {"providers": ["CudaExecutionProvider"]}},
+        "benchmark.providers[0] is 'CudaExecutionProvider', must be one of: CPUExecutionProvider, CUDAExecutionProvider",
+    ),
     ({**one(), "benchmark": {"pytorch": 1}}, "benchmark.pytorch is 1, must be true or false"),
     (one(allow_floating_revision="yes"), "models.X.allow_floating_revision is 'yes', must be true or false"),
     (
@@ -722,7 +726,7 @@ def test_every_key_is_described_and_every_default_and_example_valid(schema):
 
 def test_config_yaml_shows_exactly_the_defaults():
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    globals_shown = {key: value for key, value in config.items() if key != "models"}
+    globals_shown = {key: value for key, value in config.items() if key not in ("models", "models_from")}
     resolved = resolve_models(one())["X"]
     assert globals_shown == {key: resolved[key] for key in globals_shown}
     assert set(resolved) - set(globals_shown) == {"source", "task", "allow_pickle", "allow_remote_code"}

@@ -395,6 +395,33 @@ def test_figures_short_of_one_do_not_read_as_one(value, text):
     assert format_figure(value) == text
 
 
+def test_rows_of_several_machines_are_never_compared_in_silence(made, capsys):
+    results, settings = made
+    table, html = summarize(results, settings)
+    assert set(table["host"]) == {"node1"}
+    assert "machines:" not in html
+    synthetic.change(results / MINILM / "benchmark" / "int8.json", "host", value="node2")
+    table, html = summarize(results, settings)
+    assert table.loc[(MINILM, "int8"), "host"] == "node2"
+    assert "Measured on 2 machines: node1, node2." in html
+    assert html.count("<small>on node2</small>") == 1 + len(synthetic.CASES)
+    assert "int8 on node2" in html
+    capsys.readouterr()
+    show_summary.main(["--csv", str(results / "summary.csv")])
+    assert "Measured on 2 machines" in capsys.readouterr().out
+
+
+def test_of_very_many_models_the_sections_have_no_plots(made, monkeypatch):
+    from onnxproof import report
+
+    results, settings = made
+    monkeypatch.setattr(report, "PLOTTED_SECTIONS", 1)
+    monkeypatch.setattr(report, "PLOTTED_MODELS", 1)
+    _, html = summarize(results, settings)
+    assert html.count("<svg") == 3
+    assert "no plots" in html
+
+
 # -------------------------------------------------------------------------------------------- in the terminal
 
 

@@ -1,6 +1,6 @@
 """Needs: a variant (or the snapshot, for PyTorch) and the fp32 variant. Makes: how fast it is, beside fp32.
 
-A benchmark claims every core, so that nothing runs beside it.
+A benchmark claims every core, so that nothing runs beside it; on a cluster the profile gives it a node for itself.
 """
 
 
@@ -23,7 +23,11 @@ rule benchmark:
         "results/logs/benchmark/{model}.{variant}.log",
     conda:
         "../../envs/runtime.yaml"
-    threads: workflow.cores
+    threads: benchmark_threads
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         cases=benchmark_arguments,
     message:
@@ -53,7 +57,11 @@ rule benchmark_pytorch:
         "results/logs/benchmark/{model}.pytorch.log",
     conda:
         "../../envs/export.yaml"
-    threads: workflow.cores
+    threads: benchmark_threads
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         cases=benchmark_arguments,
         task=task_argument,

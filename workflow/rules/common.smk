@@ -1,8 +1,10 @@
 """Needs: the configuration. Makes: the checked, resolved settings of every model, and the helpers of the rules."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,14 +14,18 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_config, check_yaml_text, resolve_models
+from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
+from onnxproof.config_lists import load_models
+from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
+from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
 from onnxproof.sources import files_of_script
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
 PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
+SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
 STARTED = time.time()
 
 
@@ -31,15 +37,15 @@ def checked(check, *arguments):
         raise WorkflowError(str(error)) from None
 
 
-if CONFIG_FILE.is_file():
+# A cluster's jobs read what the process that submitted them has checked.
+if CONFIG_FILE.is_file() and workflow.is_main_process:
     checked(check_yaml_text, CONFIG_FILE)
 
 
 configfile: CONFIG_FILE
 
 
-checked(check_config, config, Path.cwd())
-MODELS = resolve_models(config)
+MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
 
 
 #: The models that have a repository to be published to.
@@ -53,13 +59,31 @@ wildcard_constraints:
 
 
 def own_file(path: str) -> str:
-    """Return a path of this project relative to the working directory: moving both changes no rule's inputs."""
-    return os.path.relpath(Path(workflow.basedir) / "workflow" / path)
+    """Return a path of this project relative to the working directory: moving both changes no rule's inputs.
+
+    It stays a local file where results go to a storage provider.
+    """
+    return local(os.path.relpath(Path(workflow.basedir) / "workflow" / path))
 
 
 def code(script: str) -> list[str]:
     """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
-    return [os.path.relpath(path) for path in files_of_script(script)]
+    return [local(os.path.relpath(path)) for path in files_of_script(script)]
+
+
+def mem_mb(wildcards, attempt, rulename) -> int:
+    """Return the memory that a job needs for its model, more with each attempt."""
+    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt)
+
+
+def disk_mb(wildcards, rulename) -> int:
+    """Return the room that a job's files need."""
+    return estimate_disk_mb(rulename, weights_mb(wildcards.model))
+
+
+def runtime(wildcards, attempt, rulename) -> int:
+    """Return the minutes after which a job has surely come to a halt, more with each attempt."""
+    return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
@@ -90,7 +114,7 @@ def local_files(wildcards) -> list[str]:
     source = MODELS[wildcards.model]["source"]
     if "hub" in source or "package" in source:
         return []
-    return sorted(str(path) for path in Path(source["path"]).rglob("*") if path.is_file())
+    return [local(str(path)) for path in sorted(Path(source["path"]).rglob("*")) if path.is_file()]
 
 
 def source_arguments(wildcards) -> list[str]:
@@ -117,13 +141,18 @@ def package_version(wildcards) -> str | None:
 def evaluation_texts(wildcards) -> list[str]:
     """Return the configured evaluation texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["parity"]["evaluation_texts"]
-    return [texts or own_file("resources/evaluation_texts.jsonl")]
+    return [local(texts) if texts else own_file("resources/evaluation_texts.jsonl")]
 
 
 def calibration_texts(wildcards) -> list[str]:
     """Return the configured calibration texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["quantization"]["calibration_texts"]
-    return [texts or own_file("resources/calibration_texts.jsonl")]
+    return [local(texts) if texts else own_file("resources/calibration_texts.jsonl")]
+
+
+def parity_batch_size(wildcards) -> int:
+    """Return how many texts share a padded batch; Snakemake's `lookup` would walk through all models for it."""
+    return MODELS[wildcards.model]["parity"]["batch_size"]
 
 
 def targets(wildcards) -> str:
@@ -148,12 +177,21 @@ def benchmark_arguments(wildcards) -> list[str]:
         "iterations",
         "seconds_per_case",
         "load_repeats",
+        "providers",
     )
     arguments = []
     for option in options:
         values = settings[option] if isinstance(settings[option], list) else [settings[option]]
         arguments += [f"--{option.replace('_', '-')}", *map(str, values)]
     return arguments
+
+
+def benchmark_threads(wildcards) -> int:
+    """Return all cores; where jobs go to other machines and no number was given, what the benchmark itself uses."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return max(MODELS[wildcards.model]["benchmark"]["threads"])
 
 
 def released_variants(wildcards) -> list[str]:
@@ -177,8 +215,9 @@ def release_resources() -> list[str]:
 
 
 def proof_of_variants(wildcards) -> list[str]:
-    """Return the manifests, parity, passed gates and benchmarks of a model's variants."""
+    """Return the files, manifests, parity, passed gates and benchmarks of a model's variants."""
     files = (
+        "onnx/{variant}",
         "onnx/{variant}.json",
         "parity/{variant}.json",
         "parity/{variant}.ok",
@@ -198,7 +237,7 @@ def publish_arguments(wildcards) -> list[str]:
     return ["--repo", settings["repo"], *branch, *([] if settings["dry_run"] else ["--for-real"])]
 
 
-def summary_settings(wildcards) -> str:
+def summary_settings() -> str:
     """Return, as JSON, the variants and thresholds of every model."""
     return json.dumps(
         {
@@ -212,7 +251,46 @@ def summary_settings(wildcards) -> str:
     )
 
 
+def summary_digest(wildcards) -> str:
+    """Return a sha256 that changes with the summary's settings, so that the summary is made anew."""
+    return hashlib.sha256(summary_settings().encode()).hexdigest()
+
+
+def write_summary_settings() -> None:
+    """Leave the summary's settings where its job finds them: a command line cannot hold those of many models."""
+    write_text(SUMMARY_SETTINGS, summary_settings())
+
+
+def is_new(path: Path) -> bool:
+    """Tell whether this run wrote a file."""
+    return path.is_file() and path.stat().st_mtime >= STARTED
+
+
+def plain(pattern: str) -> str:
+    """Return a path's pattern without the constraints that Snakemake wrote into its wildcards."""
+    return re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", str(pattern))
+
+
 def show_summary() -> None:
     """Print the table of results at the end of a run, unless the run failed before it could write a new one."""
-    if SUMMARY.is_file() and SUMMARY.stat().st_mtime >= STARTED:
+    if is_new(SUMMARY):
+        for name in ("partial.csv", "partial.html", "failures.csv"):
+            Path("results/logs/summary", name).unlink(missing_ok=True)
         shell("python {script:q} --csv {SUMMARY:q}", script=code("show_summary")[0])
+
+
+def show_failures() -> None:
+    """Print what a failed run achieved nevertheless, and each failed job with its reason and its log."""
+    show_summary()
+    rules_of_models = [
+        {"name": rule.name, "output": plain(rule.output[-1]), "log": plain(rule.log[0])}
+        for rule in workflow.rules
+        if rule.log and "model" in rule.wildcard_names
+    ]
+    shell(
+        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial:q} "
+        "--output-dir results/logs/summary",
+        script=code("show_failures")[0],
+        rules=json.dumps(rules_of_models),
+        partial=[] if is_new(SUMMARY) else ["--partial"],
+    )

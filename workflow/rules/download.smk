@@ -12,6 +12,10 @@ rule download:
         "results/logs/download/{model}.log",
     conda:
         "../../envs/export.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         source=source_arguments,
         package_version=package_version,

@@ -13,6 +13,10 @@ rule export:
         "results/logs/export/{model}.log",
     conda:
         "../../envs/export.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         task=task_argument,
     message:

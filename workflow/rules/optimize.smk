@@ -13,6 +13,10 @@ rule optimize:
         "results/logs/optimize/{model}.log",
     conda:
         "../../envs/runtime.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     message:
         "{wildcards.model}: optimizing the graph (log: {log})"
     shell:

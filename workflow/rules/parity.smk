@@ -19,9 +19,13 @@ rule record_reference:
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         task=task_argument,
-        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+        batch_size=parity_batch_size,
         threads=PARITY_THREADS,
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
@@ -51,9 +55,13 @@ rule measure_parity:
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         threads=PARITY_THREADS,
-        batch_size=lookup(dpath="{model}/parity/batch_size", within=MODELS),
+        batch_size=parity_batch_size,
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
@@ -65,6 +73,7 @@ rule measure_parity:
 rule gate_parity:
     input:
         parity="results/{model}/parity/{variant}.json",
+        manifest="results/{model}/onnx/{variant}.json",
         code=code("gate_parity"),
     output:
         "results/{model}/parity/{variant}.ok",
@@ -72,10 +81,15 @@ rule gate_parity:
         "results/logs/gate_parity/{model}.{variant}.log",
     conda:
         "../../envs/runtime.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         thresholds=thresholds,
     message:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --parity {input.parity:q} --thresholds {params.thresholds:q} "
-        "--release results/{wildcards.model:q}/release --output {output:q} > {log:q} 2>&1"
+        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
+        "--thresholds {params.thresholds:q} "
+        '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'

@@ -13,10 +13,14 @@ rule publish_release:
         "results/logs/publish_release/{model}.log",
     conda:
         "../../envs/export.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         arguments=publish_arguments,
     message:
         "{wildcards.model}: publishing the release (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
+        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.manifest:q})" '
         "{params.arguments:q} --output {output:q} > {log:q} 2>&1"

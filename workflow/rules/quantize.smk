@@ -15,6 +15,10 @@ rule quantize:
     conda:
         "../../envs/runtime.yaml"
     threads: 2
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         targets=targets,
     message:

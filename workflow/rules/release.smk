@@ -17,13 +17,17 @@ rule release:
         "results/logs/release/{model}.log",
     conda:
         "../../envs/report.yaml"
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         variants=released_variants,
         thresholds=released_thresholds,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --results results/{wildcards.model:q} "
+        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
@@ -45,6 +49,10 @@ rule verify_release:
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
+    resources:
+        mem_mb=mem_mb,
+        disk_mb=disk_mb,
+        runtime=runtime,
     params:
         threads=PARITY_THREADS,
     message:

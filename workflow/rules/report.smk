@@ -5,6 +5,11 @@ its gate is in the report too.
 """
 
 
+# Where Snakemake itself runs: it reads every model's files, and its settings lie beside them.
+localrules:
+    summary,
+
+
 rule summary:
     input:
         expand("results/{model}/source.json", model=MODELS),
@@ -32,9 +37,10 @@ rule summary:
     conda:
         "../../envs/report.yaml"
     params:
-        settings=summary_settings,
+        settings_file=SUMMARY_SETTINGS,
+        settings_digest=summary_digest,
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
-        "python {input.code[0]:q} --results results --settings {params.settings:q} "
+        'python {input.code[0]:q} --results "$(dirname "$(dirname {input[0]:q})")" --settings {params.settings_file:q} '
         "--output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"

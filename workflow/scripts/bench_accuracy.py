@@ -16,6 +16,11 @@ from statistics import median
 from typing import Any
 
 from measure_parity import measure
+from onnxproof.bench.peers import (
+    quantize_with_onnxruntime,
+    quantize_with_optimum,
+    quantize_with_sentence_transformers,
+)
 from onnxproof.benchmarking import (
     Case,
     Contender,
@@ -23,7 +28,8 @@ from onnxproof.benchmarking import (
     Worker,
     compare,
     model_files,
-    read_text_model,
+    prepare_case,
+    read_model_sizes,
     size_mb,
     time_in_turns,
 )
@@ -38,37 +44,6 @@ OURS = ("optimized", "int8", "int8-invariant")
 CASES = (Case(1, 16), Case(1, 128), Case(8, 128))
 
 
-def quantize_with_onnxruntime(source: Path, folder: Path) -> None:
-    """Write what ``onnxruntime.quantization.quantize_dynamic`` makes with its defaults."""
-    from onnxruntime.quantization import quantize_dynamic
-
-    quantize_dynamic(source / MODEL_FILE, folder / MODEL_FILE)
-
-
-def quantize_with_optimum(preset: str, per_channel: bool) -> Callable[[Path, Path], None]:
-    """Return a function that writes what Optimum's ``ORTQuantizer`` makes with one of its presets."""
-
-    def quantize(source: Path, folder: Path) -> None:
-        from optimum.onnxruntime import ORTQuantizer
-        from optimum.onnxruntime.configuration import AutoQuantizationConfig
-
-        config = getattr(AutoQuantizationConfig, preset)(is_static=False, per_channel=per_channel)
-        quantizer = ORTQuantizer.from_pretrained(source, file_name=MODEL_FILE)
-        quantizer.quantize(save_dir=folder, quantization_config=config, file_suffix="")
-
-    return quantize
-
-
-def quantize_with_sentence_transformers(source: Path, folder: Path) -> None:
-    """Write what ``export_dynamic_quantized_onnx_model`` of sentence-transformers makes for AVX-512 VNNI."""
-    from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
-
-    model = SentenceTransformer(str(source), backend="onnx", device="cpu", model_kwargs={"file_name": MODEL_FILE})
-    export_dynamic_quantized_onnx_model(model, "avx512_vnni", str(folder))
-    [quantized] = folder.rglob("*.onnx")
-    quantized.rename(folder / MODEL_FILE)
-
-
 #: Who takes part, by the name in the table.
 PEERS: dict[str, Callable[[Path, Path], None]] = {
     "onnxruntime quantize_dynamic": quantize_with_onnxruntime,
@@ -76,7 +51,7 @@ PEERS: dict[str, Callable[[Path, Path], None]] = {
     "Optimum avx2, per channel": quantize_with_optimum("avx2", per_channel=True),
     "Optimum avx512_vnni": quantize_with_optimum("avx512_vnni", per_channel=False),
     "Optimum avx512_vnni, per channel": quantize_with_optimum("avx512_vnni", per_channel=True),
-    "sentence-transformers qint8 avx512_vnni": quantize_with_sentence_transformers,
+    "sentence-transformers qint8 avx512_vnni": quantize_with_sentence_transformers("avx512_vnni"),
 }
 
 
@@ -118,7 +93,7 @@ def measure_speed(
     model: str, folders: dict[str, Path], threads: int, effort: Effort
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return ``{contender: {case: {p50_ms, speedup_vs_fp32, speedup_iqr, samples_ms}}}``, all timed in turns."""
-    text_model = read_text_model(folders[BASELINE] / "config.json")
+    sizes = read_model_sizes(folders[BASELINE] / "config.json")
     speed: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in folders}
     with contextlib.ExitStack() as stack:
         workers = [
@@ -126,15 +101,7 @@ def measure_speed(
             for name, folder in folders.items()
         ]
         for case in CASES:
-            for worker in workers:
-                worker.ask(
-                    "prepare",
-                    batch=case.batch,
-                    sequence=case.sequence,
-                    vocab_size=text_model.vocab_size,
-                    seed=effort.seed,
-                    input_types=worker.loaded["input_types"],
-                )
+            prepare_case(workers, case, sizes, effort.seed)
             samples = dict(zip(folders, time_in_turns(workers, effort), strict=True))
             for name, rounds in samples.items():
                 p50 = median(sample for samples_of_round in rounds for sample in samples_of_round)

@@ -5,6 +5,7 @@ recorded speed-up is one of the same minutes on the same machine. Sizes and memo
 """
 
 import argparse
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from onnxproof.tasks import choose_task
 
 BASELINE_VARIANT = "fp32"
 PYTORCH_VARIANT = "pytorch"
+CPU_PROVIDER = "CPUExecutionProvider"
 
 
 def positive(text: str) -> int:
@@ -78,6 +80,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[available_cores()],
         help="intra-op threads; several counts are measured one after another (default: all cores)",
     )
+    parser.add_argument(
+        "--providers",
+        nargs="+",
+        default=[CPU_PROVIDER],
+        help="onnxruntime's execution providers to time; of no use for pytorch",
+    )
     parser.add_argument("--warmup", type=not_negative, default=3, help="untimed calls before each case")
     parser.add_argument("--rounds", type=positive, default=20, help="turns each contender gets a case")
     parser.add_argument("--iterations", type=positive, default=5, help="timed calls a turn")
@@ -89,16 +97,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def choose_contenders(arguments: argparse.Namespace) -> list[Contender]:
-    """Return the contender and, unless it is fp32 itself, the fp32 baseline."""
-    if arguments.variant == PYTORCH_VARIANT:
-        task = choose_task(arguments.model, arguments.contender, arguments.task)
-        contender = Contender(arguments.model, arguments.variant, "pytorch", arguments.contender, task)
-    else:
-        contender = Contender(arguments.model, arguments.variant, "onnx", arguments.contender)
-    if arguments.variant == BASELINE_VARIANT:
-        return [contender]
-    return [contender, Contender(arguments.model, BASELINE_VARIANT, "onnx", arguments.baseline)]
+def choose_contenders(arguments: argparse.Namespace, provider: str) -> list[Contender]:
+    """Return the contender on one execution provider and, unless it is the same, the fp32 baseline on the CPU."""
+    model, variant = arguments.model, arguments.variant
+    baseline = Contender(model, BASELINE_VARIANT, "onnx", arguments.baseline)
+    if variant == PYTORCH_VARIANT:
+        task = choose_task(model, arguments.contender, arguments.task)
+        return [Contender(model, variant, "pytorch", arguments.contender, task), baseline]
+    contender = Contender(model, variant, "onnx", arguments.contender, options={"provider": provider})
+    return [contender] if (variant, provider) == (BASELINE_VARIANT, CPU_PROVIDER) else [contender, baseline]
 
 
 def progress_printer(contender: Contender) -> Callable[[CaseResult], None]:
@@ -152,9 +159,10 @@ def build_record(
     return {
         "model": contender.model,
         "variant": contender.variant,
-        "provider": "pytorch-cpu" if contender.runtime == "pytorch" else "CPUExecutionProvider",
+        "provider": "pytorch-cpu" if contender.runtime == "pytorch" else contender.options["provider"],
         "intra_op_threads": thread_counts[-1],
-        "cpu": cpu_description(),
+        "host": platform.node(),
+        "cpu": cpu_description() | {"available_cores": available_cores()},
         "load_ms": median(load_samples),
         "load_samples_ms": load_samples,
         "rss_before_load_mb": memory.rss_before_load_mb,
@@ -168,6 +176,8 @@ def build_record(
             "lead_in": 1,
             "inter_op_threads": 1,
             "execution_mode": "sequential",
+            "spinning": True,
+            "memory_arena": True,
             "seed": effort.seed,
         },
         "cases": [result.contender for result in results],
@@ -177,10 +187,9 @@ def build_record(
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure one form of a model and write the record."""
-    arguments = parse_arguments(argv)
-    contenders = choose_contenders(arguments)
+def measure_on_provider(arguments: argparse.Namespace, provider: str) -> dict[str, Any]:
+    """Measure one form of a model on one execution provider; returns the record."""
+    contenders = choose_contenders(arguments, provider)
     for contender in contenders:
         benchmarking.model_files(contender)
     sizes = benchmarking.read_model_sizes(contenders[-1].folder / "config.json")
@@ -198,7 +207,21 @@ def main(argv: list[str] | None = None) -> None:
             contenders, threads, cases, sizes, effort, progress_printer(contenders[0])
         )
         results += measured
-    write_json(arguments.output, build_record(contenders[0], thread_counts, effort, load_samples, results, memory))
+    return build_record(contenders[0], thread_counts, effort, load_samples, results, memory)
+
+
+#: What differs between a record's providers; the rest is said once.
+OF_A_PROVIDER = ("provider", "load_ms", "load_samples_ms", "rss_before_load_mb", "peak_rss_mb", "cases", "baseline")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure one form of a model and write the record: of the first provider, the others' beside it."""
+    arguments = parse_arguments(argv)
+    providers = [CPU_PROVIDER] if arguments.variant == PYTORCH_VARIANT else arguments.providers
+    record, *others = [measure_on_provider(arguments, provider) for provider in providers]
+    if others:
+        record["other_providers"] = [{key: other[key] for key in OF_A_PROVIDER} for other in others]
+    write_json(arguments.output, record)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ Everything that depends on Optimum's exporter, and so on its transformers versio
 import argparse
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from onnxproof.cli import run_script
+from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files, model_bytes
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 from onnxproof.tasks.registry import GENERATING_TASKS
@@ -29,15 +32,32 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     from optimum.exporters.onnx import main_export
 
     is_sentence_transformer = task == "sentence-similarity"
-    main_export(
-        str(snapshot),
-        output=folder,
-        task="feature-extraction" if is_sentence_transformer else WITH_CACHE.get(task, task),
-        library_name="sentence_transformers" if is_sentence_transformer else "transformers",
-        do_validation=False,
-        device="cpu",
-        trust_remote_code=remote_code_allowed(snapshot),
-    )
+    with weights_left_apart():
+        main_export(
+            str(snapshot),
+            output=folder,
+            task="feature-extraction" if is_sentence_transformer else WITH_CACHE.get(task, task),
+            library_name="sentence_transformers" if is_sentence_transformer else "transformers",
+            do_validation=False,
+            device="cpu",
+            trust_remote_code=remote_code_allowed(snapshot),
+        )
+
+
+@contextmanager
+def weights_left_apart() -> Iterator[None]:
+    """Keep Optimum from joining the files of a large model's weights, one a tensor, while it holds the model itself.
+
+    For that it reads all of them into memory again; ``gather_weights`` joins them tensor by tensor.
+    """
+    from optimum.exporters.onnx import convert
+
+    original = convert.check_model_uses_external_data
+    convert.check_model_uses_external_data = lambda model: False
+    try:
+        yield
+    finally:
+        convert.check_model_uses_external_data = original
 
 
 def rename_output(path: Path, old: str, new: str) -> None:
@@ -82,6 +102,7 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
             if (exported / MODEL_FILE).is_file():
                 rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
             for file in graph_files(exported):
+                gather_weights(exported / file)
                 for path in exported.glob(f"{file}*"):
                     shutil.move(path, stage / path.name)
             copy_support_files(snapshot, stage)
@@ -95,8 +116,7 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
             versions_of("optimum", "optimum-onnx", "transformers", "torch", "onnx", "sentence-transformers"),
         )
     write_json(manifest, description)
-    size = sum(description["files"][file]["size"] for file in graph_files(folder))
-    print(f"{model}: wrote {folder}: {size / 1e6:.1f} MB", flush=True)
+    print(f"{model}: wrote {folder}: {model_bytes(folder) / 1e6:.1f} MB", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_text
 from onnxproof.gate import judge
+from onnxproof.quantization.rung import Rung
 
 
 def withdraw(release: Path) -> None:
@@ -21,13 +22,27 @@ def withdraw(release: Path) -> None:
         shutil.rmtree(release)
 
 
+def recipes_tried(manifest: Path) -> str:
+    """Return what the search for a quantized variant's recipe tried, a line each; nothing for other variants."""
+    rungs = read_json(manifest)["settings"].get("search", {}).get("rungs", [])
+    if not rungs:
+        return ""
+    lines = [f"  {number}. {Rung(**rung).describe()}" for number, rung in enumerate(rungs, 1)]
+    return "\nRecipes tried, on the calibration inputs:\n" + "\n".join(lines)
+
+
 def gate(
-    parity_file: Path, thresholds: dict[str, float | None], passed_file: Path, release: Path | None = None
+    parity_file: Path,
+    thresholds: dict[str, float | None],
+    passed_file: Path,
+    release: Path | None = None,
+    manifest: Path | None = None,
 ) -> None:
     """Write ``passed_file`` when all thresholds hold; else withdraw the model's ``release``.
 
     Raises:
-        UserError: a threshold is missed; the message says which, what was measured and what is allowed.
+        UserError: a threshold is missed; the message says which, what was measured and what is allowed, and, of a
+            quantized variant with a ``manifest``, which recipes were tried.
     """
     parity = read_json(parity_file)
     name = f"{parity['model']} {parity['variant']}"
@@ -40,6 +55,7 @@ def gate(
             f"{name} is not equal enough to PyTorch over {parity['inputs']['count']} inputs: "
             + "; ".join(map(str, missed))
             + f". The measurements are in {parity_file}; the limits in config.yaml under parity.thresholds"
+            + (recipes_tried(manifest) if manifest else "")
         )
     lines = [f"{name}: {verdict}" for verdict in verdicts]
     print("\n".join(lines), flush=True)
@@ -58,8 +74,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write when the gate is passed")
     parser.add_argument("--release", type=Path, help="release folder to withdraw when the gate is missed")
+    parser.add_argument("--onnx-manifest", type=Path, help="the variant's manifest, to tell which recipes were tried")
     args = parser.parse_args(argv)
-    gate(args.parity, args.thresholds, args.output, args.release)
+    gate(args.parity, args.thresholds, args.output, args.release, args.onnx_manifest)
 
 
 if __name__ == "__main__":

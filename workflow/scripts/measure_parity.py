@@ -16,7 +16,7 @@ from onnxproof.encoder_decoder import generate_after, open_variant
 from onnxproof.files import read_json, versions_of, write_json
 from onnxproof.generation import measure_generation, with_empty_cache
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import proven_sha256
+from onnxproof.onnx_folder import GRAPH_FILES
 from onnxproof.reference import TEXTS_FILE, Reference, read_reference
 from onnxproof.samples import SAMPLED_TASKS, sample_answers
 from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
@@ -62,7 +62,7 @@ def measure(
         "variant": variant,
         "task": task,
         "reference": "pytorch",
-        "model_sha256": proven_sha256(manifest["files"]),
+        **proven_files(manifest),
         "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
         "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs},
         "task_metrics": metrics,
@@ -76,6 +76,17 @@ def measure(
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),
     }
+
+
+def proven_files(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the sha256 of a variant's graph, ``model_sha256``; ``weights_sha256`` has those of all files beside it.
+
+    These are weights in files of their own, and the further graphs of an encoder-decoder.
+    """
+    files = manifest["files"]
+    first, *others = [name for graph in GRAPH_FILES for name in sorted(files) if name.startswith(graph)]
+    found = {name: files[name]["sha256"] for name in others}
+    return {"model_sha256": files[first]["sha256"]} | ({"weights_sha256": found} if found else {})
 
 
 def main(argv: list[str] | None = None) -> None:

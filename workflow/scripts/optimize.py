@@ -6,6 +6,7 @@ was exported. Every step is proven on a few inputs before it is kept, and what w
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxproof.cli import UserError, first_line, run_script
+from onnxproof.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
 from onnxproof.generation import PAST, continue_from_cache
 from onnxproof.graph_inputs import inputs_of_graph
@@ -67,14 +69,19 @@ PROOF_INPUTS = 4
 LARGEST_RELATIVE_DIFF = 1e-4
 
 
-def optimize_basic(source: Path, target: Path) -> None:
+def optimize_basic(model: "onnx.ModelProto", target: Path) -> None:
     """Apply onnxruntime's basic graph optimizations (constant folding, redundant nodes) offline."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
-    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    if weights_folder(model):
+        entry = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(entry, f"{target.name}_data")
+    for key, value in session_entries(model).items():
+        options.add_session_config_entry(key, value)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
@@ -94,15 +101,18 @@ def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
     options.enable_embed_layer_norm = False
     sizes = (config.get("num_attention_heads") or config.get("n_heads"), config.get("hidden_size") or config.get("dim"))
     heads, hidden = sizes if all(isinstance(size, int) for size in sizes) else (0, 0)  # let the optimizer find out
-    fused = optimize_model(
-        str(source),
-        fusion_type,
-        num_heads=heads,
-        hidden_size=hidden,
-        optimization_options=options,
-        opt_level=0,  # the basic optimizations have run already
-    )
-    return fused.model
+    model = load_model(source, source.parent)
+    # The optimizer reads what a graph refers to from the current folder.
+    with contextlib.chdir(weights_folder(model) or "."):
+        fused = optimize_model(
+            model,
+            fusion_type,
+            num_heads=heads,
+            hidden_size=hidden,
+            optimization_options=options,
+            opt_level=0,  # the basic optimizations have run already
+        )
+    return move_outside(fused.model)
 
 
 class Proof:
@@ -123,23 +133,25 @@ class Proof:
             session = open_session(graph, 1)
             longer = [feed for feed in self.feeds if feed[TOKENS].shape[1] > 1]
             self.feeds += [continue_from_cache(session, feed) for feed in longer]
-        self.expected = self.run(graph)
+        self.expected = self.run(open_session(graph, 1))
 
-    def run(self, model_file: Path) -> list[list[Array]]:
+    def run(self, session: Any) -> list[list[Array]]:
         """Return all outputs for every input."""
-        session = open_session(model_file, 1)
         try:
             return [list(session.run(None, feed)) for feed in self.feeds]
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise UserError(f"the graph does not run: {first_line(error)}") from error
 
-    def difference(self, model_file: Path) -> float:
+    def difference(self, model: "onnx.ModelProto") -> float:
         """Return the largest difference of a graph's outputs, over the largest value or 1; infinite if not finite.
 
         Raises:
             UserError: the graph does not run, or its outputs have other shapes.
         """
-        columns = zip(zip(*self.expected, strict=True), zip(*self.run(model_file), strict=True), strict=True)
+        from onnxproof.quantization.sessions import open_session
+
+        actual = self.run(open_session(model, threads=1))
+        columns = zip(zip(*self.expected, strict=True), zip(*actual, strict=True), strict=True)
         differences = [compare_output(left, right)["max_relative_diff"] for left, right in columns]
         return float("inf") if None in differences else float(np.max(differences))
 
@@ -152,24 +164,21 @@ def optimize_graph(
     The settings are ``{rewrites, method, fused, reason, proof}``: the operators fused and how many of each; why it is
     not the better method, where it is not; and the measured difference from the exported graph.
     """
-    import onnx
-
     from onnxproof.rewrites import normalize_with_one_node
 
-    exported = onnx.load(source / file)
+    exported = load_model(source / file, scratch)
     names = [value.name for value in exported.graph.input]
     try:
         _, inputs = inputs_of_graph(source, file, task, exported.graph.input)
     except UserError as error:
         return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
     proof = Proof(source / file, inputs, names)
-    rewritten, basic = scratch / "rewritten.onnx", scratch / "basic.onnx"
+    basic = scratch / "basic.onnx"
     count = normalize_with_one_node(exported)
-    onnx.save(exported, rewritten)
     settings: dict[str, Any] = {"rewrites": {"LpNormalization": count}}
 
     def fuse() -> "onnx.ModelProto":
-        optimize_basic(rewritten, basic)
+        optimize_basic(exported, basic)
         model = fuse_transformer(basic, config)
         if not fused_operators(model):
             raise UserError("the fusions found none of their patterns in this graph")
@@ -177,37 +186,34 @@ def optimize_graph(
 
     def simplify() -> "onnx.ModelProto":
         if not basic.exists():
-            optimize_basic(rewritten, basic)
-        return onnx.load(basic)
+            optimize_basic(exported, basic)
+        return load_model(basic, scratch)
 
     reasons: list[str] = []
     for method, make in (("onnxruntime transformer fusion", fuse), ("onnxruntime basic optimization", simplify)):
         try:
-            model, difference = prove(make, proof, scratch / "candidate.onnx")
+            model, difference = prove(make, proof)
         except UserError as error:
             reasons.append(str(error))
             continue
         settings |= {"method": method, "fused": fused_operators(model)}
         settings |= {"reason": "; ".join(reasons)} if reasons else {}
         return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
-    return onnx.load(source / file), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
+    return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
 
 
-def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof, candidate: Path) -> tuple["onnx.ModelProto", float]:
+def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof) -> tuple["onnx.ModelProto", float]:
     """Return an optimized graph and its difference from the exported one, after checking that it is none.
 
     Raises:
         UserError: it cannot be made, does not run, or changes an answer.
     """
-    import onnx
-
     from onnxproof.rewrites import remove_unused_domains
 
     try:
         model = make()
         remove_unused_domains(model)
-        onnx.save(model, candidate)
-        difference = proof.difference(candidate)
+        difference = proof.difference(model)
     except UserError:
         raise
     except Exception as error:  # whatever an optimizer trips over, the graph before it is still good
@@ -228,15 +234,13 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     Raises:
         UserError: the exported graph itself does not run.
     """
-    import onnx
-
     task = read_json(source_manifest)["task"]
     with staged_folder(folder) as stage:
         made: dict[str, dict[str, Any]] = {}
         for file in graph_files(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
                 graph, made[file] = optimize_graph(source, task, read_transformer_config(source), Path(scratch), file)
-            onnx.save(graph, stage / file)
+                save_model(graph, stage / file)
         settings = settings_of_graphs(made)
         copy_support_files(source, stage)
         description = describe_variant(model, "optimized", task, stage, settings, versions_of("onnx", "onnxruntime"))

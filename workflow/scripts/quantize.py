@@ -6,16 +6,18 @@ written and the parity gate decides; what was tried is in the manifest and in th
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
+from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, ModelInputs
-from onnxproof.onnx_folder import copy_support_files, describe_variant, graph_files, settings_of_graphs
+from onnxproof.onnx_folder import copy_support_files, describe_variant, graph_files, model_bytes, settings_of_graphs
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.inference import count_labels, read_transformer_config
@@ -37,14 +39,15 @@ def quantize(
     manifest: Path,
 ) -> None:
     """Find the recipe of one optimized model, quantize it and describe the result and the search."""
-    import onnx
-
     task = read_json(source_manifest)["task"]
     settings: dict[str, dict[str, Any]] = {}
     with staged_folder(folder) as stage:
         for file in graph_files(source):
-            graph, settings[file] = quantize_graph(model, variant, source, file, task, targets, texts)
-            onnx.save(graph, stage / file)
+            with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
+                graph, settings[file] = quantize_graph(
+                    model, variant, source, file, task, targets, texts, Path(scratch)
+                )
+                save_model(graph, stage / file)
         copy_support_files(source, stage)
         description = describe_variant(
             model,
@@ -55,21 +58,25 @@ def quantize(
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
-    for file in settings:
-        before, after = ((path / file).stat().st_size / 1e6 for path in (source, folder))
-        print(f"{model} {variant} {file}: {before:.1f} MB to {after:.1f} MB", flush=True)
+    before, after = (model_bytes(path) / 1e6 for path in (source, folder))
+    print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
 
 
 def quantize_graph(
-    model: str, variant: str, source: Path, file: str, task: str, targets: dict[str, float | None], texts: Path
+    model: str,
+    variant: str,
+    source: Path,
+    file: str,
+    task: str,
+    targets: dict[str, float | None],
+    texts: Path,
+    scratch: Path,
 ) -> tuple["onnx.ModelProto", dict[str, Any]]:
     """Return one graph of a model, quantized by the recipe found for it, and how that went.
 
     The settings are ``{recipe, search, portability, calibration}``.
     """
-    import onnx
-
-    optimized = onnx.load(source / file)
+    optimized = load_model(source / file, scratch)
     judged_as, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
     found = find_recipe(
         optimized,

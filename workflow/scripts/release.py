@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import METRICS
+from onnxproof.external_data import rename_weights, weight_files
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -73,28 +74,38 @@ def released_graphs(target: Path, graphs: list[str]) -> dict[str, Path]:
 
 
 def copy_proven_model(variant: str, results: Path, target: Path) -> None:
-    """Copy one variant's ONNX files, see ``released_graphs``, checking that they are those whose parity was measured.
+    """Copy one variant's graphs, see ``released_graphs``, and their weights, checking that their parity was measured.
 
     Raises:
-        UserError: the file changed after it was made, its parity was measured on another one, or it would have its
+        UserError: a file changed after it was made, its parity was measured on another one, or it would have its
             weights read from elsewhere.
     """
     import onnx
 
     folder = results / "onnx" / variant
-    made = proven_sha256(read_manifest(results / "onnx" / f"{variant}.json", "files")["files"])
-    judged = read_json(results / "parity" / f"{variant}.json")["model_sha256"]
+    files = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"]
+    parity = read_json(results / "parity" / f"{variant}.json")
     graphs = graph_files(folder) or [MODEL_FILE]
-    found = proven_sha256({name: {"sha256": sha256_of(folder / name)} for name in graphs})
-    if not made == judged == found:
-        raise UserError(
-            f"{folder / graphs[0]} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
-            f"judged as {judged[:12]}…; delete {folder} and run again"
-        )
+    judged = {graphs[0]: parity["model_sha256"]} | parity.get("weights_sha256", {})
+    for name, judged_as in judged.items():
+        made, found = files.get(name, {}).get("sha256", "absent"), sha256_of(folder / name)
+        if not made == judged_as == found:
+            raise UserError(
+                f"{folder / name} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
+                f"judged as {judged_as[:12]}…; delete {folder} and run again"
+            )
     for name, path in released_graphs(target, graphs).items():
-        check_external_data(onnx.load(folder / name, load_external_data=False), folder, name)
+        graph = onnx.load(folder / name, load_external_data=False)
+        check_external_data(graph, folder, name)
+        if unproven := ({name} | weight_files(graph)) - judged.keys():
+            raise UserError(
+                f"{folder / name} reads {sorted(unproven)[0]}, which was not proven; delete {folder} and run again"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, path)
+        for part in {name} | weight_files(graph):
+            shutil.copyfile(folder / part, path.with_name(part.replace(name, path.name)))
+        if path.name != name:
+            rename_weights(path, f"{name}_data", f"{path.name}_data")
 
 
 def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from onnxproof.cli import UserError, run_script
 
 PLAIN_WIDTH = 100
+MOST_MODELS = 40  # with more models than this, only those that failed are shown one by one
 MISSING = "-"
 
 
@@ -36,17 +37,38 @@ def show(csv: Path, report: Path) -> None:
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH, no_color=True)
-    console.print(_table(rows))
+    count = len({row["model"] for row in rows})
+    failed = {row["model"] for row in rows if row["parity"] == "fail"}
+    everything, rows = rows, _shown(rows, failed, count)
+    if rows:
+        console.print(_table(rows))
+    if len(rows) < len(everything):
+        shown = len({row["model"] for row in rows})
+        console.print(
+            f"{count - len(failed)} of {count} models passed every gate; {shown} of the {len(failed)} others are above."
+        )
     cases = ", ".join(dict.fromkeys(row["main_case"] for row in rows if row["main_case"]))
     console.print(f"Speed-up: against ONNX fp32 in interleaved runs, at {cases} (batch x tokens _ threads).")
+    hosts = sorted({row["host"] for row in everything if row.get("host")})
+    if len(hosts) > 1:
+        console.print(f"Measured on {len(hosts)} machines: compare times only within one, see the column host.")
     for row in rows:
         if row["parity"] == "fail":
             console.print(
                 f"FAIL {row['model']} {row['variant']}: {row['failed_metrics']}", style="bold red", soft_wrap=True
             )
-    for release in dict.fromkeys(row["release"] for row in rows):
-        console.print(f"Release: {release}", soft_wrap=True)
+    if count <= MOST_MODELS:
+        for release in dict.fromkeys(row["release"] for row in rows):
+            console.print(f"Release: {release}", soft_wrap=True)
     console.print(f"Report:  {report}", soft_wrap=True)
+
+
+def _shown(rows: list[dict[str, Any]], failed: set[str], count: int) -> list[dict[str, Any]]:
+    """Return the rows there is room for: all, or those of the first models that failed a gate."""
+    if count <= MOST_MODELS:
+        return rows
+    models = list(dict.fromkeys(row["model"] for row in rows if row["model"] in failed))[:MOST_MODELS]
+    return [row for row in rows if row["model"] in models]
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:

@@ -2,15 +2,18 @@ import json
 import math
 
 import numpy as np
+import onnx
 import pytest
 from graphs import FLOAT, INT64, build, op_types
 from onnx import helper
 
+import onnxproof.quantization.search as search_module
+from onnxproof import external_data
 from onnxproof.cli import UserError
 from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
-from onnxproof.quantization.search import distances_to, find_recipe
+from onnxproof.quantization.search import PREPARATIONS, SINGLE_FILE_BYTES, distances_to, find_recipe, limit_effort
 from onnxproof.quantization.sensitivity import measure_sensitivity
 
 WIDTH, CLASSES = 24, 4
@@ -172,3 +175,34 @@ def test_padding_does_not_reach_a_float_answer():
     judge = Judge(model, texts(), "sentence-similarity", batch_size=5)
     assert judge.measure(model)["batch_cosine_min"] == pytest.approx(1, abs=1e-6)
     assert judge.distance(model) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_model_by_reference_gets_the_same_recipe_and_bytes(tmp_path, monkeypatch):
+    onnx.save(embedder(outlier=300.0), tmp_path / "model.onnx")
+    saved = []
+    for smallest in (None, 64):
+        if smallest is not None:
+            monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 0)
+            monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", smallest)
+        model = external_data.load_model(tmp_path / "model.onnx", tmp_path)
+        assert (external_data.weights_folder(model) is None) == (smallest is None)
+        result, _ = search(model, {"cosine_min": 0.999})
+        external_data.save_model(result.model, tmp_path / "int8.onnx")
+        saved.append((result.recipe, (tmp_path / "int8.onnx").read_bytes()))
+    assert saved[0] == saved[1]
+
+
+def test_a_large_model_is_searched_with_less_effort(monkeypatch):
+    monkeypatch.setattr(search_module, "SINGLE_FILE_BYTES", 1000)
+    result, lines = search(embedder(), {"cosine_min": 1.0})
+    assert len(result.rungs) == len(PREPARATIONS)
+    assert result.record()["limited_to"] == {"inputs": 8, "widest": 2048, "float_nodes": ()}
+    assert result.recipe[-1]["widest"] == 2048
+    assert lines[0] == "a large model: 7 calibration inputs, and no search for its sensitive nodes"
+
+
+def test_the_effort_depends_on_the_size_alone():
+    assert limit_effort(SINGLE_FILE_BYTES - 1) is None
+    assert limit_effort(SINGLE_FILE_BYTES).inputs == 48
+    assert limit_effort(2 * SINGLE_FILE_BYTES).inputs == 24
+    assert limit_effort(100 * SINGLE_FILE_BYTES).inputs == 8

@@ -2,15 +2,18 @@
 
 The parent writes one JSON object a line to stdin and reads one answer a line from stdout:
 
-=========  =======================================  =================================================
-command    arguments                                answer
-=========  =======================================  =================================================
-load       runtime, folder, threads, task           load_ms, rss_before_load_mb, input_types, input_ranks
-prepare    batch, sequence, vocab_size, seed,       nothing
-           input_types, input_ranks, item_shapes
-run        iterations                               samples_ms, one a timed iteration
-memory     nothing                                  peak_rss_mb
-=========  =======================================  =================================================
+=============  =======================================  =================================================
+command        arguments                                answer
+=============  =======================================  =================================================
+load           runtime, folder, threads, task, options  load_ms, rss_before_load_mb, input_types, input_ranks
+prepare        batch, sequence, vocab_size, seed,       nothing
+               input_types, input_ranks, item_shapes
+prepare_texts  texts, tokenizer, batch_size,            nothing
+               most_tokens, input_types
+run            iterations                               samples_ms, one a timed iteration
+answer         output                                   rows: one list of floats an item, of the prepared inputs
+memory         nothing                                  peak_rss_mb
+=============  =======================================  =================================================
 
 A failed command answers ``{"error": …}``. The process ends when its stdin does, so it never outlives its
 parent. Several ONNX Runtime sessions in one process disturb each other (their idle threads spin), and peak
@@ -26,25 +29,16 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.benchmark_runtimes import ONNX_DTYPES, Arrays, LoadedModel, load_contender, peak_rss_mb
 from onnxproof.cli import UserError
-from onnxproof.generation import PAST, empty_cache
-from onnxproof.snapshot import remote_code_allowed
-from onnxproof.tasks.registry import TASKS
+from onnxproof.generation import PAST
 
-BYTES_PER_MB = 1_000_000
-ONNX_DTYPES: dict[str, type[np.generic]] = {
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(float)": np.float32,
-    "tensor(bool)": np.bool_,
-}
 FILLABLE_INPUTS = (
     "input_ids",
     "attention_mask",
@@ -67,59 +61,6 @@ FIRST_PLAIN_ID = 1000
 REST_WINDOW_S = 0.02
 REST_CPU_SHARE = 0.1
 REST_LIMIT_S = 1.0
-
-Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A loaded model: how to call it and what loading it took.
-
-    ``prepare`` turns numpy inputs into the runtime's own, outside the timed part. ``input_types`` maps input
-    names to ONNX types, ``input_ranks`` to their numbers of axes; both are None for PyTorch, which takes what the ONNX
-    graph takes. ``cache`` is the empty cache of one text, where a graph takes one: see ``empty_cache``.
-    """
-
-    predict: Callable[[Any], object]
-    prepare: Callable[[Arrays], Any]
-    input_types: dict[str, str] | None
-    input_ranks: dict[str, int] | None
-    load_ms: float
-    rss_before_load_mb: float
-    cache: Arrays = field(default_factory=dict)
-
-
-def status_mb(field: str) -> float | None:
-    """Return a memory field of ``/proc/self/status`` (such as VmHWM) in MB of 1e6 bytes, None without it."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    for line in status.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key == field:
-            return int(value.split()[0]) * 1024 / BYTES_PER_MB
-    return None
-
-
-def peak_rss_mb() -> float:
-    """Return this process's peak resident memory in MB of 1e6 bytes.
-
-    ``VmHWM`` comes first: ``ru_maxrss`` may hold the peak of the parent that forked this process. The latter
-    counts KiB on Linux and bytes on macOS.
-    """
-    peak = status_mb("VmHWM")
-    if peak is not None:
-        return peak
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / BYTES_PER_MB
-
-
-def current_rss_mb() -> float:
-    """Return this process's resident memory in MB of 1e6 bytes; where only the peak is known, the peak."""
-    current = status_mb("VmRSS")
-    return peak_rss_mb() if current is None else current
 
 
 def draw_inputs(
@@ -162,114 +103,6 @@ def draw_inputs(
     }
 
 
-def is_encoder_decoder(folder: Path) -> bool:
-    """Tell whether a folder holds the graphs of an encoder-decoder."""
-    return (folder / "encoder_model.onnx").is_file()
-
-
-def open_graph(folder: Path, options: Any) -> Any:
-    """Open ``folder/model.onnx``, or the graphs of an encoder-decoder."""
-    import onnxruntime
-
-    def open_session(name: str) -> Any:
-        return onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-
-    if not is_encoder_decoder(folder):
-        return open_session("model.onnx")
-    from onnxproof.encoder_decoder import EncoderDecoder
-    from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
-
-    return EncoderDecoder(*map(open_session, (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)))
-
-
-def load_onnx(folder: Path, threads: int) -> LoadedModel:
-    """Open the model on the CPU: ``threads`` within an operator, operators one after another."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    if is_encoder_decoder(folder):
-        import onnxproof.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
-    rss = current_rss_mb()
-    start = time.perf_counter_ns()
-    session = open_graph(folder, options)
-    load_ms = (time.perf_counter_ns() - start) / 1e6
-
-    def predict(feeds: Arrays) -> object:
-        return session.run(None, feeds)
-
-    return LoadedModel(
-        predict=predict,
-        prepare=dict,
-        input_types={node.name: node.type for node in session.get_inputs()},
-        input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
-        load_ms=load_ms,
-        rss_before_load_mb=rss,
-        cache=empty_cache(session.get_inputs()),
-    )
-
-
-def limit_torch_threads(threads: int) -> None:
-    """Give torch ``threads`` within an operator and one between operators; before any other work."""
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.set_num_interop_threads(1)
-
-
-def load_pytorch(folder: Path, task: str) -> LoadedModel:
-    """Load the original model for its task, in evaluation mode, from local files only.
-
-    Sentence similarity goes through SentenceTransformer, so that pooling and normalization are timed as they
-    are in the ONNX graph. ``load_ms`` includes what transformers imports only once it knows the architecture.
-    """
-    import torch
-
-    model_class = pytorch_class(task)
-    rss = current_rss_mb()
-    start = time.perf_counter_ns()
-    local = {"local_files_only": True, "trust_remote_code": remote_code_allowed(folder)}
-    if task == "sentence-similarity":
-        model = model_class(str(folder), device="cpu", **local)
-    else:
-        model = model_class.from_pretrained(folder, **local)
-    model.eval()
-    load_ms = (time.perf_counter_ns() - start) / 1e6
-
-    def prepare(arrays: Arrays) -> dict[str, Any]:
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    def predict_features(features: dict[str, Any]) -> object:
-        with torch.inference_mode():
-            return model(dict(features))  # a copy: the model adds its outputs to the mapping it is given
-
-    def predict(features: dict[str, Any]) -> object:
-        with torch.inference_mode():
-            return model(**features)
-
-    return LoadedModel(
-        predict=predict_features if task == "sentence-similarity" else predict,
-        prepare=prepare,
-        input_types=None,
-        input_ranks=None,
-        load_ms=load_ms,
-        rss_before_load_mb=rss,
-    )
-
-
-def pytorch_class(task: str) -> Any:
-    """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
-    if task == "sentence-similarity":
-        import sentence_transformers
-
-        return sentence_transformers.SentenceTransformer
-    import transformers
-
-    return getattr(transformers, TASKS[task].auto_class)
-
-
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
     """Keep Python's cycle collector out of the timed part, as ``timeit`` does."""
@@ -307,23 +140,58 @@ def come_to_rest() -> None:
             return
 
 
+class TextServing:
+    """Texts answered as a service would: tokenized, put into batches padded to their longest text, run.
+
+    ``sequence`` of token ids is cut at ``most_tokens``. Only inputs in ``input_types`` are made.
+    """
+
+    def __init__(
+        self, model: LoadedModel, tokenizer: Path, batch_size: int, most_tokens: int, input_types: dict[str, str]
+    ) -> None:
+        """Read the tokenizer, a ``tokenizer.json``."""
+        from tokenizers import Tokenizer
+
+        self.model, self.batch_size, self.input_types = model, batch_size, input_types
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        self.tokenizer.enable_truncation(most_tokens)
+        padding = self.tokenizer.padding or {}
+        self.tokenizer.enable_padding(pad_id=padding.get("pad_id", 0), pad_token=padding.get("pad_token", "[PAD]"))
+
+    def predict(self, texts: list[str]) -> list[Any]:
+        """Return the runtime's outputs, one a batch."""
+        return [self.answer(texts[start : start + self.batch_size]) for start in range(0, len(texts), self.batch_size)]
+
+    def answer(self, texts: list[str]) -> Any:
+        """Return the runtime's outputs for one batch."""
+        encodings = self.tokenizer.encode_batch(texts)
+        values = {
+            "input_ids": [encoding.ids for encoding in encodings],
+            "attention_mask": [encoding.attention_mask for encoding in encodings],
+            "token_type_ids": [encoding.type_ids for encoding in encodings],
+        }
+        arrays = {name: np.array(values[name], dtype=ONNX_DTYPES[kind]) for name, kind in self.input_types.items()}
+        return self.model.predict(self.model.prepare(arrays))
+
+    def read(self, outputs: list[Any], name: str) -> NDArray[Any]:
+        """Return one output of all texts, one row a text."""
+        return np.concatenate([self.model.read(batch, name) for batch in outputs])
+
+
 class Server:
     """Answers commands about one contender; see the module's table."""
 
     def __init__(self) -> None:
         """Start empty: ``load`` comes first, ``prepare`` before ``run``."""
         self.contender: LoadedModel
+        self.serving: LoadedModel | TextServing
         self.feeds: Any = None
 
-    def load(self, runtime: str, folder: str, threads: int, task: str | None) -> dict[str, Any]:
-        """Load the contender: ``runtime`` is "onnx" or "pytorch"; only the latter needs a ``task``."""
-        if runtime == "onnx":
-            self.contender = load_onnx(Path(folder), threads)
-        else:
-            if task not in TASKS:
-                raise UserError(f"task {task!r}: PyTorch is timed for {', '.join(TASKS)}")
-            limit_torch_threads(threads)
-            self.contender = load_pytorch(Path(folder), task)
+    def load(
+        self, runtime: str, folder: str, threads: int, task: str | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Load the contender, see ``load_contender``."""
+        self.contender = load_contender(runtime, Path(folder), threads, task, options)
         # What is imported and loaded stays: spare every later collection the walk over it.
         gc.collect()
         gc.freeze()
@@ -336,8 +204,15 @@ class Server:
 
     def prepare(self, **shapes: Any) -> dict[str, Any]:
         """Make one case's inputs, see ``draw_inputs``, with an empty cache of keys and values where one is taken."""
+        self.serving = self.contender
         cache = {name: np.stack([values] * shapes["batch"]) for name, values in self.contender.cache.items()}
         self.feeds = self.contender.prepare(draw_inputs(**shapes) | cache)
+        return {}
+
+    def prepare_texts(self, texts: list[str], tokenizer: str, **settings: Any) -> dict[str, Any]:
+        """Take texts that are tokenized within the timed calls, see ``TextServing``."""
+        self.serving = TextServing(self.contender, Path(tokenizer), **settings)
+        self.feeds = texts
         return {}
 
     def run(self, iterations: int) -> dict[str, Any]:
@@ -345,19 +220,32 @@ class Server:
 
         One untimed call leads in: the other contender has had the caches since this one's last turn.
         """
-        self.contender.predict(self.feeds)
-        samples = time_calls(self.contender.predict, self.feeds, iterations)
+        self.serving.predict(self.feeds)
+        samples = time_calls(self.serving.predict, self.feeds, iterations)
         come_to_rest()
         return {"samples_ms": samples}
+
+    def answer_rows(self, output: str) -> dict[str, Any]:
+        """Run the prepared inputs once and return one output, a flat list of floats an item."""
+        values = self.serving.read(self.serving.predict(self.feeds), output)
+        come_to_rest()
+        return {"rows": values.reshape(len(values), -1).astype(float).tolist()}
 
     def memory(self) -> dict[str, Any]:
         """Tell the peak memory so far."""
         return {"peak_rss_mb": peak_rss_mb()}
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def obey(self, request: dict[str, Any]) -> dict[str, Any]:
         """Obey one request; an exception becomes an ``error`` answer and a traceback on stderr."""
         commands: dict[str, Callable[..., dict[str, Any]]]
-        commands = {"load": self.load, "prepare": self.prepare, "run": self.run, "memory": self.memory}
+        commands = {
+            "load": self.load,
+            "prepare": self.prepare,
+            "prepare_texts": self.prepare_texts,
+            "run": self.run,
+            "answer": self.answer_rows,
+            "memory": self.memory,
+        }
         command = request.pop("command")
         try:
             return commands[command](**request)
@@ -372,7 +260,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer every request line until the requests end."""
     server = Server()
     for line in requests:
-        print(json.dumps(server.answer(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(server.obey(json.loads(line))), file=answers, flush=True)
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxproof.benchmark_worker import BYTES_PER_MB, FILLABLE_INPUTS, ONNX_DTYPES, is_encoder_decoder
+from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES, is_encoder_decoder
+from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
@@ -39,9 +40,10 @@ Rounds = list[list[float]]
 
 @dataclass(frozen=True)
 class Contender:
-    """A form of a model, as files: ``runtime`` is "onnx" (``folder/model.onnx``) or "pytorch" (a checkpoint).
+    """A form of a model, as files: ``runtime`` is "onnx" or "openvino" (a graph) or "pytorch" (a checkpoint).
 
-    ``task`` is what PyTorch loads the checkpoint for; ONNX needs none.
+    ``task`` is what PyTorch loads the checkpoint for; graphs need none. ``options`` are those of the runtime, see
+    ``benchmark_worker``; ``python`` is the interpreter whose environment has it.
     """
 
     model: str
@@ -49,6 +51,8 @@ class Contender:
     runtime: str
     folder: Path
     task: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def label(self) -> str:
@@ -163,7 +167,9 @@ def model_files(contender: Contender) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    if contender.runtime == "onnx":
+    if contender.runtime == "openvino" and (contender.folder / "model.xml").is_file():
+        return [contender.folder / "model.xml", contender.folder / "model.bin"]
+    if contender.runtime != "pytorch":
         if not (is_encoder_decoder(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
         return sorted(contender.folder.glob("*.onnx*"))
@@ -197,7 +203,7 @@ class Worker:
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
         # The command line keeps the current folder off the path (-P): its files must not shadow a library.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "onnxproof.benchmark_worker"],
+            [contender.python, "-P", "-m", "onnxproof.benchmark_worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
@@ -212,8 +218,9 @@ class Worker:
                 folder=str(contender.folder),
                 threads=threads,
                 task=contender.task,
+                options=contender.options,
             )
-            if contender.runtime == "onnx":
+            if contender.runtime != "pytorch":
                 check_inputs(contender, self.loaded["input_types"])
         except BaseException:
             self.kill()
@@ -353,20 +360,26 @@ def case_record(case: Case, threads: int, rounds: Rounds) -> dict[str, Any]:
     }
 
 
-def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSizes, effort: Effort) -> CaseResult:
-    """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
-    # PyTorch takes whatever the ONNX graph beside it takes.
-    graph_inputs = workers[-1].loaded["input_types"]
+def prepare_case(workers: list[Worker], case: Case, sizes: ModelSizes, seed: int) -> None:
+    """Have every worker make the inputs of one case, the same for all; at least one worker must hold a graph."""
+    graph = next(worker.loaded for worker in workers if worker.loaded["input_types"])
     for worker in workers:
+        # PyTorch has no graph: it takes whatever the ONNX graph beside it takes.
+        own = worker.loaded if worker.loaded["input_types"] else graph
         worker.ask(
             "prepare",
             **asdict(case),
             vocab_size=sizes.vocab_size,
             item_shapes=sizes.items,
-            seed=effort.seed,
-            input_types=worker.loaded["input_types"] or graph_inputs,
-            input_ranks=worker.loaded["input_ranks"] or workers[-1].loaded["input_ranks"],
+            seed=seed,
+            input_types=own["input_types"],
+            input_ranks=own["input_ranks"],
         )
+
+
+def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSizes, effort: Effort) -> CaseResult:
+    """Time one case; the first worker is the contender, the last, if another, the fp32 baseline."""
+    prepare_case(workers, case, sizes, effort.seed)
     samples = time_in_turns(workers, effort)
     records = [case_record(case, threads, rounds) for rounds in samples]
     if len(records) == 1:

@@ -128,11 +128,11 @@ def check_yaml_text(path: Path) -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {syntax_sentence(error)}") from None
     if problems:
-        raise ConfigError(_listed(str(path), problems))
+        raise ConfigError(listed(str(path), problems))
 
 
 def check_config(config: Any, folder: Path) -> None:
-    """Check a loaded configuration and the local files and distributions it names.
+    """Check a loaded configuration and the local files and distributions it names, without what ``models_from`` lists.
 
     Args:
         config: what the YAML loader returned.
@@ -141,9 +141,17 @@ def check_config(config: Any, folder: Path) -> None:
     Raises:
         ConfigError: lists every problem found: the key's dotted path, the value seen, what is allowed.
     """
-    problems = [*schema_problems(config), *_model_problems(config, folder)]
+    problems = problems_of(config, folder)
     if problems:
-        raise ConfigError(_listed("the configuration", problems))
+        raise ConfigError(listed("the configuration", problems))
+
+
+def problems_of(config: Any, folder: Path, allow_floating_revision: bool = False) -> list[str]:
+    """Return a sentence for every problem in a loaded configuration, each beginning with the key it is about.
+
+    ``allow_floating_revision`` holds where the configuration does not set it.
+    """
+    return [*schema_problems(config), *_model_problems(config, folder, allow_floating_revision)]
 
 
 def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -156,8 +164,9 @@ def resolve_models(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
         config: a configuration that passed `check_config`.
     """
-    shared = _merged(_model_defaults(), {key: value for key, value in config.items() if key != "models"})
-    return {name: _resolved(shared, settings) for name, settings in config["models"].items()}
+    given = {key: value for key, value in config.items() if key not in ("models", "models_from")}
+    shared = merged(_model_defaults(), given)
+    return {name: _resolved(shared, settings) for name, settings in config.get("models", {}).items()}
 
 
 # ------------------------------------------------------------------------------------------------ resolving
@@ -186,17 +195,17 @@ def _has_default(schema: dict[str, Any]) -> bool:
     return "default" in schema or schema.get("type") == "object"
 
 
-def _merged(base: Any, override: Any) -> Any:
+def merged(base: Any, override: Any) -> Any:
     """Return ``override`` laid over ``base``: mappings merge, all else replaces; shares nothing."""
     if isinstance(override, dict):
         under = base if isinstance(base, dict) else {}
-        kept = {key: _merged(None, value) for key, value in under.items() if key not in override}
-        return kept | {key: _merged(under.get(key), value) for key, value in override.items()}
+        kept = {key: merged(None, value) for key, value in under.items() if key not in override}
+        return kept | {key: merged(under.get(key), value) for key, value in override.items()}
     return list(override) if isinstance(override, list) else override
 
 
 def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    model: dict[str, Any] = _merged(shared, settings)
+    model: dict[str, Any] = merged(shared, settings)
     nearest = model["source"].pop("allow_floating_revision", model["allow_floating_revision"])
     model["allow_floating_revision"] = nearest
     for limits_of in (model["quantization"]["targets"], model["parity"]["thresholds"]):
@@ -208,7 +217,8 @@ def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any
 # ----------------------------------------------------------------------------------- words for all problems
 
 
-def _listed(subject: str, problems: list[str]) -> str:
+def listed(subject: str, problems: list[str]) -> str:
+    """Return problems as one message: a line, or a heading and a line each."""
     if len(problems) == 1:
         return f"{subject} has a problem: {problems[0]}"
     return "\n".join([f"{subject} has {len(problems)} problems:", *(f"  {line}" for line in problems)])
@@ -217,9 +227,9 @@ def _listed(subject: str, problems: list[str]) -> str:
 # ------------------------------------------------------------------------------ what the schema cannot tell
 
 
-def _model_problems(config: Any, folder: Path) -> Iterator[str]:
+def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) -> Iterator[str]:
     """Yield the problems of names, sources and files, passing over what the schema's check told already."""
-    config = _mapping(config)
+    config = {"allow_floating_revision": allow_floating_revision} | _mapping(config)
     models = _mapping(config.get("models"))
     yield from _name_problems(list(models))
     yield from _text_file_problems("", config, folder)

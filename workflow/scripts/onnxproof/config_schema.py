@@ -203,6 +203,10 @@ def _missing_sentences(error: Any) -> Iterator[str]:
             yield f"{dotted([*error.absolute_path, key])} is missing: {meaning}"
 
 
+def _no_models_sentences(error: Any) -> Iterator[str]:
+    yield f"models is missing: {error.schema['properties']['models']['description']}"
+
+
 #: By JSON Schema keyword. Those left out (oneOf, pattern, propertyNames) are told by `onnxproof.config`,
 #: which sees a source and the list of names as a whole.
 SENTENCES = {
@@ -216,6 +220,7 @@ SENTENCES = {
     "minLength": _empty_sentences,
     "uniqueItems": _duplicate_sentences,
     "required": _missing_sentences,
+    "anyOf": _no_models_sentences,
 }
 
 

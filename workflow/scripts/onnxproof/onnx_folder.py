@@ -39,6 +39,11 @@ def copy_support_files(snapshot: Path, folder: Path) -> None:
     shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=left_out)
 
 
+def model_bytes(folder: Path) -> int:
+    """Return the bytes of the graphs and, where they have them, of the files with their weights."""
+    return sum(path.stat().st_size for name in GRAPH_FILES for path in folder.glob(f"{name}*"))
+
+
 def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
     """Yield every node of a graph and of its subgraphs (bodies of If, Loop, Scan)."""
     for node in graph.node:

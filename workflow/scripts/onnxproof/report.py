@@ -21,6 +21,7 @@ TEMPLATE = "report.html.j2"
 SCRIPT = "report.js"
 OPEN_SECTIONS = 8  # with more models than this, their sections start folded
 PLOTTED_MODELS = 12  # an overview plot shows at most this many; the table shows all
+PLOTTED_SECTIONS = 50  # with more models than this, plots stay out of their sections: a page of them would not open
 PLOTTED_CASES = 8
 NOTABLE_CHANGE = 0.05  # sizes and speeds within five percent are called equal
 SAME_ANSWER = 1e-4  # what float arithmetic in another order may change
@@ -72,20 +73,27 @@ def render_report(models: Sequence[Model]) -> str:
     colours = plots.variant_colours([PYTORCH, BASELINE, *names])
     gates = [variant for model in models for variant in model.variants if variant.verdict in ("pass", "fail")]
     script = (TEMPLATES / SCRIPT).read_text(encoding="utf-8")
+    slugs = _slugs(ordered)
+
+    def plots_of(model: Model, slug: str) -> dict[str, Any]:
+        return (
+            _section_plots(model, slug, colours) if len(models) <= PLOTTED_SECTIONS else {"pareto": None, "plots": []}
+        )
+
     return environment.get_template(TEMPLATE).render(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
-        pareto=_pareto("Trade of every variant", "overview-pareto", ordered, colours),
+        pareto=_pareto("Trade of every variant", "overview-pareto", ordered[:PLOTTED_MODELS], colours),
         models=ordered,
-        slugs=_slugs(ordered),
         failed=[model for model in ordered if model.failed],
         gates=len(gates),
         passed=sum(variant.verdict == "pass" for variant in gates),
         legend={name: var for name, var in plots.legend(colours).items() if name in names},
         overview=_overview_plots(ordered, colours),
-        sections=[_section(model, slug, colours) for model, slug in zip(ordered, _slugs(ordered), strict=True)],
+        sections=[_section(model, slug) | plots_of(model, slug) for model, slug in zip(ordered, slugs, strict=True)],
         folded=len(models) > OPEN_SECTIONS,
         plotted=PLOTTED_MODELS,
+        hosts=list(dict.fromkeys(host for model in models for host in model.hosts)),
         machines=_machines(models),
         versions=_versions(models),
         times_smaller=times_smaller,
@@ -163,7 +171,8 @@ def describe_trade(model: Model, variant: Variant) -> str:
         return "The original, run by PyTorch. Every other variant is held to its answers."
     if variant.name == BASELINE:
         return f"The plain export, the baseline for size and speed. {_describe_accuracy(variant)}"
-    return f"{_describe_size(model, variant)}, {_describe_speed(variant)}. {_describe_accuracy(variant)}"
+    where = f" Measured on {variant.host}." if len(model.hosts) > 1 else ""
+    return f"{_describe_size(model, variant)}, {_describe_speed(variant)}. {_describe_accuracy(variant)}{where}"
 
 
 def _describe_size(model: Model, variant: Variant) -> str:
@@ -241,7 +250,7 @@ def _machines(models: Iterable[Model]) -> list[str]:
 
 def _describe_cpu(variant: Variant) -> str:
     cpu = variant.cpu
-    parts = [str(cpu["model"])]
+    parts = [f"{variant.host}: {cpu['model']}" if variant.host else str(cpu["model"])]
     if cpu.get("logical_cores"):
         physical = f" ({cpu['physical_cores']} physical)" if cpu.get("physical_cores") else ""
         parts.append(f"{cpu['logical_cores']} logical cores{physical}")
@@ -397,8 +406,8 @@ def _pareto(title: str, ident: str, models: Sequence[Model], colours: Colours) -
     return plots.scatter(title, ident, points, "times as fast as fp32", " or ".join(axes), baseline=1.0)
 
 
-def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
-    """Return what the template needs to show one model."""
+def _section(model: Model, slug: str) -> dict[str, Any]:
+    """Return what the template needs to show one model, its plots aside."""
     return {
         "model": model,
         "slug": slug,
@@ -419,6 +428,12 @@ def _section(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
             "error": max((error[1] for variant in model.variants if (error := _error(variant))), default=""),
             "bytes": model.source_bytes or "",
         },
+    }
+
+
+def _section_plots(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
+    """Return the plots of one model."""
+    return {
         "pareto": _pareto(f"Trade of {model.name}", f"{slug}-pareto", [model], colours),
         "plots": [
             (
@@ -441,7 +456,7 @@ def _latency_groups(model: Model, colours: Colours) -> list[tuple[str, list[plot
         found = [(variant, case) for variant in model.variants if (case := variant.case(key))]
         rows = [
             plots.Row(
-                variant.name,
+                f"{variant.name} on {variant.host}" if len(model.hosts) > 1 else variant.name,
                 case.p50_ms,
                 f"{format_ms(case.p50_ms)} ms" if case.p50_ms is not None else "not measured",
                 colours[variant.name],

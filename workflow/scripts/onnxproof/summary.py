@@ -83,6 +83,7 @@ class Variant:
     metrics: Mapping[str, float | None]
     verdicts: tuple[Verdict, ...]
     input_count: int | None
+    host: str | None
     cpu: Mapping[str, Any]
     versions: Mapping[str, str]
     samples: Sequence[Mapping[str, Any]]
@@ -135,6 +136,11 @@ class Model:
     def failed(self) -> tuple[Variant, ...]:
         """The variants whose gate failed."""
         return tuple(variant for variant in self.variants if variant.verdict == "fail")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The machines its variants were timed on, by name: only times of one machine may be compared."""
+        return tuple(dict.fromkeys(variant.host for variant in self.variants if variant.host))
 
     @property
     def case_keys(self) -> list[tuple[int, int, int]]:
@@ -233,6 +239,7 @@ def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None
         metrics=metrics,
         verdicts=verdicts,
         input_count=parity.get("inputs", {}).get("count"),
+        host=benchmark.get("host"),
         cpu=benchmark.get("cpu", {}),
         versions=benchmark.get("versions", {}),
         samples=parity.get("samples", []),
@@ -287,7 +294,7 @@ def summary_table(models: Sequence[Model]) -> pd.DataFrame:
     case_columns = [
         f"{figure}_{cases[key]}" for key in sorted(cases) for figure in ("p50_ms", "items_per_s", "speedup")
     ]
-    last = ["cpu", "onnxruntime", "release"]
+    last = ["host", "cpu", "onnxruntime", "release"]
     first = [name for name in table.columns if name not in case_columns and name not in last]
     return table.reindex(columns=first + case_columns + last)
 
@@ -322,6 +329,7 @@ def _row(model: Model, variant: Variant, metrics: Iterable[str]) -> dict[str, An
             f"speedup_{case.label}": case.speedup,
         }
     return row | {
+        "host": variant.host,
         "cpu": variant.cpu.get("model"),
         "onnxruntime": variant.versions.get("onnxruntime"),
         "release": model.release,

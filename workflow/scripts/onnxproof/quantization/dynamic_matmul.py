@@ -24,6 +24,7 @@ def quantize_dynamic_matmul(
     *,
     weight_range: str = "pair_safe",
     rounding: str = "nearest",
+    widest: int | None = None,
     exclude: Sequence[str] = (),
 ) -> None:
     """Turn products with constant weights into int8 products, in place.
@@ -36,6 +37,7 @@ def quantize_dynamic_matmul(
         calibration: model inputs; needed for compensated rounding only.
         weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
         rounding: of the weights, see ``rounding.quantize_weights``.
+        widest: the most inputs of a weight that is rounded with compensation, see there too.
         exclude: names of nodes that stay in float.
 
     Raises:
@@ -43,7 +45,7 @@ def quantize_dynamic_matmul(
     """
     editor = GraphEditor(model)
     targets = included_targets(editor, exclude)
-    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding)
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
     activations: dict[str, QuantizedActivation] = {}
     for target in targets:
         if target.activation not in activations:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from onnxproof.quantization.graph import GraphEditor, attribute_of
 
 INT8_MAX = 127
+#: Values handled at a time: a large vocabulary's table must not be in memory several times over.
+BLOCK_VALUES = 1 << 22
 
 
 def quantize_embedding_rows(model: onnx.ModelProto, *, minimum_rows: int = 256) -> None:
@@ -47,9 +49,15 @@ def quantize_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray
     Returns:
         int8 values of the same shape, and float32 scales of shape (rows, 1); an all-zero row has scale 1.
     """
-    scales = np.abs(table).max(axis=1, keepdims=True) / INT8_MAX
-    scales = np.where(scales > 0, scales, 1).astype(np.float32)
-    return np.clip(np.rint(table / scales), -INT8_MAX, INT8_MAX).astype(np.int8), scales
+    integers = np.empty(table.shape, dtype=np.int8)
+    scales = np.empty((len(table), 1), dtype=np.float32)
+    step = max(1, BLOCK_VALUES // max(1, table.shape[1]))
+    for start in range(0, len(table), step):
+        block = slice(start, start + step)
+        largest = np.abs(table[block]).max(axis=1, keepdims=True) / INT8_MAX
+        scales[block] = np.where(largest > 0, largest, 1)
+        integers[block] = np.clip(np.rint(table[block] / scales[block]), -INT8_MAX, INT8_MAX)
+    return integers, scales
 
 
 def _is_embedding(editor: GraphEditor, table: str) -> bool:

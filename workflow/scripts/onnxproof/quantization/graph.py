@@ -1,12 +1,15 @@
 """What every pass needs to ask of, and change in, an ONNX graph."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
+
+from onnxproof.external_data import make_tensor, read_tensor
 
 MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
 
@@ -50,23 +53,28 @@ class GraphEditor:
 
     def float_constant(self, tensor: str, rank: int | None = None) -> NDArray[np.float32] | None:
         """Return the values of a float32 constant (of this rank); None where ``tensor`` is anything else."""
+        read = self.float_reader(tensor, rank)
+        return read() if read else None
+
+    def float_reader(self, tensor: str, rank: int | None = None) -> Callable[[], NDArray[np.float32]] | None:
+        """Return what reads a float32 constant (of this rank); None where ``tensor`` is anything else."""
         stored = self._constants.get(tensor)
         if stored is None or tensor in self._overridable:
             return None
         if stored.data_type != onnx.TensorProto.FLOAT or rank not in (None, len(stored.dims)):
             return None
-        return np.asarray(numpy_helper.to_array(stored), dtype=np.float32)
+        return partial(read_tensor, self.model, stored)
 
     def add_constant(self, name: str, values: NDArray[Any]) -> str:
         """Store a constant under ``name``, or that name and a number where it is taken; return the name."""
         name = self.new_tensor(name)
-        self._constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
+        self._constants[name] = make_tensor(self.model, name, values)
         return name
 
     def share_constant(self, name: str, values: NDArray[Any]) -> str:
         """Return ``name`` where it holds these very values already, else ``add_constant``."""
         stored = self._constants.get(name)
-        if stored is not None and np.array_equal(numpy_helper.to_array(stored), values):
+        if stored is not None and np.array_equal(read_tensor(self.model, stored), values):
             return name
         return self.add_constant(name, values)
 

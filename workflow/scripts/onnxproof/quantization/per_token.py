@@ -41,6 +41,7 @@ def quantize_per_token(
     *,
     weight_range: str = "pair_safe",
     rounding: str = "nearest",
+    widest: int | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] | None = None,
 ) -> None:
@@ -52,6 +53,7 @@ def quantize_per_token(
             whatever the zero point; it only decides how fine the steps are.
         weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
         rounding: of the weights, see ``rounding.quantize_weights``.
+        widest: the most inputs of a weight that is rounded with compensation, see there too.
         exclude: names of nodes that stay as they are.
         include: names of the only nodes to change; None means all.
 
@@ -63,7 +65,7 @@ def quantize_per_token(
     editor.finish()
     tensors = list(dict.fromkeys(target.activation for target in targets))
     activations = record_activations(model, calibration, tensors)
-    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding)
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
     quantized: dict[str, QuantizedRows] = {}
     for target in targets:
         tensor = target.activation

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnxproof.external_data import read_tensor
 from onnxproof.hardware import cpu_description
 from onnxproof.quantization.sessions import open_session
 from onnxproof.quantization.weights import pair_sums
@@ -95,7 +96,7 @@ def _integer_weights(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, N
     for node in model.graph.node:
         weight = constants.get(node.input[WEIGHT_INPUT[node.op_type]]) if node.op_type in WEIGHT_INPUT else None
         if weight is not None and weight.data_type == onnx.TensorProto.INT8:
-            yield node, numpy_helper.to_array(weight)
+            yield node, read_tensor(model, weight)
 
 
 def _straining_inputs(weight: NDArray[np.int8]) -> NDArray[np.uint8]:

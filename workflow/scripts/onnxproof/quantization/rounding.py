@@ -41,6 +41,7 @@ def quantize_weights(
     *,
     weight_range: str,
     rounding: str,
+    widest: int | None = None,
 ) -> dict[str, QuantizedWeight]:
     """Return each target's weight as int8 columns and their scales, by the target's name.
 
@@ -51,6 +52,8 @@ def quantize_weights(
         weight_range: see ``weights.quantize_columns``.
         rounding: ``nearest``, or ``compensated``: so that the product changes least. A weight that several targets
             read is rounded to the nearest either way, because their inputs differ.
+        widest: weights with more inputs than this are rounded to the nearest, because the time that compensation takes
+            grows with the cube of their number; None compensates all.
 
     Raises:
         ValueError: the rounding or the weight range is unknown, or there are no calibration inputs and some are needed.
@@ -61,7 +64,8 @@ def quantize_weights(
     readers: dict[str, list[Target]] = {}
     quantized: dict[str, QuantizedWeight] = {}
     for target in targets:
-        if rounding == "nearest" or uses[target.node.input[1]] > 1:
+        too_wide = widest is not None and len(target.weight) > widest
+        if rounding == "nearest" or uses[target.node.input[1]] > 1 or too_wide:
             quantized[target.name] = quantize_columns(target.weight, weight_range)
         else:
             readers.setdefault(target.activation, []).append(target)

@@ -10,21 +10,21 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
 from onnxproof.cli import UserError
 from onnxproof.config import METRICS, QUANTIZED_VARIANTS
+from onnxproof.external_data import SINGLE_FILE_BYTES, weight_bytes
 from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.rung import Rung, Step
 from onnxproof.quantization.sensitivity import measure_sensitivity
 from onnxproof.quantization.sessions import open_session
-
-Step = dict[str, Any]
 
 #: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
 QUANTIZE: dict[str, Step] = {
@@ -48,43 +48,45 @@ PREPARATIONS: list[list[Step]] = [
 FLOAT_NODES = (1, 2, 4, 8)
 SENSITIVITY_INPUTS = 32
 TIMING_ROUNDS = 7
+#: A model of ``SINGLE_FILE_BYTES`` is judged on so many inputs, a larger one on fewer, in inverse proportion.
+LARGE_MODEL_INPUTS = 48
+FEWEST_INPUTS = 8
+#: Of a large model, only weights with at most so many inputs are rounded with compensation.
+LARGE_MODEL_WIDEST = 2048
 SMALLEST_ROOM = 1e-6  # of a target that allows no error, which still ranks what misses it
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One recipe tried: its measured metrics, its size and speed against the float model, and the verdict.
+class Effort:
+    """How much a search may cost: calibration inputs, compensated rounding, nodes that the last rungs leave in float.
 
-    ``missed`` names the metrics beyond their targets; none missed means the recipe is good enough. ``distance`` says
-    how far the worst of them is: 1 is at its target, 0 is the float model's own answer, None is not finite.
+    Compensation takes a quarter of an hour for weights with 4096 inputs in 24 layers. To find the most sensitive nodes,
+    each is quantized alone: a session a node, hours for a large model.
     """
 
-    recipe: list[Step]
-    metrics: dict[str, float | None]
-    size_ratio: float
-    speedup: float
-    missed: list[str]
-    distance: float | None
+    inputs: int
+    widest: int
+    float_nodes: tuple[int, ...]
 
-    def describe(self) -> str:
-        """Return one line for a log."""
-        passes = " + ".join(step["pass"] for step in self.recipe)
-        kept = sum(len(step.get("exclude", ())) for step in self.recipe)
-        measured = ", ".join(
-            f"{name} {value:.5f}" if value is not None else f"{name} not finite" for name, value in self.metrics.items()
-        )
-        verdict = f"misses {', '.join(self.missed)}" if self.missed else "reaches every target"
-        float_nodes = f" ({kept} nodes in float)" if kept else ""
-        return f"{passes}{float_nodes}: {measured}; {self.size_ratio:.2f}x size, {self.speedup:.2f}x speed: {verdict}"
+
+def limit_effort(weights: int) -> Effort | None:
+    """Return the limits for a model with this many bytes of weights; None where it is small enough to have none.
+
+    They depend on the model alone, so that the same model gets the same recipe on every machine.
+    """
+    if weights < SINGLE_FILE_BYTES:
+        return None
+    return Effort(max(FEWEST_INPUTS, LARGE_MODEL_INPUTS * SINGLE_FILE_BYTES // weights), LARGE_MODEL_WIDEST, ())
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The recipe taken, the model it makes, and every rung tried, in order."""
+    """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search."""
 
     recipe: list[Step]
     model: onnx.ModelProto
     rungs: list[Rung]
+    effort: Effort | None = None
 
     @property
     def reached(self) -> bool:
@@ -92,8 +94,9 @@ class SearchResult:
         return not self.rungs[-1].missed
 
     def record(self) -> dict[str, Any]:
-        """Return ``{reached, rungs}`` as JSON holds it."""
-        return {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
+        """Return ``{reached, rungs}``, and ``limited_to`` where the model is a large one, as JSON holds it."""
+        limited = {"limited_to": asdict(self.effort)} if self.effort else {}
+        return limited | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
 
 
 def find_recipe(
@@ -126,26 +129,30 @@ def find_recipe(
     """
     if variant not in QUANTIZE:
         raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
+    effort = limit_effort(weight_bytes(model))
+    if effort:
+        inputs = replace(inputs, items=inputs.items[:: math.ceil(len(inputs.items) / effort.inputs)])
+        progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
     judge = Judge(model, inputs, task, labels, batch_size)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
     best: tuple[float, list[Step], onnx.ModelProto] | None = None
-    for recipe, quantized in _ladder(model, judge, variant, progress):
+    for recipe, quantized in _ladder(model, judge, variant, effort, progress):
         metrics = judge.measure(quantized)
         distances = distances_to(targets, metrics)
         missed = [name for name, distance in distances.items() if distance > 1]
         worst = max(distances.values(), default=0.0)
         speedup = compare_speed(model, quantized, typical)
-        size_ratio = quantized.ByteSize() / model.ByteSize()
+        size_ratio = weight_bytes(quantized) / weight_bytes(model)
         rungs.append(Rung(recipe, metrics, size_ratio, speedup, missed, worst if worst < math.inf else None))
         progress(rungs[-1].describe())
         if best is None or worst < best[0]:
             best = (worst, recipe, quantized)
         if not missed:
-            return SearchResult(recipe, quantized, rungs)
+            return SearchResult(recipe, quantized, rungs, effort)
     assert best is not None, "a ladder has a first rung"
     progress(f"no {variant} recipe reaches every target; the nearest is taken")
-    return SearchResult(best[1], best[2], rungs)
+    return SearchResult(best[1], best[2], rungs, effort)
 
 
 def distances_to(targets: Mapping[str, float | None], metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -187,17 +194,24 @@ def _size(feeds: Feeds) -> int:
 
 
 def _ladder(
-    model: onnx.ModelProto, judge: Judge, variant: str, progress: Callable[[str], None]
+    model: onnx.ModelProto,
+    judge: Judge,
+    variant: str,
+    effort: Effort | None,
+    progress: Callable[[str], None],
 ) -> Iterator[tuple[list[Step], onnx.ModelProto]]:
     """Yield recipes and the models they make, fastest first."""
-    quantize = QUANTIZE[variant]
+    quantize = QUANTIZE[variant] | ({"widest": effort.widest} if effort else {})
+    float_nodes = effort.float_nodes if effort else FLOAT_NODES
     for preparation in PREPARATIONS:
         prepared = apply_recipe(model, preparation, judge.calibration)
         yield [*preparation, quantize], apply_recipe(prepared, [quantize], judge.calibration)
+    if not float_nodes:
+        return
     few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
     nearest = quantize | {"rounding": "nearest"}  # ranks the nodes alike, in a fraction of the time
     ranking = list(measure_sensitivity(prepared, nearest, few, progress))
-    for count in FLOAT_NODES:
+    for count in float_nodes:
         if count <= len(ranking) // 3:
             step = quantize | {"exclude": sorted(ranking[:count])}
             yield [*preparation, step], apply_recipe(prepared, [step], judge.calibration)

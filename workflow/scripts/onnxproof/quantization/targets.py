@@ -1,5 +1,6 @@
 """The nodes that can be quantized: products of an activation with a constant float weight matrix."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +14,18 @@ from onnxproof.quantization.graph import GraphEditor, attribute_of
 class Target:
     """A MatMul, Gemm or Attention node with its weight, as ``activation @ weight + bias``.
 
-    ``weight`` has shape (inputs, outputs), whatever way the node stores it; ``activation`` is the tensor's
-    name.
+    ``activation`` is the tensor's name. ``read`` returns the weight; it is read anew each time, so that the weights of
+    all targets are not in memory together.
     """
 
     node: onnx.NodeProto
     activation: str
-    weight: NDArray[np.float32]
+    read: Callable[[], NDArray[np.float32]]
+
+    @property
+    def weight(self) -> NDArray[np.float32]:
+        """The weight, of shape (inputs, outputs) whatever way the node stores it."""
+        return self.read()
 
     @property
     def name(self) -> str:
@@ -42,21 +48,23 @@ def find_targets(editor: GraphEditor) -> list[Target]:
 def _target_of(editor: GraphEditor, node: onnx.NodeProto) -> Target | None:
     if len(node.input) < 2 or node.input[0] == node.input[1]:
         return None
-    weight = editor.float_constant(node.input[1], rank=2)
-    if weight is None or _selects_channels(editor.producer(node.input[0])):
+    read = editor.float_reader(node.input[1], rank=2)
+    if read is None or _selects_channels(editor.producer(node.input[0])):
         return None
-    if node.op_type == "Gemm":
-        if (
-            attribute_of(node, "transA", 0)
-            or attribute_of(node, "alpha", 1.0) != 1
-            or attribute_of(node, "beta", 1.0) != 1
-        ):
-            return None
-        if stores_transposed(node):
-            weight = weight.T
+    if node.op_type == "Gemm" and (
+        attribute_of(node, "transA", 0) or attribute_of(node, "alpha", 1.0) != 1 or attribute_of(node, "beta", 1.0) != 1
+    ):
+        return None
     if node.op_type == "Attention" and not _is_plain_attention(node):
         return None
-    return Target(node, node.input[0], np.ascontiguousarray(weight))
+    return Target(node, node.input[0], _transposed(read) if stores_transposed(node) else read)
+
+
+def _transposed(read: Callable[[], NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:
+    def read_transposed() -> NDArray[np.float32]:
+        return np.ascontiguousarray(read().T)
+
+    return read_transposed
 
 
 def _selects_channels(producer: onnx.NodeProto | None) -> bool:

@@ -1,0 +1,81 @@
+"""Planning many models: the right number of jobs, and work that grows no faster than the number of models."""
+
+import pstats
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from project import make_project
+
+PROFILED_PLAN = """
+import cProfile, sys
+from snakemake.cli import main
+profile = cProfile.Profile()
+try:
+    profile.runcall(main, ["--dry-run", "--cores", "2", "--quiet", "rules"])
+except SystemExit as end:
+    status = end.code
+profile.dump_stats("plan.profile")
+sys.exit(status)
+"""
+#: Jobs of one model with the variants fp32, optimized and int8, and PyTorch timed too.
+JOBS_OF_A_MODEL = {
+    "download": 1,
+    "export": 1,
+    "optimize": 1,
+    "quantize": 1,
+    "record_reference": 1,
+    "measure_parity": 3,
+    "gate_parity": 3,
+    "benchmark": 3,
+    "benchmark_pytorch": 1,
+    "release": 1,
+    "verify_release": 1,
+}
+
+
+def write_models(project, count: int) -> None:
+    rows = [f"m{number:05},org/m{number},{number:040x}" for number in range(count)]
+    (project.folder / "models.csv").write_text("\n".join(["name,hub,revision", *rows, ""]))
+    project.configure({"models_from": ["models.csv"]})
+
+
+def calls_to_plan(project, count: int) -> int:
+    """Return the Python calls that a dry run makes, which unlike seconds do not depend on the machine's mood."""
+    write_models(project, count)
+    run = subprocess.run(
+        [sys.executable, "-c", PROFILED_PLAN], cwd=project.folder, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr
+    return pstats.Stats(str(project.folder / "plan.profile")).total_calls
+
+
+@pytest.mark.slow
+def test_every_model_has_its_jobs(tmp_path):
+    project = make_project(tmp_path)
+    write_models(project, 30)
+    expected = {rule: 30 * count for rule, count in JOBS_OF_A_MODEL.items()} | {"summary": 1, "all": 1}
+    assert project.planned() == expected
+
+
+@pytest.mark.slow
+def test_planning_grows_linearly_with_the_number_of_models(tmp_path):
+    project = make_project(tmp_path)
+    few, some, many = (calls_to_plan(project, count) for count in (10, 30, 70))
+    print(f"\n{(many - some) / 40:,.0f} calls a model")
+    assert many - some < 2.4 * (some - few)  # twice as many models more; quadratic work would make it four times
+
+
+@pytest.mark.slow
+def test_the_summary_of_very_many_models_fits_its_command_line(tmp_path):
+    """What grows with the number of models must not be on it: 128 KiB is the most that one argument may hold."""
+    project = make_project(tmp_path)
+    write_models(project, 100)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == project.config
+    plan = project.snakemake("--dry-run", "--printshellcmds", "--quiet", "host")
+    assert plan.returncode == 0, plan.stdout
+    (command,) = re.findall(r"^Shell command: (python \S*summary.py .*)$", plan.stdout, re.MULTILINE)
+    assert len(command) < 2000

@@ -1,0 +1,149 @@
+"""The workflow on a real Slurm cluster of one node: what it asks for, what it survives, and that it makes the same.
+
+`make test-slurm` runs it; it needs root, Debian's packages of Slurm and the executor plugin.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from project import Project, make_project
+from reproduction import digests
+from slurm_cluster import SlurmCluster, why_not
+
+MEMORY_MB = 6000
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+CONFIG = {
+    "models": {"stars": {"source": {"path": "models/stars"}, "benchmark": {"pytorch": False}}},
+    "variants": ["fp32", "optimized"],
+}
+PLUGIN_MISSING = importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.skipif(PLUGIN_MISSING, reason="needs snakemake-executor-plugin-slurm: make setup-cluster"),
+    pytest.mark.skipif(why_not() is not None, reason=f"no Slurm cluster can be started here: {why_not()}"),
+]
+
+
+class Run:
+    """A run of the workflow through the profile, watched and disturbed while it goes on."""
+
+    def __init__(self, project: Project, cluster: SlurmCluster):
+        self.cluster = cluster
+        self.output = project.folder / "slurm-run.txt"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("SNAKEMAKE")}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        options = ("--slurm-init-seconds-before-status-checks", "5", "--default-resources", "slurm_account=onnxproof")
+        resources = ("mem_mb=attempt*2500", "runtime=attempt*20")
+        self.process = subprocess.Popen(
+            ["snakemake", "--workflow-profile", "profiles/slurm", *options, *resources],
+            cwd=project.folder,
+            env=environment,
+            stdout=self.output.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+
+    def queued(self, rule: str, states: str = "R") -> list[str]:
+        """Return the ids of a rule's jobs in the queue."""
+        lines = self.cluster.run("squeue", "-h", "-t", states, "-o", "%i %k").stdout.splitlines()
+        return [line.split()[0] for line in lines if f"rule_{rule}" in line]
+
+    def until(self, what: str, is_so: Callable[[], object], seconds: float = 400) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert self.process.poll() is None, f"ended before {what}: {self.output.read_text()[-4000:]}"
+            assert time.monotonic() < deadline, f"waited in vain until {what}: {self.output.read_text()[-4000:]}"
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    # Not pytest's own folder: munge refuses a socket below one that others could rename.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    with SlurmCluster(folder, MEMORY_MB) as cluster:
+        yield cluster
+    shutil.rmtree(folder)
+
+
+def project_in(folder: Path, tiny_models: Path) -> Project:
+    project = make_project(folder)
+    shutil.copytree(tiny_models / "stars", folder / "models/stars")
+    project.configure(project.config | CONFIG)
+    return project
+
+
+def processes_of(script: str, project: Project) -> list[psutil.Process]:
+    """Return the processes that run a script of the project."""
+    found = psutil.process_iter(["cmdline", "cwd"])
+    return [
+        process
+        for process in found
+        if process.info["cwd"] == str(project.folder)
+        and process.info["cmdline"]
+        and "python" in process.info["cmdline"][0]
+        and any(part.endswith(f"scripts/{script}.py") for part in process.info["cmdline"])
+    ]
+
+
+def in_bytes(amount: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)([KMG]?)", amount).groups()
+    return float(number) * UNITS[unit]
+
+
+def check_accounting(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Check that every job stayed within what it asked for; return the jobs, without their steps."""
+    jobs = [row for row in rows if "." not in row["JobID"]]
+    for job in jobs:
+        assert int(job["ReqCPUS"]) >= 1
+        asked = in_bytes(job["ReqMem"])
+        steps = [row for row in rows if row["JobID"].startswith(f"{job['JobID']}.") and row["MaxRSS"]]
+        assert sum(in_bytes(step["MaxRSS"]) for step in steps) <= asked, job
+        hours, minutes, seconds = map(int, job["Timelimit"].split(":"))
+        assert int(job["ElapsedRaw"]) <= hours * 3600 + minutes * 60 + seconds
+    return jobs
+
+
+def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_same(
+    cluster, tiny_models, tmp_path_factory
+):
+    here = project_in(tmp_path_factory.mktemp("here"), tiny_models)
+    local = here.snakemake()
+    assert local.returncode == 0, local.stdout
+    there = project_in(tmp_path_factory.mktemp("there"), tiny_models)
+    run = Run(there, cluster)
+
+    run.until("the export runs", lambda: processes_of("export", there))
+    (killed,) = run.queued("export")
+    processes_of("export", there)[0].kill()  # as the kernel does where memory runs out
+    run.until("the export is tried again", lambda: set(run.queued("export", "R,PD")) - {killed})
+
+    run.until("parity is measured", lambda: run.queued("measure_parity", "R,PD"))
+    cluster.drain()
+    run.until("nothing runs on the drained node", lambda: "drained" in cluster.run("sinfo", "-h", "-o", "%T").stdout)
+    assert run.process.poll() is None
+    cluster.resume()
+    assert run.process.wait(900) == 0, run.output.read_text()[-4000:]
+
+    assert digests(there.folder / "results") == digests(here.folder / "results")
+    jobs = check_accounting(cluster.jobs())
+    by_rule = [re.search(r"rule_(\w+?)(_wildcards|$)", job["Comment"])[1] for job in jobs]
+    assert by_rule.count("export") == 2
+    assert {job["State"] for job in jobs if job["JobID"] != killed} == {"COMPLETED"}
+    assert next(job["State"] for job in jobs if job["JobID"] == killed) == "FAILED"
+    assert set(by_rule) >= {"download", "export", "optimize", "benchmark", "release", "verify_release"}
+    assert "summary" not in by_rule
+    most = max(in_bytes(row["MaxRSS"] or "0") for row in cluster.jobs())
+    print(f"\n{len(jobs)} jobs, at most {most / 1e6:.0f} MB in one step")

@@ -1,0 +1,80 @@
+"""What jobs are said to need, against what they were measured to need."""
+
+import json
+import os
+
+import pytest
+
+from onnxproof import resources
+from onnxproof.external_data import BY_REFERENCE_BYTES, SINGLE_FILE_BYTES
+from onnxproof.resources import (
+    DEFAULT_WEIGHTS_MB,
+    MEASURED,
+    MEMORY,
+    SINGLE_FILE_MB,
+    WHOLE_MB,
+    estimate_disk_mb,
+    estimate_memory_mb,
+    estimate_minutes,
+    weights_mb,
+)
+
+POINTS = [(rule, weights, peak) for rule, points in MEASURED.items() for weights, peak in points.items()]
+
+
+@pytest.mark.parametrize(("rule", "weights", "peak"), POINTS)
+def test_the_estimate_is_within_half_of_what_was_measured(rule, weights, peak):
+    assert peak <= estimate_memory_mb(rule, weights) <= 1.5 * peak
+
+
+def test_the_lines_meet_where_models_are_handled_differently():
+    assert pytest.approx(BY_REFERENCE_BYTES / 1e6, abs=1) == WHOLE_MB
+    assert pytest.approx(SINGLE_FILE_BYTES / 1e6, abs=1) == SINGLE_FILE_MB
+    assert MEASURED.keys() <= MEMORY.keys()
+
+
+def test_each_attempt_gets_more_memory_and_time():
+    assert [estimate_memory_mb("gate_parity", 0, attempt) for attempt in (1, 2, 3)] == [400, 600, 800]
+    assert estimate_memory_mb("export", 500, 2) == pytest.approx(1.5 * estimate_memory_mb("export", 500), abs=1)
+    assert estimate_minutes("export", 500, 2) == 2 * estimate_minutes("export", 500)
+    assert estimate_disk_mb("export", 500) > 1000
+
+
+@pytest.fixture
+def results(tmp_path):
+    (tmp_path / "m" / "source").mkdir(parents=True)
+    files = {
+        "model-00001-of-00002.safetensors": 300_000_000,
+        "1_Dense/model.safetensors": 50_000_000,
+        "tokenizer.json": 20_000_000,
+    }
+    manifest = {"files": {name: {"size": size, "sha256": ""} for name, size in files.items()}}
+    (tmp_path / "m" / "source.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_the_size_comes_from_the_snapshots_manifest(results):
+    assert weights_mb("m", results) == 350
+    assert weights_mb("unknown", results) == DEFAULT_WEIGHTS_MB
+
+
+def test_weights_of_sixteen_bits_take_twice_as_much_in_float32(results):
+    (results / "m" / "source" / "config.json").write_text('{"torch_dtype": "bfloat16"}')
+    assert weights_mb("m", results) == 700
+
+
+def test_a_manifest_is_read_again_only_when_it_changes(results, monkeypatch):
+    manifest = results / "m" / "source.json"
+    assert weights_mb("m", results) == 350
+    monkeypatch.setattr(resources.json, "loads", lambda text: pytest.fail("was read twice"))
+    assert weights_mb("m", results) == 350
+    monkeypatch.undo()
+    manifest.write_text('{"files": {"model.safetensors": {"size": 1000000, "sha256": ""}}}')
+    os.utime(manifest, ns=(1, 1))
+    assert weights_mb("m", results) == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": []}', '{"files": {"a.bin": {}}}'])
+def test_a_broken_manifest_is_no_reason_to_stop_the_plan(results, content):
+    (results / "m" / "source.json").write_text(content)
+    assert weights_mb("m", results) == DEFAULT_WEIGHTS_MB

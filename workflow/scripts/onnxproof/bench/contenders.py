@@ -1,0 +1,187 @@
+"""Who takes part in the comparison: the files of each contender, and the runtime and settings it is run with."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from onnxproof.bench.limit import PEAK_KINDS, save_peak_model
+from onnxproof.bench.peers import quantize_with_optimum, quantize_with_sentence_transformers
+from onnxproof.benchmarking import Contender
+from onnxproof.calibration import calibration_inputs
+from onnxproof.files import sha256_of, staged_folder
+from onnxproof.hardware import cpu_description
+from onnxproof.inputs import pack
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files
+
+BASELINE = "fp32"
+NNCF_SCRIPT = Path(__file__).with_name("nncf_quantize.py")
+#: How many calibration inputs static quantization gets.
+STATIC_INPUTS = 64
+
+
+@dataclass(frozen=True)
+class Environments:
+    """The interpreters of the peers' environments; None leaves their contenders out."""
+
+    openvino: Path | None
+    onnxruntime_openvino: Path | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contender: its name in the tables, whether it is ``ours``, and which peak it is held against.
+
+    ``other_settings_of`` names the contender whose file this is under other session settings.
+    """
+
+    name: str
+    contender: Contender
+    ours: bool = False
+    arithmetic: str = "float"
+    other_settings_of: str | None = None
+
+
+def optimum_preset() -> str:
+    """Return the preset that Optimum's documentation names for this CPU."""
+    flags = cpu_description()["flags"]
+    if "asimd" in flags:
+        return "arm64"
+    return next((f"avx512{'_vnni' * ('avx512_vnni' in flags)}" for flag in flags if flag == "avx512f"), "avx2")
+
+
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return ``folder`` after ``make`` has filled it, unless an earlier run has done so."""
+    if not folder.is_dir():
+        with staged_folder(folder) as stage:
+            make(stage)
+        print(f"made {folder.name}", flush=True)
+    return folder
+
+
+def save_recipe_variant(optimized: Path, task: str, variant: str, folder: Path) -> None:
+    """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
+
+    There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
+    """
+    import onnx
+
+    from onnxproof.quantization.recipe import apply_recipe
+    from onnxproof.quantization.search import PREPARATIONS, QUANTIZE
+
+    model = onnx.load(optimized / MODEL_FILE)
+    names = [value.name for value in model.graph.input]
+    inputs = calibration_inputs(optimized, task, names)
+    feeds = [inputs.feed([index], names) for index in range(4)]
+    recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
+    onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
+    copy_support_files(optimized, folder)
+
+
+def save_peer(source: Path, quantize: Callable[[Path, Path], None], folder: Path) -> None:
+    """Write what a public tool makes of the fp32 file; a copy of it, because some write beside their input."""
+    with tempfile.TemporaryDirectory() as scratch:
+        quantize(shutil.copytree(source, Path(scratch) / "source"), folder)
+    copy_support_files(source, folder)
+
+
+def save_nncf(source: Path, task: str, python: Path, folder: Path) -> None:
+    """Write what NNCF's post-training quantization makes of the fp32 file, calibrated on our calibration inputs."""
+    import onnx
+    from safetensors.numpy import save_file
+
+    names = [value.name for value in onnx.load(source / MODEL_FILE, load_external_data=False).graph.input]
+    inputs = calibration_inputs(source, task, names)
+    items = [dict(inputs.feed([index], names)) for index in range(min(STATIC_INPUTS, len(inputs.items)))]
+    save_file(pack(items), folder / "calibration.safetensors")
+    subprocess.run(
+        [python, "-P", NNCF_SCRIPT, source / MODEL_FILE, folder / "calibration.safetensors", folder / "model.xml"],
+        check=True,
+        stdout=sys.stderr,
+    )
+    (folder / "calibration.safetensors").unlink()
+    copy_support_files(source, folder)
+
+
+def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, environments: Environments) -> list[Entry]:
+    """Return all contenders of one model, the fp32 baseline first, their files made where they are missing.
+
+    Public tools that write the same bytes are one contender with both names.
+    """
+    fp32, optimized, source = ours[BASELINE], ours["optimized"], ours["source"]
+
+    def onnx_entry(name: str, path: Path, **facts: Any) -> Entry:
+        options = facts.pop("options", {})
+        return Entry(name, Contender(model, name, "onnx", path, options=options), **facts)
+
+    def pytorch_entry(name: str, **options: Any) -> Entry:
+        return Entry(name, Contender(model, name, "pytorch", source, task, options))
+
+    entries = [
+        onnx_entry("onnxruntime fp32", fp32),
+        onnx_entry("optimized", optimized, ours=True),
+        onnx_entry("int8", ours["int8"], ours=True, arithmetic="integer"),
+        onnx_entry("int8-invariant", ours["int8-invariant"], ours=True, arithmetic="integer"),
+        pytorch_entry("PyTorch eager"),
+        pytorch_entry("PyTorch bf16", bfloat16=True),
+        pytorch_entry("torch.compile", compiled=True),
+    ]
+    preset = optimum_preset()
+    peers = {f"Optimum int8 ({preset})": quantize_with_optimum(preset, per_channel=False)}
+    if task == "sentence-similarity":
+        peers[f"sentence-transformers int8 ({preset})"] = quantize_with_sentence_transformers(preset)
+    made: dict[str, tuple[str, Path]] = {}
+    for number, (name, quantize) in enumerate(peers.items()):
+        path = make_once(folder / f"public-{number}", partial(save_peer, fp32, quantize))
+        digest = sha256_of(path / MODEL_FILE)
+        made[digest] = (f"{made[digest][0]} = {name}" if digest in made else name, path)
+    entries += [onnx_entry(name, path, arithmetic="integer") for name, path in made.values()]
+    return entries + openvino_entries(model, task, fp32, folder, environments)
+
+
+def openvino_entries(model: str, task: str, fp32: Path, folder: Path, environments: Environments) -> list[Entry]:
+    """Return OpenVINO's contenders, as far as there are environments to run them in."""
+    entries = []
+    if environments.openvino is not None:
+        nncf = make_once(folder / "nncf", partial(save_nncf, fp32, task, environments.openvino))
+        for name, path, options, arithmetic in (
+            ("OpenVINO, its default precision", fp32, {}, "float"),
+            ("OpenVINO f32", fp32, {"precision": "f32"}, "float"),
+            ("OpenVINO NNCF int8", nncf, {}, "integer"),
+        ):
+            contender = Contender(model, name, "openvino", path, options=options, python=str(environments.openvino))
+            entries.append(Entry(name, contender, arithmetic=arithmetic))
+    if environments.onnxruntime_openvino is not None:
+        name = "onnxruntime fp32, OpenVINO provider"
+        provider = {"provider": "OpenVINOExecutionProvider"}
+        python = environments.onnxruntime_openvino
+        entries.append(Entry(name, Contender(model, name, "onnx", fp32, options=provider, python=str(python))))
+    return entries
+
+
+def settings_entries(model: str, int8: Path) -> list[Entry]:
+    """Return our int8 file under other session settings, one changed at a time."""
+    settings: dict[str, dict[str, Any]] = {
+        "int8, idle threads do not spin": {"spinning": False},
+        "int8, no memory arena": {"arena": False},
+        "int8, parallel execution": {"parallel": True},
+    }
+    return [
+        Entry(name, Contender(model, name, "onnx", int8, options=options), True, "integer", "int8")
+        for name, options in settings.items()
+    ]
+
+
+def peak_entries(folder: Path) -> list[Entry]:
+    """Return the two products that show the limit, float and integer."""
+    entries = []
+    for kind in PEAK_KINDS:
+        make_once(folder / f"peak-{kind}", partial(save_peak_model, kind))
+        name = f"peak {kind}"
+        entries.append(Entry(name, Contender("peak", name, "onnx", folder / f"peak-{kind}"), arithmetic=kind))
+    return entries

@@ -1,0 +1,139 @@
+"""What a job of each rule needs: memory, disk and time, from the size of the model's weights.
+
+Peak memory is resident memory, summed over a job's processes, in MB of 1e6 bytes. ``MEASURED`` holds the points that
+were measured, ``MEMORY`` the straight lines over them, whose estimates are between the measurement and 1.5 times it.
+Two things change the slope: from ``external_data.BY_REFERENCE_BYTES`` on, weights stay in files, and one graph file
+holds no more than 2 GB.
+
+Standard library only: Snakemake asks these questions for every job.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+#: Where a model's size is not known yet: an encoder of a hundred million parameters.
+DEFAULT_WEIGHTS_MB = 500.0
+#: Memory of rules that hold no model.
+SMALL_JOB_MB = 400
+#: What a job gets more of with each retry, as a share of the first estimate.
+MORE_EACH_ATTEMPT = 0.5
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+BYTES_PER_MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """``base + slope * weights``, up to ``until`` MB of weights."""
+
+    base: float
+    slope: float
+    until: float = float("inf")
+
+    def at(self, weights_mb: float) -> float:
+        """Return the line's value for this many MB of weights."""
+        return self.base + self.slope * weights_mb
+
+
+#: Up to here a model is handled whole in memory, from here on by reference, see ``external_data``.
+WHOLE_MB = 268.0
+#: Up to here a graph and its weights are one file, which onnxruntime reads into memory; a file of weights is mapped.
+SINGLE_FILE_MB = 2130.0
+
+#: Rule → MB of weights → measured peak, in MB. The encoders: a tiny BERT, MiniLM, multilingual BERT's shape, XLM-R
+#: large's shape. What is not here was not measured, and its line leaves more room.
+MEASURED: dict[str, dict[float, int]] = {
+    "export": {1.3: 530, 90.9: 911, 669.4: 3250, 2234.1: 5340},
+    "optimize": {1.3: 152, 90.9: 835, 669.4: 2353, 2234.1: 2336},
+    "quantize": {1.3: 109, 90.9: 770},
+    "record_reference": {1.3: 506, 90.9: 786},
+    "benchmark": {1.3: 216, 90.9: 382},
+    "benchmark_pytorch": {1.3: 616, 90.9: 851},
+}
+
+#: Rule → its lines, for ever larger weights.
+MEMORY: dict[str, tuple[Line, ...]] = {
+    "export": (Line(620, 4.4, SINGLE_FILE_MB), Line(700, 2.3)),
+    "optimize": (Line(160, 8.2, WHOLE_MB), Line(250, 3.5, SINGLE_FILE_MB), Line(200, 1.15)),
+    "quantize": (Line(125, 7.6, WHOLE_MB), Line(1100, 3.0, SINGLE_FILE_MB), Line(600, 1.9)),
+    "record_reference": (Line(640, 2.0),),
+    "measure_parity": (Line(350, 2.5),),
+    "benchmark": (Line(240, 2.6),),
+    "benchmark_pytorch": (Line(680, 3.2),),
+    "verify_release": (Line(350, 2.5),),
+}
+
+#: MB that outputs and temporary files take, for each MB of weights: the files of a search, weights that are written
+#: one by one and then joined, a copy that is complete before it replaces the last.
+DISK = {
+    "download": 2.2,
+    "export": 2.2,
+    "optimize": 2.6,
+    "quantize": 4.5,
+    "release": 2.5,
+}
+
+#: Minutes of a time limit for each GB of weights; 5 for the rules that are not here.
+MINUTES_PER_GB = {
+    "download": 60,
+    "export": 10,
+    "optimize": 10,
+    "quantize": 90,
+    "record_reference": 60,
+    "measure_parity": 60,
+    "benchmark": 20,
+    "benchmark_pytorch": 20,
+}
+
+
+def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1) -> int:
+    """Return the memory, in MB, that a job of a rule needs for a model, half of it again for each further attempt.
+
+    Args:
+        rule: the rule's name; one that is not in ``MEMORY`` holds no model.
+        weights_mb: the model's weights in float32.
+        attempt: 1 for the first try.
+    """
+    lines = MEMORY.get(rule, (Line(SMALL_JOB_MB, 0),))
+    line = next(line for line in lines if weights_mb <= line.until)
+    return round(line.at(weights_mb) * (1 + MORE_EACH_ATTEMPT * (attempt - 1)))
+
+
+def estimate_disk_mb(rule: str, weights_mb: float) -> int:
+    """Return the room, in MB, that a job's outputs and temporary files take."""
+    return round(100 + DISK.get(rule, 0) * weights_mb)
+
+
+def estimate_minutes(rule: str, weights_mb: float, attempt: int = 1) -> int:
+    """Return a time limit in minutes: several times what a job takes on two slow cores."""
+    return round((30 + MINUTES_PER_GB.get(rule, 5) * weights_mb / 1000) * attempt)
+
+
+def weights_mb(model: str, results: Path = Path("results")) -> float:
+    """Return the size of a model's weights in float32, from the manifest of its snapshot.
+
+    ``DEFAULT_WEIGHTS_MB`` before there is one: Snakemake asks again when the snapshot is there.
+    """
+    manifest = results / model / "source.json"
+    try:
+        return _weights_mb(manifest, manifest.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not whole: its own job will tell
+        return DEFAULT_WEIGHTS_MB
+
+
+@cache
+def _weights_mb(manifest: Path, changed: int) -> float:
+    """Read the manifest once, and again when it was ``changed`` (its time, in ns)."""
+    files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+    stored = sum(entry["size"] for name, entry in files.items() if name.endswith(WEIGHT_SUFFIXES))
+    return float(stored * _expansion(manifest.with_name("source") / "config.json") / BYTES_PER_MB)
+
+
+def _expansion(config: Path) -> int:
+    """Return what float32 takes in place of the stored type: twice as much where that has 16 bits."""
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        return 2 if settings.get("torch_dtype", settings.get("dtype")) in ("float16", "bfloat16") else 1
+    except (OSError, ValueError, AttributeError):
+        return 1
