@@ -113,6 +113,8 @@ TEXT_TASKS = {
     "question-answering": ("AutoModelForQuestionAnswering", {}),
     "fill-mask": ("AutoModelForMaskedLM", {}),
     "multiple-choice": ("AutoModelForMultipleChoice", {}),
+    "text-generation": ("AutoModelForCausalLM", {"tie_word_embeddings": False}),
+    "text2text-generation": ("AutoModelForSeq2SeqLM", {}),
 }
 
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -122,6 +124,58 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
     "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 16}),
     "opt": ("OPTConfig", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+}
+
+GROUPED = {"num_key_value_heads": 2}
+SIZED = GROUPED | {"head_dim": 16}
+GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 80}
+#: Decoders that generate text, beside DECODERS.
+GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma": ("GemmaConfig", SIZED),
+    "gemma2": ("Gemma2Config", SIZED | {"sliding_window": 16}),
+    "gemma3_text": ("Gemma3TextConfig", SIZED | {"sliding_window": 16}),
+    "phi": ("PhiConfig", {}),
+    "phi3": ("Phi3Config", GROUPED | {"bos_token_id": 2, "eos_token_id": 3}),
+    "bloom": ("BloomConfig", {"n_layer": 2, "n_head": 4}),
+    "gpt_neox": ("GPTNeoXConfig", {}),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 16},
+    ),
+    "gptj": ("GPTJConfig", GPT | {"rotary_dim": 8}),
+    "gpt_bigcode": ("GPTBigCodeConfig", GPT),
+    "codegen": ("CodeGenConfig", GPT | {"rotary_dim": 8}),
+    "falcon": ("FalconConfig", {}),
+    "mpt": ("MptConfig", {"d_model": 64, "n_heads": 4, "n_layers": 2, "max_seq_len": 80, "expansion_ratio": 2}),
+    "granite": ("GraniteConfig", GROUPED),
+    "olmo": ("OlmoConfig", {}),
+    "olmo2": ("Olmo2Config", {}),
+    "stablelm": ("StableLmConfig", GROUPED),
+    "cohere": ("CohereConfig", GROUPED),
+    "smollm3": ("SmolLM3Config", GROUPED),
+    "nemotron": ("NemotronConfig", GROUPED),
+    "glm": ("GlmConfig", SIZED),
+    "helium": ("HeliumConfig", SIZED),
+    "arcee": ("ArceeConfig", GROUPED),
+}
+
+T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+T5_SIZES |= {"decoder_start_token_id": 0, "eos_token_id": 3, "tie_word_embeddings": False}
+BART_SIZES = {"d_model": 64, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2}
+for side in ("encoder", "decoder"):
+    BART_SIZES |= {f"{side}_layers": 2, f"{side}_attention_heads": 4, f"{side}_ffn_dim": 128}
+#: Encoder-decoders that write text.
+TRANSLATORS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("T5Config", T5_SIZES),
+    "mt5": ("MT5Config", T5_SIZES),
+    "longt5": ("LongT5Config", T5_SIZES | {"tie_word_embeddings": True}),
+    "bart": ("BartConfig", BART_SIZES),
+    "mbart": ("MBartConfig", BART_SIZES),
+    "marian": ("MarianConfig", BART_SIZES),
+    "m2m_100": ("M2M100Config", BART_SIZES),
+    "pegasus": ("PegasusConfig", BART_SIZES),
+    "blenderbot": ("BlenderbotConfig", BART_SIZES),
+    "blenderbot-small": ("BlenderbotSmallConfig", BART_SIZES),
 }
 
 
@@ -135,6 +189,9 @@ def save_text_model(folder: Path, config_class: str, auto_class: str, options: d
     torch.manual_seed(0)
     model = getattr(transformers, auto_class).from_config(config)
     randomize(model).save_pretrained(folder)
+    if auto_class == "AutoModelForCausalLM":  # whose own tokenizers name no token types
+        names = ["input_ids", "attention_mask"]
+        transformers.AutoTokenizer.from_pretrained(folder, model_input_names=names).save_pretrained(folder)
 
 
 def text_cases(task: str, names: dict[str, tuple[str, dict[str, Any]]]) -> list[Architecture]:
@@ -447,6 +504,8 @@ def all_cases() -> list[Architecture]:
         names = [name for name in (*some, "modernbert") if (name, task) not in WITHOUT]
         cases += text_cases(task, {name: ENCODERS[name] for name in names})
     cases += text_cases("text-classification", DECODERS)
+    cases += text_cases("text-generation", DECODERS | GENERATORS)
+    cases += text_cases("text2text-generation", TRANSLATORS)
     cases += [
         Architecture(
             f"{encoder} sentences, {pooling}{', Dense' if dense else ''}",

@@ -217,7 +217,7 @@ WRONG_VALUES = [
     ({}, "models is missing: The models to convert"),
     ({"models": {}}, "models is empty, must hold at least one model"),
     ({"models": {"X": {}}}, "models.X.source is missing: Where the model comes from"),
-    (one(task="summarization"), "models.X.task is 'summarization', must be one of: feature-extraction,"),
+    (one(task="summarization"), "models.X.task is 'summarization', must be one of: text-generation,"),
     (
         {**one(), "variants": ["fp32", "INT9"]},
         "variants[1] is 'INT9', must be one of: fp32, optimized, int8, int8-invariant. Did you mean 'int8'?",

@@ -38,7 +38,7 @@ def test_an_encoder_cannot_classify(tmp_path):
         choose_task("m", snapshot(tmp_path, "BertModel"), "text-classification")
 
 
-@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "ViTForImageClassification", "T5EncoderStack"])
+@pytest.mark.parametrize("architecture", ["SpeechT5ForTextToSpeech", "ViTForImageClassification", "T5EncoderStack"])
 def test_other_architectures_are_refused_by_name(tmp_path, architecture):
     with pytest.raises(UserError, match=f"m: config.json names the architectures .*{architecture}"):
         choose_task("m", snapshot(tmp_path, architecture), None)
@@ -60,6 +60,17 @@ def write_config(folder, **config):
             {"model_type": "bart", "architectures": ["BartForSequenceClassification"], "is_encoder_decoder": True},
             "text-classification",
         ),
+        ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "text-generation"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "text-generation"),
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, "feature-extraction"),
+        (
+            {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
+            "text2text-generation",
+        ),
+        (
+            {"model_type": "marian", "architectures": ["MarianMTModel"], "is_encoder_decoder": True},
+            "text2text-generation",
+        ),
         ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "image-classification"),
         ({"model_type": "dinov2", "architectures": ["Dinov2Model"]}, "image-feature-extraction"),
         ({"model_type": "detr", "architectures": ["DetrForObjectDetection"]}, "object-detection"),
@@ -80,6 +91,19 @@ def test_masked_tokens_are_filled_on_request(tmp_path):
     assert choose_task("m", folder, "fill-mask") == "fill-mask"
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "is_encoder_decoder": True},
+        {"model_type": "vision-encoder-decoder", "architectures": ["VisionEncoderDecoderModel"]},
+        {"model_type": "t5", "architectures": ["T5Model"], "is_encoder_decoder": True},
+    ],
+)
+def test_other_models_of_several_files_are_refused(tmp_path, config):
+    with pytest.raises(UserError, match="serve none of the tasks supported so far"):
+        choose_task("m", write_config(tmp_path, **config), None)
+
+
 def test_without_architectures_the_task_must_be_said(tmp_path):
     folder = write_config(tmp_path, model_type="bert")
     with pytest.raises(UserError, match=r"set models\.m\.task to one of: .*token-classification"):
@@ -94,8 +118,8 @@ def test_what_the_exporter_does_not_know_is_refused_with_advice(tmp_path):
 
 
 def test_what_is_not_supported_yet_says_what_the_exporter_knows(tmp_path):
-    folder = write_config(tmp_path, model_type="llama", architectures=["LlamaForCausalLM"])
-    with pytest.raises(UserError, match=r"Optimum's exporter knows this model_type for: .*text-generation"):
+    folder = write_config(tmp_path, model_type="vits", architectures=["VitsModel"])
+    with pytest.raises(UserError, match=r"Optimum's exporter knows this model_type for: text-to-audio"):
         choose_task("m", folder, None)
 
 

@@ -13,9 +13,13 @@ from pathlib import Path
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, model_bytes
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files, model_bytes
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
+from onnxproof.tasks.registry import GENERATING_TASKS
+
+#: Tasks whose graphs keep keys and values from token to token → what Optimum calls that.
+WITH_CACHE = {task: f"{task}-with-past" for task in GENERATING_TASKS}
 
 
 def export_graph(snapshot: Path, task: str, folder: Path) -> None:
@@ -32,7 +36,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
         main_export(
             str(snapshot),
             output=folder,
-            task="feature-extraction" if is_sentence_transformer else task,
+            task="feature-extraction" if is_sentence_transformer else WITH_CACHE.get(task, task),
             library_name="sentence_transformers" if is_sentence_transformer else "transformers",
             do_validation=False,
             device="cpu",
@@ -95,10 +99,12 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
         with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:
             exported = Path(scratch)
             export_graph(snapshot, task, exported)
-            rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
-            gather_weights(exported / MODEL_FILE)
-            for path in exported.glob(f"{MODEL_FILE}*"):
-                shutil.move(path, stage / path.name)
+            if (exported / MODEL_FILE).is_file():
+                rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
+            for file in graph_files(exported):
+                gather_weights(exported / file)
+                for path in exported.glob(f"{file}*"):
+                    shutil.move(path, stage / path.name)
             copy_support_files(snapshot, stage)
             add_missing_tokenizer(exported, stage)
         description = describe_variant(

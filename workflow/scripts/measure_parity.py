@@ -5,18 +5,20 @@ This step only measures; ``gate_parity.py`` judges. So the evidence survives a v
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxproof.cli import UserError, run_script
+from onnxproof.encoder_decoder import generate_after, open_variant
 from onnxproof.files import read_json, versions_of, write_json
+from onnxproof.generation import measure_generation, with_empty_cache
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.onnx_folder import GRAPH_FILES
 from onnxproof.reference import TEXTS_FILE, Reference, read_reference
 from onnxproof.samples import SAMPLED_TASKS, sample_answers
-from onnxproof.sessions import open_session
 from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
 
 
@@ -36,30 +38,34 @@ def measure(
         UserError: the graph lacks an output that was recorded, or has one of another shape.
     """
     model, variant = manifest["model"], manifest["variant"]
-    session = open_session(onnx_folder / MODEL_FILE, threads)
+    session = open_variant(onnx_folder, threads)
     missing = set(reference.outputs) - {value.name for value in session.get_outputs()}
     if missing:
         raise UserError(f"{model} {variant}: the graph has no output {', '.join(sorted(missing))}")
-    known = reference.inputs.items[0].keys() | reference.inputs.shared.keys()
+    inputs = with_empty_cache(reference.inputs, session.get_inputs())
+    known = inputs.items[0].keys() | inputs.shared.keys()
     unknown = {value.name for value in session.get_inputs()} - known
     if unknown:
         raise UserError(f"{model} {variant}: the graph wants {', '.join(sorted(unknown))}, which was not recorded")
     task, labels = reference.manifest["task"], reference.manifest["label_count"]
-    alone = align_queries(task, reference.outputs, run_items(session, reference.inputs, task))
-    batched = align_queries(task, alone, run_items(session, reference.inputs, task, batch_size))
+    alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
+    batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
     expected, answers, answers_in_batch = (
         read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
+    metrics = measure_answers(task, expected, answers)
+    if reference.generated:
+        match = measure_generation(partial(generate_after, session, inputs), reference.generated)
+        metrics = {"greedy_token_match": match} | metrics
     return {
         "model": model,
         "variant": variant,
         "task": task,
         "reference": "pytorch",
-        "model_sha256": manifest["files"][MODEL_FILE]["sha256"],
-        **weights_sha256(manifest),
+        **proven_files(manifest),
         "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
         "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs},
-        "task_metrics": measure_answers(task, expected, answers),
+        "task_metrics": metrics,
         "batch_invariance": {"batch_size": batch_size} | batch_invariance(answers, answers_in_batch),
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "samples": sample_answers(
@@ -72,10 +78,15 @@ def measure(
     }
 
 
-def weights_sha256(manifest: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return ``{"weights_sha256": {file: sha256}}`` where a variant's weights are in files of their own."""
-    found = {name: entry["sha256"] for name, entry in manifest["files"].items() if name.startswith(f"{MODEL_FILE}_")}
-    return {"weights_sha256": found} if found else {}
+def proven_files(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the sha256 of a variant's graph, ``model_sha256``; ``weights_sha256`` has those of all files beside it.
+
+    These are weights in files of their own, and the further graphs of an encoder-decoder.
+    """
+    files = manifest["files"]
+    first, *others = [name for graph in GRAPH_FILES for name in sorted(files) if name.startswith(graph)]
+    found = {name: files[name]["sha256"] for name in others}
+    return {"model_sha256": files[first]["sha256"]} | ({"weights_sha256": found} if found else {})
 
 
 def main(argv: list[str] | None = None) -> None:

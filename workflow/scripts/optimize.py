@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
-from onnxproof.inputs import Array, ModelInputs
+from onnxproof.generation import PAST, continue_from_cache
+from onnxproof.graph_inputs import inputs_of_graph
+from onnxproof.inputs import TOKENS, Array, ModelInputs
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, count_operators, describe_variant
+from onnxproof.onnx_folder import (
+    MODEL_FILE,
+    copy_support_files,
+    count_operators,
+    describe_variant,
+    graph_files,
+    settings_of_graphs,
+)
 from onnxproof.sessions import open_session
 from onnxproof.tasks.inference import read_transformer_config
 
@@ -110,8 +118,10 @@ def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
 class Proof:
     """Holds the exported graph's outputs for a few inputs and compares optimized graphs with them."""
 
-    def __init__(self, source: Path, inputs: ModelInputs, names: list[str]):
-        """Run the exported graph in folder ``source``, whose inputs have these names, on the first of the inputs.
+    def __init__(self, graph: Path, inputs: ModelInputs, names: list[str]):
+        """Run the exported graph of a file, whose inputs have these names, on the first of the inputs.
+
+        A graph with a cache of keys and values is run with an empty one, and again with what its own run left there.
 
         Raises:
             UserError: it does not run on them.
@@ -119,7 +129,11 @@ class Proof:
         alone = [[index] for index in range(min(PROOF_INPUTS, len(inputs.items)))]
         together = next(iter(inputs.batches(PROOF_INPUTS, names)))
         self.feeds = [inputs.feed(indices, names) for indices in (*alone, together)]
-        self.expected = self.run(open_session(source / MODEL_FILE, 1))
+        if any(name.startswith(PAST) for name in names):
+            session = open_session(graph, 1)
+            longer = [feed for feed in self.feeds if feed[TOKENS].shape[1] > 1]
+            self.feeds += [continue_from_cache(session, feed) for feed in longer]
+        self.expected = self.run(open_session(graph, 1))
 
     def run(self, session: Any) -> list[list[Array]]:
         """Return all outputs for every input."""
@@ -143,22 +157,22 @@ class Proof:
 
 
 def optimize_graph(
-    source: Path, task: str, config: dict[str, Any], scratch: Path
+    source: Path, task: str, config: dict[str, Any], scratch: Path, file: str = MODEL_FILE
 ) -> tuple["onnx.ModelProto", dict[str, Any]]:
-    """Return the optimized graph of an ONNX folder and what was done.
+    """Return an optimized graph of an ONNX folder and what was done.
 
     The settings are ``{rewrites, method, fused, reason, proof}``: the operators fused and how many of each; why it is
     not the better method, where it is not; and the measured difference from the exported graph.
     """
     from onnxproof.rewrites import normalize_with_one_node
 
-    exported = load_model(source / MODEL_FILE, scratch)
+    exported = load_model(source / file, scratch)
     names = [value.name for value in exported.graph.input]
     try:
-        inputs = calibration_inputs(source, task, names)
+        _, inputs = inputs_of_graph(source, file, task, exported.graph.input)
     except UserError as error:
         return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
-    proof = Proof(source, inputs, names)
+    proof = Proof(source / file, inputs, names)
     basic = scratch / "basic.onnx"
     count = normalize_with_one_node(exported)
     settings: dict[str, Any] = {"rewrites": {"LpNormalization": count}}
@@ -185,7 +199,7 @@ def optimize_graph(
         settings |= {"method": method, "fused": fused_operators(model)}
         settings |= {"reason": "; ".join(reasons)} if reasons else {}
         return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
-    return load_model(source / MODEL_FILE, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
+    return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
 
 
 def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof) -> tuple["onnx.ModelProto", float]:
@@ -222,14 +236,18 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     """
     task = read_json(source_manifest)["task"]
     with staged_folder(folder) as stage:
-        with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
-            graph, settings = optimize_graph(source, task, read_transformer_config(source), Path(scratch))
-            save_model(graph, stage / MODEL_FILE)
+        made: dict[str, dict[str, Any]] = {}
+        for file in graph_files(source):
+            with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
+                graph, made[file] = optimize_graph(source, task, read_transformer_config(source), Path(scratch), file)
+                save_model(graph, stage / file)
+        settings = settings_of_graphs(made)
         copy_support_files(source, stage)
         description = describe_variant(model, "optimized", task, stage, settings, versions_of("onnx", "onnxruntime"))
     write_json(manifest, description)
-    fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
-    print(f"{model}: {settings['method']}: {fused or settings['reason']}", flush=True)
+    for file, settings in made.items():
+        fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
+        print(f"{model} {file}: {settings['method']}: {fused or settings['reason']}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

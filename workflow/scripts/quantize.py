@@ -9,20 +9,23 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import run_script
 from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, ModelInputs
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, model_bytes
+from onnxproof.onnx_folder import copy_support_files, describe_variant, graph_files, model_bytes, settings_of_graphs
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.texts import CALIBRATION_TEXTS
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def quantize(
@@ -37,38 +40,59 @@ def quantize(
 ) -> None:
     """Find the recipe of one optimized model, quantize it and describe the result and the search."""
     task = read_json(source_manifest)["task"]
+    settings: dict[str, dict[str, Any]] = {}
     with staged_folder(folder) as stage:
-        with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
-            optimized = load_model(source / MODEL_FILE, Path(scratch))
-            inputs = calibration_inputs(source, task, [value.name for value in optimized.graph.input], texts)
-            found = find_recipe(
-                optimized,
-                inputs,
-                targets,
-                task=task,
-                variant=variant,
-                labels=count_labels(read_transformer_config(source)),
-                progress=progress_printer(model, variant),
-            )
-            portability = check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)}
-            save_model(found.model, stage / MODEL_FILE)
+        for file in graph_files(source):
+            with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
+                graph, settings[file] = quantize_graph(
+                    model, variant, source, file, task, targets, texts, Path(scratch)
+                )
+                save_model(graph, stage / file)
         copy_support_files(source, stage)
         description = describe_variant(
             model,
             variant,
             task,
             stage,
-            {
-                "recipe": found.recipe,
-                "search": {"targets": targets} | found.record(),
-                "portability": portability,
-                "calibration": describe_calibration(inputs, texts),
-            },
+            settings_of_graphs(settings),
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
     before, after = (model_bytes(path) / 1e6 for path in (source, folder))
     print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
+
+
+def quantize_graph(
+    model: str,
+    variant: str,
+    source: Path,
+    file: str,
+    task: str,
+    targets: dict[str, float | None],
+    texts: Path,
+    scratch: Path,
+) -> tuple["onnx.ModelProto", dict[str, Any]]:
+    """Return one graph of a model, quantized by the recipe found for it, and how that went.
+
+    The settings are ``{recipe, search, portability, calibration}``.
+    """
+    optimized = load_model(source / file, scratch)
+    judged_as, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
+    found = find_recipe(
+        optimized,
+        inputs,
+        targets,
+        task=judged_as,
+        variant=variant,
+        labels=count_labels(read_transformer_config(source)),
+        progress=progress_printer(model, variant),
+    )
+    return found.model, {
+        "recipe": found.recipe,
+        "search": {"targets": targets} | found.record(),
+        "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
+        "calibration": describe_calibration(inputs, texts),
+    }
 
 
 def describe_calibration(inputs: ModelInputs, texts: Path) -> dict[str, Any]:

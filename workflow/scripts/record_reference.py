@@ -10,6 +10,7 @@ from typing import Any
 
 from onnxproof.cli import run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
+from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import choose_task
@@ -45,6 +46,15 @@ def measure_own_invariance(
     actual = align_queries(original.task, expected, actual)
     answers, in_batch = (read_answers(original.task, outputs, labels) for outputs in (expected, actual))
     return {"batch_size": batch_size} | batch_invariance(answers, in_batch)
+
+
+def generate_some(original: Original, inputs: ModelInputs) -> dict[int, list[int]]:
+    """Return the tokens that PyTorch generates for a few inputs, spread evenly, by the input's number."""
+    if original.generate is None:
+        return {}
+    count = len(inputs.items)
+    chosen = dict.fromkeys(index * count // GENERATED_PROMPTS for index in range(GENERATED_PROMPTS))
+    return {index: original.generate(inputs, index) for index in chosen}
 
 
 def describe_inputs(inputs: ModelInputs, sha256: str, most_tokens: int) -> dict[str, Any]:
@@ -94,10 +104,11 @@ def record(
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
     invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
+    generated = generate_some(original, inputs)
     with staged_folder(folder) as stage:
         if TOKENS in inputs.items[0]:
             write_json(stage / TEXTS_FILE, texts)
-        save_reference(stage, inputs, outputs)
+        save_reference(stage, inputs, outputs, generated)
         files = describe_files(stage)
     description = {
         "model": model,

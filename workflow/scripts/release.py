@@ -26,7 +26,15 @@ from onnxproof.files import (
 from onnxproof.gate import judge
 from onnxproof.golden import write_golden
 from onnxproof.model_card import read_metadata, render_model_card
-from onnxproof.onnx_folder import DOCUMENTS, MODEL_FILE, check_external_data, copy_support_files
+from onnxproof.onnx_folder import (
+    DECODER_FILE,
+    DOCUMENTS,
+    MODEL_FILE,
+    check_external_data,
+    copy_support_files,
+    graph_files,
+    proven_sha256,
+)
 from onnxproof.reference import read_reference
 from onnxproof.tokenizer_files import settle_tokenizer
 
@@ -57,8 +65,16 @@ def released_files(variants: list[str]) -> dict[str, str]:
     return files
 
 
+def released_graphs(target: Path, graphs: list[str]) -> dict[str, Path]:
+    """Return where each graph of a variant goes: the one to ``target``, each of several beside it, named alike."""
+    if graphs == [MODEL_FILE]:
+        return {MODEL_FILE: target}
+    suffix = target.stem.removeprefix(Path(MODEL_FILE).stem)
+    return {name: target.with_name(f"{Path(name).stem}{suffix}.onnx") for name in graphs}
+
+
 def copy_proven_model(variant: str, results: Path, target: Path) -> None:
-    """Copy one variant's graph and the files of its weights, checking that they are those whose parity was measured.
+    """Copy one variant's graphs, see ``released_graphs``, and their weights, checking that their parity was measured.
 
     Raises:
         UserError: a file changed after it was made, its parity was measured on another one, or it would have its
@@ -69,7 +85,8 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
     folder = results / "onnx" / variant
     files = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"]
     parity = read_json(results / "parity" / f"{variant}.json")
-    judged = {MODEL_FILE: parity["model_sha256"]} | parity.get("weights_sha256", {})
+    graphs = graph_files(folder) or [MODEL_FILE]
+    judged = {graphs[0]: parity["model_sha256"]} | parity.get("weights_sha256", {})
     for name, judged_as in judged.items():
         made, found = files.get(name, {}).get("sha256", "absent"), sha256_of(folder / name)
         if not made == judged_as == found:
@@ -77,17 +94,18 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
                 f"{folder / name} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
                 f"judged as {judged_as[:12]}…; delete {folder} and run again"
             )
-    graph = onnx.load(folder / MODEL_FILE, load_external_data=False)
-    check_external_data(graph, folder)
-    if unproven := weight_files(graph) - judged.keys():
-        raise UserError(
-            f"{folder / MODEL_FILE} reads {sorted(unproven)[0]}, which was not proven; delete {folder} and run again"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for name in judged:
-        shutil.copyfile(folder / name, target.with_name(name.replace(MODEL_FILE, target.name)))
-    if target.name != MODEL_FILE:
-        rename_weights(target, f"{MODEL_FILE}_data", f"{target.name}_data")
+    for name, path in released_graphs(target, graphs).items():
+        graph = onnx.load(folder / name, load_external_data=False)
+        check_external_data(graph, folder, name)
+        if unproven := ({name} | weight_files(graph)) - judged.keys():
+            raise UserError(
+                f"{folder / name} reads {sorted(unproven)[0]}, which was not proven; delete {folder} and run again"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for part in {name} | weight_files(graph):
+            shutil.copyfile(folder / part, path.with_name(part.replace(name, path.name)))
+        if path.name != name:
+            rename_weights(path, f"{name}_data", f"{path.name}_data")
 
 
 def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:
@@ -103,7 +121,7 @@ def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -
     if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
         raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
     return {
-        "sha256": manifest["files"][MODEL_FILE]["sha256"],
+        "sha256": proven_sha256(manifest["files"]),
         "settings": manifest["settings"],
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
@@ -128,6 +146,12 @@ def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
     return cases
+
+
+def name_files(folder: Path, path: str) -> dict[str, Any]:
+    """Return ``{file}`` of a variant in a release; of several graphs the first decoder's, and all as ``files``."""
+    files = {name: target.as_posix() for name, target in released_graphs(Path(path), graph_files(folder)).items()}
+    return {"file": files[DECODER_FILE], "files": files} if DECODER_FILE in files else {"file": path}
 
 
 def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +180,8 @@ def describe_release(
     source = read_json(results / "source.json")
     reference = read_json(results / "reference.json")
     variants = {
-        variant: {"file": path} | evidence(variant, results, thresholds[variant]) for variant, path in shipped.items()
+        variant: name_files(results / "onnx" / variant, path) | evidence(variant, results, thresholds[variant])
+        for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
     return {
@@ -220,8 +245,9 @@ def release(
         write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
         write_sums(stage)
         files = describe_files(stage)
-    write_json(manifest_file, {"model": model, "folder": folder.name, "variants": shipped, "files": files})
-    print(json.dumps(shipped), flush=True)
+    named = {variant: facts["file"] for variant, facts in manifest["variants"].items()}
+    write_json(manifest_file, {"model": model, "folder": folder.name, "variants": named, "files": files})
+    print(json.dumps(named), flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,10 +21,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 MANIFEST, SUMS, GOLDEN, GOLDEN_FACTS = "manifest.json", "SHA256SUMS", "golden.npz", "golden.json"
-TOKENS, MASK = "input_ids", "attention_mask"
+TOKENS, MASK, POSITIONS, DECODER_TOKENS = "input_ids", "attention_mask", "position_ids", "decoder_input_ids"
+PAST, PRESENT = "past_key_values.", "present."
+WITH_PAST = "decoder_with_past_model"
 BATCH_SIZE = 8
 NEEDED = "onnxruntime, numpy and tokenizers"
 
@@ -32,7 +35,7 @@ NEEDED = "onnxruntime, numpy and tokenizers"
 FLAGS_OF_INTEREST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 #: Shares of all golden inputs: their limit is rounded to whole inputs, so that 0.99 allows one of 32 to differ.
-SHARES = frozenset({"top1_agreement"})
+SHARES = frozenset({"top1_agreement", "next_token_agreement"})
 
 #: Tasks whose outputs are sets: value by value, two equal answers may differ.
 UNORDERED = frozenset({"object-detection"})
@@ -58,7 +61,8 @@ class Golden:
     """The golden inputs, and PyTorch's answers to the first ``answered`` of them.
 
     ``items`` and ``outputs`` hold arrays without a batch axis by name, one mapping an input; ``shared`` holds whole
-    arrays that are fed as they are. ``texts`` is None where a tokenizer alone does not make the inputs.
+    arrays that are fed as they are. ``texts`` is None where a tokenizer alone does not make the inputs. ``generated``
+    holds the tokens that PyTorch generates after some of the inputs, by the input's number.
     """
 
     items: list[dict[str, Any]]
@@ -69,6 +73,7 @@ class Golden:
     labels: int
     texts: list[str] | None
     max_tokens: int | None
+    generated: dict[int, list[int]]
 
     @property
     def answered(self) -> int:
@@ -104,7 +109,8 @@ class Golden:
         """Return what one row of a batch's output says about an input: of texts, the rows of its tokens only."""
         if name not in self.per_token:
             return row
-        length = self.items[index][TOKENS].shape[-1]
+        item = self.items[index]
+        length = item[DECODER_TOKENS if DECODER_TOKENS in item else TOKENS].shape[-1]
         tokens = row[-length:] if self.padding["side"] == "left" else row[:length]
         positions = self.items[index].get("masked_positions")
         return tokens if positions is None else tokens[positions]
@@ -213,6 +219,7 @@ def read_golden(folder: Path) -> Golden:
         labels=facts["label_count"],
         texts=facts.get("texts"),
         max_tokens=facts.get("max_tokens"),
+        generated={int(index): tokens for index, tokens in facts.get("generated", {}).items()},
     )
 
 
@@ -297,6 +304,11 @@ def compare_labels(expected: Any, actual: Any) -> dict[str, float]:
     }
 
 
+def compare_guesses(expected: Any, actual: Any) -> dict[str, float]:
+    """Return how often the same next token is the likeliest."""
+    return {"next_token_agreement": compare_labels(expected, actual)["top1_agreement"]}
+
+
 def compare_outputs(expected: list[dict[str, Any]], actual: list[dict[str, Any]]) -> dict[str, float]:
     """Return the largest difference of any output, and of any output over its largest value (over 1 if smaller)."""
     import numpy as np
@@ -331,6 +343,8 @@ TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any,
     "image-classification": (logits_of, "logits", compare_labels),
     "audio-classification": (logits_of, "logits", compare_labels),
     "zero-shot-image-classification": (logits_of, "logits_per_image", compare_labels),
+    "text-generation": (logits_of, "logits", compare_guesses),
+    "text2text-generation": (logits_of, "logits", compare_guesses),
     "sentence-similarity": (embedding_of, "sentence_embedding", compare_embeddings),
     "feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
     "image-feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
@@ -344,21 +358,116 @@ def run_golden(session: Any, golden: Golden, batch_size: int) -> list[dict[str, 
     names = list(golden.outputs[0])
     found: list[dict[str, Any]] = [{} for _ in golden.outputs]
     for indices in golden.batches(wanted, batch_size):
-        for name, output in zip(names, session.run(names, golden.feed(indices, wanted)), strict=True):
+        feed = golden.feed(indices, wanted) | empty_cache(session, len(indices))
+        for name, output in zip(names, session.run(names, feed), strict=True):
             for row, index in zip(output, indices, strict=True):
                 found[index][name] = golden.output_of(name, row, index)
     return found
 
 
-def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, float]:
-    """Return how far one ONNX file's answers are from PyTorch's, by the names of the gate's metrics."""
+def empty_cache(session: Any, batch: int) -> dict[str, Any]:
+    """Return a cache of keys and values without tokens, float32 (batch, heads, 0, size), where the graph takes one."""
     import numpy as np
+
+    return {
+        value.name: np.empty([batch, *(size if isinstance(size, int) else 0 for size in value.shape[1:])], np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith(PAST)
+    }
+
+
+def generate(session: Any, prompt: Any, count: int) -> list[int]:
+    """Return the ``count`` tokens that the model finds likeliest after a prompt, one after another, with its cache."""
+    import numpy as np
+
+    names = {value.name for value in session.get_inputs()}
+    past, fed, made = empty_cache(session, 1), prompt, []
+    outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in past)]
+    for length in range(len(prompt), len(prompt) + count):
+        feed = {
+            TOKENS: fed[None],
+            MASK: np.ones((1, length), dtype=np.int64),
+            POSITIONS: np.arange(length - len(fed), length)[None],
+        }
+        logits, *present = session.run(outputs, {name: feed[name] for name in feed if name in names} | past)
+        made.append(int(logits[0, -1].argmax()))
+        past, fed = dict(zip(past, present, strict=True)), np.array(made[-1:], dtype=np.int64)
+    return made
+
+
+def matched_share(expected: list[int], actual: list[int]) -> float:
+    """Return the share of the expected tokens that come before the first other one."""
+    same = [left == right for left, right in zip(expected, actual, strict=True)]
+    return same.index(False) / len(same) if False in same else 1.0
+
+
+class EncoderDecoder:
+    """Runs the three graphs of an encoder-decoder as if they were one: encoder, first decoder, decoder with cache."""
+
+    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any) -> None:
+        """Take three onnxruntime sessions."""
+        self.encoder, self.decoder, self.decoder_with_past = encoder, decoder, decoder_with_past
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs of the encoder and the decoder's tokens."""
+        return [*self.encoder.get_inputs(), SimpleNamespace(name=DECODER_TOKENS)]
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
+        """Return outputs of the first decoder."""
+        return self._decode(self.decoder, names, self._encode(feed) | {TOKENS: feed[DECODER_TOKENS]})
+
+    def generate(self, feed: dict[str, Any], count: int) -> list[int]:
+        """Return the ``count`` tokens that the model finds likeliest, one after another, with its cache."""
+        import numpy as np
+
+        values, tokens = self._encode(feed) | {TOKENS: feed[DECODER_TOKENS][:, :1]}, []
+        for _ in range(count):
+            session = self.decoder_with_past if tokens else self.decoder
+            names = [value.name for value in session.get_outputs()]
+            outputs = dict(zip(names, self._decode(session, names, values), strict=True))
+            tokens.append(int(outputs["logits"][0, -1].argmax()))
+            values[TOKENS] = np.array([tokens[-1:]], dtype=np.int64)
+            values |= {PAST + name.removeprefix(PRESENT): outputs[name] for name in names if name.startswith(PRESENT)}
+        return tokens
+
+    def _encode(self, feed: dict[str, Any]) -> dict[str, Any]:
+        (vectors,) = self._decode(self.encoder, ["last_hidden_state"], feed)
+        return {"encoder_hidden_states": vectors} | ({"encoder_attention_mask": feed[MASK]} if MASK in feed else {})
+
+    @staticmethod
+    def _decode(session: Any, names: list[str], values: dict[str, Any]) -> list[Any]:
+        return session.run(names, {put.name: values[put.name] for put in session.get_inputs()})
+
+
+def open_model(path: Path, threads: int) -> Any:
+    """Open an ONNX file; of an encoder-decoder's first decoder, the two graphs beside it too."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [path.name]
+    if path.name.startswith("decoder_model"):
+        names = [path.name.replace("decoder_model", part) for part in ("encoder_model", "decoder_model", WITH_PAST)]
+    sessions = [
+        onnxruntime.InferenceSession(str(path.with_name(name)), options, providers=["CPUExecutionProvider"])
+        for name in names
+    ]
+    return sessions[0] if len(sessions) == 1 else EncoderDecoder(*sessions)
+
+
+def generate_after(session: Any, golden: Golden, index: int, count: int) -> list[int]:
+    """Return the likeliest ``count`` tokens after one of the golden inputs."""
+    if isinstance(session, EncoderDecoder):
+        return session.generate(golden.feed([index], [value.name for value in session.get_inputs()]), count)
+    return generate(session, golden.items[index][TOKENS], count)
+
+
+def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, float]:
+    """Return how far one ONNX file's answers are from PyTorch's, by the names of the gate's metrics."""
+    import numpy as np
+
+    session = open_model(path, threads)
     alone, batched = run_golden(session, golden, 1), run_golden(session, golden, BATCH_SIZE)
     measured: dict[str, float] = {}
     if task not in UNORDERED:
@@ -371,6 +480,12 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
         measured |= compare(expected, actual)
         measured["batch_max_abs_diff"] = np.abs(actual.astype(np.float64) - in_batch).max()
         measured["batch_cosine_min"] = cosines(actual, in_batch).min()
+    if golden.generated:
+        matches = [
+            matched_share(tokens, generate_after(session, golden, index, len(tokens)))
+            for index, tokens in golden.generated.items()
+        ]
+        measured["greedy_token_match"] = np.mean(matches)
     return {name: float(value) for name, value in measured.items()}
 
 

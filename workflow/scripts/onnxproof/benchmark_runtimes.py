@@ -6,7 +6,7 @@ A runtime is imported only where it is asked for: a process, and an environment,
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+from onnxproof.generation import empty_cache
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks.registry import TASKS
 
@@ -35,7 +36,8 @@ class LoadedModel:
 
     ``prepare`` turns numpy inputs into the runtime's own, outside the timed part; ``read`` takes one output, by its
     name, from what ``predict`` returned. ``input_types`` maps input names to ONNX types, ``input_ranks`` to their
-    numbers of axes; both are None for PyTorch, which takes what the ONNX graph takes.
+    numbers of axes; both are None for PyTorch, which takes what the ONNX graph takes. ``cache`` is the empty cache of
+    one text, where a graph takes one: see ``empty_cache``.
     """
 
     predict: Callable[[Any], Any]
@@ -45,6 +47,7 @@ class LoadedModel:
     input_ranks: dict[str, int] | None
     load_ms: float
     rss_before_load_mb: float
+    cache: Arrays = field(default_factory=dict)
 
 
 def status_mb(field: str) -> float | None:
@@ -80,6 +83,26 @@ def current_rss_mb() -> float:
     return peak_rss_mb() if current is None else current
 
 
+def is_encoder_decoder(folder: Path) -> bool:
+    """Tell whether a folder holds the graphs of an encoder-decoder."""
+    return (folder / "encoder_model.onnx").is_file()
+
+
+def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any:
+    """Open ``folder/model.onnx``, or the graphs of an encoder-decoder."""
+    import onnxruntime
+
+    def open_session(name: str) -> Any:
+        return onnxruntime.InferenceSession(str(folder / name), options, providers=[provider])
+
+    if not is_encoder_decoder(folder):
+        return open_session("model.onnx")
+    from onnxproof.encoder_decoder import EncoderDecoder
+    from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
+
+    return EncoderDecoder(*map(open_session, (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)))
+
+
 def load_onnx(
     folder: Path,
     threads: int,
@@ -89,7 +112,7 @@ def load_onnx(
     arena: bool = True,
     parallel: bool = False,
 ) -> LoadedModel:
-    """Open ``folder/model.onnx``: ``threads`` within an operator, operators one after another unless ``parallel``.
+    """Open the model of a folder: ``threads`` within an operator, operators one after another unless ``parallel``.
 
     ``spinning`` is whether idle threads wait actively, ``arena`` whether freed memory is kept for the next call; the
     defaults are onnxruntime's own.
@@ -113,11 +136,13 @@ def load_onnx(
     options.execution_mode = mode.ORT_PARALLEL if parallel else mode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    if is_encoder_decoder(folder):
+        import onnxproof.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
     rss = current_rss_mb()
     start = time.perf_counter_ns()
     # OpenVINO does not heed the session's threads.
     own = {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" else {}
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=[(provider, own)])
+    session = open_graph(folder, options, (provider, own))
     load_ms = (time.perf_counter_ns() - start) / 1e6
     names = [node.name for node in session.get_outputs()]
 
@@ -136,6 +161,7 @@ def load_onnx(
         input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
         load_ms=load_ms,
         rss_before_load_mb=rss,
+        cache=empty_cache(session.get_inputs()),
     )
 
 

@@ -37,12 +37,14 @@ from numpy.typing import NDArray
 
 from onnxproof.benchmark_runtimes import ONNX_DTYPES, Arrays, LoadedModel, load_contender, peak_rss_mb
 from onnxproof.cli import UserError
+from onnxproof.generation import PAST
 
 FILLABLE_INPUTS = (
     "input_ids",
     "attention_mask",
     "token_type_ids",
     "position_ids",
+    "decoder_input_ids",
     "global_attention_mask",
     "pixel_values",
     "pixel_mask",
@@ -74,8 +76,10 @@ def draw_inputs(
 
     Texts have shape (batch, sequence), or (batch, 4, sequence) where the graph wants three axes; texts beside images
     are 4 captions of 16 tokens. ``input_ids`` are uniform over the vocabulary, without its first 1,000 ids where it
-    has twice as many; ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros. Inputs in
-    ``item_shapes`` are standard normal, (batch, *shape), or all ones where they are integers.
+    has twice as many; ``attention_mask`` is all ones (nothing is padding), ``token_type_ids`` all zeros; an
+    encoder-decoder has written one token. Inputs in
+    ``item_shapes`` are standard normal, (batch, *shape), or all ones where they are integers. A cache of keys and
+    values is left out.
     """
     lowest = FIRST_PLAIN_ID if vocab_size >= 2 * FIRST_PLAIN_ID else 0
     generator = np.random.default_rng([seed, batch, sequence or 0])
@@ -86,6 +90,7 @@ def draw_inputs(
         "input_ids": generator.integers(lowest, vocab_size, size=shape, dtype=np.int64),
         "attention_mask": np.ones(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),
+        "decoder_input_ids": np.zeros((batch, 1), dtype=np.int64),
         "position_ids": np.broadcast_to(np.arange(shape[-1]), shape),
         "global_attention_mask": np.zeros(shape, dtype=np.int64),
     }
@@ -93,7 +98,9 @@ def draw_inputs(
         if name in input_types:
             is_float = input_types[name] == "tensor(float)"
             values[name] = generator.normal(size=(batch, *item)) if is_float else np.ones((batch, *item))
-    return {name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items()}
+    return {
+        name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items() if not name.startswith(PAST)
+    }
 
 
 @contextmanager
@@ -196,9 +203,10 @@ class Server:
         }
 
     def prepare(self, **shapes: Any) -> dict[str, Any]:
-        """Make one case's inputs, see ``draw_inputs``."""
+        """Make one case's inputs, see ``draw_inputs``, with an empty cache of keys and values where one is taken."""
         self.serving = self.contender
-        self.feeds = self.contender.prepare(draw_inputs(**shapes))
+        cache = {name: np.stack([values] * shapes["batch"]) for name, values in self.contender.cache.items()}
+        self.feeds = self.contender.prepare(draw_inputs(**shapes) | cache)
         return {}
 
     def prepare_texts(self, texts: list[str], tokenizer: str, **settings: Any) -> dict[str, Any]:

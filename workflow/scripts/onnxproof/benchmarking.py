@@ -20,10 +20,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES
+from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES, is_encoder_decoder
 from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.generation import PAST
 from onnxproof.preprocessing import item_shapes
 from onnxproof.tasks.registry import model_takes
 from onnxproof.text_limits import most_tokens
@@ -146,7 +147,7 @@ def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
         UserError: names the input, and those that can be filled.
     """
     for name, kind in input_types.items():
-        if name not in FILLABLE_INPUTS:
+        if name not in FILLABLE_INPUTS and not name.startswith(PAST):
             raise UserError(
                 f"{contender.label}: model.onnx has an input {name!r}, which the benchmark cannot fill; it "
                 f"fills {', '.join(FILLABLE_INPUTS)}"
@@ -169,7 +170,7 @@ def model_files(contender: Contender) -> list[Path]:
     if contender.runtime == "openvino" and (contender.folder / "model.xml").is_file():
         return [contender.folder / "model.xml", contender.folder / "model.bin"]
     if contender.runtime != "pytorch":
-        if not (contender.folder / "model.onnx").is_file():
+        if not (is_encoder_decoder(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
         return sorted(contender.folder.glob("*.onnx*"))
     folders = [contender.folder, *sorted(path for path in contender.folder.glob("*") if path.is_dir())]

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.generation import PAST
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.preprocessing import image_shape, read_preprocessor, sampling_rate, sound_shapes
 from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import (
     CALIBRATION_IMAGES,
     CALIBRATION_SEED,
@@ -23,8 +24,11 @@ from onnxproof.tasks.material import (
     add_global_attention,
     compose_texts,
     mask_one_token,
+    prompt_item,
+    prompt_limit,
+    written_item,
 )
-from onnxproof.tasks.registry import model_takes
+from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
 from onnxproof.text_limits import most_tokens
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 
@@ -40,7 +44,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
     Args:
         folder: an ONNX folder, with ``config.json`` and the tokenizer's or the preprocessor's files.
         task: the task it was exported for.
-        inputs: names of the graph's inputs.
+        inputs: names of the graph's inputs; a cache of keys and values is left to ``with_empty_cache``.
         texts: a file of texts for a text model, see ``read_texts``.
 
     Raises:
@@ -55,7 +59,8 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
         made = _sound_inputs(folder, config)
     else:
         made = _image_inputs(folder, config, with_texts=takes == "image+texts")
-    unknown = set(inputs) - made.items[0].keys() - made.shared.keys()
+    wanted = {name for name in inputs if not name.startswith(PAST)}
+    unknown = wanted - made.items[0].keys() - made.shared.keys()
     if unknown:
         raise UserError(f"{folder}: the graph wants {', '.join(sorted(unknown))}, which no text tokenizer makes")
     return made
@@ -63,7 +68,9 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
 
 def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
-    tokenizer.enable_truncation(min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS))
+    longest = min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS)
+    generates = task in GENERATING_TASKS
+    tokenizer.enable_truncation(prompt_limit(longest) if generates else longest)
     mask_id = tokenizer.token_to_id(_mask_token(folder)) if task == "fill-mask" else None
     items: list[dict[str, Array]] = []
     for entry in compose_texts(task, config, read_texts(texts)):
@@ -76,9 +83,14 @@ def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -
         item = _encoded(encoding)
         if mask_id is not None:
             item = mask_one_token(item, np.array(encoding.special_tokens_mask), mask_id)
+        if generates:
+            if not encoding.ids:  # an empty text is no prompt
+                continue
+            item = written_item(item, read_start_token(folder)) if task == "text2text-generation" else prompt_item(item)
         items.append(item)
     items = [add_global_attention(item, config) for item in items]
-    return ModelInputs(items, padding_values={TOKENS: config.get("pad_token_id") or 0})
+    side = "left" if task == "text-generation" else "right"
+    return ModelInputs(items, padding_side=side, padding_values={TOKENS: config.get("pad_token_id") or 0})
 
 
 def _open_tokenizer(folder: Path) -> Any:

@@ -29,6 +29,8 @@ from onnxproof.config_text import syntax_sentence, text_problems
 
 #: Task names as Optimum spells them.
 SUPPORTED_TASKS = (
+    "text-generation",
+    "text2text-generation",
     "feature-extraction",
     "sentence-similarity",
     "text-classification",
@@ -84,6 +86,10 @@ METRICS = {
     "top1_agreement": Metric("at least", 0, 1, "share of texts given the same label as by PyTorch"),
     "token_agreement": Metric("at least", 0, 1, "share of tokens, or frames of speech, given the same label"),
     "span_agreement": Metric("at least", 0, 1, "share of questions answered with the same words"),
+    "greedy_token_match": Metric(
+        "at least", 0, 1, "share of 32 generated tokens before the first that PyTorch does not generate"
+    ),
+    "next_token_agreement": Metric("at least", 0, 1, "share of places where the same next token is the likeliest"),
     "order_agreement": Metric("at least", 0, 1, "share of pairs that a reranker's scores put into the same order"),
     "detection_agreement": Metric("at least", 0, 1, "share of the surest detections found again, label and place"),
     "pixel_agreement": Metric("at least", 0, 1, "share of pixels given the same label"),

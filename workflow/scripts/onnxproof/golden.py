@@ -43,7 +43,8 @@ def count_within(sizes: list[int], most_bytes: int) -> int:
 def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, Any]:
     """Write the golden inputs, their texts, and PyTorch's answers to ``target``.
 
-    The answers to the largest inputs are left out where they would take too much. The token ids of texts never are,
+    The inputs that PyTorch generated text for are all among them, with what it generated. The answers to the largest
+    inputs are left out where they would take too much. The token ids of texts never are,
     so that truncation is verified in any case.
 
     Args:
@@ -56,6 +57,7 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
     """
     items, task = reference.inputs.items, TASKS[reference.manifest["task"]]
     indices = choose_golden([sum(values.size for values in item.values()) for item in items])
+    indices += [index for index in reference.generated if index not in indices]
     if TOKENS not in items[0]:  # images and sounds take far more than token ids
         indices = indices[: count_within([_bytes_of(items[index]) for index in indices], GOLDEN_BYTES)]
     outputs = [{name: reference.outputs[name][index] for name in reference.outputs} for index in indices]
@@ -72,6 +74,8 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
         "padding": reference.manifest["padding"],
         "label_count": reference.manifest["label_count"],
     }
+    if reference.generated:
+        facts["generated"] = {str(indices.index(index)): tokens for index, tokens in reference.generated.items()}
     if task.name in TEXT_BY_TEXT and (folder / TEXTS_FILE).is_file():
         texts = read_json(folder / TEXTS_FILE)
         facts |= {

@@ -16,7 +16,11 @@ Item = Mapping[str, Array]
 
 MASK = "attention_mask"
 TOKENS = "input_ids"
-#: int64 (k,): which tokens of an item are masked. Never fed: it says which rows of the output are the answer.
+POSITIONS = "position_ids"
+#: Of an encoder-decoder: the text that it is to go on with.
+DECODER_TOKENS = "decoder_input_ids"
+#: int64 (k,): which tokens of an item are masked, or have the next one guessed. Never fed: it says which rows of the
+#: output are the answer.
 MASKED_POSITIONS = "masked_positions"
 
 
@@ -55,8 +59,12 @@ class ModelInputs:
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 
     def tokens_of(self, output: Array, row: int, index: int) -> Array:
-        """Return the rows, shape (tokens, …), of a (batch, longest, …) output that belong to one item's tokens."""
-        length = self.items[index][TOKENS].shape[-1]
+        """Return the rows, shape (tokens, …), of a (batch, longest, …) output that belong to one item's tokens.
+
+        Those of an encoder-decoder are the decoder's.
+        """
+        item = self.items[index]
+        length = item[DECODER_TOKENS if DECODER_TOKENS in item else TOKENS].shape[-1]
         return np.asarray(output[row, -length:] if self.padding_side == "left" else output[row, :length])
 
     def _batch(self, name: str, indices: Sequence[int]) -> Array:

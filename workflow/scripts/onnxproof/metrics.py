@@ -172,18 +172,25 @@ def span_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str
 
 
 def map_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
-    """Compare segmentations, (pixels, classes) logits each: the share of pixels with the same label.
+    """Compare segmentations, (pixels, classes) logits each: the share of pixels with the same label."""
+    return _label_metrics("pixel_agreement", expected, actual)
 
-    Images are compared one by one, because the probabilities of all pixels together need gigabytes.
-    """
-    images = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
-    pixels = [len(answer) for answer in expected]
+
+def next_token_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare guesses of the next token, (tokens, vocabulary) logits each: how often the likeliest is the same."""
+    return _label_metrics("next_token_agreement", expected, actual)
+
+
+def _label_metrics(agreement: str, expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare the rows of logits of one input after another: the probabilities of all together need gigabytes."""
+    inputs = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
+    rows = [len(answer) for answer in expected]
 
     def mean(metric: str) -> float | None:
-        values = [image[metric] for image in images]
-        return None if None in values else float(np.average(np.array(values, dtype=np.float64), weights=pixels))
+        values = [measured[metric] for measured in inputs]
+        return None if None in values else float(np.average(np.array(values, dtype=np.float64), weights=rows))
 
-    return {"pixel_agreement": mean("top1_agreement"), "mean_kl": mean("mean_kl")}
+    return {agreement: mean("top1_agreement"), "mean_kl": mean("mean_kl")}
 
 
 def field_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:

@@ -94,6 +94,9 @@ def usage_examples(task: str, file: str) -> list[dict[str, str]]:
 
 def recipe_in_words(settings: dict[str, Any]) -> list[str]:
     """Return a variant's settings as sentences; an unknown pass is given by its name and parameters."""
+    if "graphs" in settings:
+        parts = settings["graphs"].items()
+        return [f"`{file}`: {sentence}" for file, own in parts for sentence in recipe_in_words(own)]
     sentences = []
     if "exporter" in settings:
         sentences.append("Exported from PyTorch by Optimum, in float32.")
@@ -105,7 +108,8 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
         sentence = PASSES.get(step["pass"], f"{step['pass']}.")
         sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
     if "calibration" in settings:
-        sentences.append(f"Calibrated on {settings['calibration']['texts']} bundled texts, without labels.")
+        kind, count = next(iter(settings["calibration"].items()))  # texts, images or sounds come first
+        sentences.append(f"Calibrated on {count} bundled {kind}, without labels.")
     return sentences
 
 

@@ -1,8 +1,9 @@
 """The folder that holds one ONNX variant: what is in it and the manifest beside it."""
 
+import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ from onnxproof.files import SNAKEMAKE_MARK, describe_files
 from onnxproof.untrusted import shortened, stays_inside
 
 MODEL_FILE = "model.onnx"
+#: The graphs of an encoder-decoder, as Optimum names them. The two decoders hold the same weights; Optimum can merge
+#: them into one graph, with a subgraph each, which neither fusions nor quantization reach, so they stay apart.
+ENCODER_FILE = "encoder_model.onnx"
+DECODER_FILE = "decoder_model.onnx"
+DECODER_WITH_PAST_FILE = "decoder_with_past_model.onnx"
+GRAPH_FILES = (MODEL_FILE, ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)
 
 #: Documents about the source and its weights: an ONNX folder needs neither.
 NOT_CARRIED = (
@@ -33,8 +40,8 @@ def copy_support_files(snapshot: Path, folder: Path) -> None:
 
 
 def model_bytes(folder: Path) -> int:
-    """Return the bytes of the graph and, where it has them, of the files with its weights."""
-    return sum(path.stat().st_size for path in folder.glob(f"{MODEL_FILE}*"))
+    """Return the bytes of the graphs and, where they have them, of the files with their weights."""
+    return sum(path.stat().st_size for name in GRAPH_FILES for path in folder.glob(f"{name}*"))
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
@@ -54,7 +61,7 @@ def count_operators(model: onnx.ModelProto) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def check_external_data(graph: onnx.ModelProto, folder: Path) -> None:
+def check_external_data(graph: onnx.ModelProto, folder: Path, name: str = MODEL_FILE) -> None:
     """Refuse a graph whose weights are to be read from anywhere but plain files in its own folder.
 
     Raises:
@@ -67,7 +74,7 @@ def check_external_data(graph: onnx.ModelProto, folder: Path) -> None:
         path = folder / location
         if not stays_inside(location) or path.is_symlink() or not path.is_file():
             raise UserError(
-                f"{folder / MODEL_FILE}: the weights of {shortened(tensor.name)} are said to be in "
+                f"{folder / name}: the weights of {shortened(tensor.name)} are said to be in "
                 f"{shortened(location)}, which is no file of this folder; delete the folder and run again"
             )
 
@@ -84,25 +91,61 @@ def all_tensors(graph: onnx.GraphProto) -> Iterable[onnx.TensorProto]:
                 yield from subgraph.initializer
 
 
+def graph_files(folder: Path) -> list[str]:
+    """Return the names of the graphs in an ONNX folder: one, or those of an encoder-decoder."""
+    return [name for name in GRAPH_FILES if (folder / name).is_file()]
+
+
+def settings_of_graphs(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the ``settings`` of a manifest from those of each graph: the one's own, or all under ``graphs``."""
+    return settings[MODEL_FILE] if list(settings) == [MODEL_FILE] else {"graphs": settings}
+
+
+def proven_sha256(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what names the graphs of a manifest's ``files``: the sha256 of the one, or that of all of them listed."""
+    graphs = [name for name in GRAPH_FILES if name in files]
+    if graphs == [MODEL_FILE]:
+        return str(files[MODEL_FILE]["sha256"])
+    listed = "".join(f"{files[name]['sha256']}  {name}\n" for name in graphs)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 def describe_variant(
     model: str, variant: str, task: str, folder: Path, settings: dict[str, Any], versions: dict[str, str]
 ) -> dict[str, Any]:
     """Return the manifest of an ONNX folder: files with sha256 and size, opset, operator counts, settings.
 
-    ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``.
+    ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``. Of several graphs,
+    ``graphs`` describes each; the operators are those of all together, inputs the encoder's, outputs the decoder's.
     """
-    graph = onnx.load(folder / MODEL_FILE, load_external_data=False)
-    check_external_data(graph, folder)
+    described = {name: _describe_graph(folder, name) for name in graph_files(folder)}
+    first = next(iter(described.values()))
+    if len(described) > 1:
+        counts: Counter[str] = Counter()
+        for graph in described.values():
+            counts.update(graph["operators"])
+        operators = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        opsets = {domain: version for graph in described.values() for domain, version in graph["opset"].items()}
+        outputs = described[DECODER_FILE]["outputs"]
+        first = first | {"opset": opsets, "outputs": outputs, "operators": operators, "graphs": described}
     return {
         "model": model,
         "variant": variant,
         "task": task,
+        **first,
+        "settings": settings,
+        "files": describe_files(folder),
+        "versions": versions,
+    }
+
+
+def _describe_graph(folder: Path, name: str) -> dict[str, Any]:
+    graph = onnx.load(folder / name, load_external_data=False)
+    check_external_data(graph, folder, name)
+    return {
         "opset": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},
         "ir_version": graph.ir_version,
         "inputs": [value.name for value in graph.graph.input],
         "outputs": [value.name for value in graph.graph.output],
         "operators": count_operators(graph),
-        "settings": settings,
-        "files": describe_files(folder),
-        "versions": versions,
     }

@@ -3,16 +3,18 @@
 No later step needs a tokenizer, another preprocessor, or torch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onnxproof.files import read_json
+from onnxproof.files import read_json, write_json
 from onnxproof.inputs import Array, Item, ModelInputs, pack, unpack
 
 INPUTS_FILE = "inputs.safetensors"
 OUTPUTS_FILE = "outputs.safetensors"
 TEXTS_FILE = "texts.json"
+#: What PyTorch generates: lists of tokens by the number of the input that they follow.
+GENERATED_FILE = "generated.json"
 
 #: Marks, in the inputs' file, what every item shares.
 SHARED = "shared."
@@ -20,20 +22,25 @@ SHARED = "shared."
 
 @dataclass(frozen=True)
 class Reference:
-    """What was recorded for one model: the inputs, and for each output one array an input."""
+    """What was recorded for one model: the inputs, for each output one array an input, and generated tokens."""
 
     manifest: dict[str, Any]
     inputs: ModelInputs
     outputs: dict[str, list[Array]]
+    generated: dict[int, list[int]] = field(default_factory=dict)
 
 
-def save_reference(folder: Path, inputs: ModelInputs, outputs: list[Item]) -> None:
-    """Write inputs and outputs, one mapping an input, as safetensors."""
+def save_reference(
+    folder: Path, inputs: ModelInputs, outputs: list[Item], generated: dict[int, list[int]] | None = None
+) -> None:
+    """Write inputs and outputs, one mapping an input, as safetensors; and generated tokens where there are any."""
     from safetensors.numpy import save_file
 
     shared = {f"{SHARED}{name}": values for name, values in inputs.shared.items()}
     save_file(pack(inputs.items) | shared, folder / INPUTS_FILE)
     save_file(pack(outputs), folder / OUTPUTS_FILE)
+    if generated:
+        write_json(folder / GENERATED_FILE, generated)
 
 
 def read_reference(folder: Path, manifest_file: Path) -> Reference:
@@ -46,4 +53,7 @@ def read_reference(folder: Path, manifest_file: Path) -> Reference:
     padding = manifest["padding"]
     inputs = ModelInputs(unpack(stored), shared, padding["side"], padding["values"])
     outputs = unpack(load_file(folder / OUTPUTS_FILE))
-    return Reference(manifest, inputs, {name: [item[name] for item in outputs] for name in outputs[0]})
+    columns = {name: [item[name] for item in outputs] for name in outputs[0]}
+    file = folder / GENERATED_FILE
+    generated = {int(index): tokens for index, tokens in read_json(file).items()} if file.is_file() else {}
+    return Reference(manifest, inputs, columns, generated)

@@ -23,6 +23,7 @@ HEADLINE_ORDER = (
     "span_agreement",
     "detection_agreement",
     "pixel_agreement",
+    "greedy_token_match",
     "cosine_min",
 )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.inputs import MASKED_POSITIONS, TOKENS, ModelInputs
+from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.metrics import (
     as_rows,
     classification_metrics,
@@ -21,6 +21,7 @@ from onnxproof.metrics import (
     field_metrics,
     finite,
     map_metrics,
+    next_token_metrics,
     order_agreement,
     span_metrics,
     token_metrics,
@@ -61,7 +62,7 @@ def _run(session: Any, names: list[str], feed: Mapping[str, Array]) -> Sequence[
 
 def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row: int, index: int) -> Array:
     """Return what one row of a batch's output says about an item: its tokens' rows only, or those of masked tokens."""
-    if name not in TASKS[task].per_token or TOKENS not in inputs.items[index]:
+    if name not in TASKS[task].per_token or not {TOKENS, DECODER_TOKENS} & inputs.items[index].keys():
         return np.asarray(output[row])
     tokens = inputs.tokens_of(output, row, index)
     positions = inputs.items[index].get(MASKED_POSITIONS)
@@ -96,7 +97,7 @@ def read_answers(task: str, outputs: Outputs, labels: int) -> list[Array]:
     - Embeddings: one row, the whole input's embedding. A plain encoder gives vectors of tokens, frames or places;
       their mean stands for the whole.
     - Classification: one row of logits; of zero-shot classification, one logit a candidate.
-    - Tokens, frames of speech, masked tokens, pixels: one row of logits each.
+    - Tokens, frames of speech, masked tokens, next tokens, pixels: one row of logits each.
     - Question answering: the logits of the first and of the last token of the answer, (2, tokens).
     - Detection: a row a query, log-odds of the labels and the box.
     - Depth: one row a line of the picture.
@@ -191,6 +192,7 @@ def _measure_tokens(expected: Answers, actual: Answers) -> Metrics:
 _EMBEDDING = _Kind(_read_embedding, _measure_embeddings)
 _CLASSES = _Kind(_read_rows, _measure_classes)
 _TOKENS = _Kind(_read_rows, _measure_tokens)
+_GUESSES = _Kind(_read_rows, next_token_metrics)
 
 _KINDS: dict[str, _Kind] = {
     "feature-extraction": _EMBEDDING,
@@ -202,6 +204,8 @@ _KINDS: dict[str, _Kind] = {
     "image-classification": _CLASSES,
     "audio-classification": _CLASSES,
     "zero-shot-image-classification": _CLASSES,
+    "text-generation": _GUESSES,
+    "text2text-generation": _GUESSES,
     "token-classification": _TOKENS,
     "automatic-speech-recognition": _TOKENS,
     "question-answering": _Kind(_read_span, span_metrics),

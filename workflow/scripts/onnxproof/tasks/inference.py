@@ -1,6 +1,5 @@
 """Which task a model was made for, read from its own files: no weights, no torch."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from onnxproof.files import read_json
 from onnxproof.tasks.exportable import EXPORTABLE
 from onnxproof.tasks.registry import TASKS, model_takes
 
-#: Single-graph tasks of encoder-decoder models: their heads sit on the last hidden state and need no cache.
-SINGLE_GRAPH_HEADS = ("ForSequenceClassification", "ForQuestionAnswering")
+#: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
+ENCODER_DECODER_HEADS = ("ForConditionalGeneration", "MTModel", "ForSequenceClassification", "ForQuestionAnswering")
 
 
 def read_transformer_config(snapshot: Path) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
     else:
         possible = [task.name for task in served if _has_head(architectures, task.heads)]
         if config.get("is_encoder_decoder") and takes == "text":
-            possible = possible if _has_head(architectures, SINGLE_GRAPH_HEADS) else []
+            possible = possible if _has_head(architectures, ENCODER_DECODER_HEADS) else []
         elif possible:
             possible += [name for name in ("feature-extraction", "image-feature-extraction") if name not in possible]
     names = {task.name for task in served}
@@ -108,6 +107,16 @@ def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
     return requested
 
 
+def read_start_token(folder: Path) -> int:
+    """Return the token that an encoder-decoder's own texts start with, from its configuration files."""
+    for name in ("config.json", "generation_config.json"):
+        settings = read_json(folder / name) if (folder / name).is_file() else {}
+        if isinstance(settings.get("decoder_start_token_id"), int):
+            return int(settings["decoder_start_token_id"])
+    config = read_transformer_config(folder)
+    return int(config.get("bos_token_id") or config.get("pad_token_id") or 0)
+
+
 def takes_pairs(config: dict[str, Any]) -> bool:
     """Tell whether a sequence classifier judges pairs of texts: a reranker, or natural-language inference.
 
@@ -123,8 +132,7 @@ def count_labels(config: dict[str, Any]) -> int:
 
 
 def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:
-    # "ForPreTraining" and "Model" end other names too: a head's own name starts after the model's.
-    return any(name.endswith(heads) and not re.search("CausalLM|ConditionalGeneration", name) for name in architectures)
+    return any(name.endswith(heads) for name in architectures)
 
 
 def _is_exportable(model_type: str | None, task: str) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.inputs import MASKED_POSITIONS, Array
+from onnxproof.generation import NEW_TOKENS
+from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array
 from onnxproof.tasks.inference import takes_pairs
 
 #: One text, a pair, or the pairs of a prompt with each of its choices.
@@ -19,8 +20,12 @@ EVALUATION_IMAGES, EVALUATION_SOUNDS = 24, 16
 CALIBRATION_IMAGES, CALIBRATION_SOUNDS = 12, 8
 
 #: An answer of a whole vocabulary, or four readings of a text, cost much: so many texts are enough.
-MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64}
+MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64, "text-generation": 48, "text2text-generation": 48}
 CHOICES = 4
+#: Of a prompt so many tokens are read, and the guesses of what comes next are compared in so many places.
+PROMPT_TOKENS, PROMPT_PLACES = 64, 4
+#: So many tokens, its start among them, an encoder-decoder is told to have written already.
+WRITTEN_TOKENS = 12
 
 QUESTIONS = (
     "What is this about?",
@@ -84,6 +89,28 @@ def mask_one_token(item: dict[str, Array], special: Array, mask_id: int) -> dict
     ids = item["input_ids"].copy()
     ids[position] = mask_id
     return item | {"input_ids": ids, MASKED_POSITIONS: np.array([position], dtype=np.int64)}
+
+
+def prompt_limit(most_tokens: int) -> int:
+    """Return how many tokens of a prompt are read by a model that takes so many: there must be room for new ones."""
+    return max(1, min(PROMPT_TOKENS, most_tokens - NEW_TOKENS))
+
+
+def prompt_item(item: dict[str, Array]) -> dict[str, Array]:
+    """Return the item of a prompt with its positions and the places, spread evenly, whose next tokens are compared."""
+    length = len(item[TOKENS])
+    return item | {POSITIONS: np.arange(length, dtype=np.int64), MASKED_POSITIONS: _spread_places(length)}
+
+
+def written_item(item: dict[str, Array], start: int) -> dict[str, Array]:
+    """Return an encoder-decoder's item with what it has written already: a start, then the text's own first tokens."""
+    written = np.array([start, *item[TOKENS][: WRITTEN_TOKENS - 1]], dtype=np.int64)
+    return item | {DECODER_TOKENS: written, MASKED_POSITIONS: _spread_places(len(written))}
+
+
+def _spread_places(length: int) -> Array:
+    places = np.linspace(length / PROMPT_PLACES, length, PROMPT_PLACES).round().astype(np.int64) - 1
+    return np.asarray(np.unique(places.clip(min=0)))
 
 
 def _halves(text: str) -> tuple[str, str]:

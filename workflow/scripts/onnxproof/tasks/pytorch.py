@@ -3,17 +3,19 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.inputs import MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.generation import NEW_TOKENS
+from onnxproof.inputs import MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import (
     CAPTIONS,
     EVALUATION_IMAGES,
@@ -22,8 +24,11 @@ from onnxproof.tasks.material import (
     add_global_attention,
     compose_texts,
     mask_one_token,
+    prompt_item,
+    prompt_limit,
+    written_item,
 )
-from onnxproof.tasks.registry import TASKS, model_takes
+from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, model_takes
 from onnxproof.text_limits import most_tokens
 
 #: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
@@ -36,6 +41,8 @@ class Original:
 
     ``predict`` maps a batch of tensors to outputs by name; ``processor`` makes model inputs: a tokenizer, an image
     processor, a feature extractor, or tokenizer and image processor. ``most_tokens`` is where the model cuts a text.
+    ``generate``, of a model that generates text, returns the tokens it finds likeliest after one of the inputs.
+    ``start_token`` is what an encoder-decoder's texts start with.
     """
 
     task: str
@@ -43,12 +50,15 @@ class Original:
     predict: Callable[[dict[str, Any]], Any]
     processor: Any
     most_tokens: int
+    generate: Callable[[ModelInputs, int], list[int]] | None = None
+    start_token: int | None = None
 
     def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
         """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized."""
         takes = model_takes(self.config.get("model_type"))
         if takes == "text":
-            return _text_inputs(self.processor, self.task, self.config, texts, min(self.most_tokens, MAX_TOKENS))
+            longest = min(self.most_tokens, MAX_TOKENS)
+            return _text_inputs(self.processor, self.task, self.config, texts, longest, self.start_token)
         if takes == "sound":
             rate = self.processor.sampling_rate
             sounds = synthesize_sounds(EVALUATION_SOUNDS, rate, EVALUATION_SEED)
@@ -103,7 +113,31 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     def predict(features: dict[str, Any]) -> Any:
         return network(**{name: values for name, values in features.items() if name in accepted})
 
-    return Original(task, config, predict, processor, limit)
+    if task not in GENERATING_TASKS:
+        return Original(task, config, predict, processor, limit)
+    start = read_start_token(snapshot) if task == "text2text-generation" else None
+    generate = partial(_generate_greedily, network, start)
+    return Original(task, config, predict, processor, limit, generate, start)
+
+
+def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, index: int) -> list[int]:
+    """Return NEW_TOKENS tokens, the likeliest ones; none ends the text, and no setting of the model's own applies."""
+    import torch
+    from transformers import GenerationConfig
+
+    network.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=None,
+        pad_token_id=0,
+        decoder_start_token_id=start,
+    )
+    names = [name for name in (TOKENS, MASK) if name in inputs.items[index]]
+    features = {name: torch.from_numpy(values) for name, values in inputs.feed([index], names).items()}
+    with torch.inference_mode():
+        tokens = network.generate(**features)
+    return [int(token) for token in tokens[0, -NEW_TOKENS:]]
 
 
 def load_network(model: str, snapshot: Path, task: str) -> Any:
@@ -173,7 +207,9 @@ def _pixels(image_processor: Any, image: Array) -> dict[str, Array]:
     }
 
 
-def _text_inputs(tokenizer: Any, task: str, config: dict[str, Any], texts: Sequence[str], longest: int) -> ModelInputs:
+def _text_inputs(
+    tokenizer: Any, task: str, config: dict[str, Any], texts: Sequence[str], longest: int, start: int | None
+) -> ModelInputs:
     options = {"truncation": True, "max_length": longest, "return_tensors": "np", "return_special_tokens_mask": True}
 
     def encode(*columns: list[str]) -> tuple[dict[str, Array], Array]:
@@ -181,6 +217,9 @@ def _text_inputs(tokenizer: Any, task: str, config: dict[str, Any], texts: Seque
         arrays = {name: features[name].astype(np.int64) for name in tokenizer.model_input_names if name in features}
         return arrays, features["special_tokens_mask"]
 
+    generates = task in GENERATING_TASKS
+    if generates:
+        options["max_length"] = prompt_limit(longest)
     items: list[dict[str, Array]] = []
     for entry in compose_texts(task, config, texts):
         if isinstance(entry, list):
@@ -188,7 +227,16 @@ def _text_inputs(tokenizer: Any, task: str, config: dict[str, Any], texts: Seque
             continue
         arrays, special = encode(*[[text] for text in (entry if isinstance(entry, tuple) else (entry,))])
         item = {name: values[0] for name, values in arrays.items()}
-        items.append(mask_one_token(item, special[0], tokenizer.mask_token_id) if task == "fill-mask" else item)
+        if task == "fill-mask":
+            item = mask_one_token(item, special[0], tokenizer.mask_token_id)
+        if generates:
+            if not len(item[TOKENS]):  # an empty text is no prompt
+                continue
+            item = prompt_item(item) if start is None else written_item(item, start)
+        items.append(item)
     items = [add_global_attention(item, config) for item in items]
     padding = {TOKENS: tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-    return ModelInputs(items, padding_side=tokenizer.padding_side, padding_values=padding)
+    side = tokenizer.padding_side
+    if generates:  # new tokens come on the right of a prompt; an encoder-decoder's have no mask
+        side = "left" if start is None else "right"
+    return ModelInputs(items, padding_side=side, padding_values=padding)

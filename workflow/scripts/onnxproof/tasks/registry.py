@@ -23,6 +23,23 @@ class Task:
 
 
 _TASKS = (
+    # First, because the names of some of its heads end in "Model" too.
+    Task(
+        "text-generation",
+        "text-generation",
+        ("ForCausalLM", "LMHeadModel"),
+        "AutoModelForCausalLM",
+        ("logits",),
+        per_token=("logits",),
+    ),
+    Task(
+        "text2text-generation",
+        "text2text-generation",
+        ("ForConditionalGeneration", "MTModel"),
+        "AutoModelForSeq2SeqLM",
+        ("logits",),
+        per_token=("logits",),
+    ),
     Task(
         "feature-extraction",
         "feature-extraction",
@@ -140,6 +157,10 @@ _TASKS = (
 
 #: Every task by its name, as users write it in ``task:``.
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
+
+
+#: Tasks whose models write texts token by token.
+GENERATING_TASKS = frozenset({"text-generation", "text2text-generation"})
 
 
 def model_takes(model_type: str | None) -> str:

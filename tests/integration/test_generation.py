@@ -1,0 +1,128 @@
+"""Models that generate text, through the workflow, and what Optimum generates with the files of their releases."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from architectures import all_cases
+from onnxproof.reference import read_reference
+from project import make_project
+
+CASES = {case.name: case for case in all_cases()}
+#: Random weights on the edge of every second guess: int8 need not generate 32 tokens alike.
+LOOSE = {"next_token_agreement": 0.6, "greedy_token_match": 0.01, "batch_cosine_min": 0.9}
+
+#: Model → its task, and the ONNX files of its release, without what tells the variant.
+MODELS = {
+    "writer": ("text-generation", ["model"]),
+    "translator": ("text2text-generation", ["encoder_model", "decoder_model", "decoder_with_past_model"]),
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run over a decoder with a cache and an encoder-decoder."""
+    project = make_project(tmp_path_factory.mktemp("generation"))
+    CASES["opt text-generation"].save(project.folder / "models" / "writer")
+    CASES["t5 text2text-generation"].save(project.folder / "models" / "translator")
+    settings = {"targets": {"int8": LOOSE}}
+    thresholds = {"thresholds": {"int8": LOOSE}}
+    project.configure(
+        project.config
+        | {"models": {model: {"source": {"path": f"models/{model}"}} for model in MODELS}, "variants": ["fp32", "int8"]}
+        | {"quantization": settings, "parity": project.config["parity"] | thresholds}
+    )
+    run = project.snakemake()
+    assert run.returncode == 0, run.stdout
+    return project.folder / "results"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_variant_is_judged_by_what_it_generates(finished, model):
+    limits = {"fp32": 1.0, "int8": 0.01}
+    for variant, least in limits.items():
+        parity = json.loads((finished / f"{model}/parity/{variant}.json").read_text())
+        assert parity["task"] == MODELS[model][0]
+        assert next(iter(parity["task_metrics"])) == "greedy_token_match"
+        assert parity["task_metrics"]["greedy_token_match"] >= least
+        assert "greedy_token_match" in (finished / f"{model}/parity/{variant}.ok").read_text()
+        benchmark = json.loads((finished / f"{model}/benchmark/{variant}.json").read_text())
+        assert {(case["batch"], case["sequence"]) for case in benchmark["cases"]} == {(1, 8), (2, 8)}
+    assert (finished / f"{model}/benchmark/pytorch.json").is_file()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_graph_is_described_and_released(finished, model):
+    graphs = MODELS[model][1]
+    for variant, suffix in (("fp32", ""), ("int8", "_quantized")):
+        manifest = json.loads((finished / f"{model}/onnx/{variant}.json").read_text())
+        assert {f"{graph}.onnx" for graph in graphs} <= manifest["files"].keys()
+        for graph in graphs:
+            made = (finished / f"{model}/onnx/{variant}/{graph}.onnx").read_bytes()
+            assert (finished / f"{model}/release/onnx/{graph}{suffix}.onnx").read_bytes() == made
+            described = manifest["graphs"][f"{graph}.onnx"] if len(graphs) > 1 else manifest
+            assert ("MatMulInteger" in described["operators"]) == (variant == "int8")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, model):
+    import torch
+    from optimum.onnxruntime import ORTModelForCausalLM, ORTModelForSeq2SeqLM
+    from transformers import GenerationConfig
+
+    folder = finished / model
+    reference = read_reference(folder / "reference", folder / "reference.json")
+    assert len({token for tokens in reference.generated.values() for token in tokens}) > 8  # no stuck record
+    if model == "writer":
+        network = ORTModelForCausalLM.from_pretrained(folder / "release", subfolder="onnx", file_name="model.onnx")
+    else:
+        files = ("encoder_file_name", "decoder_file_name", "decoder_with_past_file_name")
+        names = {option: f"{graph}.onnx" for option, graph in zip(files, MODELS[model][1], strict=True)}
+        network = ORTModelForSeq2SeqLM.from_pretrained(folder / "release", subfolder="onnx", **names)
+    assert network.use_cache
+    settings = GenerationConfig(
+        max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0, decoder_start_token_id=0
+    )
+    for index, tokens in reference.generated.items():
+        ids = torch.from_numpy(reference.inputs.items[index]["input_ids"])[None]
+        made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        assert made[0, -len(tokens) :].tolist() == tokens
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_example_of_the_card_runs_as_it_stands(finished, monkeypatch, model):
+    release = finished / model / "release"
+    card = (release / "README.md").read_text()
+    (code,) = [block for block in card.split("```python\n")[1:] if "ORTModelFor" in block]
+    monkeypatch.chdir(release)
+    names: dict = {}
+    exec(code.split("```")[0], names)
+    assert names["tokens"].shape[1] > 1
+
+
+@pytest.mark.parametrize(("model", "stem"), [("writer", "model"), ("translator", "decoder_model")])
+def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model, stem):
+    release = tmp_path / "release"
+    shutil.copytree(finished / model / "release", release)
+    record = json.loads((finished / model / "verified.json").read_text())
+    checked = {(check["subject"], check["what"]) for check in record["checks"] if check["verdict"] == "pass"}
+    for file in (f"onnx/{stem}.onnx", f"onnx/{stem}_quantized.onnx"):
+        assert {(file, "greedy_token_match"), (file, "batch_cosine_min")} <= checked
+    golden = json.loads((release / "golden.json").read_text())
+    index = next(iter(golden["generated"]))
+    golden["generated"][index][0] += 1
+    (release / "golden.json").write_text(json.dumps(golden))
+    run = subprocess.run(
+        [sys.executable, release / "verify_release.py"], capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert run.returncode == 1
+    lines = [line for line in run.stdout.splitlines() if "greedy_token_match" in line and "FAIL" in line]
+    assert [line.split()[0] for line in lines] == [f"onnx/{stem}.onnx"]
+    assert np.isclose(float(lines[0].split()[2]), 1 - 1 / len(golden["generated"]))

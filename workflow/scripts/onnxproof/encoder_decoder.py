@@ -1,0 +1,98 @@
+"""An encoder-decoder in three graphs, run as if it were one: onnxruntime and NumPy alone.
+
+``encoder_model.onnx`` reads the input once, ``decoder_model.onnx`` starts a text and leaves the cache of keys and
+values, ``decoder_with_past_model.onnx`` goes on from that, one token at a time. The names are Optimum's.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, generate_greedily
+from onnxproof.inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
+from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE, MODEL_FILE
+from onnxproof.sessions import open_session
+
+Array = NDArray[Any]
+Feed = Mapping[str, Array]
+
+HIDDEN_STATES, ENCODER_MASK = "encoder_hidden_states", "encoder_attention_mask"
+
+
+class EncoderDecoder:
+    """The sessions of the three graphs; ``run`` takes the encoder's inputs and ``decoder_input_ids``."""
+
+    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any) -> None:
+        """Take three onnxruntime sessions."""
+        self.encoder, self.decoder, self.decoder_with_past = encoder, decoder, decoder_with_past
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs of the encoder and the decoder's tokens, as a session does."""
+        tokens = SimpleNamespace(name=DECODER_TOKENS, type="tensor(int64)", shape=["batch_size", "decoder_sequence"])
+        return [*self.encoder.get_inputs(), tokens]
+
+    def get_outputs(self) -> list[Any]:
+        """Return the outputs of the first decoder."""
+        return list(self.decoder.get_outputs())
+
+    def run(self, names: Sequence[str] | None, feed: Feed) -> list[Array]:
+        """Return outputs of the first decoder, all of them for None, after its tokens in ``feed``."""
+        state = self.encode(feed)
+        return list(self.decoder.run(names, feed_of(self.decoder, state | {TOKENS: feed[DECODER_TOKENS]})))
+
+    def encode(self, feed: Feed) -> dict[str, Array]:
+        """Return what every decoder reads: the encoder's vectors, (batch, tokens, size), and their mask."""
+        (vectors,) = self.encoder.run(["last_hidden_state"], feed_of(self.encoder, feed))
+        return {HIDDEN_STATES: vectors} | ({ENCODER_MASK: feed[MASK]} if MASK in feed else {})
+
+    def start(self, state: Feed, tokens: Array) -> tuple[Array, dict[str, Array]]:
+        """Return the logits after (batch, tokens), and the cache, by the names under which it is fed."""
+        return _logits_and_cache(self.decoder, {**state, TOKENS: tokens})
+
+    def generate(self, feed: Feed, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
+        """Return the ``count`` likeliest tokens of one item, one after another; none ends the text.
+
+        The first of ``decoder_input_ids`` starts it. Without the cache, all tokens are run again for each new one.
+        """
+        state, tokens = self.encode(feed), feed[DECODER_TOKENS][:, :1]
+        past: dict[str, Array] = {}
+        for _ in range(count):
+            if past:
+                logits, present = _logits_and_cache(self.decoder_with_past, {**state, **past, TOKENS: tokens[:, -1:]})
+            else:
+                logits, present = self.start(state, tokens)
+            past |= present if use_cache else {}  # what comes from the encoder stays as it was
+            tokens = np.hstack([tokens, logits[:, -1:].argmax(axis=2)])
+        return [int(token) for token in tokens[0, -count:]]
+
+
+def feed_of(session: Any, values: Feed) -> dict[str, Array]:
+    """Return those values that a session takes."""
+    return {value.name: values[value.name] for value in session.get_inputs() if value.name in values}
+
+
+def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Array]]:
+    names = [value.name for value in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, feed_of(session, values)), strict=True))
+    cache = {PAST + name.removeprefix(PRESENT): outputs[name] for name in names if name.startswith(PRESENT)}
+    return outputs["logits"], cache
+
+
+def open_variant(folder: Path, threads: int) -> Any:
+    """Open an ONNX folder: a session of its one graph, or the sessions of an encoder-decoder."""
+    if not (folder / ENCODER_FILE).is_file():
+        return open_session(folder / MODEL_FILE, threads)
+    files = (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)
+    return EncoderDecoder(*(open_session(folder / file, threads) for file in files))
+
+
+def generate_after(session: Any, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:
+    """Return the likeliest ``count`` tokens after one of the inputs, of either kind of model."""
+    if isinstance(session, EncoderDecoder):
+        names = [value.name for value in session.get_inputs()]
+        return session.generate(inputs.feed([index], names), count, use_cache)
+    return generate_greedily(session, inputs.items[index][TOKENS], count, use_cache)

@@ -1,0 +1,64 @@
+"""What each graph of a model is fed, and judged as, when it is optimized or quantized by itself.
+
+The one graph of most models takes the calibration inputs as they are. The decoders of an encoder-decoder take what
+the float encoder, and the float decoder before them, make of these.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.calibration import calibration_inputs
+from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, EncoderDecoder, open_variant
+from onnxproof.generation import with_empty_cache
+from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, Array, Item, ModelInputs
+from onnxproof.onnx_folder import DECODER_FILE, ENCODER_FILE, MODEL_FILE
+from onnxproof.texts import CALIBRATION_TEXTS
+
+
+def inputs_of_graph(
+    folder: Path, file: str, task: str, graph_inputs: Sequence[Any], texts: Path = CALIBRATION_TEXTS
+) -> tuple[str, ModelInputs]:
+    """Return what a graph is judged as, one of the tasks, and its calibration inputs.
+
+    Args:
+        folder: the ONNX folder, float, with the configuration and the tokenizer.
+        file: which of its graphs.
+        task: the task of the whole model.
+        graph_inputs: the inputs of the graph.
+        texts: a file of texts for a text model.
+
+    Raises:
+        UserError: see ``calibration_inputs``.
+    """
+    if file == MODEL_FILE:
+        made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts)
+        return task, with_empty_cache(made, graph_inputs)
+    model = open_variant(folder, 1)
+    inputs = calibration_inputs(folder, task, [value.name for value in model.get_inputs()], texts)
+    if file == ENCODER_FILE:
+        return "feature-extraction", without(inputs, {DECODER_TOKENS, MASKED_POSITIONS})
+    items = [_decoder_item(model, inputs, index, file == DECODER_FILE) for index in range(len(inputs.items))]
+    return "text-generation", ModelInputs(items)
+
+
+def without(inputs: ModelInputs, names: set[str]) -> ModelInputs:
+    """Return the inputs without those of these names."""
+    items = [{name: values for name, values in item.items() if name not in names} for item in inputs.items]
+    return replace(inputs, items=items)
+
+
+def _decoder_item(model: EncoderDecoder, inputs: ModelInputs, index: int, is_first: bool) -> Item:
+    """Return one item of the first decoder: all tokens; or of the one with a cache: the last, after all others."""
+    item = inputs.items[index]
+    state = model.encode(inputs.feed([index], [value.name for value in model.encoder.get_inputs()]))
+    tokens = item[DECODER_TOKENS]
+    made: dict[str, Array] = {name: state[name][0] for name in (HIDDEN_STATES, ENCODER_MASK) if name in state}
+    if is_first:
+        return made | {TOKENS: tokens, MASKED_POSITIONS: item[MASKED_POSITIONS]}
+    _, past = model.start(state, tokens[None, :-1])
+    made |= {name: values[0] for name, values in past.items()}
+    return made | {TOKENS: tokens[-1:], MASKED_POSITIONS: np.zeros(1, dtype=np.int64)}
