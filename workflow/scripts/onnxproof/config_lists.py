@@ -139,7 +139,7 @@ def _read_configuration(file: Path, name: str) -> ModelList:
         raise UserError(f": not YAML: {syntax_sentence(error)}") from None
     if problems:
         raise UserError(f": {problems[0]}")
-    if "models_from" in config:
+    if isinstance(config, dict) and "models_from" in config:
         raise UserError(": models_from is allowed in config.yaml only: list the files there")
     return ModelList(name, config, {})
 
