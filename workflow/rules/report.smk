@@ -42,5 +42,5 @@ rule summary:
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
-        'python {input.code[0]:q} --results "$(dirname "$(dirname {input[0]:q})")" --settings {params.settings_file:q} '
+        'python {input.code[0]:q} --results "$(dirname {output.csv:q})" --settings {params.settings_file:q} '
         "--output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"
