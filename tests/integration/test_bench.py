@@ -12,7 +12,6 @@ from onnxproof.cli import UserError
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_a_comparison_from_files_to_page(finished, tmp_path):
     output, table = tmp_path / "bench", tmp_path / "docs" / "benchmark.md"
     arguments = ["--results", str(finished.folder / "results"), "--output", str(output), "--models", "sentences"]

@@ -36,7 +36,7 @@ from onnxproof.bench.measuring import (
 from onnxproof.bench.models import LOCAL_MODELS
 from onnxproof.bench.pages import write_pages
 from onnxproof.benchmark_worker import draw_inputs
-from onnxproof.benchmarking import Case, Effort, ModelSizes, read_model_sizes
+from onnxproof.benchmarking import Case, Effort, ModelSizes, check_cases, read_model_sizes
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
 from onnxproof.hardware import available_cores, cpu_description
@@ -128,22 +128,25 @@ def measure_model(model: str, args: argparse.Namespace, environments: Environmen
     serve = partial(Traffic, tokenizer=str(ours["source"] / "tokenizer.json"), most_tokens=most)
     is_text = not sizes.items
     cases = (TEXT_CASES if is_text else IMAGE_CASES)[: QUICK_CASES if args.quick else None]
-    plan: dict[str, tuple[Case | Traffic, int | None]] = {
-        str(case): (case, case.batch * operations_of_an_item(ours[BASELINE], case, sizes)) for case in cases
-    }
+    plan: dict[str, Case | Traffic] = {str(case): case for case in cases}
     if is_text:
         count = QUICK_TRAFFIC_TEXTS if args.quick else TRAFFIC_TEXTS
-        plan[TRAFFIC] = (serve(texts[:: len(texts) // count][:count], batch_size=TRAFFIC_BATCH), None)
+        plan[TRAFFIC] = serve(texts[:: len(texts) // count][:count], batch_size=TRAFFIC_BATCH)
+    asked = {label: plan[label] for label in args.cases or plan}
+    timed = {label: case for label, case in asked.items() if isinstance(case, Case)}
+    check_cases(model, sizes, list(timed.values()))
+    operations = {
+        label: case.batch * operations_of_an_item(ours[BASELINE], case, sizes) for label, case in timed.items()
+    }
     peaks: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         field = Field(entries, args.threads, stack)
         judged = serve(texts[:: len(texts) // args.judged], batch_size=1) if is_text else Case(8, None)
-        if args.cases is None or args.cases[0] == next(iter(plan)):
+        if next(iter(asked)) == next(iter(plan)):
             measure_quality(field, judged, sizes, TASKS[task].outputs[-1], effort.seed)
         peak_workers = start_peaks(peak_entries(args.output / "made"), args.threads, stack)
-        for label in args.cases or plan:
-            case, operations = plan[label]
-            rates = measure_speed(field, peak_workers, label, case, sizes, effort, operations)
+        for label, case in asked.items():
+            rates = measure_speed(field, peak_workers, label, case, sizes, effort, operations.get(label))
             for kind, rate in rates.items():
                 peaks.setdefault(kind, []).append(rate)
         for name, answer in field.ask("memory").items():
