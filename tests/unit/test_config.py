@@ -20,6 +20,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from calls import count_calls
 from onnxproof.cli import UserError
 from onnxproof.config import (
     METRICS,
@@ -641,24 +642,11 @@ def test_resolved_models_share_nothing_and_the_config_stays_as_it_was():
 
 
 def test_work_grows_linearly_with_the_number_of_models():
-    """Count the Python calls, which unlike seconds do not depend on the machine's mood."""
     counts = []
     for models in (100, 400):
         config = {"models": {f"m{number}": {"source": dict(HUB)} for number in range(models)}}
         resolve_models(config)
-        calls = 0
-
-        def count(_frame, event, _argument):
-            nonlocal calls
-            calls += event == "call"
-
-        sys.setprofile(count)
-        try:
-            check_config(config, Path())
-            resolve_models(config)
-        finally:
-            sys.setprofile(None)
-        counts.append(calls)
+        counts.append(count_calls(lambda config=config: (check_config(config, Path()), resolve_models(config))))
     assert counts[1] < 4.2 * counts[0]
 
 

@@ -1,11 +1,11 @@
 """Models from tables and from further configurations: what they may hold, and how a mistake in them is told."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from calls import count_calls
 from onnxproof.config import ConfigError
 from onnxproof.config_lists import load_models
 
@@ -137,22 +137,10 @@ def test_files_without_any_model_are_told(tmp_path):
 
 
 def test_work_grows_linearly_with_the_number_of_rows(tmp_path):
-    """Count the Python calls, which unlike seconds do not depend on the machine's mood."""
     counts = []
     for rows in (100, 400):
         lines = [f"m{number},org/m{number},{COMMIT},1" for number in range(rows)]
         write(tmp_path, models_dot_csv="\n".join(["name,hub,revision,benchmark.threads", *lines]))
         load_models({"models_from": ["models.csv"]}, tmp_path)
-        calls = 0
-
-        def count(_frame, event, _argument):
-            nonlocal calls
-            calls += event == "call"
-
-        sys.setprofile(count)
-        try:
-            load_models({"models_from": ["models.csv"]}, tmp_path)
-        finally:
-            sys.setprofile(None)
-        counts.append(calls)
+        counts.append(count_calls(lambda: load_models({"models_from": ["models.csv"]}, tmp_path)))
     assert counts[1] < 4.2 * counts[0]

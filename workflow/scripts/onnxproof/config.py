@@ -10,6 +10,7 @@ import math
 import os.path
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -119,16 +120,27 @@ def check_yaml_text(path: Path) -> None:
         ConfigError: the file is missing, is no UTF-8 text, holds no mapping, or breaks YAML's rules; with
             line numbers, and columns for syntax errors.
     """
-    try:
+    with reading_told(str(path)):
         problems = list(text_problems(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {syntax_sentence(error)}") from None
     if problems:
         raise ConfigError(listed(str(path), problems))
+
+
+@contextmanager
+def reading_told(subject: str) -> Iterator[None]:
+    """Turn what goes wrong when a YAML file is read and parsed into one sentence.
+
+    Raises:
+        ConfigError: begins with the ``subject``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{subject}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{subject}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{subject}: not YAML: {syntax_sentence(error)}") from None
 
 
 def check_config(config: Any, folder: Path) -> None:

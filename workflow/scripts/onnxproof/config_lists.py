@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from onnxproof.cli import UserError
-from onnxproof.config import ConfigError, check_config, listed, merged, problems_of, resolve_models
+from onnxproof.config import ConfigError, check_config, listed, merged, problems_of, reading_told, resolve_models
 from onnxproof.config_schema import below, config_schema, dereferenced, did_you_mean, seen
-from onnxproof.config_text import syntax_sentence, text_problems
+from onnxproof.config_text import text_problems
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CONFIGURATIONS = (".yaml", ".yml")
@@ -127,16 +127,10 @@ def read_lists(patterns: list[str], folder: Path) -> Iterator[ModelList | str]:
 
 
 def _read_configuration(file: Path, name: str) -> ModelList:
-    try:
+    with reading_told(""):  # the caller puts the file's name in front
         text = file.read_text(encoding="utf-8")
         problems = list(text_problems(text))
         config = None if problems else yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(f": cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f": not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f": not YAML: {syntax_sentence(error)}") from None
     if problems:
         raise UserError(f": {problems[0]}")
     if isinstance(config, dict) and "models_from" in config:
