@@ -24,7 +24,7 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
     assert "allowed >= 1" in run.stdout
     rungs = json.loads((results / "onnx/int8.json").read_text())["settings"]["search"]["rungs"]
     assert "Recipes tried, on the calibration inputs:" in run.stdout
-    assert f"  {len(rungs)}. split_skip_layer_norm" in run.stdout
+    assert f"  {len(rungs)}. split_bias_gelu" in run.stdout
     assert "Traceback" not in run.stdout
     assert not (results / "parity/int8.ok").exists()
     assert not (results / "release").exists()

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -92,7 +92,7 @@ def measure_accuracy(model: str, folders: dict[str, Path], results: Path, thread
 def measure_speed(
     model: str, folders: dict[str, Path], threads: int, effort: Effort
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return ``{contender: {case: {p50_ms, speedup_vs_fp32, speedup_iqr, samples_ms}}}``, all timed in turns."""
+    """Return ``{contender: {case_tN: {p50_ms, speedup_vs_fp32, speedup_iqr, samples_ms}}}``, all timed in turns."""
     sizes = read_model_sizes(folders[BASELINE] / "config.json")
     speed: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in folders}
     with contextlib.ExitStack() as stack:
@@ -105,18 +105,27 @@ def measure_speed(
             samples = dict(zip(folders, time_in_turns(workers, effort), strict=True))
             for name, rounds in samples.items():
                 p50 = median(sample for samples_of_round in rounds for sample in samples_of_round)
-                speed[name][str(case)] = {"p50_ms": p50, **compare(rounds, samples[BASELINE]), "samples_ms": rounds}
-            print(f"timed {case}", flush=True)
+                speed[name][case_key(case, threads)] = {"p50_ms": p50, **compare(rounds, samples[BASELINE]), "samples_ms": rounds}
+            print(f"timed {case_key(case, threads)}", flush=True)
     return speed
 
 
-def describe_row(name: str, parity: dict[str, Any], size: float, speed: dict[str, dict[str, Any]]) -> str:
+def case_key(case: Case, threads: int) -> str:
+    """Return the name of a case at a thread count, as in ``summary.csv``."""
+    return f"{case}_t{threads}"
+
+
+def describe_row(
+    name: str, parity: dict[str, Any], size: float, speed: dict[str, dict[str, Any]], threads: Sequence[int]
+) -> str:
     """Return one row of the table."""
     label = f"**{name}**" if name in OURS else name
     metrics, invariance = parity["task_metrics"], parity["batch_invariance"]["cosine_min"]
-    speedups = " / ".join(f"{speed[str(case)]['speedup_vs_fp32']:.2f}" for case in CASES)
+    speedups = [
+        " / ".join(f"{speed[case_key(case, count)]['speedup_vs_fp32']:.2f}" for case in CASES) for count in threads
+    ]
     figures = [metrics["cosine_min"], metrics["cosine_mean"], metrics["rank_overlap"], invariance]
-    cells = [label, *("not finite" if value is None else f"{value:.4f}" for value in figures), f"{size:.1f}", speedups]
+    cells = [label, *("not finite" if value is None else f"{value:.4f}" for value in figures), f"{size:.1f}", *speedups]
     return f"| {' | '.join(cells)} |"
 
 
@@ -124,21 +133,23 @@ def write_table(record: dict[str, Any], path: Path) -> None:
     """Write the comparison as a page of Markdown."""
     cases = " / ".join(map(str, CASES))
     rows = [
-        describe_row(name, facts["parity"], facts["size_mb"], facts["speed"])
+        describe_row(name, facts["parity"], facts["size_mb"], facts["speed"], record["threads"])
         for name, facts in record["contenders"].items()
     ]
     cpu = record["cpu"]
+    counts = [f"{count} thread{'s' if count > 1 else ''}" for count in record["threads"]]
     lines = [
         f"# int8 of {record['model']}, ours and what public tools make",
         "",
         f"Written by `make bench-accuracy`: one run on {cpu['model']} ({', '.join(cpu['flags']) or 'no flags known'}), "
-        f"{record['threads']} threads. Cosine similarity to PyTorch over {record['texts']} texts; *alone vs in a "
+        f"{' and then '.join(counts)}. Cosine similarity to PyTorch over {record['texts']} texts; *alone vs in a "
         "batch* is the lowest cosine between a text's answer alone and in a padded batch of eight; *speed-up* is over "
         "the fp32 ONNX file, timed in turns. Every contender starts from that file.",
         "",
         f"| contender | cosine, lowest | cosine, mean | same neighbours | alone vs in a batch | MB "
-        f"| speed-up, {cases} |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        + "".join(f"| speed-up at {cases}, {count} " for count in counts)
+        + "|",
+        "|" + " --- |" * (6 + len(counts)),
         *rows,
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",
@@ -152,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="the model's name in config.yaml; a sentence-transformer")
     parser.add_argument("--results", type=Path, required=True, help="the model's folder below results/")
-    parser.add_argument("--threads", type=int, default=2, help="intra-op threads")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="intra-op threads, one run each")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each contender in each case")
     parser.add_argument("--json", type=Path, required=True, help="file for everything measured, raw samples included")
     parser.add_argument("--table", type=Path, required=True, help="Markdown file for the table")
@@ -164,8 +175,11 @@ def main(argv: list[str] | None = None) -> None:
     effort = Effort(warmup=2, rounds=args.rounds, iterations=3, seconds_per_case=120, seed=0)
     with tempfile.TemporaryDirectory(prefix="bench-accuracy.") as scratch:
         folders = make_contenders(args.results, Path(scratch))
-        parity = measure_accuracy(args.model, folders, args.results, args.threads)
-        speed = measure_speed(args.model, folders, args.threads, effort)
+        parity = measure_accuracy(args.model, folders, args.results, max(args.threads))
+        speed: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in folders}
+        for threads in args.threads:
+            for name, cases in measure_speed(args.model, folders, threads, effort).items():
+                speed[name] |= cases
         sizes = {
             name: size_mb(model_files(Contender(args.model, name, "onnx", folder))) for name, folder in folders.items()
         }

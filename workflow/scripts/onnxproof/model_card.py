@@ -48,7 +48,6 @@ PASSES = {
     "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
     "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
-    "split_skip_layer_norm": "Fused skip and normalization are taken apart again, which is faster here.",
     "embedding_rows": "Embedding tables become int8 with one scale per row.",
     "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
     "scale per tensor, found when the model runs.",

@@ -19,7 +19,12 @@ from onnxproof.quantization.targets import Target, find_targets, stores_transpos
 
 
 def keep_outlier_channels(
-    model: onnx.ModelProto, calibration: Iterable[Feeds], *, ratio: float = 3.0, most: int = 4
+    model: onnx.ModelProto,
+    calibration: Iterable[Feeds],
+    *,
+    ratio: float = 3.0,
+    most: int = 4,
+    widening: bool = True,
 ) -> None:
     """Split each product that has outlier channels in two, in place. The outputs stay the same up to rounding.
 
@@ -32,9 +37,15 @@ def keep_outlier_channels(
         calibration: inputs that show which channels are large.
         ratio: a channel is an outlier where its largest magnitude is this many times the median channel's.
         most: how many channels of one activation may stay in float; the largest do.
+        widening: whether to split products with more outputs than inputs too. There the float part costs most, for
+            it is as wide as the output, and smoothing helps most, for layer normalizations come before them.
     """
     editor = GraphEditor(model)
-    targets = [target for target in find_targets(editor) if target.node.op_type != "Attention"]
+    targets = [
+        target
+        for target in find_targets(editor)
+        if target.node.op_type != "Attention" and (widening or target.weight.shape[0] >= target.weight.shape[1])
+    ]
     editor.finish()
     activations = record_activations(model, calibration, list(dict.fromkeys(target.activation for target in targets)))
     for target in targets:
@@ -73,8 +84,7 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> 
         [
             editor.new_node("Gather", [tensor, constants["channels"]], [selected], f"{node.name}_outliers", axis=-1),
             editor.new_node("MatMul", [selected, constants["weight"]], [product], f"{node.name}_outlier_product"),
-            # Sum, not Add: onnxruntime would take an Add before a Gelu for a bias and fuse the two.
-            editor.new_node("Sum", [rest_product, product], [output], f"{node.name}_join"),
+            editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join"),
         ],
     )
 

@@ -112,12 +112,26 @@ def _matmul_per_token(
     editor: GraphEditor, target: Target, rows: QuantizedRows, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
+    _keep_from_fusing(editor, output)
     bias = node.input[2] if len(node.input) > 2 else ""
     product = editor.new_tensor(f"{output}_product") if bias else output
     nodes = _product(editor, node.input[1], quantized, rows, product, node.name)
     if bias:
         nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
     return nodes
+
+
+def _keep_from_fusing(editor: GraphEditor, product: str) -> None:
+    """Give the bias behind a product a second dimension, so that onnxruntime doesn't fuse it with a Gelu at load.
+
+    Here the bias can't be folded into the integer product, and BiasGelu is slower than the two, see split_bias_gelu.
+    """
+    readers = editor.readers(product)
+    if len(readers) == 1 and readers[0].op_type == "Add":
+        for position, tensor in enumerate(readers[0].input):
+            bias = editor.float_constant(tensor, rank=1)
+            if bias is not None:
+                editor.change_constant(readers[0], position, bias[np.newaxis])
 
 
 def _attention_per_token(

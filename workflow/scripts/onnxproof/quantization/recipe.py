@@ -19,7 +19,6 @@ from onnxproof.quantization.outlier_channels import keep_outlier_channels
 from onnxproof.quantization.per_token import quantize_per_token
 from onnxproof.quantization.smooth import smooth_activations
 from onnxproof.quantization.split_bias_gelu import split_bias_gelu
-from onnxproof.quantization.split_skip_layer_norm import split_skip_layer_normalization
 
 Recipe = Sequence[Mapping[str, Any]]
 
@@ -28,7 +27,6 @@ Recipe = Sequence[Mapping[str, Any]]
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
     "embedding_rows": quantize_embedding_rows,
     "split_bias_gelu": split_bias_gelu,
-    "split_skip_layer_norm": split_skip_layer_normalization,
 }
 
 #: Passes that also run the model on calibration inputs, their second argument.

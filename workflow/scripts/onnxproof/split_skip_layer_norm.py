@@ -1,8 +1,8 @@
 """SkipLayerNormalization taken apart again, for speed.
 
 onnxruntime's CPU kernel of the fused com.microsoft operator (as of 1.32) handles one value at a time; its kernels
-of Add and LayerNormalization are vectorized. On int8 graphs, where matrix products are cheap, the fused operator
-takes a tenth of the run. ``Sum`` makes the addition, not ``Add``: onnxruntime would fuse an ``Add`` again at load.
+of Add and LayerNormalization are vectorized and use all threads. The fused operator takes a seventh of a float run,
+and more of an int8 one. At load onnxruntime fuses the two again only where every length is fixed in the graph.
 """
 
 import onnx
@@ -10,16 +10,17 @@ import onnx
 from onnxproof.quantization.graph import GraphEditor, attribute_of
 
 
-def split_skip_layer_normalization(model: onnx.ModelProto) -> None:
-    """Replace each SkipLayerNormalization by Add (of its bias), Sum and LayerNormalization, in place.
+def split_skip_layer_normalization(model: onnx.ModelProto) -> int:
+    """Replace SkipLayerNormalization by an Add of its bias, an Add of skip and LayerNormalization; return how often.
 
-    The same numbers up to float rounding. A node whose mean or variance is read, or without beta, stays.
+    In place. The same numbers up to float rounding. A node whose mean or variance is read, or without beta, stays.
     """
     editor = GraphEditor(model)
-    for node in editor.of_type("SkipLayerNormalization"):
-        if _can_split(node):
-            editor.replace(node, _parts_of(editor, node))
+    nodes = [node for node in editor.of_type("SkipLayerNormalization") if _can_split(node)]
+    for node in nodes:
+        editor.replace(node, _parts_of(editor, node))
     editor.finish()
+    return len(nodes)
 
 
 def _can_split(node: onnx.NodeProto) -> bool:
@@ -39,7 +40,7 @@ def _parts_of(editor: GraphEditor, node: onnx.NodeProto) -> list[onnx.NodeProto]
         nodes.append(editor.new_node("Add", [tensor, bias], [biased], f"{node.name}_bias"))
         tensor = biased
     epsilon = attribute_of(node, "epsilon", 1e-12)
-    nodes.append(editor.new_node("Sum", [tensor, skip], [total], f"{node.name}_sum"))
+    nodes.append(editor.new_node("Add", [tensor, skip], [total], f"{node.name}_sum"))
     nodes.append(
         editor.new_node(
             "LayerNormalization", [total, gamma, beta], [output], f"{node.name}_norm", axis=-1, epsilon=epsilon
