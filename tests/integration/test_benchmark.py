@@ -139,9 +139,9 @@ def test_many_contenders_are_timed_in_one_run(fp32, monkeypatch):
     speed = bench_accuracy.measure_speed("tiny", {"fp32": fp32, "a": fp32, "b": fp32}, 1, effort)
     assert list(speed) == ["fp32", "a", "b"]
     for cases in speed.values():
-        assert list(cases) == ["1x8", "2x8"]
+        assert list(cases) == ["1x8_t1", "2x8_t1"]
         assert all(np.shape(case["samples_ms"]) == (3, 2) for case in cases.values())
-    assert speed["fp32"]["1x8"]["speedup_vs_fp32"] == 1
+    assert speed["fp32"]["1x8_t1"]["speedup_vs_fp32"] == 1
 
 
 def test_a_provider_that_is_not_installed(fp32, output):

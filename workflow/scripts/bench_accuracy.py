@@ -105,7 +105,8 @@ def measure_speed(
             samples = dict(zip(folders, time_in_turns(workers, effort), strict=True))
             for name, rounds in samples.items():
                 p50 = median(sample for samples_of_round in rounds for sample in samples_of_round)
-                speed[name][case_key(case, threads)] = {"p50_ms": p50, **compare(rounds, samples[BASELINE]), "samples_ms": rounds}
+                compared = compare(rounds, samples[BASELINE])
+                speed[name][case_key(case, threads)] = {"p50_ms": p50, **compared, "samples_ms": rounds}
             print(f"timed {case_key(case, threads)}", flush=True)
     return speed
 
@@ -146,7 +147,7 @@ def write_table(record: dict[str, Any], path: Path) -> None:
         "batch* is the lowest cosine between a text's answer alone and in a padded batch of eight; *speed-up* is over "
         "the fp32 ONNX file, timed in turns. Every contender starts from that file.",
         "",
-        f"| contender | cosine, lowest | cosine, mean | same neighbours | alone vs in a batch | MB "
+        "| contender | cosine, lowest | cosine, mean | same neighbours | alone vs in a batch | MB "
         + "".join(f"| speed-up at {cases}, {count} " for count in counts)
         + "|",
         "|" + " --- |" * (6 + len(counts)),
