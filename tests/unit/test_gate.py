@@ -71,3 +71,28 @@ def test_a_missed_threshold_names_everything_and_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["int8.json"]
     gate_parity.main(["--parity", str(parity), "--thresholds", '{"cosine_mean": 0.99}', "--output", str(passed)])
     assert "cosine_mean" in passed.read_text()
+
+
+def test_the_recipes_tried_are_told_for_each_graph_of_a_model(tmp_path):
+    def searched(metric):
+        rung = {
+            "recipe": [{"pass": "embedding_rows"}, {"pass": "dynamic_matmul"}],
+            "metrics": {metric: 0.5},
+            "size_ratio": 0.25,
+            "speedup": 2.0,
+            "missed": [metric],
+            "distance": 5.0,
+        }
+        return {"search": {"rungs": [rung]}}
+
+    parity, manifest = tmp_path / "parity.json", tmp_path / "int8.json"
+    parity.write_text(json.dumps(PARITY))
+    graphs = {"encoder_model.onnx": searched("cosine_min"), "decoder_model.onnx": searched("next_token_agreement")}
+    manifest.write_text(json.dumps({"settings": {"graphs": graphs}}))
+    with pytest.raises(UserError) as raised:
+        gate_parity.gate(parity, {"cosine_mean": 0.999}, tmp_path / "int8.ok", manifest=manifest)
+    lines = str(raised.value).splitlines()[-4:]
+    assert lines[0] == "Recipes tried for encoder_model.onnx, on the calibration inputs:"
+    assert lines[1].startswith("  1. embedding_rows + dynamic_matmul: cosine_min 0.50000")
+    assert lines[2] == "Recipes tried for decoder_model.onnx, on the calibration inputs:"
+    assert "misses next_token_agreement" in lines[3]

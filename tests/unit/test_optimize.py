@@ -51,7 +51,7 @@ def optimized(folder, tmp_path):
 def test_nothing_to_fuse_is_told_and_the_basic_graph_taken(exported, tmp_path):
     graph, settings = optimized(exported, tmp_path)
     assert settings["method"] == "onnxruntime basic optimization"
-    assert settings["reason"] == "the fusions found none of their patterns in this graph"
+    assert settings["reason"] == "the fusions found nothing in this graph that is faster fused"
     assert settings["proof"] == {"inputs": 5, "max_relative_diff": 0.0}
     assert "Identity" not in [node.op_type for node in graph.graph.node]
 

@@ -23,12 +23,18 @@ def withdraw(release: Path) -> None:
 
 
 def recipes_tried(manifest: Path) -> str:
-    """Return what the search for a quantized variant's recipe tried, a line each; nothing for other variants."""
-    rungs = read_json(manifest)["settings"].get("search", {}).get("rungs", [])
-    if not rungs:
-        return ""
-    lines = [f"  {number}. {Rung(**rung).describe()}" for number, rung in enumerate(rungs, 1)]
-    return "\nRecipes tried, on the calibration inputs:\n" + "\n".join(lines)
+    """Return what the search for a quantized variant's recipe tried, a line each; nothing for other variants.
+
+    A model of several graphs has a search for each.
+    """
+    settings = read_json(manifest)["settings"]
+    told = []
+    for file, own in settings.get("graphs", {"": settings}).items():
+        rungs = own.get("search", {}).get("rungs", [])
+        if rungs:
+            told.append(f"Recipes tried{f' for {file}' if file else ''}, on the calibration inputs:")
+            told += [f"  {number}. {Rung(**rung).describe()}" for number, rung in enumerate(rungs, 1)]
+    return "".join(f"\n{line}" for line in told)
 
 
 def gate(

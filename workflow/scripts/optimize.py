@@ -184,7 +184,7 @@ def optimize_graph(
         model = fuse_transformer(basic, config)
         settings["rewrites"]["SkipLayerNormalization"] = split_skip_layer_normalization(model)
         if not fused_operators(model):
-            raise UserError("the fusions found none of their patterns in this graph")
+            raise UserError("the fusions found nothing in this graph that is faster fused")
         return model
 
     def simplify() -> "onnx.ModelProto":

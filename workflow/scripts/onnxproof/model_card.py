@@ -103,7 +103,9 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
         fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
         sentences.append(f"Optimized by {settings['method']}: {fused or settings.get('reason', 'nothing to fuse')}.")
     for step in settings.get("recipe", []):
-        parameters = ", ".join(f"{key} {value}" for key, value in step.items() if key != "pass" and value)
+        parameters = ", ".join(
+            f"{key} {value}" for key, value in step.items() if key != "pass" and value not in (None, [])
+        )
         sentence = PASSES.get(step["pass"], f"{step['pass']}.")
         sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
     if "calibration" in settings:
