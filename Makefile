@@ -41,7 +41,7 @@ test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
 	$(IN_VENV) pytest $(PARALLEL) -m "slow and not long"
 
 .PHONY: test-long
-test-long: setup-dev  ## the longest proofs: every architecture, injected faults, no network, the Hub from start to end
+test-long: setup-dev  ## the longest proofs: injected faults, no network, the Hub from start to end
 	$(IN_VENV) pytest -m long
 
 .PHONY: setup-cluster

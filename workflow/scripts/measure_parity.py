@@ -49,6 +49,7 @@ def measure(
         raise UserError(f"{model} {variant}: the graph wants {', '.join(sorted(unknown))}, which was not recorded")
     task, labels = reference.manifest["task"], reference.manifest["label_count"]
     alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
+    compared = {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs}
     batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
     expected, answers, answers_in_batch = (
         read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
@@ -64,7 +65,7 @@ def measure(
         "reference": "pytorch",
         **proven_files(manifest),
         "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
-        "outputs": {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs},
+        "outputs": compared,
         "task_metrics": metrics,
         "batch_invariance": {"batch_size": batch_size} | batch_invariance(answers, answers_in_batch),
         "reference_batch_invariance": reference.manifest["batch_invariance"],

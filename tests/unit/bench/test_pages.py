@@ -59,6 +59,14 @@ def test_a_faster_rival_is_recommended_and_ours_named_behind_it(record):
     assert "**onnxruntime fp32**" in lossless
 
 
+def test_nothing_is_recommended_for_what_was_not_timed(record):
+    for facts in record["contenders"].values():
+        facts["cases"].pop("8x128", None)
+    sentences = pages.recommendations(record)
+    assert any(text.startswith("latency") for text in sentences)
+    assert not any(text.startswith("throughput") for text in sentences)
+
+
 def test_other_settings_are_told_where_they_matter(record):
     told = pages.recommendations(record)[-1]
     assert told == "int8, no arena, beside onnxruntime's default settings: 1.50x at 1x16 (1.50–1.50)."

@@ -72,27 +72,26 @@ def plot_path(table: Path, model: str) -> Path:
     return table.with_name(f"{table.stem}-{model}.svg")
 
 
-def latency_score(facts: dict[str, Any], labels: list[str]) -> float:
-    """Return the geometric mean of a contender's speed-ups over the cases of one item."""
-    return geometric_mean([facts["cases"][label]["speedup"] for label in labels if label.split("x")[0] == "1"])
+def cases_by_purpose(labels: list[str]) -> dict[str, list[str]]:
+    """Return the cases that say something of latency, those of one item, and of throughput; no purpose without any."""
+    single = [label for label in labels if label.split("x")[0] == "1"]
+    purposes = {"latency": single, "throughput": [label for label in labels if label not in single]}
+    return {purpose: cases for purpose, cases in purposes.items() if cases}
 
 
-def throughput_score(facts: dict[str, Any], labels: list[str]) -> float:
-    """Return the geometric mean of a contender's speed-ups over batches and traffic."""
-    return geometric_mean([facts["cases"][label]["speedup"] for label in labels if label.split("x")[0] != "1"])
-
-
-SCORES = {"latency": latency_score, "throughput": throughput_score}
+def mean_speedup(facts: dict[str, Any], cases: list[str]) -> float:
+    """Return the geometric mean of a contender's speed-ups over some cases."""
+    return geometric_mean([facts["cases"][label]["speedup"] for label in cases])
 
 
 def recommendations(record: dict[str, Any]) -> list[str]:
     """Return a sentence for each purpose and each quality asked: what was fastest here, and its price."""
     labels = case_labels(record)
     sentences = []
-    for purpose, score in SCORES.items():
+    for purpose, cases in cases_by_purpose(labels).items():
         for wanted, least in QUALITIES.items():
             scores = {
-                name: score(facts, labels)
+                name: mean_speedup(facts, cases)
                 for name, facts in files_of(record).items()
                 if list(facts["cases"]) == labels and ((facts.get("quality") or {}).get("cosine_min") or 0) >= least
             }
@@ -229,8 +228,9 @@ def draw_pareto(record: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     labels = case_labels(record)
+    purpose, cases = next(iter(cases_by_purpose(labels).items()))
     shown = {
-        name: (latency_score(facts, labels), max(1 - facts["quality"]["cosine_min"], SMALLEST_LOSS), facts)
+        name: (mean_speedup(facts, cases), max(1 - facts["quality"]["cosine_min"], SMALLEST_LOSS), facts)
         for name, facts in files_of(record).items()
         if name != REFERENCE and list(facts["cases"]) == labels and (facts.get("quality") or {}).get("cosine_min")
     }
@@ -247,7 +247,7 @@ def draw_pareto(record: dict[str, Any], path: Path) -> None:
         axes.plot([speed for speed, _ in front], [loss for _, loss in front], color="#0b6e4f", linewidth=0.8)
         axes.set_yscale("log")
         axes.invert_yaxis()
-        axes.set_xlabel(f"speed-up over {BASELINE_LABEL}, one item a call (geometric mean)")
+        axes.set_xlabel(f"speed-up over {BASELINE_LABEL}: {purpose}, geometric mean of {', '.join(cases)}")
         axes.set_ylabel("1 − lowest cosine to PyTorch")
         axes.set_title(f"{record['model']}: right and up is better; area: size of the file; green: ours")
         axes.spines[["top", "right"]].set_visible(False)
