@@ -53,7 +53,6 @@ def test_nearly_all_cases_pass(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_images_sounds_and_questions_go_through_the_workflow(tmp_path, project_factory):
     names = {
         "pictures": "vit image-classification",
