@@ -69,6 +69,7 @@ def test_a_fusion_that_changes_answers_is_not_kept(exported, tmp_path, monkeypat
     _, settings = optimized(exported, tmp_path)
     assert settings["method"] == "onnxruntime basic optimization"
     assert "changes an answer by" in settings["reason"]
+    assert settings["rewrites"] == {"LpNormalization": 0}
 
 
 def test_where_nothing_works_the_graph_stays_as_it_is(exported, tmp_path, monkeypatch):

@@ -198,6 +198,7 @@ def optimize_graph(
             model, difference = prove(make, proof)
         except UserError as error:
             reasons.append(str(error))
+            settings["rewrites"].pop("SkipLayerNormalization", None)  # of the graph that is given up
             continue
         settings |= {"method": method, "fused": fused_operators(model)}
         settings |= {"reason": "; ".join(reasons)} if reasons else {}
