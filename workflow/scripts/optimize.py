@@ -176,38 +176,38 @@ def optimize_graph(
         return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
     proof = Proof(source / file, inputs, names)
     basic = scratch / "basic.onnx"
-    count = normalize_with_one_node(exported)
-    settings: dict[str, Any] = {"rewrites": {"LpNormalization": count}}
+    rewrites = {"LpNormalization": normalize_with_one_node(exported)}
 
-    def fuse() -> "onnx.ModelProto":
+    def fuse() -> tuple["onnx.ModelProto", dict[str, int]]:
         optimize_basic(exported, basic)
         model = fuse_transformer(basic, config)
-        settings["rewrites"]["SkipLayerNormalization"] = split_skip_layer_normalization(model)
+        split = split_skip_layer_normalization(model)
         if not fused_operators(model):
             raise UserError("the fusions found nothing in this graph that is faster fused")
-        return model
+        return model, {"SkipLayerNormalization": split}
 
-    def simplify() -> "onnx.ModelProto":
+    def simplify() -> tuple["onnx.ModelProto", dict[str, int]]:
         if not basic.exists():
             optimize_basic(exported, basic)
-        return load_model(basic, scratch)
+        return load_model(basic, scratch), {}
 
     reasons: list[str] = []
     for method, make in (("onnxruntime transformer fusion", fuse), ("onnxruntime basic optimization", simplify)):
         try:
-            model, difference = prove(make, proof)
+            model, own_rewrites, difference = prove(make, proof)
         except UserError as error:
             reasons.append(str(error))
-            settings["rewrites"].pop("SkipLayerNormalization", None)  # of the graph that is given up
             continue
-        settings |= {"method": method, "fused": fused_operators(model)}
+        settings = {"rewrites": rewrites | own_rewrites, "method": method, "fused": fused_operators(model)}
         settings |= {"reason": "; ".join(reasons)} if reasons else {}
         return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
     return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
 
 
-def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof) -> tuple["onnx.ModelProto", float]:
-    """Return an optimized graph and its difference from the exported one, after checking that it is none.
+def prove(
+    make: Callable[[], tuple["onnx.ModelProto", dict[str, int]]], proof: Proof
+) -> tuple["onnx.ModelProto", dict[str, int], float]:
+    """Return what ``make`` does, a graph and its rewrites, and the graph's difference from the exported one.
 
     Raises:
         UserError: it cannot be made, does not run, or changes an answer.
@@ -215,7 +215,7 @@ def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof) -> tuple["onnx.Mo
     from onnxproof.rewrites import remove_unused_domains
 
     try:
-        model = make()
+        model, rewrites = make()
         remove_unused_domains(model)
         difference = proof.difference(model)
     except UserError:
@@ -224,7 +224,7 @@ def prove(make: Callable[[], "onnx.ModelProto"], proof: Proof) -> tuple["onnx.Mo
         raise UserError(f"the optimizer failed: {type(error).__name__}: {first_line(error)}") from error
     if difference > LARGEST_RELATIVE_DIFF:
         raise UserError(f"the optimized graph changes an answer by {difference:.2g} of the largest value")
-    return model, difference
+    return model, rewrites, difference
 
 
 def fused_operators(model: "onnx.ModelProto") -> dict[str, int]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.graph import GraphEditor
-from onnxproof.quantization.targets import Target, find_targets, stores_transposed
+from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
 
 
 def keep_outlier_channels(
@@ -63,7 +63,8 @@ def outlier_channels(channel_max: NDArray[np.float32], ratio: float, most: int) 
 
 def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> None:
     node, tensor = target.node, target.activation
-    last = _bias_behind(editor, node) or node
+    # onnxruntime folds a bias behind an integer product into it.
+    last = bias_behind(editor, node) or node
     output = last.output[0]
     mask = np.ones(target.weight.shape[0], dtype=np.float32)
     mask[outliers] = 0
@@ -87,12 +88,3 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> 
             editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join"),
         ],
     )
-
-
-def _bias_behind(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | None:
-    """Return the Add of a constant bias that alone reads a product: onnxruntime folds it into an integer product."""
-    readers = editor.readers(node.output[0])
-    if len(readers) != 1 or readers[0].op_type != "Add" or editor.is_output(node.output[0]):
-        return None
-    others = [tensor for tensor in readers[0].input if tensor != node.output[0]]
-    return readers[0] if len(others) == 1 and editor.float_constant(others[0], rank=1) is not None else None

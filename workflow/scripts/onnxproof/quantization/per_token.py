@@ -20,7 +20,7 @@ from onnxproof.quantization.dynamic_matmul import included_targets, store_weight
 from onnxproof.quantization.graph import MICROSOFT, GraphEditor, attribute_of
 from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
-from onnxproof.quantization.targets import Target
+from onnxproof.quantization.targets import Target, bias_behind
 
 SMALLEST_RANGE = np.float32(1e-12)  # an all-zero row must not be divided by zero
 
@@ -112,7 +112,7 @@ def _matmul_per_token(
     editor: GraphEditor, target: Target, rows: QuantizedRows, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
-    _keep_from_fusing(editor, output)
+    _keep_from_fusing(editor, node)
     bias = node.input[2] if len(node.input) > 2 else ""
     product = editor.new_tensor(f"{output}_product") if bias else output
     nodes = _product(editor, node.input[1], quantized, rows, product, node.name)
@@ -121,17 +121,18 @@ def _matmul_per_token(
     return nodes
 
 
-def _keep_from_fusing(editor: GraphEditor, product: str) -> None:
+def _keep_from_fusing(editor: GraphEditor, product: onnx.NodeProto) -> None:
     """Give the bias behind a product a second dimension, so that onnxruntime doesn't fuse it with a Gelu at load.
 
     Here the bias can't be folded into the integer product, and BiasGelu is slower than the two, see split_bias_gelu.
     """
-    readers = editor.readers(product)
-    if len(readers) == 1 and readers[0].op_type == "Add":
-        for position, tensor in enumerate(readers[0].input):
-            bias = editor.float_constant(tensor, rank=1)
-            if bias is not None:
-                editor.change_constant(readers[0], position, bias[np.newaxis])
+    add = bias_behind(editor, product)
+    if add is None:
+        return
+    for position, tensor in enumerate(add.input):
+        bias = editor.float_constant(tensor, rank=1)
+        if bias is not None:
+            editor.change_constant(add, position, bias[np.newaxis])
 
 
 def _attention_per_token(

@@ -82,3 +82,12 @@ def _is_plain_attention(node: onnx.NodeProto) -> bool:
     biased = len(node.input) > 2 and bool(node.input[2])
     extras = any(node.input[4:])  # past, attention bias: the integer kernel takes no attention bias
     return biased and not (uneven or rotary or extras)
+
+
+def bias_behind(editor: GraphEditor, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the Add of a constant bias, one value an output channel, that alone reads a product; None without one."""
+    readers = editor.readers(node.output[0])
+    if len(readers) != 1 or readers[0].op_type != "Add" or editor.is_output(node.output[0]):
+        return None
+    others = [tensor for tensor in readers[0].input if tensor != node.output[0]]
+    return readers[0] if len(others) == 1 and editor.float_constant(others[0], rank=1) is not None else None
