@@ -76,6 +76,8 @@ TEXT_SIZES = {
     "pad_token_id": 0,
 }
 
+XLM_SIZES = {"emb_dim": 64, "n_layers": 2, "n_heads": 4, "use_lang_emb": False, "pad_index": 0, "mask_index": 4}
+
 #: Text encoders: config class, what differs from TEXT_SIZES.
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertConfig", {}),
@@ -104,6 +106,8 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "big_bird": ("BigBirdConfig", {"attention_type": "original_full"}),
     "esm": ("EsmConfig", {"position_embedding_type": "rotary", "mask_token_id": 4}),
     "longformer": ("LongformerConfig", {"attention_window": 8}),
+    "flaubert": ("FlaubertConfig", XLM_SIZES),
+    "xlm": ("XLMConfig", XLM_SIZES),
 }
 
 TEXT_TASKS = {
@@ -157,6 +161,28 @@ GENERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "glm": ("GlmConfig", SIZED),
     "helium": ("HeliumConfig", SIZED),
     "arcee": ("ArceeConfig", GROUPED),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        SIZED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "mlp_only_layers": []},
+    ),
+    "gpt_oss": ("GptOssConfig", SIZED | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 16}),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        {
+            "num_key_value_heads": 4,
+            "q_lora_rank": 32,
+            "kv_lora_rank": 32,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 16,
+            "qk_nope_head_dim": 16,
+            "n_routed_experts": 4,
+            "n_group": 2,
+            "topk_group": 1,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 64,
+            "first_k_dense_replace": 1,
+        },
+    ),
 }
 
 T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
@@ -176,6 +202,7 @@ TRANSLATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "pegasus": ("PegasusConfig", BART_SIZES),
     "blenderbot": ("BlenderbotConfig", BART_SIZES),
     "blenderbot-small": ("BlenderbotSmallConfig", BART_SIZES),
+    "bigbird_pegasus": ("BigBirdPegasusConfig", BART_SIZES | {"attention_type": "original_full"}),
 }
 
 
@@ -288,6 +315,11 @@ BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
         64,
     ),
     "hiera": ("HieraConfig", {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1]}, 64),
+    "pvt": (
+        "PvtConfig",
+        {"image_size": 64, "hidden_sizes": [8, 16, 24, 32], "depths": [1] * 4, "num_attention_heads": [1, 2, 3, 4]},
+        64,
+    ),
     "cvt": ("CvtConfig", {"embed_dim": [16, 32, 48], "num_heads": [1, 2, 3], "depth": [1, 2, 3]}, 64),
     "efficientnet": (
         "EfficientNetConfig",
@@ -345,16 +377,16 @@ def image_cases(task: str, auto_class: str, names: list[str], **head: Any) -> li
     return cases
 
 
-def save_detr(folder: Path) -> None:
-    """Save a DETR with a ResNet backbone."""
+def save_detr(folder: Path, config_class: str = "DetrConfig") -> None:
+    """Save a DETR, or a model like it, with a ResNet backbone."""
     from transformers import ResNetConfig
 
     backbone = ResNetConfig(**RESNET_BACKBONE, out_features=["stage4"])
     options = DETECTOR_SIZES | {"backbone_config": backbone}
-    save_image_model(folder, "DetrConfig", "AutoModelForObjectDetection", options, 64)
+    save_image_model(folder, config_class, "AutoModelForObjectDetection", options, 64)
 
 
-def save_rt_detr(folder: Path) -> None:
+def save_rt_detr(folder: Path, config_class: str = "RTDetrConfig") -> None:
     """Save an RT-DETR with its own kind of ResNet."""
     from transformers import RTDetrResNetConfig
 
@@ -378,7 +410,7 @@ def save_rt_detr(folder: Path) -> None:
         "anchor_image_size": None,
         "num_labels": 6,
     }
-    save_image_model(folder, "RTDetrConfig", "AutoModelForObjectDetection", options, 64)
+    save_image_model(folder, config_class, "AutoModelForObjectDetection", options, 64)
 
 
 def save_yolos(folder: Path) -> None:
@@ -438,6 +470,10 @@ WAVE_SIZES: dict[str, Any] = {
     "vocab_size": 20,
     "classifier_proj_size": 32,
     "num_labels": 6,
+    "tdnn_dim": [32, 32, 64],
+    "tdnn_kernel": [3, 3, 1],
+    "tdnn_dilation": [1, 2, 1],
+    "xvector_output_dim": 32,
 }
 
 #: Models of waveforms: config class, what differs from WAVE_SIZES.
@@ -450,6 +486,7 @@ LISTENERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unispeech-sat": ("UniSpeechSatConfig", {}),
     "data2vec-audio": ("Data2VecAudioConfig", {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 7}),
     "sew": ("SEWConfig", {"squeeze_factor": 2}),
+    "sew-d": ("SEWDConfig", {"squeeze_factor": 2, "max_position_embeddings": 64, "position_buckets": 16}),
     "wav2vec2-conformer": ("Wav2Vec2ConformerConfig", {"conv_depthwise_kernel_size": 7}),
 }
 
@@ -494,6 +531,171 @@ def save_spectrogram_transformer(folder: Path) -> None:
     randomize(model).save_pretrained(folder)
 
 
+WRITER_SIZES: dict[str, Any] = {"vocab_size": 200, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+WRITER_SIZES |= {"decoder_start_token_id": 2}
+SPEECH_SIZES = BART_SIZES | WRITER_SIZES | {"max_target_positions": 80}
+
+
+def save_network(folder: Path, model_class: str, config: Any) -> None:
+    """Save a model of one of transformers' own classes."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    randomize(getattr(transformers, model_class)(config)).save_pretrained(folder)
+
+
+def save_whisper(folder: Path, model_class: str) -> None:
+    """Save a Whisper that hears one second."""
+    import transformers
+
+    transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
+    sizes = SPEECH_SIZES | {"num_mel_bins": 16, "max_source_positions": 50, "suppress_tokens": [], "num_labels": 6}
+    sizes |= {"begin_suppress_tokens": []}
+    save_network(folder, model_class, transformers.WhisperConfig(**sizes))
+
+
+def save_moonshine(folder: Path) -> None:
+    """Save a Moonshine."""
+    import transformers
+
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=4000, do_normalize=False).save_pretrained(folder)
+    sizes: dict[str, Any] = WRITER_SIZES | {"hidden_size": 64, "intermediate_size": 128}
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_num_hidden_layers": 2, f"{side}_num_attention_heads": 4}
+    save_network(folder, "MoonshineForConditionalGeneration", transformers.MoonshineConfig(**sizes))
+
+
+def save_speech_to_text(folder: Path) -> None:
+    """Save a Speech2Text."""
+    import transformers
+
+    transformers.Speech2TextFeatureExtractor(feature_size=16, num_mel_bins=16).save_pretrained(folder)
+    sizes = SPEECH_SIZES | {"input_feat_per_channel": 16, "conv_channels": 32, "max_source_positions": 500}
+    save_network(folder, "Speech2TextForConditionalGeneration", transformers.Speech2TextConfig(**sizes))
+
+
+#: Decoders that are put behind an encoder of their own: config class, sizes.
+SECOND_HALVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", GPT | {"bos_token_id": 2, "eos_token_id": 3}),
+    "bert": ("BertConfig", TEXT_SIZES),
+    "trocr": (
+        "TrOCRConfig",
+        {
+            "d_model": 64,
+            "decoder_layers": 2,
+            "decoder_attention_heads": 4,
+            "decoder_ffn_dim": 128,
+            "cross_attention_hidden_size": 64,
+        },
+    ),
+}
+
+
+def save_two_halves(folder: Path, model_class: str, encoder: Any, decoder: str) -> None:
+    """Save an encoder with a decoder that writes about what it reads."""
+    import transformers
+
+    config_class, sizes = SECOND_HALVES[decoder]
+    sizes = sizes | {"vocab_size": 200, "max_position_embeddings": 80, "is_decoder": True, "add_cross_attention": True}
+    joined = getattr(transformers, model_class.replace("Model", "Config"))
+    config = joined.from_encoder_decoder_configs(encoder, getattr(transformers, config_class)(**sizes))
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    save_network(folder, model_class, config)
+
+
+def save_captioner(folder: Path, decoder: str) -> None:
+    """Save an image encoder with a decoder that writes about what it sees."""
+    import transformers
+
+    write_image_processor(folder, 32)
+    save_two_halves(folder, "VisionEncoderDecoderModel", transformers.ViTConfig(**IMAGE_SIZES), decoder)
+
+
+def save_translator(folder: Path, decoder: str) -> None:
+    """Save a BERT with a decoder that writes about what it reads."""
+    import transformers
+
+    encoder = transformers.BertConfig(**TEXT_SIZES | {"vocab_size": write_tokenizer(folder)})
+    save_two_halves(folder, "EncoderDecoderModel", encoder, decoder)
+
+
+def save_pix2struct(folder: Path) -> None:
+    """Save a Pix2Struct that reads 32 patches."""
+    import transformers
+
+    write_tokenizer(folder)
+    words = transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer
+    tokenizer = transformers.T5TokenizerFast(tokenizer_object=words, extra_ids=0)
+    patches = transformers.Pix2StructImageProcessor(patch_size={"height": 4, "width": 4}, max_patches=32)
+    transformers.Pix2StructProcessor(patches, tokenizer).save_pretrained(folder)
+    layers = {"hidden_size": 64, "d_kv": 16, "d_ff": 128}
+    text = layers | {"vocab_size": 200, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
+    vision = layers | {"patch_embed_hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "seq_len": 32}
+    config = transformers.Pix2StructConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
+    save_network(folder, "Pix2StructForConditionalGeneration", config)
+
+
+def save_open_detector(folder: Path, kind: str) -> None:
+    """Save an OWL-ViT or OWLv2, which finds what texts name."""
+    import transformers
+
+    size = write_tokenizer(folder)
+    names = ["input_ids", "attention_mask"]
+    transformers.AutoTokenizer.from_pretrained(folder, model_input_names=names).save_pretrained(folder)
+    write_image_processor(folder, 64)
+    layers = {key: TEXT_SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    layers |= {"intermediate_size": 128}
+    text = layers | {"vocab_size": size, "max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3}
+    vision = layers | {"image_size": 64, "patch_size": 16}
+    config_class, model_class = {
+        "owlvit": ("OwlViTConfig", "OwlViTForObjectDetection"),
+        "owlv2": ("Owlv2Config", "Owlv2ForObjectDetection"),
+    }[kind]
+    config = getattr(transformers, config_class)(text_config=text, vision_config=vision, projection_dim=64)
+    save_network(folder, model_class, config)
+
+
+def save_maskformer(folder: Path) -> None:
+    """Save a MaskFormer with a Swin backbone."""
+    import transformers
+
+    write_image_processor(folder, 64)
+    stages = [f"stage{number}" for number in range(1, 5)]
+    sizes = HIERARCHY | {"image_size": 64, "patch_size": 4, "depths": [1] * 4, "num_heads": [1, 2, 2, 4]}
+    decoder = DETECTOR_SIZES | {
+        "backbone_config": transformers.ResNetConfig(**RESNET_BACKBONE, out_features=["stage4"])
+    }
+    config = transformers.MaskFormerConfig(
+        backbone_config=transformers.SwinConfig(**sizes, out_features=stages),
+        decoder_config=transformers.DetrConfig(**decoder),
+        fpn_feature_size=32,
+        mask_feature_size=32,
+        num_labels=5,
+    )
+    save_network(folder, "MaskFormerForInstanceSegmentation", config)
+
+
+def save_detr_segmentation(folder: Path) -> None:
+    """Save a DETR that segments."""
+    import transformers
+
+    write_image_processor(folder, 64)
+    stages = [f"stage{number}" for number in range(1, 5)]
+    backbone = transformers.ResNetConfig(**RESNET_BACKBONE, out_features=stages)
+    sizes = DETECTOR_SIZES | {"backbone_config": backbone, "encoder_attention_heads": 8, "decoder_attention_heads": 8}
+    save_network(folder, "DetrForSegmentation", transformers.DetrConfig(**sizes))
+
+
+def save_upscaler(folder: Path) -> None:
+    """Save a Swin2SR, which doubles the size of images."""
+    import transformers
+
+    transformers.Swin2SRImageProcessor(pad_size=4).save_pretrained(folder)
+    sizes = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "upscale": 2}
+    save_network(folder, "Swin2SRForImageSuperResolution", transformers.Swin2SRConfig(**sizes))
+
+
 def all_cases() -> list[Architecture]:
     """Return every case of the matrix."""
     every = list(ENCODERS)
@@ -518,14 +720,22 @@ def all_cases() -> list[Architecture]:
         Architecture(f"{encoder} reranker", "text-classification", partial(save_cross_encoder, encoder=encoder))
         for encoder in ("bert", "xlm-roberta")
     ]
-    vision = [name for name in BACKBONES if name != "segformer"]
+    vision = [name for name in BACKBONES if name not in ("segformer", "pvt")]
     cases += image_cases("image-classification", "AutoModelForImageClassification", vision, num_labels=6)
-    cases += image_cases("image-feature-extraction", "AutoModel", ["vit", "dinov2", "swin", "resnet"])
+    cases += image_cases("image-feature-extraction", "AutoModel", ["vit", "dinov2", "swin", "resnet", "pvt"])
     cases += image_cases("semantic-segmentation", "AutoModelForSemanticSegmentation", ["segformer"], num_labels=5)
     cases += [
         Architecture("detr object-detection", "object-detection", save_detr),
         Architecture("rt_detr object-detection", "object-detection", save_rt_detr),
         Architecture("yolos object-detection", "object-detection", save_yolos),
+        Architecture(
+            "table-transformer object-detection",
+            "object-detection",
+            partial(save_detr, config_class="TableTransformerConfig"),
+        ),
+        Architecture(
+            "rt_detr_v2 object-detection", "object-detection", partial(save_rt_detr, config_class="RTDetrV2Config")
+        ),
         Architecture(
             "dpt semantic-segmentation", "semantic-segmentation", partial(save_dpt, task="semantic-segmentation")
         ),
@@ -540,6 +750,40 @@ def all_cases() -> list[Architecture]:
     cases += sound_cases("audio-classification", "AutoModelForAudioClassification", ["wav2vec2", "hubert", "wavlm"])
     cases += sound_cases("feature-extraction", "AutoModel", ["wav2vec2", "hubert"])
     cases.append(Architecture("spectrogram audio-classification", "audio-classification", save_spectrogram_transformer))
+    cases += sound_cases("audio-frame-classification", "AutoModelForAudioFrameClassification", ["wav2vec2", "wavlm"])
+    cases += sound_cases("audio-xvector", "AutoModelForAudioXVector", ["wav2vec2", "unispeech-sat"])
+    whisper = {"speech-to-text": "ForConditionalGeneration", "audio-classification": "ForAudioClassification"}
+    cases += [
+        Architecture(f"whisper {task}", task, partial(save_whisper, model_class=f"Whisper{head}"))
+        for task, head in whisper.items()
+    ]
+    cases += [
+        Architecture("moonshine speech-to-text", "speech-to-text", save_moonshine),
+        Architecture("speech_to_text speech-to-text", "speech-to-text", save_speech_to_text),
+        Architecture("pix2struct image-to-text", "image-to-text", save_pix2struct),
+        Architecture("maskformer image-segmentation", "image-segmentation", save_maskformer),
+        Architecture("detr image-segmentation", "image-segmentation", save_detr_segmentation),
+        Architecture("swin2sr image-to-image", "image-to-image", save_upscaler),
+    ]
+    cases += image_cases("semantic-segmentation", "AutoModelForSemanticSegmentation", ["mobilevit"], num_labels=5)
+    cases += [
+        Architecture(f"vit and {decoder} image-to-text", "image-to-text", partial(save_captioner, decoder=decoder))
+        for decoder in SECOND_HALVES
+    ]
+    cases += [
+        Architecture(
+            f"bert and {decoder} text2text-generation",
+            "text2text-generation",
+            partial(save_translator, decoder=decoder),
+        )
+        for decoder in ("gpt2", "bert")
+    ]
+    cases += [
+        Architecture(
+            f"{kind} zero-shot-object-detection", "zero-shot-object-detection", partial(save_open_detector, kind=kind)
+        )
+        for kind in ("owlvit", "owlv2")
+    ]
     return cases
 
 

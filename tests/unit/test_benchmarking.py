@@ -127,7 +127,21 @@ def test_config_without_a_vocabulary_is_refused(tmp_path):
             {"size": {"height": 48, "width": 64}},
             {"pixel_values": (1, 48, 64), "pixel_mask": (48, 64)},
         ),
-        ({"model_type": "wav2vec2"}, {"sampling_rate": 8000}, {"input_values": (16000,)}),
+        (
+            {"model_type": "wav2vec2"},
+            {"sampling_rate": 8000},
+            {"input_values": (16000,), "attention_mask": (16000,)},
+        ),
+        (
+            {"model_type": "speech_to_text", "input_feat_per_channel": 40},
+            {},
+            {"input_features": (200, 40), "attention_mask": (200,)},
+        ),
+        (
+            {"model_type": "pix2struct"},
+            {"max_patches": 64, "patch_size": {"height": 8, "width": 4}},
+            {"flattened_patches": (64, 2 + 8 * 4 * 3), "attention_mask": (64,)},
+        ),
         (
             {"model_type": "audio-spectrogram-transformer", "num_mel_bins": 32, "max_length": 64},
             {},
@@ -145,9 +159,15 @@ def test_sizes_of_images_and_sounds(tmp_path, config, settings, items):
     sizes = benchmarking.read_model_sizes(write_config(tmp_path, **config))
     assert sizes.items == items
     assert benchmarking.choose_cases(sizes, [1, 4], [16, 128]) == [Case(1, None), Case(4, None)]
-    shapes = {name: shape for name, shape in items.items() if name != "pixel_mask"}
+    shapes = {name: shape for name, shape in items.items() if not name.endswith("mask")}
     drawn = benchmark_worker.draw_inputs(dict.fromkeys(shapes, "tensor(float)"), 4, None, 1, 0, item_shapes=items)
     assert {name: values.shape for name, values in drawn.items()} == {name: (4, *shapes[name]) for name in shapes}
+
+
+def test_a_graph_of_one_image_at_a_time_is_timed_on_one(tmp_path):
+    config = {"model_type": "owlvit", "text_config": {"vocab_size": 100}, "vision_config": {"image_size": 32}}
+    sizes = benchmarking.read_model_sizes(write_config(tmp_path, **config))
+    assert benchmarking.choose_cases(sizes, [1, 4], [16]) == [Case(1, None)]
 
 
 def test_texts_beside_images_and_choices_have_their_own_shapes():

@@ -22,6 +22,7 @@ def snapshot(folder, architecture, modules=False):
         ("BertModel", False, "feature-extraction"),
         ("BertForMaskedLM", False, "feature-extraction"),
         ("XLMRobertaForSequenceClassification", False, "text-classification"),
+        ("BertForSequenceClassification", True, "text-classification"),
     ],
 )
 def test_the_task_follows_from_the_files(tmp_path, architecture, modules, task):
@@ -94,14 +95,37 @@ def test_masked_tokens_are_filled_on_request(tmp_path):
 @pytest.mark.parametrize(
     "config",
     [
-        {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "is_encoder_decoder": True},
-        {"model_type": "vision-encoder-decoder", "architectures": ["VisionEncoderDecoderModel"]},
+        {"model_type": "whisper", "architectures": ["WhisperModel"], "is_encoder_decoder": True},
         {"model_type": "t5", "architectures": ["T5Model"], "is_encoder_decoder": True},
     ],
 )
-def test_other_models_of_several_files_are_refused(tmp_path, config):
+def test_encoder_decoders_without_a_head_are_refused(tmp_path, config):
     with pytest.raises(UserError, match="serve none of the tasks supported so far"):
         choose_task("m", write_config(tmp_path, **config), None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "architecture", "task"),
+    [
+        ("whisper", "WhisperForConditionalGeneration", "speech-to-text"),
+        ("whisper", "WhisperForAudioClassification", "audio-classification"),
+        ("vision-encoder-decoder", "VisionEncoderDecoderModel", "image-to-text"),
+        ("encoder-decoder", "EncoderDecoderModel", "text2text-generation"),
+        ("owlvit", "OwlViTForObjectDetection", "zero-shot-object-detection"),
+        ("maskformer", "MaskFormerForInstanceSegmentation", "image-segmentation"),
+    ],
+)
+def test_the_same_head_means_what_the_model_takes(tmp_path, model_type, architecture, task):
+    config = {"model_type": model_type, "architectures": [architecture], "is_encoder_decoder": "-to-" in task}
+    assert choose_task("m", write_config(tmp_path, **config), None) == task
+
+
+def test_a_task_may_be_asked_for_by_the_exporters_name(tmp_path):
+    whisper = {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"]}
+    folder = write_config(tmp_path, is_encoder_decoder=True, **whisper)
+    assert choose_task("m", folder, "automatic-speech-recognition") == "speech-to-text"
+    folder = write_config(tmp_path, model_type="wav2vec2", architectures=["Wav2Vec2ForCTC"])
+    assert choose_task("m", folder, "automatic-speech-recognition") == "automatic-speech-recognition"
 
 
 def test_without_architectures_the_task_must_be_said(tmp_path):

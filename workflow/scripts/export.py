@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
@@ -16,10 +17,8 @@ from onnxproof.files import staged_folder, versions_of, write_json
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files, model_bytes
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
-from onnxproof.tasks.registry import GENERATING_TASKS
-
-#: Tasks whose graphs keep keys and values from token to token → what Optimum calls that.
-WITH_CACHE = {task: f"{task}-with-past" for task in GENERATING_TASKS}
+from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, exporter_task
 
 
 def export_graph(snapshot: Path, task: str, folder: Path) -> None:
@@ -31,17 +30,38 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     """
     from optimum.exporters.onnx import main_export
 
-    is_sentence_transformer = task == "sentence-similarity"
-    with weights_left_apart():
-        main_export(
-            str(snapshot),
-            output=folder,
-            task="feature-extraction" if is_sentence_transformer else WITH_CACHE.get(task, task),
-            library_name="sentence_transformers" if is_sentence_transformer else "transformers",
-            do_validation=False,
-            device="cpu",
-            trust_remote_code=remote_code_allowed(snapshot),
-        )
+    config = read_transformer_config(snapshot)
+    name = exporter_task(task, config.get("model_type"))
+
+    def run(name: str) -> None:
+        with weights_left_apart():
+            main_export(
+                str(snapshot),
+                output=folder,
+                task=name,
+                library_name="sentence_transformers" if task == "sentence-similarity" else "transformers",
+                do_validation=False,
+                device="cpu",
+                trust_remote_code=remote_code_allowed(snapshot),
+                **traced_shapes(task, config),
+            )
+
+    if task not in GENERATING_TASKS:
+        return run(name)
+    try:
+        run(f"{name}-with-past")
+    except ValueError as error:
+        if "does not need past key values" not in str(error):
+            raise
+        run(name)  # a decoder, such as BERT's, that Optimum keeps no cache for
+
+
+def traced_shapes(task: str, config: dict[str, Any]) -> dict[str, int]:
+    """Return the sizes of the inputs that a graph is traced with, where a model takes those and no others."""
+    if config.get("model_type") == "whisper":
+        return {"nb_max_frames": 2 * int(config["max_source_positions"])}
+    batch = TASKS[task].largest_batch
+    return {"batch_size": batch} if batch else {}
 
 
 @contextmanager

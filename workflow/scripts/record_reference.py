@@ -13,7 +13,7 @@ from onnxproof.files import describe_files, staged_folder, versions_of, write_js
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
-from onnxproof.tasks import choose_task
+from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.pytorch import MAX_TOKENS, Original, load_original
@@ -39,7 +39,8 @@ def measure_own_invariance(
     can be no better than its original.
     """
     batched: list[Item] = [{}] * len(alone)
-    for indices in inputs.batches(batch_size, list(inputs.items[0])):
+    size = min(batch_size, TASKS[original.task].largest_batch or batch_size)
+    for indices in inputs.batches(size, list(inputs.items[0])):
         for index, outputs in zip(indices, original.run(inputs, indices), strict=True):
             batched[index] = outputs
     expected, actual = ({name: [item[name] for item in items] for name in items[0]} for items in (alone, batched))

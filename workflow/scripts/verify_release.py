@@ -40,6 +40,9 @@ SHARES = frozenset({"top1_agreement", "next_token_agreement"})
 #: Tasks whose outputs are sets: value by value, two equal answers may differ.
 UNORDERED = frozenset({"object-detection"})
 
+#: Tasks whose graphs take one input at a time.
+ONE_BY_ONE = frozenset({"zero-shot-object-detection"})
+
 
 class ReleaseError(Exception):
     """The folder holds no release that could be verified at all."""
@@ -345,6 +348,9 @@ TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any,
     "zero-shot-image-classification": (logits_of, "logits_per_image", compare_labels),
     "text-generation": (logits_of, "logits", compare_guesses),
     "text2text-generation": (logits_of, "logits", compare_guesses),
+    "speech-to-text": (logits_of, "logits", compare_guesses),
+    "image-to-text": (logits_of, "logits", compare_guesses),
+    "audio-xvector": (embedding_of, "embeddings", compare_embeddings),
     "sentence-similarity": (embedding_of, "sentence_embedding", compare_embeddings),
     "feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
     "image-feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
@@ -402,10 +408,10 @@ def matched_share(expected: list[int], actual: list[int]) -> float:
 
 
 class EncoderDecoder:
-    """Runs the three graphs of an encoder-decoder as if they were one: encoder, first decoder, decoder with cache."""
+    """Runs the graphs of an encoder-decoder as if they were one: encoder, first decoder, decoder with cache if any."""
 
-    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any) -> None:
-        """Take three onnxruntime sessions."""
+    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any = None) -> None:
+        """Take onnxruntime sessions."""
         self.encoder, self.decoder, self.decoder_with_past = encoder, decoder, decoder_with_past
 
     def get_inputs(self) -> list[Any]:
@@ -414,33 +420,39 @@ class EncoderDecoder:
 
     def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
         """Return outputs of the first decoder."""
-        return self._decode(self.decoder, names, self._encode(feed) | {TOKENS: feed[DECODER_TOKENS]})
+        return self._decode(self.decoder, names, self._encode(feed), feed[DECODER_TOKENS])
 
     def generate(self, feed: dict[str, Any], count: int) -> list[int]:
         """Return the ``count`` tokens that the model finds likeliest, one after another, with its cache."""
         import numpy as np
 
-        values, tokens = self._encode(feed) | {TOKENS: feed[DECODER_TOKENS][:, :1]}, []
+        values, tokens, session = self._encode(feed), feed[DECODER_TOKENS][:, :1], self.decoder
         for _ in range(count):
-            session = self.decoder_with_past if tokens else self.decoder
             names = [value.name for value in session.get_outputs()]
-            outputs = dict(zip(names, self._decode(session, names, values), strict=True))
-            tokens.append(int(outputs["logits"][0, -1].argmax()))
-            values[TOKENS] = np.array([tokens[-1:]], dtype=np.int64)
+            outputs = dict(zip(names, self._decode(session, names, values, tokens), strict=True))
+            tokens = np.hstack([tokens, outputs["logits"][:, -1:].argmax(axis=2)])
+            session = self.decoder_with_past or self.decoder
             values |= {PAST + name.removeprefix(PRESENT): outputs[name] for name in names if name.startswith(PRESENT)}
-        return tokens
+        return [int(token) for token in tokens[0, -count:]]
 
     def _encode(self, feed: dict[str, Any]) -> dict[str, Any]:
-        (vectors,) = self._decode(self.encoder, ["last_hidden_state"], feed)
+        (vectors,) = self.encoder.run(["last_hidden_state"], self._known(self.encoder, feed))
         return {"encoder_hidden_states": vectors} | ({"encoder_attention_mask": feed[MASK]} if MASK in feed else {})
 
+    def _decode(self, session: Any, names: list[str], values: dict[str, Any], tokens: Any) -> list[Any]:
+        """Run a decoder on all tokens, int64 (batch, tokens), or on the last one, where the cache has the rest."""
+        import numpy as np
+
+        fed = tokens[:, -1:] if session is self.decoder_with_past else tokens
+        return session.run(names, self._known(session, values | {TOKENS: fed, MASK: np.ones_like(tokens)}))
+
     @staticmethod
-    def _decode(session: Any, names: list[str], values: dict[str, Any]) -> list[Any]:
-        return session.run(names, {put.name: values[put.name] for put in session.get_inputs()})
+    def _known(session: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {put.name: values[put.name] for put in session.get_inputs() if put.name in values}
 
 
 def open_model(path: Path, threads: int) -> Any:
-    """Open an ONNX file; of an encoder-decoder's first decoder, the two graphs beside it too."""
+    """Open an ONNX file; of an encoder-decoder's first decoder, the graphs beside it too."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -449,6 +461,7 @@ def open_model(path: Path, threads: int) -> Any:
     names = [path.name]
     if path.name.startswith("decoder_model"):
         names = [path.name.replace("decoder_model", part) for part in ("encoder_model", "decoder_model", WITH_PAST)]
+        names = [name for name in names if path.with_name(name).is_file()]
     sessions = [
         onnxruntime.InferenceSession(str(path.with_name(name)), options, providers=["CPUExecutionProvider"])
         for name in names
@@ -468,7 +481,8 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
     import numpy as np
 
     session = open_model(path, threads)
-    alone, batched = run_golden(session, golden, 1), run_golden(session, golden, BATCH_SIZE)
+    batch_size = 1 if task in ONE_BY_ONE else BATCH_SIZE
+    alone, batched = run_golden(session, golden, 1), run_golden(session, golden, batch_size)
     measured: dict[str, float] = {}
     if task not in UNORDERED:
         measured |= compare_outputs(golden.outputs, alone)

@@ -92,15 +92,14 @@ def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]])
     """Open ``folder/model.onnx``, or the graphs of an encoder-decoder."""
     import onnxruntime
 
-    def open_session(name: str) -> Any:
-        return onnxruntime.InferenceSession(str(folder / name), options, providers=[provider])
+    def open_session(file: Path) -> Any:
+        return onnxruntime.InferenceSession(str(file), options, providers=[provider])
 
     if not is_encoder_decoder(folder):
-        return open_session("model.onnx")
-    from onnxproof.encoder_decoder import EncoderDecoder
-    from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
+        return open_session(folder / "model.onnx")
+    from onnxproof.encoder_decoder import open_graphs
 
-    return EncoderDecoder(*map(open_session, (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)))
+    return open_graphs(folder, open_session)
 
 
 def load_onnx(

@@ -50,6 +50,7 @@ FILLABLE_INPUTS = (
     "pixel_mask",
     "input_values",
     "input_features",
+    "flattened_patches",
 )
 # Texts beside one input: the choices of multiple choice, the captions of zero-shot classification.
 TEXTS_AN_INPUT = 4

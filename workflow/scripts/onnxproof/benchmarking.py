@@ -26,7 +26,7 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
 from onnxproof.preprocessing import item_shapes
-from onnxproof.tasks.registry import model_takes
+from onnxproof.tasks.registry import TASKS, is_open_detector, model_takes
 from onnxproof.text_limits import most_tokens
 
 STDERR_TAIL_LINES = 10
@@ -90,12 +90,14 @@ class Effort:
 class ModelSizes:
     """What the inputs depend on: ids in [0, ``vocab_size``); at most ``max_tokens`` of them, None if open.
 
-    ``items`` holds the shapes of what is no text: pixels, samples, spectrograms, without a batch axis.
+    ``items`` holds the shapes of what is no text: pixels, samples, spectrograms, without a batch axis. A graph takes at
+    most ``largest_batch`` of them at once, None for any number.
     """
 
     vocab_size: int
     max_tokens: int | None
     items: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    largest_batch: int | None = None
 
 
 def read_model_sizes(config_file: Path) -> ModelSizes:
@@ -109,7 +111,9 @@ def read_model_sizes(config_file: Path) -> ModelSizes:
     items = item_shapes(config_file.parent, config, takes)
     if takes in ("image", "sound"):
         return ModelSizes(1, None, items)
+    largest_batch = None
     if takes == "image+texts":
+        largest_batch = TASKS["zero-shot-object-detection"].largest_batch if is_open_detector(config) else None
         config = config.get("text_config", {}) | {"model_type": ""}
     vocab_size = config.get("vocab_size")
     if not isinstance(vocab_size, int) or vocab_size < 1:
@@ -117,7 +121,7 @@ def read_model_sizes(config_file: Path) -> ModelSizes:
             f"{config_file}: vocab_size is {vocab_size!r}; the benchmark draws token ids from a vocabulary "
             "and needs a positive integer"
         )
-    return ModelSizes(vocab_size, most_tokens(config), items)
+    return ModelSizes(vocab_size, most_tokens(config), items, largest_batch)
 
 
 def check_cases(model: str, sizes: ModelSizes, cases: list[Case]) -> None:
@@ -136,8 +140,12 @@ def check_cases(model: str, sizes: ModelSizes, cases: list[Case]) -> None:
 
 
 def choose_cases(sizes: ModelSizes, batch_sizes: list[int], sequence_lengths: list[int]) -> list[Case]:
-    """Return every batch size with every sequence length; of images and sounds, every batch size."""
-    return [Case(batch, length) for batch in batch_sizes for length in ([None] if sizes.items else sequence_lengths)]
+    """Return every batch size with every sequence length; of images and sounds, every batch size.
+
+    Batches that the graph does not take become the largest that it takes.
+    """
+    batches = dict.fromkeys(min(batch, sizes.largest_batch or batch) for batch in batch_sizes)
+    return [Case(batch, length) for batch in batches for length in ([None] if sizes.items else sequence_lengths)]
 
 
 def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:

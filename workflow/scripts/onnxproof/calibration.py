@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
-from onnxproof.inputs import TOKENS, Item, ModelInputs
-from onnxproof.preprocessing import image_shape, read_preprocessor, sampling_rate, sound_shapes
+from onnxproof.inputs import MASK, TOKENS, Item, ModelInputs
+from onnxproof.preprocessing import image_shape, patch_sizes, read_preprocessor, sampling_rate, sound_shapes
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import (
@@ -28,7 +28,7 @@ from onnxproof.tasks.material import (
     prompt_limit,
     written_item,
 )
-from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, model_takes
 from onnxproof.text_limits import most_tokens
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 
@@ -86,7 +86,8 @@ def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -
         if generates:
             if not encoding.ids:  # an empty text is no prompt
                 continue
-            item = written_item(item, read_start_token(folder)) if task == "text2text-generation" else prompt_item(item)
+            is_read_first = task in ENCODER_DECODER_TASKS
+            item = written_item(item, read_start_token(folder), encoding.ids) if is_read_first else prompt_item(item)
         items.append(item)
     items = [add_global_attention(item, config) for item in items]
     side = "left" if task == "text-generation" else "right"
@@ -122,6 +123,8 @@ def _mask_token(folder: Path) -> str:
 def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> ModelInputs:
     """Draw images at the size that the processor makes, so that nothing has to be scaled, and normalize them."""
     settings = read_preprocessor(folder)
+    if "max_patches" in settings:
+        return _patch_inputs(settings)
     channels, height, width = image_shape(folder, config)
     images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, ((height, width),))
     items: list[Item] = []
@@ -146,19 +149,37 @@ def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> Mod
     return ModelInputs(items, shared)
 
 
+def _patch_inputs(settings: dict[str, Any]) -> ModelInputs:
+    """Draw images cut into patches as Pix2Struct takes them: row, column (from 1 on) and values, then rows of zeros.
+
+    Source: K. Lee et al., "Pix2Struct: Screenshot Parsing as Pretraining for Visual Language Understanding", 2023.
+    """
+    most, height, width = patch_sizes(settings)
+    side = int(most**0.5)
+    items: list[Item] = []
+    for image in draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, ((side * height, side * width),)):
+        pixels = (image - image.mean()) / max(image.std(), 1 / image.size**0.5)
+        patches = pixels.reshape(side, height, side, width, 3).swapaxes(1, 2).reshape(side * side, -1)
+        rows, columns = np.divmod(np.arange(side * side), side)
+        whole = np.zeros((most, 2 + patches.shape[1]), dtype=np.float32)
+        whole[: side * side] = np.column_stack([rows + 1, columns + 1, patches])
+        items.append({"flattened_patches": whole, MASK: (np.arange(most) < side * side).astype(np.int64)})
+    return ModelInputs(items)
+
+
 def _sound_inputs(folder: Path, config: dict[str, Any]) -> ModelInputs:
     """Synthesize sounds; models of spectrograms get drawn ones of the right shape and range instead.
 
     Ranges of activations are what calibration looks at, and no spectrogram library is at hand here.
     """
     settings = read_preprocessor(folder)
-    ((name, shape),) = sound_shapes(folder, config).items()
+    (name, shape), *_ = sound_shapes(folder, config).items()
     if len(shape) == 1:
         sounds = synthesize_sounds(CALIBRATION_SOUNDS, sampling_rate(folder), CALIBRATION_SEED)
         if settings.get("do_normalize", True):
             sounds = [((sound - sound.mean()) / (sound.std() + 1e-7)).astype(np.float32) for sound in sounds]
-        waves: list[Item] = [{name: sound} for sound in sounds]
-        return ModelInputs(waves)
-    height, width = shape
-    images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
-    return ModelInputs([{name: (image[..., 0] / 127.5 - 1).astype(np.float32)} for image in images])
+    else:
+        height, width = shape
+        images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
+        sounds = [(image[..., 0] / 127.5 - 1).astype(np.float32) for image in images]
+    return ModelInputs([{name: sound, MASK: np.ones(len(sound), dtype=np.int64)} for sound in sounds])

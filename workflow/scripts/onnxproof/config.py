@@ -28,10 +28,12 @@ from onnxproof.config_schema import (
 )
 from onnxproof.config_text import syntax_sentence, text_problems
 
-#: Task names as Optimum spells them.
+#: Names of the tasks, see ``onnxproof/tasks/registry.py``.
 SUPPORTED_TASKS = (
     "text-generation",
     "text2text-generation",
+    "speech-to-text",
+    "image-to-text",
     "feature-extraction",
     "sentence-similarity",
     "text-classification",
@@ -43,10 +45,15 @@ SUPPORTED_TASKS = (
     "image-feature-extraction",
     "object-detection",
     "semantic-segmentation",
+    "image-segmentation",
     "depth-estimation",
     "zero-shot-image-classification",
+    "zero-shot-object-detection",
+    "image-to-image",
     "audio-classification",
     "automatic-speech-recognition",
+    "audio-frame-classification",
+    "audio-xvector",
 )
 
 #: The ONNX forms of a model, in the order in which they are made.

@@ -1,10 +1,12 @@
 """An encoder-decoder in three graphs, run as if it were one: onnxruntime and NumPy alone.
 
 ``encoder_model.onnx`` reads the input once, ``decoder_model.onnx`` starts a text and leaves the cache of keys and
-values, ``decoder_with_past_model.onnx`` goes on from that, one token at a time. The names are Optimum's.
+values, ``decoder_with_past_model.onnx`` goes on from that, one token at a time. The names are Optimum's. Of a decoder
+without a cache there are two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +28,8 @@ HIDDEN_STATES, ENCODER_MASK = "encoder_hidden_states", "encoder_attention_mask"
 class EncoderDecoder:
     """The sessions of the three graphs; ``run`` takes the encoder's inputs and ``decoder_input_ids``."""
 
-    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any) -> None:
-        """Take three onnxruntime sessions."""
+    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any | None = None) -> None:
+        """Take onnxruntime sessions."""
         self.encoder, self.decoder, self.decoder_with_past = encoder, decoder, decoder_with_past
 
     def get_inputs(self) -> list[Any]:
@@ -42,7 +44,7 @@ class EncoderDecoder:
     def run(self, names: Sequence[str] | None, feed: Feed) -> list[Array]:
         """Return outputs of the first decoder, all of them for None, after its tokens in ``feed``."""
         state = self.encode(feed)
-        return list(self.decoder.run(names, feed_of(self.decoder, state | {TOKENS: feed[DECODER_TOKENS]})))
+        return list(self.decoder.run(names, feed_of(self.decoder, state | written(feed[DECODER_TOKENS]))))
 
     def encode(self, feed: Feed) -> dict[str, Array]:
         """Return what every decoder reads: the encoder's vectors, (batch, tokens, size), and their mask."""
@@ -51,7 +53,7 @@ class EncoderDecoder:
 
     def start(self, state: Feed, tokens: Array) -> tuple[Array, dict[str, Array]]:
         """Return the logits after (batch, tokens), and the cache, by the names under which it is fed."""
-        return _logits_and_cache(self.decoder, {**state, TOKENS: tokens})
+        return _logits_and_cache(self.decoder, {**state, **written(tokens)})
 
     def generate(self, feed: Feed, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
         """Return the ``count`` likeliest tokens of one item, one after another; none ends the text.
@@ -62,12 +64,19 @@ class EncoderDecoder:
         past: dict[str, Array] = {}
         for _ in range(count):
             if past:
-                logits, present = _logits_and_cache(self.decoder_with_past, {**state, **past, TOKENS: tokens[:, -1:]})
+                values = {**state, **past, **written(tokens), TOKENS: tokens[:, -1:]}
+                logits, present = _logits_and_cache(self.decoder_with_past, values)
             else:
                 logits, present = self.start(state, tokens)
-            past |= present if use_cache else {}  # what comes from the encoder stays as it was
+            if use_cache and self.decoder_with_past is not None:
+                past |= present  # what comes from the encoder stays as it was
             tokens = np.hstack([tokens, logits[:, -1:].argmax(axis=2)])
         return [int(token) for token in tokens[0, -count:]]
+
+
+def written(tokens: Array) -> dict[str, Array]:
+    """Return what a decoder is fed of a text, int64 (batch, tokens): these, and a mask that tells all from padding."""
+    return {TOKENS: tokens, MASK: np.ones_like(tokens)}
 
 
 def feed_of(session: Any, values: Feed) -> dict[str, Array]:
@@ -84,10 +93,15 @@ def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Arra
 
 def open_variant(folder: Path, threads: int) -> Any:
     """Open an ONNX folder: a session of its one graph, or the sessions of an encoder-decoder."""
+    return open_graphs(folder, partial(open_session, threads=threads))
+
+
+def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:
+    """Return what ``open_graph`` makes of the one graph of a folder, or an encoder-decoder of what it makes of each."""
     if not (folder / ENCODER_FILE).is_file():
-        return open_session(folder / MODEL_FILE, threads)
-    files = (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)
-    return EncoderDecoder(*(open_session(folder / file, threads) for file in files))
+        return open_graph(folder / MODEL_FILE)
+    files = (folder / name for name in (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE))
+    return EncoderDecoder(*(open_graph(file) for file in files if file.is_file()))
 
 
 def generate_after(session: Any, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:

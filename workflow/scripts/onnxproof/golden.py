@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.files import read_json, write_json
-from onnxproof.inputs import TOKENS, pack
+from onnxproof.inputs import DECODER_TOKENS, TOKENS, pack
 from onnxproof.reference import TEXTS_FILE, Reference
 from onnxproof.tasks import TASKS
 
@@ -43,9 +43,9 @@ def count_within(sizes: list[int], most_bytes: int) -> int:
 def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, Any]:
     """Write the golden inputs, their texts, and PyTorch's answers to ``target``.
 
-    The inputs that PyTorch generated text for are all among them, with what it generated. The answers to the largest
-    inputs are left out where they would take too much. The token ids of texts never are,
-    so that truncation is verified in any case.
+    The inputs that PyTorch generated text for are among them, with what it generated. Images and sounds, and the
+    answers to the largest inputs, are left out where they would take too much. The token ids of texts never are, so
+    that truncation is verified in any case.
 
     Args:
         reference: everything that was recorded.
@@ -59,6 +59,7 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
     indices = choose_golden([sum(values.size for values in item.values()) for item in items])
     indices += [index for index in reference.generated if index not in indices]
     if TOKENS not in items[0]:  # images and sounds take far more than token ids
+        indices = sorted(indices, key=lambda index: index not in reference.generated)
         indices = indices[: count_within([_bytes_of(items[index]) for index in indices], GOLDEN_BYTES)]
     outputs = [{name: reference.outputs[name][index] for name in reference.outputs} for index in indices]
     answered = count_within([_bytes_of(output) for output in outputs], GOLDEN_BYTES)
@@ -70,12 +71,15 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
     np.savez_compressed(target / GOLDEN_FILE, **arrays)
     facts = {
         "answered": answered,
-        "per_token": [name for name in task.per_token if name in reference.outputs and TOKENS in items[0]],
+        "per_token": [
+            name for name in task.per_token if name in reference.outputs and {TOKENS, DECODER_TOKENS} & items[0].keys()
+        ],
         "padding": reference.manifest["padding"],
         "label_count": reference.manifest["label_count"],
     }
     if reference.generated:
-        facts["generated"] = {str(indices.index(index)): tokens for index, tokens in reference.generated.items()}
+        kept = reference.generated.items()
+        facts["generated"] = {str(indices.index(index)): tokens for index, tokens in kept if index in indices}
     if task.name in TEXT_BY_TEXT and (folder / TEXTS_FILE).is_file():
         texts = read_json(folder / TEXTS_FILE)
         facts |= {

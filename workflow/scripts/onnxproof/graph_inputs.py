@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from onnxproof.calibration import calibration_inputs
-from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, EncoderDecoder, open_variant
+from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, EncoderDecoder, open_variant, written
 from onnxproof.generation import with_empty_cache
 from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, Array, Item, ModelInputs
 from onnxproof.onnx_folder import DECODER_FILE, ENCODER_FILE, MODEL_FILE
+from onnxproof.tasks.inference import read_start_token
+from onnxproof.tasks.material import WRITTEN_TOKENS, written_item
 from onnxproof.texts import CALIBRATION_TEXTS
 
 
@@ -38,9 +40,11 @@ def inputs_of_graph(
         made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts)
         return task, with_empty_cache(made, graph_inputs)
     model = open_variant(folder, 1)
-    inputs = calibration_inputs(folder, task, [value.name for value in model.get_inputs()], texts)
+    inputs = calibration_inputs(folder, task, [value.name for value in model.encoder.get_inputs()], texts)
     if file == ENCODER_FILE:
         return "feature-extraction", without(inputs, {DECODER_TOKENS, MASKED_POSITIONS})
+    if DECODER_TOKENS not in inputs.items[0]:
+        inputs = _with_own_text(model, inputs, read_start_token(folder))
     items = [_decoder_item(model, inputs, index, file == DECODER_FILE) for index in range(len(inputs.items))]
     return "text-generation", ModelInputs(items)
 
@@ -51,14 +55,24 @@ def without(inputs: ModelInputs, names: set[str]) -> ModelInputs:
     return replace(inputs, items=items)
 
 
+def _with_own_text(model: EncoderDecoder, inputs: ModelInputs, start: int) -> ModelInputs:
+    """Return the inputs with the beginning of what the model writes about each, from its start token on."""
+    names, items = [value.name for value in model.encoder.get_inputs()], []
+    for index, item in enumerate(inputs.items):
+        feed = inputs.feed([index], names) | {DECODER_TOKENS: np.array([[start]])}
+        items.append(written_item(item, start, model.generate(feed, WRITTEN_TOKENS - 1)))
+    return replace(inputs, items=items)
+
+
 def _decoder_item(model: EncoderDecoder, inputs: ModelInputs, index: int, is_first: bool) -> Item:
     """Return one item of the first decoder: all tokens; or of the one with a cache: the last, after all others."""
     item = inputs.items[index]
     state = model.encode(inputs.feed([index], [value.name for value in model.encoder.get_inputs()]))
     tokens = item[DECODER_TOKENS]
     made: dict[str, Array] = {name: state[name][0] for name in (HIDDEN_STATES, ENCODER_MASK) if name in state}
+    made |= written(tokens)
     if is_first:
-        return made | {TOKENS: tokens, MASKED_POSITIONS: item[MASKED_POSITIONS]}
+        return made | {MASKED_POSITIONS: item[MASKED_POSITIONS]}
     _, past = model.start(state, tokens[None, :-1])
     made |= {name: values[0] for name, values in past.items()}
     return made | {TOKENS: tokens[-1:], MASKED_POSITIONS: np.zeros(1, dtype=np.int64)}

@@ -48,13 +48,14 @@ class ModelInputs:
     def batches(self, size: int, names: Sequence[str]) -> list[list[int]]:
         """Return the indices of all items in batches of at most ``size``, in order.
 
-        Items of different shapes share a batch only where the model takes a mask that tells padding apart: without
-        one, padding is content, and no answer of the padded item would be right.
+        Items of different shapes share a batch only where the model takes a mask that tells padding apart, and answers
+        in rows of tokens, which can be told apart too: else no answer of the padded item would be right.
         """
         groups: dict[Any, list[int]] = {}
         for index, item in enumerate(self.items):
             fed = sorted(set(names) & item.keys())
-            shape = None if MASK in names else tuple((name, item[name].shape) for name in fed)
+            is_padded = MASK in names and {TOKENS, DECODER_TOKENS} & set(fed)
+            shape = None if is_padded else tuple((name, item[name].shape) for name in fed)
             groups.setdefault(shape, []).append(index)
         return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
 

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.files import read_json
+from onnxproof.inputs import MASK
 
 #: What is assumed where a model's files do not say: the commonest values.
 IMAGE_SIDE = 224
 SAMPLING_RATE = 16_000
 SPECTROGRAM_FRAMES = 1024
+SPECTROGRAM_RATE = 100  # frames a second
+PATCH_SIDE = 16
 #: How long the sounds are that are timed.
 SOUND_SECONDS = 2
 
@@ -35,15 +38,25 @@ def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
     return int(config.get("num_channels") or 3), int(height), int(width)
 
 
+def patch_sizes(settings: dict[str, Any]) -> tuple[int, int, int]:
+    """Return how many patches an image is cut into at most, and a patch's height and width in pixels."""
+    size = settings.get("patch_size") or {}
+    return int(settings["max_patches"]), int(size.get("height") or PATCH_SIDE), int(size.get("width") or PATCH_SIDE)
+
+
 def sampling_rate(folder: Path) -> int:
     """Return the samples a second that a feature extractor expects."""
     return int(read_preprocessor(folder).get("sampling_rate") or SAMPLING_RATE)
 
 
 def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return the model input of a sound: samples (of two seconds), or a spectrogram's frames and bands."""
+    """Return the model inputs of a sound: samples (of two seconds), or a spectrogram's frames and bands; their mask."""
+    if config.get("model_type") == "speech_to_text":
+        frames = SOUND_SECONDS * SPECTROGRAM_RATE
+        return {"input_features": (frames, int(config["input_feat_per_channel"])), MASK: (frames,)}
     if "num_mel_bins" not in config:
-        return {"input_values": (SOUND_SECONDS * sampling_rate(folder),)}
+        samples = SOUND_SECONDS * sampling_rate(folder)
+        return {"input_values": (samples,), MASK: (samples,)}
     bands = int(config["num_mel_bins"])
     if config.get("model_type") == "whisper":
         return {"input_features": (bands, 2 * int(config["max_source_positions"]))}
@@ -57,5 +70,9 @@ def item_shapes(folder: Path, config: dict[str, Any], takes: str) -> dict[str, t
         return {}
     if takes == "sound":
         return sound_shapes(folder, config)
+    settings = read_preprocessor(folder)
+    if "max_patches" in settings:
+        most, height, width = patch_sizes(settings)
+        return {"flattened_patches": (most, 2 + 3 * height * width), MASK: (most,)}
     channels, height, width = image_shape(folder, config)
     return {"pixel_values": (channels, height, width), "pixel_mask": (height, width)}

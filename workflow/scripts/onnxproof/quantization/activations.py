@@ -23,7 +23,7 @@ class Activation:
 
     ``channel_max``, of shape (channels,), is the largest magnitude of each channel. ``rows``, of shape
     (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text counts as much as a
-    long one.
+    long one. Where no run has a row, it is one of zeros.
     """
 
     channel_max: NDArray[np.float32]
@@ -53,12 +53,15 @@ def record_activations(
     for feeds in calibration:
         for tensor, values in zip(tensors, session.run(list(tensors), dict(feeds)), strict=True):
             tokens = values.reshape(-1, values.shape[-1])
-            magnitude = np.abs(tokens).max(axis=0)
+            magnitude = np.abs(tokens).max(axis=0, initial=0)
             channel_max[tensor] = np.maximum(channel_max.get(tensor, magnitude), magnitude)
             chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
             rows[tensor].append(tokens[chosen])
     if not channel_max:
         raise ValueError("needs calibration inputs, and there are none")
+    for tensor, parts in rows.items():
+        if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
+            parts.append(np.zeros((1, len(channel_max[tensor])), dtype=np.float32))
     return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor])) for tensor in tensors}
 
 

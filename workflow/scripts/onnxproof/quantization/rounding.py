@@ -118,9 +118,9 @@ class _Products:
             self._sum_up()
 
     def mean(self) -> Floats:
-        """Return the mean product a token, shape (channels, channels)."""
+        """Return the mean product a token, shape (channels, channels); zeros where there was none."""
         self._sum_up()
-        return self.sum / self.tokens
+        return self.sum / max(1, self.tokens)
 
     def _sum_up(self) -> None:
         if not self.waiting:

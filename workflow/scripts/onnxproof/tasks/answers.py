@@ -20,6 +20,7 @@ from onnxproof.metrics import (
     embedding_metrics,
     field_metrics,
     finite,
+    log_probabilities,
     map_metrics,
     next_token_metrics,
     order_agreement,
@@ -44,7 +45,7 @@ def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1)
     graph_inputs = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs() if value.name in TASKS[task].outputs]
     outputs: dict[str, list[Array]] = {name: [np.empty(0)] * len(inputs.items) for name in names}
-    for indices in inputs.batches(batch_size, graph_inputs):
+    for indices in inputs.batches(min(batch_size, TASKS[task].largest_batch or batch_size), graph_inputs):
         values = _run(session, names, inputs.feed(indices, graph_inputs))
         for name, value in zip(names, values, strict=True):
             for row, index in enumerate(indices):
@@ -173,6 +174,21 @@ def _read_detections(outputs: list[Array], labels: int) -> Array:
     return np.hstack([logits, boxes])
 
 
+def _read_open_detections(outputs: list[Array], labels: int) -> Array:
+    return np.hstack(outputs)  # one label a candidate text, each with odds of its own
+
+
+def _read_segments(outputs: list[Array], labels: int) -> Array:
+    """Return log-odds of the labels at every pixel: each query's labels, weighted by its mask there.
+
+    Source: B. Cheng et al., "Per-Pixel Classification is Not All You Need for Semantic Segmentation", 2021.
+    """
+    classes, masks = outputs
+    likely = np.exp(log_probabilities(classes))[:, :-1]  # the last one is "nothing here"
+    covered = 1 / (1 + np.exp(-masks.reshape(len(masks), -1).astype(np.float64)))
+    return np.asarray(np.log(covered.T @ likely + np.finfo(np.float32).tiny))
+
+
 def _measure_embeddings(expected: Answers, actual: Answers) -> Metrics:
     return embedding_metrics(np.concatenate(expected), np.concatenate(actual))
 
@@ -204,12 +220,19 @@ _KINDS: dict[str, _Kind] = {
     "image-classification": _CLASSES,
     "audio-classification": _CLASSES,
     "zero-shot-image-classification": _CLASSES,
+    "audio-xvector": _EMBEDDING,
     "text-generation": _GUESSES,
     "text2text-generation": _GUESSES,
+    "speech-to-text": _GUESSES,
+    "image-to-text": _GUESSES,
     "token-classification": _TOKENS,
     "automatic-speech-recognition": _TOKENS,
+    "audio-frame-classification": _TOKENS,
     "question-answering": _Kind(_read_span, span_metrics),
     "object-detection": _Kind(_read_detections, detection_metrics),
+    "zero-shot-object-detection": _Kind(_read_open_detections, detection_metrics),
     "semantic-segmentation": _Kind(_read_pixels, map_metrics),
+    "image-segmentation": _Kind(_read_segments, map_metrics),
+    "image-to-image": _Kind(_read_rows, field_metrics),
     "depth-estimation": _Kind(_read_rows, field_metrics),
 }

@@ -9,7 +9,14 @@ from onnxproof.tasks.exportable import EXPORTABLE
 from onnxproof.tasks.registry import TASKS, model_takes
 
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
-ENCODER_DECODER_HEADS = ("ForConditionalGeneration", "MTModel", "ForSequenceClassification", "ForQuestionAnswering")
+ENCODER_DECODER_HEADS = (
+    "ForConditionalGeneration",
+    "MTModel",
+    "EncoderDecoderModel",
+    "ForSequenceClassification",
+    "ForQuestionAnswering",
+    "ForAudioClassification",
+)
 
 
 def read_transformer_config(snapshot: Path) -> dict[str, Any]:
@@ -30,7 +37,8 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
 
     Args:
         config: the content of its ``config.json``.
-        has_modules: whether it has a ``modules.json``, which marks a sentence-transformers model.
+        has_modules: whether it has a ``modules.json``, which marks a model of sentence-transformers: one of sentences,
+            or a cross-encoder, which is a classifier of pairs.
 
     The class named by ``architectures`` tells: a classification head also has an encoder below it, an encoder has no
     head. Where it is missing, everything that the exporter knows for the model type is possible.
@@ -39,13 +47,13 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
     takes = model_takes(model_type)
     architectures = config.get("architectures") or []
     served = [task for task in TASKS.values() if takes in task.takes and _is_exportable(model_type, task.optimum)]
-    if has_modules:
+    if has_modules and not _has_head(architectures, TASKS["text-classification"].heads):
         possible = ["sentence-similarity", "feature-extraction"]
     elif not architectures and model_type:
         possible = [task.name for task in served if task.heads]
     else:
         possible = [task.name for task in served if _has_head(architectures, task.heads)]
-        if config.get("is_encoder_decoder") and takes == "text":
+        if config.get("is_encoder_decoder") and takes in ("text", "sound"):
             possible = possible if _has_head(architectures, ENCODER_DECODER_HEADS) else []
         elif possible:
             possible += [name for name in ("feature-extraction", "image-feature-extraction") if name not in possible]
@@ -99,22 +107,31 @@ def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
                 f"of: {', '.join(possible)}"
             )
         return possible[0]
-    if requested not in possible:
+    if requested in possible:
+        return requested
+    # Two tasks that the exporter, and the Hub, have one name for: speech recognition frame by frame, or as a text.
+    same = [name for name in possible if requested in TASKS[name].optimum]
+    if not same:
         raise UserError(
             f"{model}: models.{model}.task is '{requested}', but its architectures {architectures} "
             f"serve only: {', '.join(possible)}"
         )
-    return requested
+    return same[0]
 
 
 def read_start_token(folder: Path) -> int:
-    """Return the token that an encoder-decoder's own texts start with, from its configuration files."""
-    for name in ("config.json", "generation_config.json"):
-        settings = read_json(folder / name) if (folder / name).is_file() else {}
+    """Return the token that an encoder-decoder's own texts start with, from its configuration files.
+
+    A model put together from an encoder and a decoder may leave it to the decoder's part of ``config.json``.
+    """
+    config = read_transformer_config(folder)
+    generation = folder / "generation_config.json"
+    parts = (config, read_json(generation) if generation.is_file() else {}, config.get("decoder") or {})
+    for settings in (*parts, config.get("text_config") or {}):
         if isinstance(settings.get("decoder_start_token_id"), int):
             return int(settings["decoder_start_token_id"])
-    config = read_transformer_config(folder)
-    return int(config.get("bos_token_id") or config.get("pad_token_id") or 0)
+    tokens = (part.get(name) for part in parts for name in ("bos_token_id", "pad_token_id"))
+    return next((int(token) for token in tokens if isinstance(token, int)), 0)
 
 
 def takes_pairs(config: dict[str, Any]) -> bool:
@@ -135,5 +152,5 @@ def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:
     return any(name.endswith(heads) for name in architectures)
 
 
-def _is_exportable(model_type: str | None, task: str) -> bool:
-    return model_type is None or model_type in EXPORTABLE.get(task, ())
+def _is_exportable(model_type: str | None, tasks: tuple[str, ...]) -> bool:
+    return model_type is None or any(model_type in EXPORTABLE.get(task, ()) for task in tasks)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.generation import NEW_TOKENS
-from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array
+from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
 from onnxproof.tasks.inference import takes_pairs
 
 #: One text, a pair, or the pairs of a prompt with each of its choices.
@@ -102,10 +102,10 @@ def prompt_item(item: dict[str, Array]) -> dict[str, Array]:
     return item | {POSITIONS: np.arange(length, dtype=np.int64), MASKED_POSITIONS: _spread_places(length)}
 
 
-def written_item(item: dict[str, Array], start: int) -> dict[str, Array]:
-    """Return an encoder-decoder's item with what it has written already: a start, then the text's own first tokens."""
-    written = np.array([start, *item[TOKENS][: WRITTEN_TOKENS - 1]], dtype=np.int64)
-    return item | {DECODER_TOKENS: written, MASKED_POSITIONS: _spread_places(len(written))}
+def written_item(item: Item, start: int, text: Sequence[int]) -> dict[str, Array]:
+    """Return an encoder-decoder's item with what it has written already: a start, then the first tokens of a text."""
+    written = np.array([start, *text[: WRITTEN_TOKENS - 1]], dtype=np.int64)
+    return {**item, DECODER_TOKENS: written, MASKED_POSITIONS: _spread_places(len(written))}
 
 
 def _spread_places(length: int) -> Array:

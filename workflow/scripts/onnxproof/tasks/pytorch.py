@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,14 @@ from onnxproof.tasks.material import (
     prompt_limit,
     written_item,
 )
-from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS, model_takes
 from onnxproof.text_limits import most_tokens
+
+LONGEST_REASON = 300
+
+#: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
+#: and by the exported graph.
+TYPES_AS_WORDS = frozenset({"flaubert", "xlm"})
 
 #: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
 MAX_TOKENS = 512
@@ -54,17 +60,28 @@ class Original:
     start_token: int | None = None
 
     def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
-        """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized."""
+        """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized.
+
+        What a model writes about a sound or an image it is told to have written: the beginning of its own text.
+        """
         takes = model_takes(self.config.get("model_type"))
         if takes == "text":
             longest = min(self.most_tokens, MAX_TOKENS)
             return _text_inputs(self.processor, self.task, self.config, texts, longest, self.start_token)
+        inputs = self._make_others(takes)
+        if self.generate is None or self.start_token is None:
+            return inputs
+        written = [self.generate(inputs, index) for index in range(len(inputs.items))]
+        pairs = zip(inputs.items, written, strict=True)
+        return replace(inputs, items=[written_item(item, self.start_token, text) for item, text in pairs])
+
+    def _make_others(self, takes: str) -> ModelInputs:
+        """Return images or sounds, as this model takes them."""
         if takes == "sound":
             rate = self.processor.sampling_rate
             sounds = synthesize_sounds(EVALUATION_SOUNDS, rate, EVALUATION_SEED)
-            name = self.processor.model_input_names[0]
-            features = [self.processor(sound, sampling_rate=rate, return_tensors="np") for sound in sounds]
-            return ModelInputs([{name: values[name][0].astype(np.float32)} for values in features])
+            has_mask = self.task == "speech-to-text"
+            return ModelInputs([_sound_features(self.processor, sound, has_mask) for sound in sounds])
         images = draw_images(EVALUATION_IMAGES, EVALUATION_SEED)
         if takes == "image":
             return ModelInputs([_pixels(self.processor, image) for image in images])
@@ -96,7 +113,7 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
 
     Raises:
         UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
-            preprocessing cannot be loaded.
+            weights or preprocessing cannot be loaded.
     """
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
@@ -107,7 +124,8 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
     accepted = set(inspect.signature(network.forward).parameters)
-    if (getattr(network.config, "type_vocab_size", 0) or 0) < 2:
+    has_types = (getattr(network.config, "type_vocab_size", 0) or 0) > 1 or config.get("model_type") in TYPES_AS_WORDS
+    if not has_types:
         accepted.discard("token_type_ids")  # there is one type, or none: decoders would look them up among the words
 
     def predict(features: dict[str, Any]) -> Any:
@@ -115,15 +133,18 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
 
     if task not in GENERATING_TASKS:
         return Original(task, config, predict, processor, limit)
-    start = read_start_token(snapshot) if task == "text2text-generation" else None
+    start = read_start_token(snapshot) if task in ENCODER_DECODER_TASKS else None
     generate = partial(_generate_greedily, network, start)
     return Original(task, config, predict, processor, limit, generate, start)
 
 
 def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, index: int) -> list[int]:
-    """Return NEW_TOKENS tokens, the likeliest ones; none ends the text, and no setting of the model's own applies."""
+    """Return NEW_TOKENS tokens, the likeliest ones; none ends the text, and no setting of the model's own applies.
+
+    Nor does a way of its own to generate, as Whisper's, which cuts long sounds into pieces.
+    """
     import torch
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, GenerationMixin
 
     network.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=NEW_TOKENS,
@@ -133,10 +154,11 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
         pad_token_id=0,
         decoder_start_token_id=start,
     )
-    names = [name for name in (TOKENS, MASK) if name in inputs.items[index]]
+    read = (TOKENS, MASK, "input_features", "input_values", "pixel_values", "flattened_patches")
+    names = [name for name in read if name in inputs.items[index]]
     features = {name: torch.from_numpy(values) for name, values in inputs.feed([index], names).items()}
     with torch.inference_mode():
-        tokens = network.generate(**features)
+        tokens = GenerationMixin.generate(network, **features)  # type: ignore[arg-type]
     return [int(token) for token in tokens[0, -NEW_TOKENS:]]
 
 
@@ -145,11 +167,15 @@ def load_network(model: str, snapshot: Path, task: str) -> Any:
     import torch
     import transformers
 
-    network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
-        snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot)
-    )
+    try:
+        network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
+            snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot)
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        raise UserError(f"{model}: its weights cannot be loaded as config.json describes them: {reason}") from error
     # A pooler hangs beside the vectors that are compared, not below them, and many encoders come without one.
-    bare = TASKS[task].optimum == "feature-extraction"
+    bare = "feature-extraction" in TASKS[task].optimum
     missing = [key for key in report["missing_keys"] if not (bare and "pooler" in key)]
     if missing:
         raise UserError(
@@ -198,13 +224,31 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
 
 
 def _pixels(image_processor: Any, image: Array) -> dict[str, Array]:
-    """Return one image's pixel values, float32 (channels, height, width), and its pixel mask where there is one."""
+    """Return one image's pixel values, float32 (channels, height, width), and its pixel mask where there is one.
+
+    Pix2Struct's has patches instead, float32 (patches, values), and a mask of them.
+    """
     features = image_processor(images=image, return_tensors="np")
+    masks = ("pixel_mask", MASK)
     return {
-        name: values[0].astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        name: values[0].astype(np.int64 if name in masks else np.float32)
         for name, values in features.items()
-        if name in ("pixel_values", "pixel_mask")
+        if name in ("pixel_values", "flattened_patches", *masks)
     }
+
+
+def _sound_features(extractor: Any, sound: Array, has_mask: bool) -> dict[str, Array]:
+    """Return what a feature extractor makes of a sound, float32: (samples,), (bands, frames) or (frames, bands).
+
+    ``has_mask`` adds which samples or frames are no padding, int64: all of them, where the extractor does not say.
+    """
+    features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    name = extractor.model_input_names[0]
+    item = {name: features[name][0].astype(np.float32)}
+    if has_mask:
+        mask = features.get(MASK)
+        item[MASK] = (np.ones((1, len(item[name]))) if mask is None else mask)[0].astype(np.int64)
+    return item
 
 
 def _text_inputs(
@@ -232,7 +276,7 @@ def _text_inputs(
         if generates:
             if not len(item[TOKENS]):  # an empty text is no prompt
                 continue
-            item = prompt_item(item) if start is None else written_item(item, start)
+            item = prompt_item(item) if start is None else written_item(item, start, item[TOKENS].tolist())
         items.append(item)
     items = [add_global_attention(item, config) for item in items]
     padding = {TOKENS: tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}

@@ -5,8 +5,9 @@ PyTorch is run, in ``pytorch``.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from onnxproof.tasks.exportable import TAKES
+from onnxproof.tasks.exportable import EXPORTABLE, TAKES
 
 
 @dataclass(frozen=True)
@@ -14,19 +15,20 @@ class Task:
     """One task that the whole chain serves."""
 
     name: str
-    optimum: str  #: what Optimum's exporter calls it
+    optimum: tuple[str, ...]  #: what Optimum's exporter calls it: the first that it knows for a model's type
     heads: tuple[str, ...]  #: endings of the names in ``architectures`` of config.json that were made for it
     auto_class: str  #: the class of transformers that loads it
     outputs: tuple[str, ...]  #: outputs that are recorded and compared
     takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_takes``
     per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
+    largest_batch: int | None = None  #: inputs that an exported graph takes at once; None for any number
 
 
 _TASKS = (
     # First, because the names of some of its heads end in "Model" too.
     Task(
         "text-generation",
-        "text-generation",
+        ("text-generation",),
         ("ForCausalLM", "LMHeadModel"),
         "AutoModelForCausalLM",
         ("logits",),
@@ -34,15 +36,33 @@ _TASKS = (
     ),
     Task(
         "text2text-generation",
-        "text2text-generation",
-        ("ForConditionalGeneration", "MTModel"),
+        ("text2text-generation",),
+        ("ForConditionalGeneration", "MTModel", "EncoderDecoderModel"),
         "AutoModelForSeq2SeqLM",
         ("logits",),
         per_token=("logits",),
     ),
     Task(
+        "speech-to-text",
+        ("automatic-speech-recognition",),
+        ("ForConditionalGeneration",),
+        "AutoModelForSpeechSeq2Seq",
+        ("logits",),
+        ("sound",),
+        per_token=("logits",),
+    ),
+    Task(
+        "image-to-text",
+        ("image-to-text",),
+        ("ForConditionalGeneration", "VisionEncoderDecoderModel"),
+        "AutoModelForVision2Seq",
+        ("logits",),
+        ("image",),
+        per_token=("logits",),
+    ),
+    Task(
         "feature-extraction",
-        "feature-extraction",
+        ("feature-extraction",),
         ("Model", "ForMaskedLM", "ForPreTraining"),
         "AutoModel",
         ("last_hidden_state",),
@@ -51,7 +71,7 @@ _TASKS = (
     ),
     Task(
         "sentence-similarity",
-        "feature-extraction",
+        ("feature-extraction",),
         (),  # told by modules.json
         "SentenceTransformer",
         ("last_hidden_state", "sentence_embedding"),
@@ -59,14 +79,14 @@ _TASKS = (
     ),
     Task(
         "text-classification",
-        "text-classification",
+        ("text-classification",),
         ("ForSequenceClassification",),
         "AutoModelForSequenceClassification",
         ("logits",),
     ),
     Task(
         "token-classification",
-        "token-classification",
+        ("token-classification",),
         ("ForTokenClassification",),
         "AutoModelForTokenClassification",
         ("logits",),
@@ -74,7 +94,7 @@ _TASKS = (
     ),
     Task(
         "question-answering",
-        "question-answering",
+        ("question-answering",),
         ("ForQuestionAnswering", "ForQuestionAnsweringSimple"),
         "AutoModelForQuestionAnswering",
         ("start_logits", "end_logits"),
@@ -82,16 +102,16 @@ _TASKS = (
     ),
     Task(
         "fill-mask",
-        "fill-mask",
+        ("fill-mask",),
         ("ForMaskedLM", "WithLMHeadModel"),
         "AutoModelForMaskedLM",
         ("logits",),
         per_token=("logits",),
     ),
-    Task("multiple-choice", "multiple-choice", ("ForMultipleChoice",), "AutoModelForMultipleChoice", ("logits",)),
+    Task("multiple-choice", ("multiple-choice",), ("ForMultipleChoice",), "AutoModelForMultipleChoice", ("logits",)),
     Task(
         "image-classification",
-        "image-classification",
+        ("image-classification",),
         ("ForImageClassification", "ForImageClassificationWithTeacher"),
         "AutoModelForImageClassification",
         ("logits",),
@@ -99,7 +119,7 @@ _TASKS = (
     ),
     Task(
         "image-feature-extraction",
-        "feature-extraction",
+        ("feature-extraction",),
         ("Model", "ForMaskedImageModeling", "ForPreTraining"),
         "AutoModel",
         ("last_hidden_state",),
@@ -107,7 +127,7 @@ _TASKS = (
     ),
     Task(
         "object-detection",
-        "object-detection",
+        ("object-detection",),
         ("ForObjectDetection",),
         "AutoModelForObjectDetection",
         ("logits", "pred_boxes"),
@@ -115,15 +135,23 @@ _TASKS = (
     ),
     Task(
         "semantic-segmentation",
-        "semantic-segmentation",
+        ("semantic-segmentation", "image-segmentation"),
         ("ForSemanticSegmentation",),
         "AutoModelForSemanticSegmentation",
         ("logits",),
         ("image",),
     ),
     Task(
+        "image-segmentation",
+        ("image-segmentation",),
+        ("ForInstanceSegmentation", "ForSegmentation"),
+        "AutoModelForUniversalSegmentation",
+        ("class_queries_logits", "masks_queries_logits", "logits", "pred_masks"),
+        ("image",),
+    ),
+    Task(
         "depth-estimation",
-        "depth-estimation",
+        ("depth-estimation",),
         ("ForDepthEstimation",),
         "AutoModelForDepthEstimation",
         ("predicted_depth",),
@@ -131,15 +159,32 @@ _TASKS = (
     ),
     Task(
         "zero-shot-image-classification",
-        "zero-shot-image-classification",
+        ("zero-shot-image-classification",),
         ("Model",),
         "AutoModelForZeroShotImageClassification",
         ("logits_per_image",),
         ("image+texts",),
     ),
     Task(
+        "zero-shot-object-detection",
+        ("zero-shot-object-detection",),
+        ("ForObjectDetection",),
+        "AutoModelForZeroShotObjectDetection",
+        ("logits", "pred_boxes"),
+        ("image+texts",),
+        largest_batch=1,
+    ),
+    Task(
+        "image-to-image",
+        ("image-to-image",),
+        ("ForImageSuperResolution",),
+        "AutoModelForImageToImage",
+        ("reconstruction",),
+        ("image",),
+    ),
+    Task(
         "audio-classification",
-        "audio-classification",
+        ("audio-classification",),
         ("ForSequenceClassification", "ForAudioClassification"),
         "AutoModelForAudioClassification",
         ("logits",),
@@ -147,10 +192,26 @@ _TASKS = (
     ),
     Task(
         "automatic-speech-recognition",
-        "automatic-speech-recognition",
+        ("automatic-speech-recognition",),
         ("ForCTC",),
         "AutoModelForCTC",
         ("logits",),
+        ("sound",),
+    ),
+    Task(
+        "audio-frame-classification",
+        ("audio-frame-classification",),
+        ("ForAudioFrameClassification",),
+        "AutoModelForAudioFrameClassification",
+        ("logits",),
+        ("sound",),
+    ),
+    Task(
+        "audio-xvector",
+        ("audio-xvector",),
+        ("ForXVector",),
+        "AutoModelForAudioXVector",
+        ("logits", "embeddings"),
         ("sound",),
     ),
 )
@@ -159,8 +220,22 @@ _TASKS = (
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 
+#: Tasks whose models read their input once, then write a text about it token by token.
+ENCODER_DECODER_TASKS = frozenset({"text2text-generation", "speech-to-text", "image-to-text"})
+
 #: Tasks whose models write texts token by token.
-GENERATING_TASKS = frozenset({"text-generation", "text2text-generation"})
+GENERATING_TASKS = ENCODER_DECODER_TASKS | {"text-generation"}
+
+
+def is_open_detector(config: dict[str, Any]) -> bool:
+    """Tell from its ``config.json`` whether a model finds objects that are named by texts beside the image."""
+    return config.get("model_type") in EXPORTABLE["zero-shot-object-detection"]
+
+
+def exporter_task(task: str, model_type: str | None) -> str:
+    """Return what Optimum's exporter calls a task of this module, for models of a type."""
+    names = TASKS[task].optimum
+    return next((name for name in names if model_type in EXPORTABLE.get(name, ())), names[0])
 
 
 def model_takes(model_type: str | None) -> str:
