@@ -22,6 +22,7 @@ HEADS = (
     "class_embed",
     "class_labels_classifier",
     "lm_head",
+    "proj_out",
     "decoder.weight",
     "predictions",
     "logit_proj",
@@ -533,7 +534,7 @@ def save_spectrogram_transformer(folder: Path) -> None:
 
 WRITER_SIZES: dict[str, Any] = {"vocab_size": 200, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 WRITER_SIZES |= {"decoder_start_token_id": 2}
-SPEECH_SIZES = BART_SIZES | WRITER_SIZES | {"max_target_positions": 80}
+SPEECH_SIZES = BART_SIZES | WRITER_SIZES | {"max_target_positions": 80, "tie_word_embeddings": False}
 
 
 def save_network(folder: Path, model_class: str, config: Any) -> None:
@@ -549,8 +550,13 @@ def save_whisper(folder: Path, model_class: str) -> None:
     """Save a Whisper that hears one second."""
     import transformers
 
+    words = write_tokenizer(folder)
     transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
-    sizes = SPEECH_SIZES | {"num_mel_bins": 16, "max_source_positions": 50, "suppress_tokens": [], "num_labels": 6}
+    sizes = (
+        SPEECH_SIZES
+        | {"vocab_size": words}
+        | {"num_mel_bins": 16, "max_source_positions": 50, "suppress_tokens": [], "num_labels": 6}
+    )
     sizes |= {"begin_suppress_tokens": []}
     save_network(folder, model_class, transformers.WhisperConfig(**sizes))
 
@@ -598,6 +604,7 @@ def save_two_halves(folder: Path, model_class: str, encoder: Any, decoder: str) 
 
     config_class, sizes = SECOND_HALVES[decoder]
     sizes = sizes | {"vocab_size": 200, "max_position_embeddings": 80, "is_decoder": True, "add_cross_attention": True}
+    sizes |= {"tie_word_embeddings": False}
     joined = getattr(transformers, model_class.replace("Model", "Config"))
     config = joined.from_encoder_decoder_configs(encoder, getattr(transformers, config_class)(**sizes))
     config.decoder_start_token_id, config.pad_token_id = 2, 0
@@ -608,6 +615,7 @@ def save_captioner(folder: Path, decoder: str) -> None:
     """Save an image encoder with a decoder that writes about what it sees."""
     import transformers
 
+    write_tokenizer(folder)
     write_image_processor(folder, 32)
     save_two_halves(folder, "VisionEncoderDecoderModel", transformers.ViTConfig(**IMAGE_SIZES), decoder)
 

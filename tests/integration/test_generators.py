@@ -11,16 +11,26 @@ import pytest
 
 from architectures import all_cases
 from onnxproof.reference import read_reference
+from onnxproof.tasks.inference import read_start_token
 from project import make_project
 
 CASES = {case.name: case for case in all_cases()}
 #: Random weights on the edge of every second guess: int8 need not generate 32 tokens alike.
 LOOSE = {"next_token_agreement": 0.6, "greedy_token_match": 0.01, "batch_cosine_min": 0.9}
 
-#: Model → its task, and the ONNX files of its release, without what tells the variant.
+THREE = ["encoder_model", "decoder_model", "decoder_with_past_model"]
+#: Model → its task, the ONNX files of its release, without what tells the variant, and Optimum's class for it.
 MODELS = {
-    "writer": ("text-generation", ["model"]),
-    "translator": ("text2text-generation", ["encoder_model", "decoder_model", "decoder_with_past_model"]),
+    "writer": ("text-generation", ["model"], "ORTModelForCausalLM"),
+    "translator": ("text2text-generation", THREE, "ORTModelForSeq2SeqLM"),
+    "listener": ("speech-to-text", THREE, "ORTModelForSpeechSeq2Seq"),
+    "captioner": ("image-to-text", THREE, "ORTModelForVision2Seq"),
+}
+SAVED = {
+    "writer": "opt text-generation",
+    "translator": "t5 text2text-generation",
+    "listener": "whisper speech-to-text",
+    "captioner": "vit and gpt2 image-to-text",
 }
 
 pytestmark = pytest.mark.slow
@@ -28,10 +38,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished run over a decoder with a cache and an encoder-decoder."""
+    """A finished run over a decoder with a cache, and encoder-decoders of texts, sounds and images."""
     project = make_project(tmp_path_factory.mktemp("generation"))
-    CASES["opt text-generation"].save(project.folder / "models" / "writer")
-    CASES["t5 text2text-generation"].save(project.folder / "models" / "translator")
+    for model, case in SAVED.items():
+        CASES[case].save(project.folder / "models" / model)
     settings = {"targets": {"int8": LOOSE}}
     thresholds = {"thresholds": {"int8": LOOSE}}
     project.configure(
@@ -54,7 +64,8 @@ def test_every_variant_is_judged_by_what_it_generates(finished, model):
         assert parity["task_metrics"]["greedy_token_match"] >= least
         assert "greedy_token_match" in (finished / f"{model}/parity/{variant}.ok").read_text()
         benchmark = json.loads((finished / f"{model}/benchmark/{variant}.json").read_text())
-        assert {(case["batch"], case["sequence"]) for case in benchmark["cases"]} == {(1, 8), (2, 8)}
+        length = None if "-to-" in MODELS[model][0] else 8  # sounds and images have no length in tokens
+        assert {(case["batch"], case["sequence"]) for case in benchmark["cases"]} == {(1, length), (2, length)}
     assert (finished / f"{model}/benchmark/pytorch.json").is_file()
 
 
@@ -73,26 +84,31 @@ def test_every_graph_is_described_and_released(finished, model):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, model):
+    import optimum.onnxruntime
     import torch
-    from optimum.onnxruntime import ORTModelForCausalLM, ORTModelForSeq2SeqLM
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, GenerationMixin
 
     folder = finished / model
     reference = read_reference(folder / "reference", folder / "reference.json")
     assert len({token for tokens in reference.generated.values() for token in tokens}) > 8  # no stuck record
-    if model == "writer":
-        network = ORTModelForCausalLM.from_pretrained(folder / "release", subfolder="onnx", file_name="model.onnx")
-    else:
-        files = ("encoder_file_name", "decoder_file_name", "decoder_with_past_file_name")
-        names = {option: f"{graph}.onnx" for option, graph in zip(files, MODELS[model][1], strict=True)}
-        network = ORTModelForSeq2SeqLM.from_pretrained(folder / "release", subfolder="onnx", **names)
-    assert network.use_cache
+    _, graphs, loader = MODELS[model]
+    options = ["encoder_file_name", "decoder_file_name", "decoder_with_past_file_name"]
+    names = {option: f"{graph}.onnx" for option, graph in zip(options[: len(graphs)], graphs, strict=True)}
+    if graphs == ["model"]:
+        names = {"file_name": "model.onnx"}
+    loaded = getattr(optimum.onnxruntime, loader).from_pretrained(folder / "release", subfolder="onnx", **names)
+    assert loaded.use_cache
+    start = read_start_token(folder / "release")
     settings = GenerationConfig(
-        max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0, decoder_start_token_id=0
+        max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0, decoder_start_token_id=start
     )
     for index, tokens in reference.generated.items():
-        ids = torch.from_numpy(reference.inputs.items[index]["input_ids"])[None]
-        made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        item = {name: torch.from_numpy(values)[None] for name, values in reference.inputs.items[index].items()}
+        given = {name: item[name] for name in ("input_ids", "input_features", "pixel_values") if name in item}
+        if "input_ids" in given:
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
+        loaded.generation_config = settings
+        made = GenerationMixin.generate(loaded, **given)
         assert made[0, -len(tokens) :].tolist() == tokens
 
 
@@ -107,7 +123,15 @@ def test_the_example_of_the_card_runs_as_it_stands(finished, monkeypatch, model)
     assert names["tokens"].shape[1] > 1
 
 
-@pytest.mark.parametrize(("model", "stem"), [("writer", "model"), ("translator", "decoder_model")])
+@pytest.mark.parametrize(
+    ("model", "stem"),
+    [
+        ("writer", "model"),
+        ("translator", "decoder_model"),
+        ("listener", "decoder_model"),
+        ("captioner", "decoder_model"),
+    ],
+)
 def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model, stem):
     release = tmp_path / "release"
     shutil.copytree(finished / model / "release", release)

@@ -19,6 +19,9 @@ CARRIED = ("license", "license_name", "license_link", "language", "datasets")
 #: The library that the Hub's page of a model is to open with.
 LIBRARIES = {"sentence-similarity": "sentence-transformers"}
 
+#: What the Hub calls a task, where that is not its name here.
+PIPELINE_TAGS = {"speech-to-text": "automatic-speech-recognition", "semantic-segmentation": "image-segmentation"}
+
 #: Tags by which the Hub finds a model for a client, beside those of the source.
 TAGS = ("onnx", "onnxruntime", "optimum", "transformers.js")
 TASK_TAGS = {
@@ -76,7 +79,8 @@ def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> 
     metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
     if source["kind"] == "hub":
         metadata |= {"base_model": source["repo"], "base_model_relation": "quantized"}
-    return metadata | {"library_name": LIBRARIES.get(task, "onnx"), "pipeline_tag": task, "tags": list(tags)}
+    metadata["library_name"] = LIBRARIES.get(task, "onnx")
+    return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
 
 
 def usage_examples(task: str, file: str) -> list[dict[str, str]]:
