@@ -100,6 +100,8 @@ def run_case(case: Architecture) -> Row:
                     break
         except UserError as error:
             row.reason = str(error).removeprefix(f"{case.name}: ")[:LONGEST_REASON]
+        except Exception as error:  # a defect of ours, which must not hide the other cases
+            row.reason = f"a step crashed: {type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
     row.seconds = time.monotonic() - start
     return row
 

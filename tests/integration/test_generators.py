@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from architectures import all_cases
+from chain import missed
+from measure_parity import measure
 from onnxproof.reference import read_reference
 from onnxproof.tasks.inference import read_start_token
 from project import make_project
@@ -72,6 +74,8 @@ def test_every_variant_is_judged_by_what_it_generates(finished, model):
 @pytest.mark.parametrize("model", MODELS)
 def test_every_graph_is_described_and_released(finished, model):
     graphs = MODELS[model][1]
+    if graphs == THREE:
+        graphs = [*THREE, "decoder_model_merged"]
     for variant, suffix in (("fp32", ""), ("int8", "_quantized")):
         manifest = json.loads((finished / f"{model}/onnx/{variant}.json").read_text())
         assert {f"{graph}.onnx" for graph in graphs} <= manifest["files"].keys()
@@ -96,8 +100,10 @@ def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, mod
     names = {option: f"{graph}.onnx" for option, graph in zip(options[: len(graphs)], graphs, strict=True)}
     if graphs == ["model"]:
         names = {"file_name": "model.onnx"}
-    loaded = getattr(optimum.onnxruntime, loader).from_pretrained(folder / "release", subfolder="onnx", **names)
-    assert loaded.use_cache
+    load = getattr(optimum.onnxruntime, loader).from_pretrained
+    networks = [load(folder / "release", subfolder="onnx", **names), load(folder / "onnx" / "fp32")]
+    assert all(network.use_cache for network in networks)
+    assert graphs == ["model"] or networks[1].decoder.is_merged
     start = read_start_token(folder / "release")
     settings = GenerationConfig(
         max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0, decoder_start_token_id=start
@@ -107,9 +113,22 @@ def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, mod
         given = {name: item[name] for name in ("input_ids", "input_features", "pixel_values") if name in item}
         if "input_ids" in given:
             given["attention_mask"] = torch.ones_like(given["input_ids"])
-        loaded.generation_config = settings
-        made = GenerationMixin.generate(loaded, **given)
-        assert made[0, -len(tokens) :].tolist() == tokens
+        for network in networks:
+            network.generation_config = settings
+            made = GenerationMixin.generate(network, **given)
+            assert made[0, -len(tokens) :].tolist() == tokens
+
+
+@pytest.mark.parametrize("model", [model for model, (_, graphs, _) in MODELS.items() if graphs == THREE])
+def test_a_merged_decoder_that_answers_otherwise_does_not_pass(finished, tmp_path, model):
+    results = finished / model
+    reference = read_reference(results / "reference", results / "reference.json")
+    folder, manifest = tmp_path / "fp32", json.loads((results / "onnx/fp32.json").read_text())
+    shutil.copytree(results / "onnx" / "fp32", folder)
+    assert missed(measure(folder, manifest, reference, batch_size=2, threads=1)) == []
+    shutil.copyfile(results / "onnx/int8/decoder_model_merged.onnx", folder / "decoder_model_merged.onnx")
+    failed = missed(measure(folder, manifest, reference, batch_size=2, threads=1))
+    assert "max_relative_diff" in {verdict.metric for verdict in failed}
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -137,7 +156,10 @@ def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model,
     shutil.copytree(finished / model / "release", release)
     record = json.loads((finished / model / "verified.json").read_text())
     checked = {(check["subject"], check["what"]) for check in record["checks"] if check["verdict"] == "pass"}
-    for file in (f"onnx/{stem}.onnx", f"onnx/{stem}_quantized.onnx"):
+    files = [f"onnx/{stem}.onnx", f"onnx/{stem}_quantized.onnx"]
+    if stem != "model":
+        files += [f"onnx/{stem}_merged.onnx", f"onnx/{stem}_merged_quantized.onnx"]
+    for file in files:
         assert {(file, "greedy_token_match"), (file, "batch_cosine_min")} <= checked
     golden = json.loads((release / "golden.json").read_text())
     index = next(iter(golden["generated"]))
@@ -148,5 +170,5 @@ def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model,
     )
     assert run.returncode == 1
     lines = [line for line in run.stdout.splitlines() if "greedy_token_match" in line and "FAIL" in line]
-    assert [line.split()[0] for line in lines] == [f"onnx/{stem}.onnx"]
+    assert {line.split()[0] for line in lines} == {file for file in files if "quantized" not in file}
     assert np.isclose(float(lines[0].split()[2]), 1 - 1 / len(golden["generated"]))

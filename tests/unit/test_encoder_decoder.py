@@ -105,4 +105,5 @@ def test_graphs_are_released_under_names_that_tell_the_variant():
         "onnx/encoder_model_quantized.onnx",
         "onnx/decoder_model_quantized.onnx",
         "onnx/decoder_with_past_model_quantized.onnx",
+        "onnx/decoder_model_merged_quantized.onnx",
     ]

@@ -14,7 +14,8 @@ from typing import Any
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, graph_files, model_bytes
+from onnxproof.merged_decoder import merge_decoders
+from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, model_bytes, separate_graphs
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 from onnxproof.tasks.inference import read_transformer_config
@@ -66,18 +67,26 @@ def traced_shapes(task: str, config: dict[str, Any]) -> dict[str, int]:
 
 @contextmanager
 def weights_left_apart() -> Iterator[None]:
-    """Keep Optimum from joining the files of a large model's weights, one a tensor, while it holds the model itself.
+    """Keep Optimum from reading the weights of a model that it has just written again, while it holds the model itself.
 
-    For that it reads all of them into memory again; ``gather_weights`` joins them tensor by tensor.
+    It would join the files of a large model's weights, one a tensor; ``gather_weights`` does so tensor by tensor. And
+    the session in which it looks at shapes would copy each weight into another layout; now it maps them only.
     """
+    import onnxruntime
     from optimum.exporters.onnx import convert
 
-    original = convert.check_model_uses_external_data
+    def lean_options() -> Any:
+        options = make_options()
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        return options
+
+    check, make_options = convert.check_model_uses_external_data, onnxruntime.SessionOptions
     convert.check_model_uses_external_data = lambda model: False
+    onnxruntime.SessionOptions = lean_options
     try:
         yield
     finally:
-        convert.check_model_uses_external_data = original
+        convert.check_model_uses_external_data, onnxruntime.SessionOptions = check, make_options
 
 
 def rename_output(path: Path, old: str, new: str) -> None:
@@ -121,10 +130,11 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
             export_graph(snapshot, task, exported)
             if (exported / MODEL_FILE).is_file():
                 rename_output(exported / MODEL_FILE, "token_embeddings", "last_hidden_state")
-            for file in graph_files(exported):
+            for file in separate_graphs(exported):
                 gather_weights(exported / file)
                 for path in exported.glob(f"{file}*"):
                     shutil.move(path, stage / path.name)
+            merge_decoders(stage)
             copy_support_files(snapshot, stage)
             add_missing_tokenizer(exported, stage)
         description = describe_variant(

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.encoder_decoder import generate_after, open_variant
+from onnxproof.encoder_decoder import generate_after, open_merged, open_variant
 from onnxproof.files import read_json, versions_of, write_json
 from onnxproof.generation import measure_generation, with_empty_cache
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import GRAPH_FILES
+from onnxproof.onnx_folder import GRAPH_FILES, MERGED_FILE
 from onnxproof.reference import TEXTS_FILE, Reference, read_reference
 from onnxproof.samples import SAMPLED_TASKS, sample_answers
 from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
@@ -31,6 +31,8 @@ def measure(
     texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the parity of one variant, in the fields of ``parity/{variant}.json``.
+
+    A merged decoder is held to the same: its outputs stand beside the others, and the worse text counts.
 
     ``texts`` are the recorded inputs as a person reads them; none gives no samples.
 
@@ -55,9 +57,19 @@ def measure(
         read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
     metrics = measure_answers(task, expected, answers)
+    merged = open_merged(onnx_folder, threads)
+    if merged is not None:
+        outputs = run_items(merged, inputs, task)
+        compared |= {
+            f"{name} of {MERGED_FILE}": compare_output(reference.outputs[name], outputs[name]) for name in outputs
+        }
     if reference.generated:
-        match = measure_generation(partial(generate_after, session, inputs), reference.generated)
-        metrics = {"greedy_token_match": match} | metrics
+        matches = [
+            measure_generation(partial(generate_after, each, inputs), reference.generated)
+            for each in (session, merged)
+            if each is not None
+        ]
+        metrics = {"greedy_token_match": min(matches)} | metrics
     return {
         "model": model,
         "variant": variant,

@@ -22,13 +22,14 @@ from onnxproof.files import read_json, staged_folder, versions_of, write_json
 from onnxproof.generation import PAST, continue_from_cache
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, Array, ModelInputs
+from onnxproof.merged_decoder import merge_decoders
 from onnxproof.metrics import compare_output
 from onnxproof.onnx_folder import (
     MODEL_FILE,
     copy_support_files,
     count_operators,
     describe_variant,
-    graph_files,
+    separate_graphs,
     settings_of_graphs,
 )
 from onnxproof.sessions import open_session
@@ -241,10 +242,11 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     task = read_json(source_manifest)["task"]
     with staged_folder(folder) as stage:
         made: dict[str, dict[str, Any]] = {}
-        for file in graph_files(source):
+        for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
                 graph, made[file] = optimize_graph(source, task, read_transformer_config(source), Path(scratch), file)
                 save_model(graph, stage / file)
+        merge_decoders(stage)
         settings = settings_of_graphs(made)
         copy_support_files(source, stage)
         description = describe_variant(model, "optimized", task, stage, settings, versions_of("onnx", "onnxruntime"))

@@ -17,7 +17,14 @@ from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, ModelInputs
-from onnxproof.onnx_folder import copy_support_files, describe_variant, graph_files, model_bytes, settings_of_graphs
+from onnxproof.merged_decoder import merge_decoders
+from onnxproof.onnx_folder import (
+    copy_support_files,
+    describe_variant,
+    model_bytes,
+    separate_graphs,
+    settings_of_graphs,
+)
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.inference import count_labels, read_transformer_config
@@ -42,12 +49,13 @@ def quantize(
     task = read_json(source_manifest)["task"]
     settings: dict[str, dict[str, Any]] = {}
     with staged_folder(folder) as stage:
-        for file in graph_files(source):
+        for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
                 graph, settings[file] = quantize_graph(
                     model, variant, source, file, task, targets, texts, Path(scratch)
                 )
                 save_model(graph, stage / file)
+        merge_decoders(stage)
         copy_support_files(source, stage)
         description = describe_variant(
             model,

@@ -27,7 +27,7 @@ from typing import Any
 MANIFEST, SUMS, GOLDEN, GOLDEN_FACTS = "manifest.json", "SHA256SUMS", "golden.npz", "golden.json"
 TOKENS, MASK, POSITIONS, DECODER_TOKENS = "input_ids", "attention_mask", "position_ids", "decoder_input_ids"
 PAST, PRESENT = "past_key_values.", "present."
-WITH_PAST = "decoder_with_past_model"
+WITH_PAST, MERGED, USE_CACHE = "decoder_with_past_model", "decoder_model_merged", "use_cache_branch"
 BATCH_SIZE = 8
 NEEDED = "onnxruntime, numpy and tokenizers"
 
@@ -451,21 +451,48 @@ class EncoderDecoder:
         return {put.name: values[put.name] for put in session.get_inputs() if put.name in values}
 
 
+class Branch:
+    """One branch of a merged decoder's session, as if it were a session of a decoder of its own."""
+
+    def __init__(self, session: Any, use_cache: bool) -> None:
+        """Take a session of a merged decoder, and which of its branches to run."""
+        self.session, self.use_cache = session, use_cache
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs that the branch reads."""
+        unread = USE_CACHE if self.use_cache else (USE_CACHE, PAST)
+        return [value for value in self.session.get_inputs() if not value.name.startswith(unread)]
+
+    def get_outputs(self) -> list[Any]:
+        """Return the outputs that the branch makes."""
+        return [value for value in self.session.get_outputs() if not (self.use_cache and ".encoder." in value.name)]
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
+        """Return outputs of the branch."""
+        import numpy as np
+
+        return self.session.run(names, empty_cache(self.session, 1) | feed | {USE_CACHE: np.array([self.use_cache])})
+
+
 def open_model(path: Path, threads: int) -> Any:
-    """Open an ONNX file; of an encoder-decoder's first decoder, the graphs beside it too."""
+    """Open an ONNX file; of an encoder-decoder's first or merged decoder, the graphs beside it that it needs too."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     names = [path.name]
-    if path.name.startswith("decoder_model"):
+    if path.name.startswith(MERGED):
+        names = [path.name.replace(MERGED, "encoder_model"), path.name]
+    elif path.name.startswith("decoder_model"):
         names = [path.name.replace("decoder_model", part) for part in ("encoder_model", "decoder_model", WITH_PAST)]
         names = [name for name in names if path.with_name(name).is_file()]
     sessions = [
         onnxruntime.InferenceSession(str(path.with_name(name)), options, providers=["CPUExecutionProvider"])
         for name in names
     ]
+    if path.name.startswith(MERGED):
+        sessions[1:] = [Branch(sessions[1], False), Branch(sessions[1], True)]
     return sessions[0] if len(sessions) == 1 else EncoderDecoder(*sessions)
 
 
@@ -519,8 +546,12 @@ def judge(name: str, limit: dict[str, Any], measured: dict[str, float], count: i
 def check_answers(folder: Path, manifest: dict[str, Any], golden: Golden, threads: int) -> list[Check]:
     """Run every ONNX file of the release on the golden inputs and judge it."""
     checks = []
-    for facts in manifest["variants"].values():
-        name = facts["file"]
+    named = [
+        (name, facts)
+        for facts in manifest["variants"].values()
+        for name in (facts["file"], *(file for file in facts.get("files", {}).values() if MERGED in file))
+    ]
+    for name, facts in named:
         try:
             measured = measure(folder / name, manifest["task"], golden, threads)
         except Exception as error:  # whatever onnxruntime says about a damaged file is the finding

@@ -25,6 +25,7 @@ from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
+from onnxproof.onnx_folder import MERGED_FILE
 from onnxproof.preprocessing import item_shapes
 from onnxproof.tasks.registry import TASKS, is_open_detector, model_takes
 from onnxproof.text_limits import most_tokens
@@ -180,7 +181,8 @@ def model_files(contender: Contender) -> list[Path]:
     if contender.runtime != "pytorch":
         if not (is_encoder_decoder(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
-        return sorted(contender.folder.glob("*.onnx*"))
+        # A merged decoder holds the two decoders once more; it is not what is timed.
+        return sorted(path for path in contender.folder.glob("*.onnx*") if not path.name.startswith(MERGED_FILE))
     folders = [contender.folder, *sorted(path for path in contender.folder.glob("*") if path.is_dir())]
     files: list[Path] = []
     for folder in folders:

@@ -2,7 +2,7 @@
 
 ``encoder_model.onnx`` reads the input once, ``decoder_model.onnx`` starts a text and leaves the cache of keys and
 values, ``decoder_with_past_model.onnx`` goes on from that, one token at a time. The names are Optimum's. Of a decoder
-without a cache there are two.
+without a cache there are two. ``decoder_model_merged.onnx`` is the two decoders in one file, see ``merged_decoder``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, generate_greedily
+from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, USE_CACHE, empty_cache, generate_greedily
 from onnxproof.inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE, MODEL_FILE
+from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE, MERGED_FILE, MODEL_FILE
 from onnxproof.sessions import open_session
 
 Array = NDArray[Any]
@@ -74,6 +74,29 @@ class EncoderDecoder:
         return [int(token) for token in tokens[0, -count:]]
 
 
+class Branch:
+    """One branch of a merged decoder's session, run as if it were a session of a decoder of its own."""
+
+    def __init__(self, session: Any, use_cache: bool) -> None:
+        """Take a session of a merged decoder, and which of its branches to run."""
+        self.session, self.use_cache = session, use_cache
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs that the branch reads."""
+        unread = USE_CACHE if self.use_cache else (USE_CACHE, PAST)
+        return [value for value in self.session.get_inputs() if not value.name.startswith(unread)]
+
+    def get_outputs(self) -> list[Any]:
+        """Return the outputs that the branch makes."""
+        return [value for value in self.session.get_outputs() if not (self.use_cache and ".encoder." in value.name)]
+
+    def run(self, names: Sequence[str] | None, feed: Feed) -> list[Array]:
+        """Return outputs of the branch, all of them for None."""
+        empty = {name: values[None] for name, values in empty_cache(self.session.get_inputs()).items()}
+        names = [value.name for value in self.get_outputs()] if names is None else names
+        return list(self.session.run(names, {**empty, **feed, USE_CACHE: np.array([self.use_cache])}))
+
+
 def written(tokens: Array) -> dict[str, Array]:
     """Return what a decoder is fed of a text, int64 (batch, tokens): these, and a mask that tells all from padding."""
     return {TOKENS: tokens, MASK: np.ones_like(tokens)}
@@ -94,6 +117,14 @@ def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Arra
 def open_variant(folder: Path, threads: int) -> Any:
     """Open an ONNX folder: a session of its one graph, or the sessions of an encoder-decoder."""
     return open_graphs(folder, partial(open_session, threads=threads))
+
+
+def open_merged(folder: Path, threads: int) -> EncoderDecoder | None:
+    """Open an encoder-decoder with its two decoders merged; None where the folder has no such graph."""
+    if not (folder / MERGED_FILE).is_file():
+        return None
+    encoder, decoder = (open_session(folder / name, threads) for name in (ENCODER_FILE, MERGED_FILE))
+    return EncoderDecoder(encoder, Branch(decoder, False), Branch(decoder, True))
 
 
 def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:

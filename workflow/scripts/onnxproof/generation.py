@@ -20,6 +20,8 @@ NEW_TOKENS = 32
 GENERATED_PROMPTS = 8
 
 PAST, PRESENT = "past_key_values.", "present."
+#: The input of a merged decoder that says whether there is a cache yet.
+USE_CACHE = "use_cache_branch"
 
 
 def empty_cache(graph_inputs: Iterable[Any]) -> dict[str, Array]:

@@ -14,12 +14,14 @@ from onnxproof.files import SNAKEMAKE_MARK, describe_files
 from onnxproof.untrusted import shortened, stays_inside
 
 MODEL_FILE = "model.onnx"
-#: The graphs of an encoder-decoder, as Optimum names them. The two decoders hold the same weights; Optimum can merge
-#: them into one graph, with a subgraph each, which neither fusions nor quantization reach, so they stay apart.
+#: The graphs of an encoder-decoder, as Optimum names them. The two decoders hold the same weights. Merged into one
+#: graph, with a subgraph each, neither fusions nor quantization would reach them: so they are merged last, see
+#: ``merged_decoder``.
 ENCODER_FILE = "encoder_model.onnx"
 DECODER_FILE = "decoder_model.onnx"
 DECODER_WITH_PAST_FILE = "decoder_with_past_model.onnx"
-GRAPH_FILES = (MODEL_FILE, ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)
+MERGED_FILE = "decoder_model_merged.onnx"
+GRAPH_FILES = (MODEL_FILE, ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE)
 
 #: Documents about the source and its weights: an ONNX folder needs neither.
 NOT_CARRIED = (
@@ -40,8 +42,11 @@ def copy_support_files(snapshot: Path, folder: Path) -> None:
 
 
 def model_bytes(folder: Path) -> int:
-    """Return the bytes of the graphs and, where they have them, of the files with their weights."""
-    return sum(path.stat().st_size for name in GRAPH_FILES for path in folder.glob(f"{name}*"))
+    """Return the bytes of the graphs and, where they have them, of the files with their weights.
+
+    A merged decoder is left out: whoever loads it needs no other decoder.
+    """
+    return sum(path.stat().st_size for name in separate_graphs(folder) for path in folder.glob(f"{name}*"))
 
 
 def nodes_of(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
@@ -96,6 +101,11 @@ def graph_files(folder: Path) -> list[str]:
     return [name for name in GRAPH_FILES if (folder / name).is_file()]
 
 
+def separate_graphs(folder: Path) -> list[str]:
+    """Return the names of the graphs that are optimized and quantized, each by itself: all but a merged one."""
+    return [name for name in graph_files(folder) if name != MERGED_FILE]
+
+
 def settings_of_graphs(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the ``settings`` of a manifest from those of each graph: the one's own, or all under ``graphs``."""
     return settings[MODEL_FILE] if list(settings) == [MODEL_FILE] else {"graphs": settings}
@@ -116,14 +126,15 @@ def describe_variant(
     """Return the manifest of an ONNX folder: files with sha256 and size, opset, operator counts, settings.
 
     ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``. Of several graphs,
-    ``graphs`` describes each; the operators are those of all together, inputs the encoder's, outputs the decoder's.
+    ``graphs`` describes each; the operators are those of all but a merged one together, inputs the encoder's, outputs
+    the decoder's.
     """
     described = {name: _describe_graph(folder, name) for name in graph_files(folder)}
     first = next(iter(described.values()))
     if len(described) > 1:
         counts: Counter[str] = Counter()
-        for graph in described.values():
-            counts.update(graph["operators"])
+        for name in separate_graphs(folder):
+            counts.update(described[name]["operators"])
         operators = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
         opsets = {domain: version for graph in described.values() for domain, version in graph["opset"].items()}
         outputs = described[DECODER_FILE]["outputs"]
