@@ -4,6 +4,7 @@ Everything that depends on Optimum's exporter, and so on its transformers versio
 """
 
 import argparse
+import ctypes
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks import choose_task
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, exporter_task
+
+#: Of mallopt, see glibc's malloc.h.
+M_MMAP_THRESHOLD = -3
 
 
 def export_graph(snapshot: Path, task: str, folder: Path) -> None:
@@ -65,28 +69,31 @@ def traced_shapes(task: str, config: dict[str, Any]) -> dict[str, int]:
     return {"batch_size": batch} if batch else {}
 
 
+def free_large_blocks_at_once() -> None:
+    """Have glibc map every block of a MB or more by itself, and so give it back as soon as it is freed.
+
+    By default it raises that limit to 32 MB and keeps what was freed below it: the exporter's passes, each of which
+    copies weights, then hold several copies. See mallopt(3). Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 1 << 20)
+
+
 @contextmanager
 def weights_left_apart() -> Iterator[None]:
-    """Keep Optimum from reading the weights of a model that it has just written again, while it holds the model itself.
+    """Keep Optimum from joining the files of a large model's weights, one a tensor, while it holds the model itself.
 
-    It would join the files of a large model's weights, one a tensor; ``gather_weights`` does so tensor by tensor. And
-    the session in which it looks at shapes would copy each weight into another layout; now it maps them only.
+    For that it reads all of them into memory again; ``gather_weights`` joins them tensor by tensor.
     """
-    import onnxruntime
     from optimum.exporters.onnx import convert
 
-    def lean_options() -> Any:
-        options = make_options()
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        return options
-
-    check, make_options = convert.check_model_uses_external_data, onnxruntime.SessionOptions
+    original = convert.check_model_uses_external_data
     convert.check_model_uses_external_data = lambda model: False
-    onnxruntime.SessionOptions = lean_options
     try:
         yield
     finally:
-        convert.check_model_uses_external_data, onnxruntime.SessionOptions = check, make_options
+        convert.check_model_uses_external_data = original
 
 
 def rename_output(path: Path, old: str, new: str) -> None:
@@ -123,6 +130,7 @@ def export(model: str, snapshot: Path, requested_task: str | None, folder: Path,
         UserError: the snapshot serves no supported task, or not the requested one.
     """
     task = choose_task(model, snapshot, requested_task)
+    free_large_blocks_at_once()
     print(f"{model}: exporting for the task {task}", flush=True)
     with staged_folder(folder) as stage:
         with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:
