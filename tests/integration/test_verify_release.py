@@ -14,7 +14,7 @@ from onnx import numpy_helper
 import verify_release
 from onnxproof import metrics
 from onnxproof.files import describe_files, sha256_of
-from onnxproof.tasks.answers import read_answers
+from onnxproof.tasks.answers import batch_invariance, read_answers
 from release import write_sums
 
 
@@ -179,6 +179,14 @@ def test_it_measures_what_the_gate_measures():
     for task, (read, name, _) in verify_release.TASKS.items():
         [answers] = read_answers(task, {name: [actual]}, labels=6)
         assert read({name: actual}, name) == pytest.approx(answers)
+
+
+def test_a_score_near_zero_may_change_its_sign_in_a_batch():
+    alone = [np.array([[score]]) for score in (3.0, -2.0, 0.001)]
+    in_batch = [np.array([[score]]) for score in (3.0, -2.0, -0.001)]
+    assert batch_invariance(alone, in_batch)["cosine_min"] > 0.9999
+    in_batch[0] = -in_batch[0]
+    assert batch_invariance(alone, in_batch)["cosine_min"] < 0
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(31 / 32, "pass"), (30 / 32, "FAIL")])

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
 from onnxproof.model_card import card_metadata, read_metadata, recipe_in_words, usage_examples
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
-from verify_release import read_golden
+from verify_release import check_tokenizer, read_golden
 
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
 
@@ -53,6 +56,28 @@ def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
     assert golden.texts == ["one", "two", "three"]
     assert golden.max_tokens == 3
     assert golden.per_token == {"last_hidden_state"}
+
+
+def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "why": 1, "it": 2, "works": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for task, limit, entries, ids in (
+        ("question-answering", 4, [["why", "it works it works"], ["why", "it"]], [[1, 2, 3, 2], [1, 2]]),
+        ("text-generation", 34, ["it works why", "it"], [[2, 3], [2]]),  # cut where 32 tokens have room
+    ):
+        (tmp_path / "texts.json").write_text(json.dumps(entries))
+        recorded = Reference(
+            manifest={"task": task, "padding": PADDING, "label_count": 2, "inputs": {"max_tokens": limit}},
+            inputs=ModelInputs([{"input_ids": np.array(tokens)} for tokens in ids]),
+            outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 2},
+        )
+        write_golden(recorded, tmp_path, tmp_path)
+        check = check_tokenizer(tmp_path, read_golden(tmp_path))
+        assert (check.verdict, check.seen) == ("pass", "2 of 2 texts alike")
+        (tmp_path / "texts.json").write_text(json.dumps(["works", *entries[1:]]))
+        write_golden(recorded, tmp_path, tmp_path)
+        assert check_tokenizer(tmp_path, read_golden(tmp_path)).verdict == "FAIL"
 
 
 def test_golden_images_need_no_tokenizer(tmp_path):

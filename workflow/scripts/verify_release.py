@@ -61,8 +61,9 @@ class Golden:
     """The golden inputs, and PyTorch's answers to the first ``answered`` of them.
 
     ``items`` and ``outputs`` hold arrays without a batch axis by name, one mapping an input; ``shared`` holds whole
-    arrays that are fed as they are. ``texts`` is None where a tokenizer alone does not make the inputs. ``generated``
-    holds the tokens that PyTorch generates after some of the inputs, by the input's number.
+    arrays that are fed as they are. ``texts`` has the text, or the pair, of each input; None where a tokenizer alone
+    does not make the inputs. ``generated`` holds the tokens that PyTorch generates after some of the inputs, by the
+    input's number.
     """
 
     items: list[dict[str, Any]]
@@ -71,7 +72,7 @@ class Golden:
     padding: dict[str, Any]
     per_token: frozenset[str]
     labels: int
-    texts: list[str] | None
+    texts: list[str | tuple[str, str]] | None
     max_tokens: int | None
     generated: dict[int, list[int]]
 
@@ -205,6 +206,7 @@ def read_golden(folder: Path) -> Golden:
     import numpy as np
 
     facts = json.loads((folder / GOLDEN_FACTS).read_text(encoding="utf-8"))
+    texts = facts.get("texts")
     with np.load(folder / GOLDEN) as arrays:
         kinds: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "shared": {}}
         for key in arrays.files:
@@ -217,7 +219,7 @@ def read_golden(folder: Path) -> Golden:
         padding=facts["padding"],
         per_token=frozenset(facts["per_token"]),
         labels=facts["label_count"],
-        texts=facts.get("texts"),
+        texts=texts and [text if isinstance(text, str) else tuple(text) for text in texts],
         max_tokens=facts.get("max_tokens"),
         generated={int(index): tokens for index, tokens in facts.get("generated", {}).items()},
     )
@@ -257,7 +259,7 @@ def check_tokenizer(folder: Path, golden: Golden) -> Check:
     same = [left == right for left, right in zip(found, expected, strict=True)]
     seen = f"{sum(same)} of {len(same)} texts alike"
     if not all(same):
-        seen += f"; the first other one: {golden.texts[same.index(False)][:40]!r}"
+        seen += f"; the first other one: {str(golden.texts[same.index(False)])[:40]!r}"
     return Check("tokenizer", "token ids", seen, "all", "pass" if all(same) else "FAIL")
 
 
@@ -479,6 +481,8 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
         )
         measured |= compare(expected, actual)
         measured["batch_max_abs_diff"] = np.abs(actual.astype(np.float64) - in_batch).max()
+        if actual.shape[1] == 1:  # one score has a sign but no direction
+            actual, in_batch = actual.T, in_batch.T
         measured["batch_cosine_min"] = cosines(actual, in_batch).min()
     if golden.generated:
         matches = [
