@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
-from onnxproof.model_card import card_metadata, read_metadata, recipe_in_words, usage_examples
+from onnxproof.model_card import card_metadata, kind_of_use, read_metadata, recipe_in_words, usage_examples
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
 from verify_release import check_tokenizer, read_golden
@@ -144,7 +144,25 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
     assert "at 3" in sentences[1]
 
 
-@pytest.mark.parametrize("task", ["text-classification", "sentence-similarity", "feature-extraction"])
+@pytest.mark.parametrize(
+    ("task", "inputs", "logits", "kind"),
+    [
+        ("text-classification", {"max_tokens_of_model": 9}, [4, 5], "text-classification"),
+        ("text-classification", {"max_tokens_of_model": 9}, [4, 1], "reranking"),
+        ("feature-extraction", {"max_tokens_of_model": 9}, [4, 5], "feature-extraction"),
+        ("feature-extraction", {}, [4, 5], "other"),  # of sounds
+        ("image-classification", {}, [4, 5], "image-classification"),
+        ("depth-estimation", {}, [4, 5], "other"),
+    ],
+)
+def test_the_card_explains_the_use_that_fits(task, inputs, logits, kind):
+    assert kind_of_use(task, {"inputs": inputs, "outputs": {"logits": {"shape": logits}}}) == kind
+    assert usage_examples(kind, "onnx/model.onnx")
+
+
+@pytest.mark.parametrize(
+    "task", ["text-classification", "sentence-similarity", "feature-extraction", "text-generation"]
+)
 @pytest.mark.parametrize(("file", "dtype"), [("onnx/model.onnx", '"fp32"'), ("onnx/model_quantized.onnx", '"q8"')])
 def test_every_task_has_examples_of_its_clients(task, file, dtype):
     examples = {example["file"]: example["code"] for example in usage_examples(task, file)}
