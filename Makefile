@@ -82,6 +82,18 @@ bench-pipeline: setup  ## compare what the pipeline costs with the public comman
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
 	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
 
+.PHONY: clients
+clients: setup-dev $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
+	$(BIN)/python tests/compare_clients.py --output docs/clients.md \
+	  --node-modules $(VENV)/clients/node_modules --fastembed $(VENV)/clients/fastembed/bin/python
+
+# Without npm's scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
+$(VENV)/clients.done: $(VENV)/uv.done
+	npm install --prefix $(VENV)/clients --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1
+	"$(PYTHON)" -m venv $(VENV)/clients/fastembed
+	$(BIN)/uv pip install --quiet --python $(VENV)/clients/fastembed/bin/python fastembed==0.9.1
+	@touch $@
+
 .PHONY: lint
 lint: setup-dev  ## style, types, spelling, workflow lint
 	$(IN_VENV) ruff check .

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from filelock import FileLock
 
 from project import Project, make_project
 from tiny_models import save_classifier, save_sentence_transformer
+
+TRANSFORMERS_JS = "@huggingface/transformers@4.3.1"
+FASTEMBED = "fastembed==0.9.1"
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -62,3 +67,38 @@ def copy_of_finished(finished, tmp_path) -> Project:
     folder = tmp_path / "project"
     shutil.copytree(finished.folder, folder)
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def node_modules(tmp_path_factory) -> Path:
+    """Where transformers.js is installed."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("needs node and npm")
+
+    def make(folder: Path) -> None:
+        (folder / "package.json").write_text("{}")
+        # Without its scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
+        install(["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", TRANSFORMERS_JS], folder)
+
+    return made_once(tmp_path_factory, "node", make) / "node_modules"
+
+
+@pytest.fixture(scope="session")
+def fastembed(tmp_path_factory) -> Path:
+    """The Python of an environment with fastembed."""
+
+    def make(folder: Path) -> None:
+        install([sys.executable, "-m", "venv", "environment"], folder)
+        install([str(folder / "environment/bin/pip"), "install", "--quiet", FASTEMBED], folder)
+
+    return made_once(tmp_path_factory, "fastembed", make) / "environment/bin/python"
+
+
+def install(command: list[str], folder: Path) -> None:
+    """Run a package manager in a folder; skip the test where it cannot get what it is asked for."""
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=150, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{command[0]} did not answer within 150 s")
+    if run.returncode:
+        pytest.skip(f"{' '.join(command)} failed: {run.stderr.strip()[-200:]}")

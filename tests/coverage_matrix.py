@@ -85,6 +85,9 @@ def run_case(case: Architecture) -> Row:
                 case.name, folder / "model", folder / "results", few_texts(folder), INT8_THRESHOLDS, case.requested
             ):
                 variant = parity["variant"]
+                if parity["task"] != case.task:
+                    row.reason = f"taken for a model of the task {parity['task']}"
+                    break
                 if variant == "fp32":
                     largest = max(output["max_relative_diff"] for output in parity["outputs"].values())
                     row.fp32 = f"{largest:.0e}"

@@ -1,13 +1,18 @@
 """Architectures beyond BERT through the real chain, and the document that says which."""
 
 import json
+import re
+import subprocess
 
+import numpy as np
 import onnx
 import pytest
 
 import coverage_matrix
 from architectures import all_cases
+from compare_clients import as_markdown, compare
 from coverage_matrix import ROOT, few_texts, run_case, run_cases
+from project import make_project
 
 QUICK = (
     "mpnet token-classification",
@@ -52,32 +57,94 @@ def test_nearly_all_cases_pass(tmp_path):
     assert len(failed) <= 0.05 * len(rows), failed
 
 
-@pytest.mark.slow
-def test_images_sounds_and_questions_go_through_the_workflow(tmp_path, project_factory):
-    names = {
-        "pictures": "vit image-classification",
-        "speech": "wav2vec2 automatic-speech-recognition",
-        "questions": "electra question-answering",
-    }
-    project = project_factory(tmp_path)
-    for model, name in names.items():
+#: Models of a run through the workflow: one of each kind of input, and of each kind of use that a card explains.
+WORKFLOW = {
+    "pictures": "vit image-classification",
+    "speech": "wav2vec2 automatic-speech-recognition",
+    "questions": "electra question-answering",
+    "ranker": "bert reranker",
+    "tags": "mpnet token-classification",
+    "masks": "bert fill-mask",
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The results of a finished run over models that are no embedders and write no text."""
+    project = make_project(tmp_path_factory.mktemp("workflow"))
+    for model, name in WORKFLOW.items():
         CASES[name].save(project.folder / "models" / model)
     few_texts(project.folder)
     thresholds = coverage_matrix.INT8_THRESHOLDS | {"max_probability_diff": None}
     project.config["parity"]["thresholds"] = {"int8": thresholds}
-    models = {model: {"source": {"path": f"models/{model}"}} for model in names}
-    for model in ("speech", "questions"):
+    models = {model: {"source": {"path": f"models/{model}"}} for model in WORKFLOW}
+    models["masks"]["task"] = "fill-mask"
+    for model in WORKFLOW.keys() - {"pictures"}:
         models[model]["benchmark"] = {"pytorch": False}
-    project.configure(project.config | {"variants": ["fp32", "int8"], "models": models})
+    quantization = {"targets": {"int8": coverage_matrix.INT8_THRESHOLDS}}
+    project.configure(project.config | {"variants": ["fp32", "int8"], "models": models, "quantization": quantization})
     run = project.snakemake()
     assert run.returncode == 0, run.stdout
-    for model, name in names.items():
-        results = project.folder / "results" / model
-        parity = json.loads((results / "parity/int8.json").read_text())
-        assert parity["task"] == CASES[name].task
-        benchmark = json.loads((results / "benchmark/int8.json").read_text())
-        shapes = {(case["batch"], case["sequence"]) for case in benchmark["cases"]}
-        assert shapes == ({(1, 8), (2, 8)} if model == "questions" else {(1, None), (2, None)})
-        onnx.checker.check_model(results / "release/onnx/model_quantized.onnx")
-    assert (project.folder / "results/pictures/benchmark/pytorch.json").is_file()
-    assert (project.folder / "results/pictures/release/preprocessor_config.json").is_file()
+    return project.folder / "results"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", WORKFLOW)
+def test_every_kind_of_input_goes_through_the_workflow(results, model):
+    parity = json.loads((results / model / "parity/int8.json").read_text())
+    assert parity["task"] == CASES[WORKFLOW[model]].task
+    benchmark = json.loads((results / model / "benchmark/int8.json").read_text())
+    shapes = {(case["batch"], case["sequence"]) for case in benchmark["cases"]}
+    assert shapes == ({(1, None), (2, None)} if model in ("pictures", "speech") else {(1, 8), (2, 8)})
+    onnx.checker.check_model(results / model / "release/onnx/model_quantized.onnx")
+    verified = json.loads((results / model / "verified.json").read_text())
+    tokenizer = next(check for check in verified["checks"] if check["subject"] == "tokenizer")
+    assert tokenizer["verdict"] == ("skipped" if model in ("pictures", "speech", "masks") else "pass")
+
+
+@pytest.mark.slow
+def test_pictures_are_timed_in_pytorch_too_and_released_with_their_processor(results):
+    assert (results / "pictures/benchmark/pytorch.json").is_file()
+    assert (results / "pictures/release/preprocessor_config.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", WORKFLOW)
+def test_the_examples_of_the_card_run_as_they_stand(results, model, monkeypatch):
+    release = results / model / "release"
+    monkeypatch.chdir(release)
+    codes = re.findall(r"```python\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+    assert len(codes) == {"pictures": 2, "ranker": 2}.get(model, 1)
+    answers = []
+    for code in codes:
+        names: dict = {}
+        exec(code, names)
+        answers.append(names.get("answers", names.get("scores", names.get("outputs"))))
+    assert all(len(answer) for answer in answers)
+    if model == "ranker":
+        np.testing.assert_allclose(answers[0], answers[1], atol=1e-5)
+    if model == "pictures":
+        ([left], [right]) = answers
+        assert left == pytest.approx(right, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_every_client_of_images_gives_pytorchs_answers(results, node_modules):
+    rows = compare(results / "pictures/release", node_modules)
+    # transformers.js scales images in a way of its own, which docs/clients.md tells.
+    rows = [row for row in rows if row["client"] != "transformers.js"]
+    assert len(rows) == 8, as_markdown(rows)
+    for row in rows:
+        assert row["max_abs_diff"] < (1e-5 if row["variant"] == "fp32" else 0.1), row
+
+
+@pytest.mark.slow
+def test_the_javascript_example_of_the_card_of_images_runs_as_it_stands(results, node_modules):
+    release = results / "pictures/release"
+    [code] = re.findall(r"```js\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+    script = node_modules.parent / "pictures.mjs"
+    script.write_text(code)
+    process = subprocess.run(["node", script], cwd=release, capture_output=True, text=True, timeout=100, check=False)
+    assert process.returncode == 0, process.stderr
+    [scores] = json.loads(process.stdout)
+    assert sum(entry["score"] for entry in scores) == pytest.approx(1, abs=1e-5)

@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from architectures import all_cases
 from chain import missed
+from compare_clients import compare
 from measure_parity import measure
 from onnxproof.reference import read_reference
 from onnxproof.tasks.inference import read_start_token
@@ -134,14 +138,48 @@ def test_a_merged_decoder_that_answers_otherwise_does_not_pass(finished, tmp_pat
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_example_of_the_card_runs_as_it_stands(finished, monkeypatch, model):
+def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finished, monkeypatch, model):
     release = finished / model / "release"
-    card = (release / "README.md").read_text()
-    (code,) = [block for block in card.split("```python\n")[1:] if "ORTModelFor" in block]
     monkeypatch.chdir(release)
+    codes = examples(release, "python")
+    assert len(codes) == (1 if "-to-" in MODELS[model][0] else 2)
+    for files in ("_quantized.onnx", ".onnx"):
+        with_optimum, *with_onnxruntime = (run(code.replace("_quantized.onnx", files)) for code in codes)
+        assert with_optimum.shape[1] > 1
+        assert all(tokens == with_optimum[0].tolist() for tokens in with_onnxruntime)
+
+
+def examples(release: Path, language: str) -> list[str]:
+    """Return the code blocks of the model card, as they stand."""
+    return re.findall(rf"```{language}\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+
+
+def run(code: str) -> Any:
+    """Run an example; return the tokens that it ends with."""
     names: dict = {}
-    exec(code.split("```")[0], names)
-    assert names["tokens"].shape[1] > 1
+    exec(code, names)
+    return names["tokens"]
+
+
+def test_every_client_goes_on_like_pytorch(finished, node_modules):
+    rows = compare(finished / "writer/release", node_modules)
+    clients = {"Optimum", "Optimum in a pipeline", "onnxruntime", "transformers.js"}
+    assert {row["client"] for row in rows if row["variant"] == "fp32" and row.get("token_match") == 1} == clients
+    for row in rows:
+        assert row.get("max_abs_diff", 0) < (1e-5 if row["variant"] == "fp32" else 0.3), row
+
+
+@pytest.mark.parametrize("model", ["writer", "translator"])
+def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, node_modules, monkeypatch, model):
+    release = finished / model / "release"
+    monkeypatch.chdir(release)
+    (code,) = examples(release, "js")
+    script = node_modules.parent / f"{model}.mjs"
+    script.write_text(code.replace('"q8"', '"fp32"'))
+    process = subprocess.run(["node", script], capture_output=True, text=True, timeout=100, check=False)
+    assert process.returncode == 0, process.stderr
+    tokens = json.JSONDecoder().raw_decode(process.stdout)[0]
+    assert tokens == run(examples(release, "python")[1].replace("_quantized.onnx", ".onnx"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import onnxruntime
 import pandas
 import pytest
 
+from onnxproof.config import check_config, resolve_models
 from onnxproof.files import describe_files
 
 MODELS = {"stars.v1": "text-classification", "sentences": "sentence-similarity"}
@@ -178,7 +179,11 @@ def test_the_release_manifest_says_where_everything_comes_from(finished, model):
         assert facts["gate"]["passed"]
         assert facts["versions"]["onnx"] == onnx.__version__
         assert facts["benchmark"]["cpu"]["model"]
-    assert manifest["reproduce"]["config"]["models"][model]["source"] == finished.config["models"][model]["source"]
+    check_config(manifest["reproduce"]["config"], finished.folder)
+    again, settings = (resolve_models(config)[model] for config in (manifest["reproduce"]["config"], finished.config))
+    assert (again["source"], again["variants"]) == (settings["source"], settings["variants"])
+    for variant in settings["variants"]:
+        assert again["parity"]["thresholds"][variant] == settings["parity"]["thresholds"][variant]
     assert any("snakemake" in command for command in manifest["reproduce"]["commands"])
     sums = dict(reversed(line.split("  ")) for line in (results / "release/SHA256SUMS").read_text().splitlines())
     assert sums == {name: entry["sha256"] for name, entry in described.items() if name != "SHA256SUMS"}

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 import verify_release
 from onnxproof import metrics
 from onnxproof.files import describe_files, sha256_of
-from onnxproof.tasks.answers import read_answers
+from onnxproof.tasks.answers import batch_invariance, read_answers
 from release import write_sums
 
 
@@ -45,7 +45,7 @@ def seal(folder: Path) -> None:
 def test_a_release_passes_where_it_was_made(release, capsys, tmp_path):
     status, text = verify(release, capsys, "--json", str(tmp_path / "result.json"))
     assert status == 0, text
-    assert "PASS" in text
+    assert f"PASS: {text.count('  pass')} checks, 0 skipped" in text
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["passed"]
     manifest = json.loads((release / "manifest.json").read_text())
@@ -176,9 +176,22 @@ def test_it_measures_what_the_gate_measures():
     for columns in (1, 6):
         left, right = expected[:, :columns], actual[:, :columns]
         assert verify_release.compare_labels(left, right) == pytest.approx(metrics.classification_metrics(left, right))
+    pixels = metrics.map_metrics([expected], [actual])
+    assert verify_release.compare_tokens(expected, actual) == pytest.approx(metrics.token_metrics(expected, actual))
+    assert verify_release.compare_pixels(expected, actual) == pytest.approx(pixels)
+    difference = metrics.field_metrics([expected], [actual])["mean_relative_diff"]
+    assert verify_release.compare_depths(expected, actual) == pytest.approx({"mean_relative_diff": difference})
     for task, (read, name, _) in verify_release.TASKS.items():
         [answers] = read_answers(task, {name: [actual]}, labels=6)
         assert read({name: actual}, name) == pytest.approx(answers)
+
+
+def test_a_score_near_zero_may_change_its_sign_in_a_batch():
+    alone = [np.array([[score]]) for score in (3.0, -2.0, 0.001)]
+    in_batch = [np.array([[score]]) for score in (3.0, -2.0, -0.001)]
+    assert batch_invariance(alone, in_batch)["cosine_min"] > 0.9999
+    in_batch[0] = -in_batch[0]
+    assert batch_invariance(alone, in_batch)["cosine_min"] < 0
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(31 / 32, "pass"), (30 / 32, "FAIL")])

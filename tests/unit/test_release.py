@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
-from onnxproof.model_card import card_metadata, read_metadata, recipe_in_words, usage_examples
+from onnxproof.model_card import card_metadata, kind_of_use, read_metadata, recipe_in_words, usage_examples
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
-from verify_release import read_golden
+from verify_release import check_tokenizer, read_golden
 
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
 
@@ -53,6 +56,28 @@ def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
     assert golden.texts == ["one", "two", "three"]
     assert golden.max_tokens == 3
     assert golden.per_token == {"last_hidden_state"}
+
+
+def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "why": 1, "it": 2, "works": 3}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for task, limit, entries, ids in (
+        ("question-answering", 4, [["why", "it works it works"], ["why", "it"]], [[1, 2, 3, 2], [1, 2]]),
+        ("text-generation", 34, ["it works why", "it"], [[2, 3], [2]]),  # cut where 32 tokens have room
+    ):
+        (tmp_path / "texts.json").write_text(json.dumps(entries))
+        recorded = Reference(
+            manifest={"task": task, "padding": PADDING, "label_count": 2, "inputs": {"max_tokens": limit}},
+            inputs=ModelInputs([{"input_ids": np.array(tokens)} for tokens in ids]),
+            outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 2},
+        )
+        write_golden(recorded, tmp_path, tmp_path)
+        check = check_tokenizer(tmp_path, read_golden(tmp_path))
+        assert (check.verdict, check.seen) == ("pass", "2 of 2 texts alike")
+        (tmp_path / "texts.json").write_text(json.dumps(["works", *entries[1:]]))
+        write_golden(recorded, tmp_path, tmp_path)
+        assert check_tokenizer(tmp_path, read_golden(tmp_path)).verdict == "FAIL"
 
 
 def test_golden_images_need_no_tokenizer(tmp_path):
@@ -119,7 +144,25 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
     assert "at 3" in sentences[1]
 
 
-@pytest.mark.parametrize("task", ["text-classification", "sentence-similarity", "feature-extraction"])
+@pytest.mark.parametrize(
+    ("task", "inputs", "logits", "kind"),
+    [
+        ("text-classification", {"max_tokens_of_model": 9}, [4, 5], "text-classification"),
+        ("text-classification", {"max_tokens_of_model": 9}, [4, 1], "reranking"),
+        ("feature-extraction", {"max_tokens_of_model": 9}, [4, 5], "feature-extraction"),
+        ("feature-extraction", {}, [4, 5], "other"),  # of sounds
+        ("image-classification", {}, [4, 5], "image-classification"),
+        ("depth-estimation", {}, [4, 5], "other"),
+    ],
+)
+def test_the_card_explains_the_use_that_fits(task, inputs, logits, kind):
+    assert kind_of_use(task, {"inputs": inputs, "outputs": {"logits": {"shape": logits}}}) == kind
+    assert usage_examples(kind, "onnx/model.onnx")
+
+
+@pytest.mark.parametrize(
+    "task", ["text-classification", "sentence-similarity", "feature-extraction", "text-generation"]
+)
 @pytest.mark.parametrize(("file", "dtype"), [("onnx/model.onnx", '"fp32"'), ("onnx/model_quantized.onnx", '"q8"')])
 def test_every_task_has_examples_of_its_clients(task, file, dtype):
     examples = {example["file"]: example["code"] for example in usage_examples(task, file)}

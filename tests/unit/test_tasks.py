@@ -22,11 +22,18 @@ def snapshot(folder, architecture, modules=False):
         ("BertModel", False, "feature-extraction"),
         ("BertForMaskedLM", False, "feature-extraction"),
         ("XLMRobertaForSequenceClassification", False, "text-classification"),
-        ("BertForSequenceClassification", True, "text-classification"),
     ],
 )
 def test_the_task_follows_from_the_files(tmp_path, architecture, modules, task):
     assert choose_task("m", snapshot(tmp_path, architecture, modules), None) == task
+
+
+def test_a_cross_encoder_classifies_though_it_has_modules(tmp_path):
+    folder = snapshot(tmp_path, "BertForSequenceClassification", modules=True)
+    (folder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    assert choose_task("m", folder, None) == "text-classification"
+    (folder / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
+    assert choose_task("m", folder, None) == "sentence-similarity"
 
 
 def test_a_classifier_can_be_asked_for_features(tmp_path):

@@ -20,6 +20,7 @@ from onnxproof.onnx_folder import GRAPH_FILES, MERGED_FILE
 from onnxproof.reference import TEXTS_FILE, Reference, read_reference
 from onnxproof.samples import SAMPLED_TASKS, sample_answers
 from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
+from onnxproof.tasks.material import Entry
 
 
 def measure(
@@ -28,13 +29,13 @@ def measure(
     reference: Reference,
     batch_size: int,
     threads: int,
-    texts: Sequence[str] = (),
+    texts: Sequence[Entry] = (),
 ) -> dict[str, Any]:
     """Return the parity of one variant, in the fields of ``parity/{variant}.json``.
 
     A merged decoder is held to the same: its outputs stand beside the others, and the worse text counts.
 
-    ``texts`` are the recorded inputs as a person reads them; none gives no samples.
+    ``texts`` are the recorded inputs as a person reads them; none, or pairs of texts, give no samples.
 
     Raises:
         UserError: the graph lacks an output that was recorded, or has one of another shape.
@@ -84,7 +85,7 @@ def measure(
         "samples": sample_answers(
             task, texts, np.concatenate(expected), np.concatenate(answers), reference.manifest["labels"]
         )
-        if texts and task in SAMPLED_TASKS
+        if texts and task in SAMPLED_TASKS and isinstance(texts[0], str)
         else [],
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),

@@ -16,7 +16,9 @@ from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
+from onnxproof.tasks.material import Entry, compose_texts
 from onnxproof.tasks.pytorch import MAX_TOKENS, Original, load_original
+from onnxproof.tasks.registry import GENERATING_TASKS
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 
 
@@ -56,6 +58,14 @@ def generate_some(original: Original, inputs: ModelInputs) -> dict[int, list[int
     count = len(inputs.items)
     chosen = dict.fromkeys(index * count // GENERATED_PROMPTS for index in range(GENERATED_PROMPTS))
     return {index: original.generate(inputs, index) for index in chosen}
+
+
+def texts_of_inputs(original: Original, texts: list[str]) -> list[Entry]:
+    """Return what each input of a text model was made from: a text, a pair, or the pairs of a choice."""
+    entries = compose_texts(original.task, original.config, texts)
+    if original.task in GENERATING_TASKS:  # a text without tokens is no prompt, and was left out
+        entries = [entry for entry in entries if original.processor(entry)[TOKENS]]
+    return entries
 
 
 def describe_inputs(inputs: ModelInputs, sha256: str, most_tokens: int) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def record(
     generated = generate_some(original, inputs)
     with staged_folder(folder) as stage:
         if TOKENS in inputs.items[0]:
-            write_json(stage / TEXTS_FILE, texts)
+            write_json(stage / TEXTS_FILE, texts_of_inputs(original, texts))
         save_reference(stage, inputs, outputs, generated)
         files = describe_files(stage)
     description = {

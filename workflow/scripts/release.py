@@ -173,6 +173,11 @@ def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
     return {"path": source["path"]}
 
 
+def all_limits(thresholds: dict[str, float | None]) -> dict[str, float | None]:
+    """Return a variant's limits for every metric, null where it had none: a default would come in its place."""
+    return {metric: thresholds.get(metric) for metric in METRICS}
+
+
 def describe_release(
     model: str, results: Path, shipped: dict[str, str], thresholds: dict[str, dict[str, float | None]]
 ) -> dict[str, Any]:
@@ -198,7 +203,16 @@ def describe_release(
         },
         "versions": versions_of("jinja2", "numpy", "pyyaml"),
         "reproduce": {
-            "config": {"models": {model: {"source": source_in_config(source), "task": reference["task"]}}},
+            "config": {
+                "models": {
+                    model: {
+                        "source": source_in_config(source),
+                        "task": reference["task"],
+                        "variants": list(thresholds),
+                        "parity": {"thresholds": {name: all_limits(own) for name, own in thresholds.items()}},
+                    }
+                }
+            },
             "commands": [command.format(model=model) for command in COMMANDS],
         },
     }

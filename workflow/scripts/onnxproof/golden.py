@@ -14,6 +14,8 @@ from onnxproof.files import read_json, write_json
 from onnxproof.inputs import DECODER_TOKENS, TOKENS, pack
 from onnxproof.reference import TEXTS_FILE, Reference
 from onnxproof.tasks import TASKS
+from onnxproof.tasks.material import prompt_limit
+from onnxproof.tasks.registry import GENERATING_TASKS
 
 GOLDEN_FILE = "golden.npz"
 GOLDEN_FACTS_FILE = "golden.json"
@@ -22,8 +24,14 @@ GOLDEN_FACTS_FILE = "golden.json"
 GOLDEN_COUNT = 32
 GOLDEN_BYTES = 2_000_000
 
-#: Tasks whose every input is one recorded text as it is, so that a tokenizer alone must give the recorded ids.
-TEXT_BY_TEXT = frozenset({"feature-extraction", "sentence-similarity", "text-classification", "token-classification"})
+#: Tasks whose every input is one recorded text, or pair, as it is: a tokenizer alone must give the recorded ids.
+TEXT_BY_TEXT = GENERATING_TASKS | {
+    "feature-extraction",
+    "sentence-similarity",
+    "text-classification",
+    "token-classification",
+    "question-answering",
+}
 
 Array = NDArray[Any]
 
@@ -81,10 +89,10 @@ def write_golden(reference: Reference, folder: Path, target: Path) -> dict[str, 
         kept = reference.generated.items()
         facts["generated"] = {str(indices.index(index)): tokens for index, tokens in kept if index in indices}
     if task.name in TEXT_BY_TEXT and (folder / TEXTS_FILE).is_file():
-        texts = read_json(folder / TEXTS_FILE)
+        texts, limit = read_json(folder / TEXTS_FILE), reference.manifest["inputs"]["max_tokens"]
         facts |= {
             "texts": [texts[index] for index in indices],
-            "max_tokens": reference.manifest["inputs"]["max_tokens"],
+            "max_tokens": prompt_limit(limit) if task.name in GENERATING_TASKS else limit,
         }
     write_json(target / GOLDEN_FACTS_FILE, facts)
     return {"count": len(indices), "answered": answered}

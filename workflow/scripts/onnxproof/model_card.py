@@ -29,12 +29,18 @@ TASK_TAGS = {
     "feature-extraction": ("text-embeddings-inference",),
 }
 
-#: Client → (its name, the language of its example, how to install it). A task has an example of a client where
-#: ``resources/usage/{task}/{client}`` is.
+#: Client → (its name, the language of its example, how to install it). A model has an example of a client where
+#: ``resources/usage/{kind of use}/{client}`` is, see ``kind_of_use``.
 CLIENTS = {
     "optimum.py": ("Optimum", "python", "pip install optimum-onnx[onnxruntime]"),
     "sentence_transformers.py": ("sentence-transformers", "python", "pip install sentence-transformers[onnx]"),
     "onnxruntime.py": ("onnxruntime and tokenizers alone", "python", "pip install onnxruntime numpy tokenizers"),
+    "onnxruntime_images.py": (
+        "onnxruntime, with transformers' image processor",
+        "python",
+        "pip install onnxruntime numpy pillow transformers",
+    ),
+    "onnxruntime_alone.py": ("onnxruntime alone", "python", "pip install onnxruntime numpy"),
     "transformers.mjs": ("transformers.js in Node", "js", "npm install @huggingface/transformers"),
 }
 
@@ -83,11 +89,21 @@ def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> 
     return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
 
 
-def usage_examples(task: str, file: str) -> list[dict[str, str]]:
-    """Return the examples of a task's clients for one ONNX file, as ``{name, language, install, file, code}``."""
+def kind_of_use(task: str, reference: dict[str, Any]) -> str:
+    """Return whose examples fit a model: its task's, a reranker's, or, where nobody wrote any, those of any graph."""
+    takes_texts = "max_tokens_of_model" in reference["inputs"]
+    if task == "text-classification" and reference["outputs"]["logits"]["shape"][-1] == 1:
+        return "reranking"
+    if (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
+        return "other"
+    return task
+
+
+def usage_examples(kind: str, file: str) -> list[dict[str, str]]:
+    """Return the clients' examples of a kind of use for one ONNX file, as ``{name, language, install, file, code}``."""
     examples = []
     for client, (name, language, install) in CLIENTS.items():
-        path = USAGE / task / f"{client}.j2"
+        path = USAGE / kind / f"{client}.j2"
         if path.is_file():
             code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
             example = {"name": name, "language": language, "install": install, "file": client, "code": code.strip()}
@@ -121,13 +137,15 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
 def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> str:
     """Return the release's README.md; ``manifest`` as in ``manifest.json``, without its list of files."""
     metadata = card_metadata(manifest, source_metadata)
+    kind = kind_of_use(manifest["task"], manifest["reference"])
     files = [facts["file"] for facts in manifest["variants"].values()]
     template = _environment().from_string((RESOURCES / TEMPLATE).read_text(encoding="utf-8"))
     body: str = template.render(
         manifest,
         license=metadata.get("license"),
         origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
-        examples=usage_examples(manifest["task"], best_file(manifest)),
+        kind_of_use=kind,
+        examples=usage_examples(kind, best_file(manifest)),
         files=files,
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
         metrics=METRICS,

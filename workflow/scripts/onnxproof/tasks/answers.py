@@ -132,7 +132,12 @@ def row_cosines(expected: Answers, actual: Answers) -> Array:
 
 
 def batch_invariance(alone: Answers, in_batch: Answers) -> Metrics:
-    """Return what the neighbours in a batch change: the largest difference, and the lowest cosine of any row."""
+    """Return what the neighbours in a batch change: the largest difference, and the lowest cosine of any row.
+
+    One score has a sign but no direction, so a reranker's scores of all inputs count as one row.
+    """
+    if all(answer.size == 1 for answer in alone):
+        alone, in_batch = ([np.concatenate(scores).reshape(1, -1)] for scores in (alone, in_batch))
     differences = [float(np.abs(left - right).max()) for left, right in zip(alone, in_batch, strict=True)]
     return {
         "max_abs_diff": finite(float(np.max(differences))),

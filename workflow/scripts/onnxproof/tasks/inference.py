@@ -37,8 +37,7 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
 
     Args:
         config: the content of its ``config.json``.
-        has_modules: whether it has a ``modules.json``, which marks a model of sentence-transformers: one of sentences,
-            or a cross-encoder, which is a classifier of pairs.
+        has_modules: whether it has a ``modules.json``, which marks a sentence-transformers model.
 
     The class named by ``architectures`` tells: a classification head also has an encoder below it, an encoder has no
     head. Where it is missing, everything that the exporter knows for the model type is possible.
@@ -47,7 +46,7 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
     takes = model_takes(model_type)
     architectures = config.get("architectures") or []
     served = [task for task in TASKS.values() if takes in task.takes and _is_exportable(model_type, task.optimum)]
-    if has_modules and not _has_head(architectures, TASKS["text-classification"].heads):
+    if has_modules:
         possible = ["sentence-similarity", "feature-extraction"]
     elif not architectures and model_type:
         possible = [task.name for task in served if task.heads]
@@ -63,7 +62,14 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
 
 def tasks_of_snapshot(snapshot: Path) -> list[str]:
     """Return the tasks a snapshot can serve, see ``tasks_of_config``."""
-    return tasks_of_config(read_transformer_config(snapshot), (snapshot / "modules.json").is_file())
+    return tasks_of_config(read_transformer_config(snapshot), is_sentence_transformer(snapshot))
+
+
+def is_sentence_transformer(snapshot: Path) -> bool:
+    """Tell whether a snapshot embeds sentences; a cross-encoder's ``modules.json`` looks alike, but holds a head."""
+    settings = snapshot / "config_sentence_transformers.json"
+    kind = read_json(settings).get("model_type") if settings.is_file() else None
+    return (snapshot / "modules.json").is_file() and kind != "CrossEncoder"
 
 
 def check_architecture(model: str, config: dict[str, Any], has_modules: bool = False) -> None:
@@ -98,10 +104,11 @@ def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
     """
     config = read_transformer_config(snapshot)
     possible = tasks_of_snapshot(snapshot)
-    check_architecture(model, config, (snapshot / "modules.json").is_file())
+    embeds = is_sentence_transformer(snapshot)
+    check_architecture(model, config, embeds)
     architectures = config.get("architectures")
     if requested is None:
-        if not architectures and len(possible) > 1 and not (snapshot / "modules.json").is_file():
+        if not architectures and len(possible) > 1 and not embeds:
             raise UserError(
                 f"{model}: config.json names no architectures, so the task is open; set models.{model}.task to one "
                 f"of: {', '.join(possible)}"
