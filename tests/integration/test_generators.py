@@ -121,7 +121,7 @@ def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, mod
             given["attention_mask"] = torch.ones_like(given["input_ids"])
         for network in networks:
             network.generation_config = settings
-            made = GenerationMixin.generate(network, **given)
+            made = GenerationMixin.generate(network, **given, use_cache=network.use_cache)
             assert made[0, -len(tokens) :].tolist() == tokens
 
 
