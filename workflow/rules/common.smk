@@ -19,7 +19,7 @@ from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
-from onnxproof.sources import files_of_script
+from onnxproof.sources import SCRIPTS, digest_of_script
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
 PARITY_THREADS = 2
@@ -66,9 +66,17 @@ def own_file(path: str) -> str:
     return local(os.path.relpath(Path(workflow.basedir) / "workflow" / path))
 
 
-def code(script: str) -> list[str]:
-    """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
-    return [local(os.path.relpath(path)) for path in files_of_script(script)]
+def script_path(script: str) -> str:
+    """Return a script's path relative to the working directory; as a parameter it costs the plan no look at the disk."""
+    return os.path.relpath(SCRIPTS / f"{script}.py")
+
+
+def script_digest(script: str) -> str:
+    """Return the sha256 of a script and the helper modules it imports: a rule reruns when one of them is edited.
+
+    As a parameter, because two dozen files as inputs of every job would be a quarter of the work of planning them.
+    """
+    return digest_of_script(script)
 
 
 def mem_mb(wildcards, attempt, rulename) -> int:
@@ -276,7 +284,7 @@ def show_summary() -> None:
     if is_new(SUMMARY):
         for name in ("partial.csv", "partial.html", "failures.csv"):
             Path("results/logs/summary", name).unlink(missing_ok=True)
-        shell("python {script:q} --csv {SUMMARY:q}", script=code("show_summary")[0])
+        shell("python {script:q} --csv {SUMMARY:q}", script=script_path("show_summary"))
 
 
 def show_failures() -> None:
@@ -290,7 +298,7 @@ def show_failures() -> None:
     shell(
         "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial:q} "
         "--output-dir results/logs/summary",
-        script=code("show_failures")[0],
+        script=script_path("show_failures"),
         rules=json.dumps(rules_of_models),
         partial=[] if is_new(SUMMARY) else ["--partial"],
     )
