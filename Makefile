@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := envs/locks
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-UV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv
+# Compiled once here, not by every job: importing torch and transformers takes half as long where jobs may not write it.
+UV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
 # torch's CPU build is hashed for 64-bit x86 Linux; elsewhere its version alone is pinned.
 MACHINE := $(shell uname -s)-$(shell uname -m)
@@ -49,7 +50,7 @@ setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, an
 
 .PHONY: test-slurm
 test-slurm: setup-dev setup-cluster  ## the workflow on a real Slurm cluster of one node; needs root and Debian's packages
-	$(IN_VENV) pytest -s tests/integration/test_slurm.py
+	$(IN_VENV) pytest -s -rs tests/integration/test_slurm.py $(if $(ONLY),-k $(ONLY))
 
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md

@@ -25,6 +25,10 @@ GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnxruntime", "optimum", "optimum-onn
 TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json")
 #: JSON with timings among other things, and how these are cut out.
 PARTLY_TIMED = ("*/release.json", "*/release/manifest.json")
+#: Lines of checksums, those of files with timings among them.
+SUMS = "*/release/SHA256SUMS"
+#: The files of a release that hold timings, or checksums of such files.
+TIMED_OF_RELEASE = ("README.md", "manifest.json", "SHA256SUMS")
 #: Not reproducible by nature (logs), or no part of the results.
 LEFT_OUT = ("logs", ".snakemake_timestamp")
 
@@ -45,6 +49,9 @@ def digest(path: Path, results: Path) -> str:
     content = path.read_bytes()
     if any(name.match(pattern) for pattern in PARTLY_TIMED):
         content = json.dumps(without_timings(json.loads(content))).encode()
+    if name.match(SUMS):
+        lines = content.decode().splitlines()
+        content = "\n".join(line for line in lines if line.split("  ")[1] not in TIMED_OF_RELEASE).encode()
     return hashlib.sha256(content).hexdigest()
 
 
@@ -52,7 +59,7 @@ def without_timings(content: Any) -> Any:
     """Return JSON without benchmarks, and without the descriptions of files that hold some."""
     if not isinstance(content, dict):
         return content
-    timed = ("benchmark", "README.md", "manifest.json")
+    timed = {"benchmark", *TIMED_OF_RELEASE}
     return {key: without_timings(value) for key, value in content.items() if key not in timed}
 
 

@@ -81,7 +81,7 @@ def script_digest(script: str) -> str:
 
 def mem_mb(wildcards, attempt, rulename) -> int:
     """Return the memory that a job needs for its model, more with each attempt."""
-    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt)
+    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
 def disk_mb(wildcards, rulename) -> int:

@@ -17,6 +17,8 @@ from pathlib import Path
 DEFAULT_WEIGHTS_MB = 500.0
 #: Memory of rules that hold no model.
 SMALL_JOB_MB = 400
+#: What Snakemake itself takes on another machine: two of its processes for each Slurm job, 190 MB each.
+REMOTE_JOB_MB = 400
 #: What a job gets more of with each retry, as a share of the first estimate.
 MORE_EACH_ATTEMPT = 0.5
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -87,17 +89,18 @@ MINUTES_PER_GB = {
 }
 
 
-def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1) -> int:
+def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1, remote: bool = False) -> int:
     """Return the memory, in MB, that a job of a rule needs for a model, half of it again for each further attempt.
 
     Args:
         rule: the rule's name; one that is not in ``MEMORY`` holds no model.
         weights_mb: the model's weights in float32.
         attempt: 1 for the first try.
+        remote: whether the job goes to another machine, where Snakemake itself counts too.
     """
     lines = MEMORY.get(rule, (Line(SMALL_JOB_MB, 0),))
     line = next(line for line in lines if weights_mb <= line.until)
-    return round(line.at(weights_mb) * (1 + MORE_EACH_ATTEMPT * (attempt - 1)))
+    return round(line.at(weights_mb) * (1 + MORE_EACH_ATTEMPT * (attempt - 1))) + REMOTE_JOB_MB * remote
 
 
 def estimate_disk_mb(rule: str, weights_mb: float) -> int:
