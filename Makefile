@@ -79,6 +79,10 @@ bench-pipeline: setup  ## compare what the pipeline costs with the public comman
 	$(IN_VENV) python workflow/scripts/bench_pipeline.py --snapshot results/$(MINILM)/source $(BENCH) \
 	  --json results/bench-pipeline.json --table docs/bench-pipeline.md
 
+.PHONY: bench-scale
+bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/bench-scale.md
+	$(BIN)/python tests/scale.py --table docs/bench-scale.md $(BENCH)
+
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
 	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
