@@ -30,6 +30,8 @@ CONFIG = {
     "models": {"stars": {"source": {"path": "models/stars"}, "benchmark": {"pytorch": False}}},
     "variants": ["fp32", "optimized"],
 }
+#: Of the default configuration; how long speed is measured changes no byte that is compared.
+SHORT_BENCHMARK = {"rounds": 1, "iterations": 1, "warmup": 0, "load_repeats": 1, "seconds_per_case": 1}
 PLUGIN_MISSING = importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
 
 pytestmark = [
@@ -101,7 +103,9 @@ def default_project(folder: Path, tiny_models: Path) -> Project:
     make_project(folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copyfile(ROOT / "config.yaml", folder / "config.yaml")
-    return Project(folder)
+    project = Project(folder)
+    project.configure(project.config | {"benchmark": project.config["benchmark"] | SHORT_BENCHMARK})
+    return project
 
 
 def processes_of(script: str, project: Project) -> list[psutil.Process]:
@@ -156,7 +160,7 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
     make, cluster, tiny_models, tmp_path_factory
 ):
     here = make(tmp_path_factory.mktemp("here"), tiny_models)
-    local = here.snakemake()
+    local = here.snakemake(timeout=3000)
     assert local.returncode == 0, local.stdout
 
     there = make(tmp_path_factory.mktemp("there"), tiny_models)

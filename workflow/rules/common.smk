@@ -26,6 +26,7 @@ PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
+FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
 STARTED = time.time()
 
 
@@ -274,9 +275,22 @@ def is_new(path: Path) -> bool:
     return path.is_file() and path.stat().st_mtime >= STARTED
 
 
-def plain(pattern: str) -> str:
-    """Return a path's pattern without the constraints that Snakemake wrote into its wildcards."""
-    return re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", str(pattern))
+def failed_jobs() -> list[dict[str, str]]:
+    """Return the jobs of models that this run tried in vain: those not finished although their inputs are there."""
+    unfinished = set(workflow.dag.needrun_jobs())
+    tried = [job for job in unfinished if not unfinished & workflow.dag.dependencies[job].keys()]
+    if not workflow.execution_settings.keep_going:  # then some of them were never started
+        tried = [job for job in tried if job.log and is_new(Path(job.log[0]))]
+    return [
+        {
+            "model": job.wildcards.model,
+            "rule": job.rule.name,
+            "variant": job.wildcards.get("variant") or job.wildcards.get("quantized") or "",
+            "log": str(job.log[0]),
+        }
+        for job in sorted(tried, key=workflow.dag.jobid)
+        if job.log and "model" in job.rule.wildcard_names
+    ]
 
 
 def show_summary() -> None:
@@ -290,15 +304,10 @@ def show_summary() -> None:
 def show_failures() -> None:
     """Print what a failed run achieved nevertheless, and each failed job with its reason and its log."""
     show_summary()
-    rules_of_models = [
-        {"name": rule.name, "output": plain(rule.output[-1]), "log": plain(rule.log[0])}
-        for rule in workflow.rules
-        if rule.log and "model" in rule.wildcard_names
-    ]
+    write_text(FAILED_JOBS, json.dumps(failed_jobs()))
     shell(
-        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial:q} "
+        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --failed {FAILED_JOBS:q} {partial:q} "
         "--output-dir results/logs/summary",
         script=script_path("show_failures"),
-        rules=json.dumps(rules_of_models),
         partial=[] if is_new(SUMMARY) else ["--partial"],
     )
