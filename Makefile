@@ -52,6 +52,11 @@ setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, an
 test-slurm: setup-dev setup-cluster  ## the workflow on a real Slurm cluster of one node; needs root and Debian's packages
 	$(IN_VENV) pytest -s -rs tests/integration/test_slurm.py $(if $(ONLY),-k $(ONLY))
 
+.PHONY: test-s3
+test-s3: setup-dev setup-cluster  ## the workflow with its results in a local S3 server
+	$(IN_VENV) S3_SERVER="$(CURDIR)/$(BIN)/uv tool run --quiet --from moto[server]==5.2.5 moto_server" \
+	  pytest -rs tests/integration/test_s3.py
+
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)

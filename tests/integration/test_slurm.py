@@ -20,16 +20,12 @@ from typing import Self
 import psutil
 import pytest
 
-from project import ROOT, Project, make_project
+from project import ROOT, Project, make_project, make_tiny_project
 from reproduction import compare, digests
 from slurm_cluster import SlurmCluster, why_not
 
 MEMORY_MB = 6000
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-CONFIG = {
-    "models": {"stars": {"source": {"path": "models/stars"}, "benchmark": {"pytorch": False}}},
-    "variants": ["fp32", "optimized"],
-}
 #: Of the default configuration; how long speed is measured changes no byte that is compared.
 SHORT_BENCHMARK = {"rounds": 1, "iterations": 1, "warmup": 0, "load_repeats": 1, "seconds_per_case": 1}
 PLUGIN_MISSING = importlib.util.find_spec("snakemake_executor_plugin_slurm") is None
@@ -92,14 +88,7 @@ def cluster():
     shutil.rmtree(folder)
 
 
-def tiny_project(folder: Path, tiny_models: Path) -> Project:
-    project = make_project(folder)
-    shutil.copytree(tiny_models / "stars", folder / "models/stars")
-    project.configure(project.config | CONFIG)
-    return project
-
-
-def default_project(folder: Path, tiny_models: Path) -> Project:
+def make_default_project(folder: Path, tiny_models: Path) -> Project:
     make_project(folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copyfile(ROOT / "config.yaml", folder / "config.yaml")
@@ -155,7 +144,7 @@ def check_accounting(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return jobs
 
 
-@pytest.mark.parametrize("make", [tiny_project, default_project])
+@pytest.mark.parametrize("make", [make_tiny_project, make_default_project])
 def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_same(
     make, cluster, tiny_models, tmp_path_factory
 ):
