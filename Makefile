@@ -88,6 +88,10 @@ bench-pipeline: setup  ## compare what the pipeline costs with the public comman
 bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/bench-scale.md
 	$(BIN)/python tests/scale.py --table docs/bench-scale.md $(BENCH)
 
+.PHONY: bench-memory
+bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/resources.py
+	$(BIN)/python tests/memory.py
+
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
 	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
