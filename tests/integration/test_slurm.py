@@ -162,8 +162,8 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
         cluster.resume()
         assert run.process.wait(3000) == 0, run.output.read_text()[-4000:]
 
-    assert compare(digests(there.folder / "results"), digests(here.folder / "results")) == []
     jobs = check_accounting(cluster.jobs())
+    assert compare(digests(there.folder / "results"), digests(here.folder / "results")) == []
     assert {job["State"] for job in jobs if job["JobID"] != killed} == {"COMPLETED"}
     (failed,) = (job for job in jobs if job["JobID"] == killed)
     assert failed["State"] == "FAILED"

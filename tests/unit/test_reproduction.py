@@ -13,6 +13,7 @@ def made(folder: Path, milliseconds: float) -> Path:
     files = {
         "m/onnx/fp32/model.onnx": "nodes",
         "m/onnx/fp32.json": json.dumps({"files": {"model.onnx": {"size": 5}}}),
+        "m/onnx/int8.json": json.dumps({"rungs": [{"speedup": milliseconds, "recipe": ["b"]}]}),
         "m/benchmark/fp32.json": json.dumps({"p50_ms": milliseconds}),
         "m/release/README.md": f"{milliseconds} ms",
         "m/release/manifest.json": json.dumps({"variants": {"fp32": {"file": "a", "benchmark": milliseconds}}}),
@@ -42,6 +43,7 @@ def test_timings_may_differ(pair):
     [
         "m/onnx/fp32/model.onnx",
         "m/onnx/fp32.json",
+        "m/onnx/int8.json",
         "m/release/manifest.json",
         "m/release.json",
         "m/release/SHA256SUMS",
