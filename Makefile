@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := envs/locks
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-UV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(BIN)/uv
+# Compiled once here, not by every job: importing torch and transformers takes half as long where jobs may not write it.
+UV := VIRTUAL_ENV="$(CURDIR)/$(VENV)" UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
 # torch's CPU build is hashed for 64-bit x86 Linux; elsewhere its version alone is pinned.
 MACHINE := $(shell uname -s)-$(shell uname -m)
@@ -49,7 +50,12 @@ setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, an
 
 .PHONY: test-slurm
 test-slurm: setup-dev setup-cluster  ## the workflow on a real Slurm cluster of one node; needs root and Debian's packages
-	$(IN_VENV) pytest -s tests/integration/test_slurm.py
+	$(IN_VENV) pytest -s -rs tests/integration/test_slurm.py $(if $(ONLY),-k $(ONLY))
+
+.PHONY: test-s3
+test-s3: setup-dev setup-cluster  ## the workflow with its results in a local S3 server
+	$(IN_VENV) S3_SERVER="$(CURDIR)/$(BIN)/uv tool run --quiet --from moto[server]==5.2.5 moto_server" \
+	  pytest -rs tests/integration/test_s3.py
 
 .PHONY: bench-accuracy
 bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
@@ -77,6 +83,14 @@ bench-pipeline: setup  ## compare what the pipeline costs with the public comman
 	$(IN_VENV) snakemake --cores all -- results/$(MINILM)/source.json
 	$(IN_VENV) python workflow/scripts/bench_pipeline.py --snapshot results/$(MINILM)/source $(BENCH) \
 	  --json results/bench-pipeline.json --table docs/bench-pipeline.md
+
+.PHONY: bench-scale
+bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/bench-scale.md
+	$(BIN)/python tests/scale.py --table docs/bench-scale.md $(BENCH)
+
+.PHONY: bench-memory
+bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/resources.py
+	$(BIN)/python tests/memory.py
 
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md

@@ -48,6 +48,12 @@ CONFIG = {
     },
 }
 
+#: One model and the variants that need no search.
+TINY_CONFIG = {
+    "models": {"stars": {"source": {"path": "models/stars"}, "benchmark": {"pytorch": False}}},
+    "variants": ["fp32", "optimized"],
+}
+
 
 class Project:
     """A folder with the workflow, a configuration and two tiny models."""
@@ -97,3 +103,12 @@ def make_project(folder: Path) -> Project:
     (folder / "texts.txt").write_text("\n".join(TEXTS) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return Project(folder)
+
+
+def make_tiny_project(folder: Path, tiny_models: Path) -> Project:
+    """Make a project with one tiny model, whose chain is as short as it can be."""
+    folder.mkdir(exist_ok=True)
+    project = make_project(folder)
+    shutil.copytree(tiny_models / "stars", folder / "models/stars")
+    project.configure(project.config | TINY_CONFIG)
+    return project

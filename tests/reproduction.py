@@ -24,7 +24,11 @@ GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnxruntime", "optimum", "optimum-onn
 #: Files made of timings: that they exist is all that can be reproduced.
 TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json")
 #: JSON with timings among other things, and how these are cut out.
-PARTLY_TIMED = ("*/release.json", "*/release/manifest.json")
+PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/int8*.json")
+#: Lines of checksums, those of files with timings among them.
+SUMS = "*/release/SHA256SUMS"
+#: The files of a release that hold timings, or checksums of such files.
+TIMED_OF_RELEASE = ("README.md", "manifest.json", "SHA256SUMS")
 #: Not reproducible by nature (logs), or no part of the results.
 LEFT_OUT = ("logs", ".snakemake_timestamp")
 
@@ -45,14 +49,19 @@ def digest(path: Path, results: Path) -> str:
     content = path.read_bytes()
     if any(name.match(pattern) for pattern in PARTLY_TIMED):
         content = json.dumps(without_timings(json.loads(content))).encode()
+    if name.match(SUMS):
+        lines = content.decode().splitlines()
+        content = "\n".join(line for line in lines if line.split("  ")[1] not in TIMED_OF_RELEASE).encode()
     return hashlib.sha256(content).hexdigest()
 
 
 def without_timings(content: Any) -> Any:
-    """Return JSON without benchmarks, and without the descriptions of files that hold some."""
+    """Return JSON without benchmarks, the speed of tried recipes, and descriptions of files that hold some."""
+    if isinstance(content, list):
+        return [without_timings(entry) for entry in content]
     if not isinstance(content, dict):
         return content
-    timed = ("benchmark", "README.md", "manifest.json")
+    timed = {"benchmark", "speedup", *TIMED_OF_RELEASE}
     return {key: without_timings(value) for key, value in content.items() if key not in timed}
 
 

@@ -47,7 +47,7 @@ WORDS = [
 ]
 
 
-def write_tokenizer(folder: Path):
+def write_tokenizer(folder: Path, longest: int = 64):
     """Save a WordPiece tokenizer that knows a few words and all ASCII letters; return its vocabulary's size."""
     import string
 
@@ -58,7 +58,7 @@ def write_tokenizer(folder: Path):
     vocabulary = folder / "vocab.txt"
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary.write_text("\n".join(dict.fromkeys(pieces)) + "\n")
-    BertTokenizerFast(str(vocabulary), model_max_length=64).save_pretrained(folder)
+    BertTokenizerFast(str(vocabulary), model_max_length=longest).save_pretrained(folder)
     return len(set(pieces))
 
 
@@ -66,7 +66,7 @@ def bert_config(vocabulary_size: int, **overrides):
     from transformers import BertConfig
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return BertConfig(vocab_size=vocabulary_size, max_position_embeddings=64, **sizes | overrides)
+    return BertConfig(vocab_size=vocabulary_size, **{"max_position_embeddings": 64} | sizes | overrides)
 
 
 def save_classifier(folder: Path, seed: int = 0) -> Path:

@@ -2,6 +2,30 @@
 
 import shutil
 
+import pytest
+
+#: Rule → the rules that read what it makes.
+READERS = {
+    "download": {"export", "record_reference", "benchmark_pytorch", "release", "summary"},
+    "export": {"optimize", "measure_parity", "gate_parity", "benchmark", "benchmark_pytorch", "release", "summary"},
+    "optimize": {"quantize", "measure_parity", "gate_parity", "benchmark", "release", "summary"},
+    "quantize": {"measure_parity", "gate_parity", "benchmark", "release", "summary"},
+    "record_reference": {"measure_parity", "release"},
+    "measure_parity": {"gate_parity", "release", "summary"},
+    "gate_parity": {"release"},
+    "benchmark": {"release", "summary"},
+    "benchmark_pytorch": {"summary"},
+    "release": {"verify_release"},
+    "verify_release": set(),
+    "summary": set(),
+}
+
+
+def with_followers(rules: set[str]) -> set[str]:
+    """Return rules and all that read what they make, directly or not."""
+    following = rules.union(*(READERS[rule] for rule in rules))
+    return rules if following == rules else with_followers(following)
+
 
 def edited(config, *keys, value):
     """Return a deep copy of nested dictionaries with one leaf changed."""
@@ -101,13 +125,28 @@ def test_an_edited_script_reruns_its_rule(copy_of_finished):
     assert not planned.keys() & {"download", "export", "optimize", "quantize", "measure_parity", "benchmark"}
 
 
-def test_an_edited_helper_module_reruns_the_rules_that_import_it(copy_of_finished):
+@pytest.mark.parametrize(
+    ("helper", "users"),
+    [
+        ("rewrites", {"optimize"}),
+        ("quantization/search", {"quantize"}),
+        ("gate", {"gate_parity", "release", "summary"}),
+        ("plots", {"summary"}),
+    ],
+)
+def test_an_edited_helper_module_reruns_the_rules_that_import_it_and_what_follows(copy_of_finished, helper, users):
     project = copy_of_finished
-    with (project.folder / "workflow/scripts/onnxproof/rewrites.py").open("a") as module:
+    with (project.folder / f"workflow/scripts/onnxproof/{helper}.py").open("a") as module:
         module.write("# edited\n")
-    planned = project.planned()
-    assert planned["optimize"] == 2
-    assert not planned.keys() & {"download", "export", "record_reference"}
+    assert project.planned().keys() == with_followers(users) | {"all"}
+
+
+def test_files_that_are_only_newer_rerun_nothing(copy_of_finished):
+    """As after a checkout of the same commit elsewhere."""
+    project = copy_of_finished
+    for path in (project.folder / "workflow").rglob("*.py"):
+        path.touch()
+    assert project.planned() == {}
 
 
 def test_an_edited_local_model_reruns_its_chain(copy_of_finished):

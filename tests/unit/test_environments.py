@@ -84,7 +84,7 @@ def rules_with_environments() -> list[tuple[str, str]]:
     pairs = []
     for rules in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for rule in re.split(r"^rule ", rules.read_text(), flags=re.MULTILINE)[1:]:
-            script = re.search(r'code\("(\w+)"\)', rule)
+            script = re.search(r'script_digest\("(\w+)"\)', rule)
             environment = re.search(r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"', rule)
             assert script, f"{rules.name}: the rule {rule.splitlines()[0]} names no script"
             assert environment, f"{rules.name}: the rule {rule.splitlines()[0]} names no environment"

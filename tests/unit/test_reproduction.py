@@ -13,10 +13,12 @@ def made(folder: Path, milliseconds: float) -> Path:
     files = {
         "m/onnx/fp32/model.onnx": "nodes",
         "m/onnx/fp32.json": json.dumps({"files": {"model.onnx": {"size": 5}}}),
+        "m/onnx/int8.json": json.dumps({"rungs": [{"speedup": milliseconds, "recipe": ["b"]}]}),
         "m/benchmark/fp32.json": json.dumps({"p50_ms": milliseconds}),
         "m/release/README.md": f"{milliseconds} ms",
         "m/release/manifest.json": json.dumps({"variants": {"fp32": {"file": "a", "benchmark": milliseconds}}}),
-        "m/release.json": json.dumps({"files": {"README.md": milliseconds, "a": 1}}),
+        "m/release/SHA256SUMS": f"{milliseconds}  README.md\nfeed  onnx/model.onnx\n",
+        "m/release.json": json.dumps({"files": {"README.md": milliseconds, "SHA256SUMS": milliseconds, "a": 1}}),
         "logs/export/m.log": str(milliseconds),
         "summary.csv": str(milliseconds),
         "report.html": str(milliseconds),
@@ -37,11 +39,19 @@ def test_timings_may_differ(pair):
 
 
 @pytest.mark.parametrize(
-    "name", ["m/onnx/fp32/model.onnx", "m/onnx/fp32.json", "m/release/manifest.json", "m/release.json"]
+    "name",
+    [
+        "m/onnx/fp32/model.onnx",
+        "m/onnx/fp32.json",
+        "m/onnx/int8.json",
+        "m/release/manifest.json",
+        "m/release.json",
+        "m/release/SHA256SUMS",
+    ],
 )
 def test_a_changed_byte_is_told(pair, name, capsys):
     path = pair[1] / name
-    path.write_text(path.read_text().replace("e", "E", 1))
+    path.write_text(path.read_text().replace("e", "E"))
     assert compare(*map(digests, pair)) == [name]
     assert f"DIFFERENT  {digests(pair[0])[name][:16]}" in capsys.readouterr().out
 

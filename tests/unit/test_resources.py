@@ -11,6 +11,7 @@ from onnxproof.resources import (
     DEFAULT_WEIGHTS_MB,
     MEASURED,
     MEMORY,
+    REMOTE_JOB_MB,
     SINGLE_FILE_MB,
     WHOLE_MB,
     estimate_disk_mb,
@@ -34,10 +35,16 @@ def test_the_lines_meet_where_models_are_handled_differently():
 
 
 def test_each_attempt_gets_more_memory_and_time():
-    assert [estimate_memory_mb("gate_parity", 0, attempt) for attempt in (1, 2, 3)] == [400, 600, 800]
+    assert [estimate_memory_mb("download", 0, attempt) for attempt in (1, 2, 3)] == [400, 600, 800]
     assert estimate_memory_mb("export", 500, 2) == pytest.approx(1.5 * estimate_memory_mb("export", 500), abs=1)
     assert estimate_minutes("export", 500, 2) == 2 * estimate_minutes("export", 500)
     assert estimate_disk_mb("export", 500) > 1000
+
+
+def test_a_job_on_another_machine_gets_what_snakemake_itself_takes_there():
+    for attempt in (1, 2):
+        here, there = (estimate_memory_mb("export", 500, attempt, remote) for remote in (False, True))
+        assert there - here == REMOTE_JOB_MB
 
 
 @pytest.fixture

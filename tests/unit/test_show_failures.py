@@ -7,19 +7,10 @@ import show_failures
 import show_summary
 import synthetic_results as synthetic
 
-RULES = [
-    {"name": "download", "output": "results/{model}/source.json", "log": "results/logs/download/{model}.log"},
-    {
-        "name": "quantize",
-        "output": "results/{model}/onnx/{quantized}.json",
-        "log": "results/logs/quantize/{model}.{quantized}.log",
-    },
-    {
-        "name": "gate_parity",
-        "output": "results/{model}/parity/{variant}.ok",
-        "log": "results/logs/gate_parity/{model}.{variant}.log",
-    },
-]
+
+def failed(rule: str, model: str, variant: str = "") -> dict[str, str]:
+    name = f"{model}.{variant}" if variant else model
+    return {"model": model, "rule": rule, "variant": variant, "log": f"results/logs/{rule}/{name}.log"}
 
 
 def log(folder, name: str, text: str) -> None:
@@ -28,10 +19,11 @@ def log(folder, name: str, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def show(folder, monkeypatch, capsys, settings, *options: str) -> str:
+def show(folder, monkeypatch, capsys, settings, jobs, *options: str) -> str:
     monkeypatch.chdir(folder)
     (folder / "settings.json").write_text(json.dumps(settings))
-    arguments = ["--results", "results", "--settings", "settings.json", "--rules", json.dumps(RULES)]
+    (folder / "failed.json").write_text(json.dumps(jobs))
+    arguments = ["--results", "results", "--settings", "settings.json", "--failed", "failed.json"]
     show_failures.main([*arguments, "--output-dir", "results/logs/summary", *options])
     return capsys.readouterr().out
 
@@ -39,21 +31,28 @@ def show(folder, monkeypatch, capsys, settings, *options: str) -> str:
 def test_every_failure_is_told_with_its_reason_and_log(tmp_path, monkeypatch, capsys):
     results, settings = synthetic.write_results(tmp_path)
     settings["gone"] = {"variants": ["fp32", "int8"], "pytorch": False}
-    settings["killed"] = {"variants": ["fp32"], "pytorch": False}
+    settings["killed"] = settings["elsewhere"] = {"variants": ["fp32"], "pytorch": False}
     log(tmp_path, "download/gone.log", "downloading\nerror: gone: no such repository\n")
     log(tmp_path, "download/killed.log", "")
-    log(tmp_path, "quantize/star-rating-tiny.int8.log", "error: an older run's, whose output is there now\n")
     log(tmp_path, "gate_parity/star-rating-tiny.int8.log", "error: top1_agreement: measured 0.89\n  two\n")
-    out = show(tmp_path, monkeypatch, capsys, settings, "--partial")
-    assert "3 jobs of 3 of 4 models failed:" in out
+    jobs = [
+        failed("gate_parity", "star-rating-tiny", "int8"),
+        failed("download", "gone"),
+        failed("download", "killed"),
+        failed("download", "elsewhere"),
+    ]
+    out = show(tmp_path, monkeypatch, capsys, settings, jobs, "--partial")
+    assert "4 jobs of 4 of 5 models failed:" in out
     assert "FAILED gone download: gone: no such repository\n  log: results/logs/download/gone.log\n" in out
     assert "FAILED killed download: it ended without a word" in out
+    assert "FAILED elsewhere download: it left no log on this machine" in out
     assert "FAILED star-rating-tiny gate_parity int8: top1_agreement: measured 0.89" in out
     rows = list(csv.DictReader((results / "logs/summary/failures.csv").open()))
     assert [(row["model"], row["rule"], row["variant"]) for row in rows] == [
         ("star-rating-tiny", "gate_parity", "int8"),
         ("gone", "download", ""),
         ("killed", "download", ""),
+        ("elsewhere", "download", ""),
     ]
     models = {row["model"] for row in csv.DictReader((results / "logs/summary/partial.csv").open())}
     assert models == {"all-MiniLM-L6-v2", "star-rating-tiny"}
@@ -65,7 +64,8 @@ def test_many_failures_are_counted_not_listed(tmp_path, monkeypatch, capsys):
     settings = {f"m{number}": {"variants": ["fp32"], "pytorch": False} for number in range(100)}
     for name in settings:
         log(tmp_path, f"download/{name}.log", f"error: {name} is gone\n")
-    out = show(tmp_path, monkeypatch, capsys, settings, "--partial")
+    jobs = [failed("download", name) for name in settings]
+    out = show(tmp_path, monkeypatch, capsys, settings, jobs, "--partial")
     assert out.count("FAILED ") == show_failures.SHOWN
     assert "… and 70 more" in out
     assert len((tmp_path / "results/logs/summary/failures.csv").read_text().splitlines()) == 101

@@ -10,7 +10,6 @@ rule benchmark:
         manifest="results/{model}/onnx/{variant}.json",
         baseline="results/{model}/onnx/fp32",
         baseline_manifest="results/{model}/onnx/fp32.json",
-        code=code("benchmark"),
     output:
         report(
             "results/{model}/benchmark/{variant}.json",
@@ -29,11 +28,13 @@ rule benchmark:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("benchmark"),
+        code=script_digest("benchmark"),
         cases=benchmark_arguments,
     message:
         "{wildcards.model}: benchmarking {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --variant {wildcards.variant} "
+        "python {params.script:q} --model {wildcards.model:q} --variant {wildcards.variant} "
         "--contender {input.folder:q} --baseline {input.baseline:q} {params.cases:q} "
         "--output {output:q} > {log:q} 2>&1"
 
@@ -44,7 +45,6 @@ rule benchmark_pytorch:
         manifest="results/{model}/source.json",
         baseline="results/{model}/onnx/fp32",
         baseline_manifest="results/{model}/onnx/fp32.json",
-        code=code("benchmark"),
     output:
         report(
             "results/{model}/benchmark/pytorch.json",
@@ -63,11 +63,13 @@ rule benchmark_pytorch:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("benchmark"),
+        code=script_digest("benchmark"),
         cases=benchmark_arguments,
         task=task_argument,
     message:
         "{wildcards.model}: benchmarking PyTorch (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --variant pytorch "
+        "python {params.script:q} --model {wildcards.model:q} --variant pytorch "
         "--contender {input.folder:q} --baseline {input.baseline:q} {params.task:q} {params.cases:q} "
         "--output {output:q} > {log:q} 2>&1"

@@ -19,13 +19,14 @@ from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
-from onnxproof.sources import files_of_script
+from onnxproof.sources import SCRIPTS, digest_of_script
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
 PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
+FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
 STARTED = time.time()
 
 
@@ -66,14 +67,22 @@ def own_file(path: str) -> str:
     return local(os.path.relpath(Path(workflow.basedir) / "workflow" / path))
 
 
-def code(script: str) -> list[str]:
-    """Return a script and the helper modules it imports: a rule reruns when one of them is edited."""
-    return [local(os.path.relpath(path)) for path in files_of_script(script)]
+def script_path(script: str) -> str:
+    """Return a script's path relative to the working directory; as a parameter it costs the plan no look at the disk."""
+    return os.path.relpath(SCRIPTS / f"{script}.py")
+
+
+def script_digest(script: str) -> str:
+    """Return the sha256 of a script and the helper modules it imports: a rule reruns when one of them is edited.
+
+    As a parameter, because two dozen files as inputs of every job would be a quarter of the work of planning them.
+    """
+    return digest_of_script(script)
 
 
 def mem_mb(wildcards, attempt, rulename) -> int:
     """Return the memory that a job needs for its model, more with each attempt."""
-    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt)
+    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
 def disk_mb(wildcards, rulename) -> int:
@@ -266,9 +275,22 @@ def is_new(path: Path) -> bool:
     return path.is_file() and path.stat().st_mtime >= STARTED
 
 
-def plain(pattern: str) -> str:
-    """Return a path's pattern without the constraints that Snakemake wrote into its wildcards."""
-    return re.sub(r"\{(\w+),[^{}]*\}", r"{\1}", str(pattern))
+def failed_jobs() -> list[dict[str, str]]:
+    """Return the jobs of models that this run tried in vain: those not finished although their inputs are there."""
+    unfinished = set(workflow.dag.needrun_jobs())
+    tried = [job for job in unfinished if not unfinished & workflow.dag.dependencies[job].keys()]
+    if not workflow.execution_settings.keep_going:  # then some of them were never started
+        tried = [job for job in tried if job.log and is_new(Path(job.log[0]))]
+    return [
+        {
+            "model": job.wildcards.model,
+            "rule": job.rule.name,
+            "variant": job.wildcards.get("variant") or job.wildcards.get("quantized") or "",
+            "log": str(job.log[0]),
+        }
+        for job in sorted(tried, key=workflow.dag.jobid)
+        if job.log and "model" in job.rule.wildcard_names
+    ]
 
 
 def show_summary() -> None:
@@ -276,21 +298,16 @@ def show_summary() -> None:
     if is_new(SUMMARY):
         for name in ("partial.csv", "partial.html", "failures.csv"):
             Path("results/logs/summary", name).unlink(missing_ok=True)
-        shell("python {script:q} --csv {SUMMARY:q}", script=code("show_summary")[0])
+        shell("python {script:q} --csv {SUMMARY:q}", script=script_path("show_summary"))
 
 
 def show_failures() -> None:
     """Print what a failed run achieved nevertheless, and each failed job with its reason and its log."""
     show_summary()
-    rules_of_models = [
-        {"name": rule.name, "output": plain(rule.output[-1]), "log": plain(rule.log[0])}
-        for rule in workflow.rules
-        if rule.log and "model" in rule.wildcard_names
-    ]
+    write_text(FAILED_JOBS, json.dumps(failed_jobs()))
     shell(
-        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --rules {rules:q} {partial:q} "
+        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --failed {FAILED_JOBS:q} {partial:q} "
         "--output-dir results/logs/summary",
-        script=code("show_failures")[0],
-        rules=json.dumps(rules_of_models),
+        script=script_path("show_failures"),
         partial=[] if is_new(SUMMARY) else ["--partial"],
     )

@@ -4,7 +4,6 @@
 rule download:
     input:
         local_files,
-        code=code("download"),
     output:
         folder=directory("results/{model}/source"),
         manifest="results/{model}/source.json",
@@ -17,10 +16,12 @@ rule download:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("download"),
+        code=script_digest("download"),
         source=source_arguments,
         package_version=package_version,
     message:
         "{wildcards.model}: downloading the snapshot (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} {params.source:q} "
+        "python {params.script:q} --model {wildcards.model:q} {params.source:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

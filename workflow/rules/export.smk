@@ -5,7 +5,6 @@ rule export:
     input:
         folder="results/{model}/source",
         manifest="results/{model}/source.json",
-        code=code("export"),
     output:
         folder=directory("results/{model}/onnx/fp32"),
         manifest="results/{model}/onnx/fp32.json",
@@ -18,9 +17,11 @@ rule export:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("export"),
+        code=script_digest("export"),
         task=task_argument,
     message:
         "{wildcards.model}: exporting to ONNX (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

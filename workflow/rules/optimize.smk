@@ -5,7 +5,6 @@ rule optimize:
     input:
         folder="results/{model}/onnx/fp32",
         manifest="results/{model}/onnx/fp32.json",
-        code=code("optimize"),
     output:
         folder=directory("results/{model}/onnx/optimized"),
         manifest="results/{model}/onnx/optimized.json",
@@ -17,9 +16,12 @@ rule optimize:
         mem_mb=mem_mb,
         disk_mb=disk_mb,
         runtime=runtime,
+    params:
+        script=script_path("optimize"),
+        code=script_digest("optimize"),
     message:
         "{wildcards.model}: optimizing the graph (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} "
+        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} "
         "--source-manifest {input.manifest:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -10,7 +10,6 @@ rule record_reference:
         folder="results/{model}/source",
         manifest="results/{model}/source.json",
         texts=evaluation_texts,
-        code=code("record_reference"),
     output:
         folder=directory("results/{model}/reference"),
         manifest="results/{model}/reference.json",
@@ -24,13 +23,15 @@ rule record_reference:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("record_reference"),
+        code=script_digest("record_reference"),
         task=task_argument,
         batch_size=parity_batch_size,
         threads=PARITY_THREADS,
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
         "--texts {input.texts:q} --threads {params.threads} --batch-size {params.batch_size} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
@@ -41,7 +42,6 @@ rule measure_parity:
         manifest="results/{model}/onnx/{variant}.json",
         reference="results/{model}/reference",
         reference_manifest="results/{model}/reference.json",
-        code=code("measure_parity"),
     output:
         report(
             "results/{model}/parity/{variant}.json",
@@ -60,12 +60,14 @@ rule measure_parity:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("measure_parity"),
+        code=script_digest("measure_parity"),
         threads=PARITY_THREADS,
         batch_size=parity_batch_size,
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
-        "python {input.code[0]:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
+        "python {params.script:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
         "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
         "--batch-size {params.batch_size} --threads {params.threads} --output {output:q} > {log:q} 2>&1"
 
@@ -74,7 +76,6 @@ rule gate_parity:
     input:
         parity="results/{model}/parity/{variant}.json",
         manifest="results/{model}/onnx/{variant}.json",
-        code=code("gate_parity"),
     output:
         "results/{model}/parity/{variant}.ok",
     log:
@@ -86,10 +87,12 @@ rule gate_parity:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("gate_parity"),
+        code=script_digest("gate_parity"),
         thresholds=thresholds,
     message:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
-        "python {input.code[0]:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
+        "python {params.script:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
         "--thresholds {params.thresholds:q} "
         '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'

@@ -6,7 +6,6 @@ rule publish_release:
         folder="results/{model}/release",
         manifest="results/{model}/release.json",
         verified="results/{model}/verified.json",
-        code=code("publish_release"),
     output:
         "results/{model}/published.json",
     log:
@@ -18,9 +17,11 @@ rule publish_release:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("publish_release"),
+        code=script_digest("publish_release"),
         arguments=publish_arguments,
     message:
         "{wildcards.model}: publishing the release (log: {log})"
     shell:
-        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.manifest:q})" '
+        'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.manifest:q})" '
         "{params.arguments:q} --output {output:q} > {log:q} 2>&1"

@@ -6,7 +6,6 @@ rule quantize:
         folder="results/{model}/onnx/optimized",
         manifest="results/{model}/onnx/optimized.json",
         texts=calibration_texts,
-        code=code("quantize"),
     output:
         folder=directory("results/{model}/onnx/{quantized}"),
         manifest="results/{model}/onnx/{quantized}.json",
@@ -20,11 +19,13 @@ rule quantize:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("quantize"),
+        code=script_digest("quantize"),
         targets=targets,
     message:
         "{wildcards.model}: finding the recipe of {wildcards.quantized} (log: {log})"
     shell:
-        "python {input.code[0]:q} --model {wildcards.model:q} --variant {wildcards.quantized} "
+        "python {params.script:q} --model {wildcards.model:q} --variant {wildcards.quantized} "
         "--source {input.folder:q} --source-manifest {input.manifest:q} "
         "--targets {params.targets:q} --texts {input.texts:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -9,7 +9,6 @@ rule release:
         reference_folder="results/{model}/reference",
         reference="results/{model}/reference.json",
         resources=release_resources(),
-        code=code("release"),
     output:
         folder=directory("results/{model}/release"),
         manifest="results/{model}/release.json",
@@ -22,12 +21,14 @@ rule release:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("release"),
+        code=script_digest("release"),
         variants=released_variants,
         thresholds=released_thresholds,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
-        'python {input.code[0]:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
+        'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
@@ -36,7 +37,6 @@ rule verify_release:
     input:
         folder="results/{model}/release",
         manifest="results/{model}/release.json",
-        code=code("verify_release"),
     output:
         report(
             "results/{model}/verified.json",
@@ -54,8 +54,10 @@ rule verify_release:
         disk_mb=disk_mb,
         runtime=runtime,
     params:
+        script=script_path("verify_release"),
+        code=script_digest("verify_release"),
         threads=PARITY_THREADS,
     message:
         "{wildcards.model}: verifying the release on this machine (log: {log})"
     shell:
-        "python {input.code[0]:q} {input.folder:q} --threads {params.threads} --json {output:q} > {log:q} 2>&1"
+        "python {params.script:q} {input.folder:q} --threads {params.threads} --json {output:q} > {log:q} 2>&1"

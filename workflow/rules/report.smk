@@ -18,7 +18,6 @@ rule summary:
         benchmark_files(MODELS),
         template=own_file("resources/report.html.j2"),
         script=own_file("resources/report.js"),
-        code=code("summary"),
     output:
         csv=report(
             "results/summary.csv",
@@ -37,10 +36,12 @@ rule summary:
     conda:
         "../../envs/report.yaml"
     params:
+        script=script_path("summary"),
+        code=script_digest("summary"),
         settings_file=SUMMARY_SETTINGS,
         settings_digest=summary_digest,
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
-        'python {input.code[0]:q} --results "$(dirname {output.csv:q})" --settings {params.settings_file:q} '
+        'python {params.script:q} --results "$(dirname {output.csv:q})" --settings {params.settings_file:q} '
         "--output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"

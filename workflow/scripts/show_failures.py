@@ -8,13 +8,12 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.files import write_text
 
 SHOWN = 30  # more failures than this are only counted on the screen; the table beside the logs has all
@@ -23,7 +22,7 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that ran and left no output."""
+    """A job that was tried in vain."""
 
     model: str
     rule: str
@@ -32,36 +31,16 @@ class Failure:
     log: str
 
 
-def find_failures(settings: Mapping[str, Any], rules: Sequence[Mapping[str, str]]) -> list[Failure]:
-    """Return every job whose log exists and whose output does not: Snakemake removes what a failed job wrote.
-
-    Args:
-        settings: the variants of each model, as `onnxproof.summary.read_settings` returns them.
-        rules: for each rule its ``name`` and the patterns of its ``output`` and ``log``.
-    """
-    return [
-        Failure(model, rule["name"], variant, _reason(Path(log)), log)
-        for model, entry in settings.items()
-        for rule in rules
-        for variant, output, log in _jobs(rule, model, entry["variants"])
-        if not Path(output).exists() and Path(log).exists()
-    ]
-
-
-def _jobs(rule: Mapping[str, str], model: str, variants: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield the variant, the output and the log of each job that a rule has for a model."""
-    chosen = [""]
-    if "{variant}" in rule["output"]:
-        chosen = list(variants)
-    elif "{quantized}" in rule["output"]:
-        chosen = [variant for variant in variants if variant in QUANTIZED_VARIANTS]
-    for variant in chosen:
-        names = {"model": model, "variant": variant, "quantized": variant}
-        yield variant, rule["output"].format(**names), rule["log"].format(**names)
+def read_failures(path: Path) -> list[Failure]:
+    """Return the failed jobs that a file lists as JSON: ``model``, ``rule``, ``variant`` and ``log`` of each."""
+    jobs = json.loads(path.read_text(encoding="utf-8"))
+    return [Failure(**job, reason=_reason(Path(job["log"]))) for job in jobs]
 
 
 def _reason(log: Path) -> str:
     """Return a log's last error, else its last line."""
+    if not log.exists():
+        return "it left no log on this machine"
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     found = next(reversed(errors or lines), "it ended without a word; it may have been killed")
@@ -102,12 +81,12 @@ def show(failures: Sequence[Failure], models: int, table: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, look for failures and tell them."""
+    """Parse the command line, read the failures and tell them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="folder the pipeline wrote to")
     parser.add_argument("--settings", required=True, metavar="JSON", help="as summary.py takes it")
     parser.add_argument(
-        "--rules", type=json.loads, required=True, metavar="JSON", help='[{"name", "output", "log"}], with wildcards'
+        "--failed", type=Path, required=True, metavar="JSON", help='file with [{"model", "rule", "variant", "log"}]'
     )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for failures.csv and a partial summary")
     parser.add_argument("--partial", action="store_true", help="write the summary of the complete models too")
@@ -122,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
             from show_summary import show as show_table
 
             show_table(table, page)
-    failures = find_failures(settings, args.rules)
+    failures = read_failures(args.failed)
     if failures:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -1,6 +1,7 @@
 """Which files a script is made of, so that an edit reruns exactly the rules that use it."""
 
 import ast
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def files_of_script(name: str) -> list[str]:
         seen.add(path)
         waiting |= _imports(path) - seen
     return [str(script), *sorted(str(path) for path in seen - {script})]
+
+
+@cache
+def digest_of_script(name: str) -> str:
+    """Return a sha256, in hex, over the names and the contents of what a script is made of."""
+    digest = hashlib.sha256()
+    for path in map(Path, files_of_script(name)):
+        for part in (path.relative_to(SCRIPTS).as_posix().encode(), path.read_bytes()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""Results in object storage: a run against a local S3 server makes what a run on disk makes. `make test-s3`."""
+
+import importlib.util
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from project import Project, make_tiny_project
+from reproduction import compare, digests
+
+#: The command of an S3 server that understands `-H HOST -p PORT`.
+SERVER = shlex.split(os.environ.get("S3_SERVER", ""))
+BUCKET, PREFIX = "bucket", "onnxproof"
+PLUGIN_MISSING = importlib.util.find_spec("snakemake_storage_plugin_s3") is None
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.skipif(PLUGIN_MISSING, reason="needs snakemake-storage-plugin-s3: make setup-cluster"),
+    pytest.mark.skipif(not SERVER, reason="needs the command of an S3 server in S3_SERVER: make test-s3"),
+]
+
+
+@pytest.fixture
+def endpoint(tmp_path, monkeypatch) -> Iterator[str]:
+    """The address of a running S3 server; access is set up in the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (tmp_path / "s3-server.txt").open("w") as log:
+        server = subprocess.Popen(
+            [*SERVER, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        wait_for(server, port)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+def wait_for(server: subprocess.Popen, port: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert server.poll() is None, f"{SERVER} ended"
+        assert time.monotonic() < deadline, f"{SERVER} does not answer"
+        time.sleep(0.2)
+
+
+def options(endpoint: str) -> list[str]:
+    return [
+        *("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{BUCKET}/{PREFIX}"),
+        *("--storage-s3-endpoint-url", endpoint, "--storage-s3-access-key", "a", "--storage-s3-secret-key", "b"),
+    ]
+
+
+def download(endpoint: str, folder: Path) -> Path:
+    """Fetch what lies in the bucket; return the folder of the results."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="a", aws_secret_access_key="b")
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{PREFIX}/"):
+        for entry in page["Contents"]:
+            path = folder / entry["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(BUCKET, entry["Key"], str(path))
+    return folder / PREFIX / "results"
+
+
+def fails_the_gate(project: Project) -> Project:
+    project.configure(project.config | {"parity": {"thresholds": {"optimized": {"max_probability_diff": 0.0}}}})
+    return project
+
+
+def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
+    here = make_tiny_project(tmp_path / "here", tiny_models)
+    local = here.snakemake()
+    assert local.returncode == 0, local.stdout
+
+    there = make_tiny_project(tmp_path / "there", tiny_models)
+    run = there.snakemake(*options(endpoint))
+    assert run.returncode == 0, run.stdout
+    assert not (there.folder / "results").exists()
+    assert compare(digests(download(endpoint, tmp_path / "bucket")), digests(here.folder / "results")) == []
+    assert "Nothing to be done" in there.snakemake(*options(endpoint)).stdout
+
+    failed = fails_the_gate(there).snakemake(*options(endpoint))
+    assert failed.returncode != 0
+    assert "1 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: " in failed.stdout

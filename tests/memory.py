@@ -1,0 +1,118 @@
+"""How much memory each rule takes for models of several sizes, for ``onnxproof.resources``. `make bench-memory`.
+
+Encoders with random weights go through the chain one job at a time; a job's memory is what its processes have
+resident together, looked at ten times a second.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
+
+from onnxproof.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
+from project import LOOSE, Project, make_project
+from tiny_models import bert_config, write_tokenizer
+
+SAMPLE_SECONDS = 0.1
+#: Layers, hidden size and vocabulary of BERTs of 18, 61, 266 and 438 MB.
+SHAPES = {"b18": (4, 256, 5000), "b61": (4, 512, 5000), "b266": (6, 768, 30522), "b438": (12, 768, 30522)}
+SHORT_BENCHMARK = {"rounds": 1, "iterations": 2, "warmup": 1, "load_repeats": 1, "seconds_per_case": 1}
+
+
+def save_model(folder: Path, shape: tuple[int, int, int]) -> None:
+    """Save a BERT encoder with random weights."""
+    from transformers import BertModel
+
+    layers, hidden, vocabulary = shape
+    write_tokenizer(folder, longest=512)
+    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden}
+    config = bert_config(vocabulary, **sizes, num_attention_heads=hidden // 64, max_position_embeddings=512)
+    BertModel(config).save_pretrained(folder)
+
+
+def resident(process: psutil.Process) -> int:
+    """Return the bytes that a process and its descendants have resident; 0 when it has ended."""
+    total = 0
+    try:
+        for each in (process, *process.children(recursive=True)):
+            total += each.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def job_of(process: psutil.Process) -> tuple[str, str] | None:
+    """Return the rule and the model of a process that runs a job's script."""
+    try:
+        words = process.cmdline()
+        script = next((word for word in words if "/scripts/" in word and word.endswith(".py")), None)
+        found = [name for name in SHAPES if any(name in word.split("/") for word in words)]
+    except psutil.NoSuchProcess:
+        return None
+    if script is None or not words[0].endswith("python") or not found:
+        return None
+    rule = Path(script).stem
+    return f"{rule}_pytorch" if rule == "benchmark" and "pytorch" in words else rule, found[0]
+
+
+def measure(project: Project) -> dict[tuple[str, str], int]:
+    """Run the workflow one job at a time; return the peak, in bytes, of each rule and model.
+
+    Raises:
+        SystemExit: a job failed.
+    """
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    peaks: dict[tuple[str, str], int] = defaultdict(int)
+    with (project.folder / "output.txt").open("w") as output:
+        command = ["snakemake", "--cores", "2", "--jobs", "1"]
+        run = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=output, stderr=output)
+        watched = psutil.Process(run.pid)
+        while run.poll() is None:
+            for process in watched.children(recursive=True):
+                job = job_of(process)
+                if job:
+                    peaks[job] = max(peaks[job], resident(process))
+            time.sleep(SAMPLE_SECONDS)
+    if run.returncode:
+        sys.exit(f"error: snakemake failed:\n{(project.folder / 'output.txt').read_text()[-4000:]}")
+    return peaks
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure the models that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=list(SHAPES), metavar="MODEL", help=f"of {', '.join(SHAPES)}")
+    options = parser.parse_args(argv)
+    if unknown := set(options.models) - set(SHAPES):
+        parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(SHAPES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        project = make_project(Path(folder))
+        for name in options.models:
+            save_model(project.folder / "models" / name, SHAPES[name])
+        project.configure(
+            {
+                "models": {name: {"source": {"path": f"models/{name}"}} for name in options.models},
+                "quantization": {"targets": {"int8": LOOSE}},
+                "parity": {"evaluation_texts": "texts.txt", "thresholds": {"int8": LOOSE}},
+                "benchmark": SHORT_BENCHMARK,
+            }
+        )
+        peaks = measure(project)
+        sizes = {name: weights_mb(name, project.folder / "results") for name in options.models}
+    rows = [(rule, sizes[name], peak / BYTES_PER_MB) for (rule, name), peak in peaks.items()]
+    print(f"{'rule':20}{'weights, MB':>12}{'peak, MB':>10}{'estimate':>10}")
+    for rule, size, peak in sorted(rows):
+        print(f"{rule:20}{size:12.1f}{peak:10.0f}{estimate_memory_mb(rule, size):10}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
