@@ -206,3 +206,24 @@ def test_the_effort_depends_on_the_size_alone():
     assert limit_effort(SINGLE_FILE_BYTES).inputs == 48
     assert limit_effort(2 * SINGLE_FILE_BYTES).inputs == 24
     assert limit_effort(100 * SINGLE_FILE_BYTES).inputs == 8
+
+
+def test_a_rung_that_rounding_cannot_mend_is_not_rounded_with_care(monkeypatch):
+    model, targets = embedder(outlier=300.0), {"cosine_min": 0.999}
+    found, _ = search(model, targets)
+    monkeypatch.setattr(search_module, "HOPELESS", math.inf)
+    with_care, _ = search(model, targets)
+
+    assert found.rungs[0].recipe[-1]["rounding"] == "nearest"
+    assert with_care.rungs[0].recipe[-1]["rounding"] == "compensated"
+    assert found.recipe == with_care.recipe
+    assert found.recipe[-1]["rounding"] == "compensated"
+    assert found.model.SerializeToString(deterministic=True) == with_care.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("distances", "hopeless"),
+    [({"cosine_min": 2.9, "batch_cosine_min": 9}, False), ({"cosine_mean": 3.1}, True), ({"top1_agreement": 5}, False)],
+)
+def test_only_measures_that_do_not_jump_end_a_rung_early(distances, hopeless):
+    assert search_module.is_hopeless(distances) is hopeless

@@ -11,7 +11,9 @@ SYMMETRIC_ZERO_POINT = 128
 Floats = NDArray[np.float32]
 
 
-def integer_product_error(rows: Floats, weight: Floats, smoothing: Floats, weight_range: str) -> float:
+def integer_product_error(
+    rows: Floats, weight: Floats, smoothing: Floats, weight_range: str, expected: Floats | None = None
+) -> float:
     """Return the squared error of the integer product on ``rows``, relative to the exact product's own square.
 
     Args:
@@ -19,8 +21,9 @@ def integer_product_error(rows: Floats, weight: Floats, smoothing: Floats, weigh
         weight: the float weight before smoothing, shape (inputs, outputs).
         smoothing: scales the activation is divided and the weight multiplied by, shape (inputs,).
         weight_range: see ``weights.quantize_columns``.
+        expected: the exact product, shape (rows, outputs), where it is known already.
     """
-    expected = rows @ weight
+    expected = rows @ weight if expected is None else expected
     smoothed = rows / smoothing
     integers, scale = quantize_columns(weight * smoothing[:, None], weight_range)
     actual = round_rows(smoothed, choose_zero_point(smoothed)) @ integers.astype(np.float32) * scale

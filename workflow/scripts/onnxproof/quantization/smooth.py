@@ -12,6 +12,7 @@ scale per tensor.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -101,10 +102,16 @@ class Smoothing:
 
     def error(self, scales: NDArray[np.float32]) -> float:
         """Return the relative squared error of the integer products with these scales, summed over the readers."""
+        pairs = zip(self.targets, self.products, strict=True)
         return sum(
-            integer_product_error(self.activation.rows, target.weight, scales, self.weight_range)
-            for target in self.targets
+            integer_product_error(self.activation.rows, target.weight, scales, self.weight_range, product)
+            for target, product in pairs
         )
+
+    @cached_property
+    def products(self) -> list[NDArray[np.float32]]:
+        """The exact products of the recorded rows, which every candidate is held to."""
+        return [self.activation.rows @ target.weight for target in self.targets]
 
 
 def round_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
