@@ -3,9 +3,9 @@ import pytest
 from graphs import FLOAT, attention_model, build, constants_of, op_types, run
 from onnx import TensorProto, helper
 
+from onnxproof.graph_editor import GraphEditor
 from onnxproof.quantization.activations import Activation
 from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
-from onnxproof.quantization.graph import GraphEditor
 from onnxproof.quantization.recipe import RecipeError, apply_recipe
 from onnxproof.quantization.smooth import Smoothing, round_scales, smooth_activations
 from onnxproof.quantization.targets import Target, find_targets

@@ -7,7 +7,7 @@ and more of an int8 one. At load onnxruntime fuses the two again only where ever
 
 import onnx
 
-from onnxproof.quantization.graph import GraphEditor, attribute_of
+from onnxproof.graph_editor import GraphEditor, attribute_of
 
 
 def split_skip_layer_normalization(model: onnx.ModelProto) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx
 
+from onnxproof.graph_editor import MICROSOFT, GraphEditor
 from onnxproof.quantization.activations import Feeds
-from onnxproof.quantization.graph import MICROSOFT, GraphEditor
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, find_targets
 

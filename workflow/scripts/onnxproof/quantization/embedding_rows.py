@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.quantization.graph import GraphEditor, attribute_of
+from onnxproof.graph_editor import GraphEditor, attribute_of
 
 INT8_MAX = 127
 #: Values handled at a time: a large vocabulary's table must not be in memory several times over.

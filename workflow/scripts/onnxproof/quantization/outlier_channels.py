@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxproof.graph_editor import GraphEditor
 from onnxproof.quantization.activations import Feeds, record_activations
-from onnxproof.quantization.graph import GraphEditor
 from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from onnxproof.quantization.graph import GraphEditor
+from onnxproof.graph_editor import GraphEditor
 from onnxproof.quantization.judge import Judge
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.targets import find_targets

@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxproof.graph_editor import GraphEditor
 from onnxproof.quantization.activations import Activation, Feeds, record_activations
-from onnxproof.quantization.graph import GraphEditor
 from onnxproof.quantization.integer_error import integer_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
 

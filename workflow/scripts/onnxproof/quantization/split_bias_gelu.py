@@ -6,7 +6,7 @@ int8 product adds a bias for nothing: at load, onnxruntime folds an Add that fol
 
 import onnx
 
-from onnxproof.quantization.graph import MICROSOFT, GraphEditor
+from onnxproof.graph_editor import MICROSOFT, GraphEditor
 
 
 def split_bias_gelu(model: onnx.ModelProto) -> None:
