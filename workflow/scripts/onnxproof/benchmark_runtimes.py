@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.generation import empty_cache
+from onnxproof.lean_imports import import_transformers
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks.registry import TASKS
 
@@ -263,12 +264,11 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
 
 def pytorch_class(task: str) -> Any:
     """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
+    transformers = import_transformers()
     if task == "sentence-similarity":
         import sentence_transformers
 
         return sentence_transformers.SentenceTransformer
-    import transformers
-
     return getattr(transformers, TASKS[task].auto_class)
 
 

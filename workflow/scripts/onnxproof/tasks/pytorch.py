@@ -12,6 +12,7 @@ import numpy as np
 from onnxproof.cli import UserError, first_line
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.lean_imports import import_transformers
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -115,6 +116,7 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
         UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
             weights or preprocessing cannot be loaded.
     """
+    import_transformers()
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
         return _load_sentence_transformer(snapshot, task, config)
