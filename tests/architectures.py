@@ -700,7 +700,7 @@ def save_upscaler(folder: Path) -> None:
     import transformers
 
     transformers.Swin2SRImageProcessor(pad_size=4).save_pretrained(folder)
-    sizes = {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "upscale": 2}
+    sizes = {"image_size": 32, "embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 4, "upscale": 2}
     save_network(folder, "Swin2SRForImageSuperResolution", transformers.Swin2SRConfig(**sizes))
 
 
