@@ -17,8 +17,9 @@ from pathlib import Path
 DEFAULT_WEIGHTS_MB = 500.0
 #: Memory of rules that hold no model.
 SMALL_JOB_MB = 400
-#: What Snakemake itself takes on another machine: two of its processes for each Slurm job, 190 MB each.
-REMOTE_JOB_MB = 500
+#: What Snakemake itself takes on another machine: two of its processes for each Slurm job, 190 MB each, and for the
+#: moment in which it starts the job's command a third.
+REMOTE_JOB_MB = 650
 #: What a job gets more of with each retry, as a share of the first estimate.
 MORE_EACH_ATTEMPT = 0.5
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
