@@ -14,6 +14,7 @@ from onnxproof.cli import UserError
 
 Array = NDArray[Any]
 
+SIMILARITY_DECIMALS = 7
 #: How many nearest neighbours ``rank_overlap`` compares.
 NEIGHBOURS = 10
 #: The longest answer to a question, in tokens.
@@ -78,15 +79,17 @@ def as_rows(array: Array) -> Array:
 def rank_overlap(expected: Array, actual: Array, neighbours: int = NEIGHBOURS) -> float:
     """Return the mean share of each input's nearest neighbours, by cosine, that both (n, d) embeddings name.
 
-    This is what a search engine built on the embeddings would notice.
+    This is what a search engine built on the embeddings would notice. Similarities that agree to
+    ``SIMILARITY_DECIMALS`` are taken for equal: beyond, they depend on the number of threads that summed them up.
     """
     count = min(neighbours, len(expected) - 1)
     if count < 1:
         return 1.0
 
     def nearest(embeddings: Array) -> Array:
-        unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        similarity = unit @ unit.T
+        unit = embeddings.astype(np.float64)
+        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+        similarity = (unit @ unit.T).round(SIMILARITY_DECIMALS)
         np.fill_diagonal(similarity, -np.inf)
         return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
 
