@@ -35,7 +35,11 @@ NEEDED = "onnxruntime, numpy and tokenizers"
 FLAGS_OF_INTEREST = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 #: Shares of all golden inputs: their limit is rounded to whole inputs, so that 0.99 allows one of 32 to differ.
-SHARES = frozenset({"top1_agreement", "next_token_agreement", "token_agreement", "pixel_agreement"})
+SHARES = frozenset({"top1_agreement", "next_token_agreement", "token_agreement", "pixel_agreement", "span_agreement"})
+
+#: Of an answer to a question, the most tokens; of the detections in an image, how many are looked for, and how much of
+#: two boxes must be common to both.
+LONGEST_SPAN, DETECTIONS, LEAST_OVERLAP = 30, 10, 0.5
 
 #: Tasks whose outputs are sets: value by value, two equal answers may differ.
 UNORDERED = frozenset({"object-detection"})
@@ -298,15 +302,23 @@ def compare_embeddings(expected: Any, actual: Any) -> dict[str, float]:
 
 
 def compare_labels(expected: Any, actual: Any) -> dict[str, float]:
-    """Return the agreement on labels, the largest change of a probability, and the mean KL divergence in nats."""
+    """Return the agreement on labels, the largest change of a probability, and the mean KL divergence in nats.
+
+    Of single scores, as a reranker gives, also the share of pairs of inputs in the same order.
+    """
     import numpy as np
 
     left, right = log_probabilities(expected), log_probabilities(actual)
-    return {
+    measured = {
         "top1_agreement": (left.argmax(axis=1) == right.argmax(axis=1)).mean(),
         "max_probability_diff": np.abs(np.exp(left) - np.exp(right)).max(),
         "mean_kl": max(0.0, (np.exp(left) * (left - right)).sum(axis=1).mean()),
     }
+    if expected.shape[1] == 1 and len(expected) > 1:
+        first, second = np.triu_indices(len(expected), 1)
+        signs = [np.sign(scores[first, 0] - scores[second, 0]) for scores in (expected, actual)]
+        measured["order_agreement"] = (signs[0] == signs[1]).mean()
+    return measured
 
 
 def compare_tokens(expected: Any, actual: Any) -> dict[str, float]:
@@ -384,6 +396,51 @@ TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any,
     "sentence-similarity": (embedding_of, "sentence_embedding", compare_embeddings),
     "feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
     "image-feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
+}
+
+
+def same_span(expected: dict[str, Any], actual: dict[str, Any], labels: int) -> float:
+    """Return 1 where two models find the same first and last token of the answer to one question, else 0."""
+    import numpy as np
+
+    def best_span(outputs: dict[str, Any]) -> int:
+        scores = outputs["start_logits"][:, None] + outputs["end_logits"][None, :]
+        first, last = np.indices(scores.shape)
+        return int(np.where((first <= last) & (last < first + LONGEST_SPAN), scores, -np.inf).argmax())
+
+    return float(best_span(expected) == best_span(actual))
+
+
+def found_again(expected: dict[str, Any], actual: dict[str, Any], labels: int) -> float:
+    """Return the share of the likeliest objects in one image that the other model finds too, wherever in its list.
+
+    ``logits`` are (queries, labels), with one more for "nothing here" or without, ``pred_boxes`` (queries, 4): centre
+    and size.
+    """
+    import numpy as np
+
+    def strongest(outputs: dict[str, Any], count: int) -> tuple[Any, Any]:
+        logits = outputs["logits"].astype(np.float64)
+        if logits.shape[1] == labels + 1:
+            logits = logits[:, :labels] - logits[:, labels:]
+        kept = np.argsort(-logits.max(axis=1), kind="stable")[:count]
+        return logits[kept].argmax(axis=1), outputs["pred_boxes"][kept].astype(np.float64)
+
+    (names, boxes), (other_names, others) = strongest(expected, DETECTIONS), strongest(actual, 2 * DETECTIONS)
+    low, high = ([box[:, :2] + sign * box[:, 2:] / 2 for box in (boxes, others)] for sign in (-1, 1))
+    common = np.minimum(high[0][:, None], high[1]) - np.maximum(low[0][:, None], low[1])
+    shared = np.clip(common, 0, None).prod(axis=2)
+    union = boxes[:, 2:].prod(axis=1)[:, None] + others[:, 2:].prod(axis=1) - shared
+    same = (shared >= LEAST_OVERLAP * union) & (union > 0) & (names[:, None] == other_names)
+    return float(same.any(axis=1).mean())
+
+
+#: Task → the gate's metric for it, and what it is the mean of: a comparison of two models' outputs for one input, which
+#: also takes the number of the model's labels.
+PAIRED: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, Any], int], float]]] = {
+    "question-answering": ("span_agreement", same_span),
+    "object-detection": ("detection_agreement", found_again),
+    "zero-shot-object-detection": ("detection_agreement", found_again),
 }
 
 
@@ -553,6 +610,10 @@ def measure(path: Path, task: str, golden: Golden, threads: int) -> dict[str, fl
         if actual.shape[1] == 1:  # one score has a sign but no direction
             actual, in_batch = actual.T, in_batch.T
         measured["batch_cosine_min"] = cosines(actual, in_batch).min()
+    if task in PAIRED:
+        metric, agreement = PAIRED[task]
+        pairs = zip(golden.outputs, alone, strict=True)
+        measured[metric] = np.mean([agreement(left, right, golden.labels) for left, right in pairs])
     if golden.generated:
         matches = [
             matched_share(tokens, generate_after(session, golden, index, len(tokens)))

@@ -1,0 +1,57 @@
+"""What verify_release says of two models' answers is what the gate says: its own code, held against the gate's."""
+
+import numpy as np
+import pytest
+
+import verify_release
+from onnxproof.tasks.answers import measure_answers, read_answers
+
+LABELS = 4
+
+
+def questions(rng, tokens=12):
+    return {name: rng.normal(size=tokens).astype(np.float32) for name in ("start_logits", "end_logits")}
+
+
+def detections(rng, labels, queries=30):
+    boxes = rng.uniform(0.2, 0.6, size=(queries, 4))
+    return {"logits": rng.normal(size=(queries, labels)).astype(np.float32), "pred_boxes": boxes.astype(np.float32)}
+
+
+def shaken(outputs, rng, scale):
+    return {
+        name: values + rng.normal(scale=scale, size=values.shape).astype(np.float32) for name, values in outputs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "make"),
+    [
+        ("question-answering", questions),
+        ("object-detection", lambda rng: detections(rng, LABELS)),
+        ("object-detection", lambda rng: detections(rng, LABELS + 1)),
+        ("zero-shot-object-detection", lambda rng: detections(rng, 8)),
+    ],
+)
+def test_agreement_is_the_gates(task, make):
+    rng = np.random.default_rng(0)
+    expected = [make(rng) for _ in range(20)]
+    actual = [shaken(outputs, rng, 0.5 if task == "question-answering" else 0.05) for outputs in expected]
+    metric, agreement = verify_release.PAIRED[task]
+    found = np.mean([agreement(left, right, LABELS) for left, right in zip(expected, actual, strict=True)])
+
+    columns = [{name: [item[name] for item in items] for name in items[0]} for items in (expected, actual)]
+    gate = measure_answers(task, *(read_answers(task, outputs, LABELS) for outputs in columns))[metric]
+    assert found == pytest.approx(gate)
+    assert 0.1 < found < 0.95
+    assert np.mean([agreement(item, item, LABELS) for item in expected]) == 1
+
+
+def test_the_order_of_scores_is_the_gates():
+    rng = np.random.default_rng(0)
+    expected = rng.normal(size=(15, 1)).astype(np.float32)
+    actual = expected + rng.normal(scale=0.5, size=expected.shape).astype(np.float32)
+    gate = measure_answers("text-classification", [row[None] for row in expected], [row[None] for row in actual])
+    found = verify_release.compare_labels(expected, actual)
+    assert found["order_agreement"] == pytest.approx(gate["order_agreement"])
+    assert found["order_agreement"] < 1
