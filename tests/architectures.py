@@ -552,12 +552,8 @@ def save_whisper(folder: Path, model_class: str) -> None:
 
     words = write_tokenizer(folder)
     transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
-    sizes = (
-        SPEECH_SIZES
-        | {"vocab_size": words}
-        | {"num_mel_bins": 16, "max_source_positions": 50, "suppress_tokens": [], "num_labels": 6}
-    )
-    sizes |= {"begin_suppress_tokens": []}
+    sizes = SPEECH_SIZES | {"vocab_size": words, "num_mel_bins": 16, "max_source_positions": 50, "num_labels": 6}
+    sizes |= {"suppress_tokens": [], "begin_suppress_tokens": []}
     save_network(folder, model_class, transformers.WhisperConfig(**sizes))
 
 

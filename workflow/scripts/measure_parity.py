@@ -58,7 +58,7 @@ def measure(
         read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
     metrics = measure_answers(task, expected, answers)
-    merged = open_merged(onnx_folder, threads)
+    merged = open_merged(onnx_folder, threads, session)
     if merged is not None:
         outputs = run_items(merged, inputs, task)
         compared |= {

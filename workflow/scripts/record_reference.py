@@ -41,8 +41,7 @@ def measure_own_invariance(
     can be no better than its original.
     """
     batched: list[Item] = [{}] * len(alone)
-    size = min(batch_size, TASKS[original.task].largest_batch or batch_size)
-    for indices in inputs.batches(size, list(inputs.items[0])):
+    for indices in inputs.batches(TASKS[original.task].fit_batch(batch_size), list(inputs.items[0])):
         for index, outputs in zip(indices, original.run(inputs, indices), strict=True):
             batched[index] = outputs
     expected, actual = ({name: [item[name] for item in items] for name in items[0]} for items in (alone, batched))

@@ -119,12 +119,12 @@ def open_variant(folder: Path, threads: int) -> Any:
     return open_graphs(folder, partial(open_session, threads=threads))
 
 
-def open_merged(folder: Path, threads: int) -> EncoderDecoder | None:
-    """Open an encoder-decoder with its two decoders merged; None where the folder has no such graph."""
+def open_merged(folder: Path, threads: int, separate: Any) -> EncoderDecoder | None:
+    """Open a folder's merged decoder beside the encoder that ``open_variant`` opened; None where there is none."""
     if not (folder / MERGED_FILE).is_file():
         return None
-    encoder, decoder = (open_session(folder / name, threads) for name in (ENCODER_FILE, MERGED_FILE))
-    return EncoderDecoder(encoder, Branch(decoder, False), Branch(decoder, True))
+    decoder = open_session(folder / MERGED_FILE, threads)
+    return EncoderDecoder(separate.encoder, Branch(decoder, False), Branch(decoder, True))
 
 
 def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:

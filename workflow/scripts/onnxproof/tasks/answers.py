@@ -45,7 +45,7 @@ def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1)
     graph_inputs = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs() if value.name in TASKS[task].outputs]
     outputs: dict[str, list[Array]] = {name: [np.empty(0)] * len(inputs.items) for name in names}
-    for indices in inputs.batches(min(batch_size, TASKS[task].largest_batch or batch_size), graph_inputs):
+    for indices in inputs.batches(TASKS[task].fit_batch(batch_size), graph_inputs):
         values = _run(session, names, inputs.feed(indices, graph_inputs))
         for name, value in zip(names, values, strict=True):
             for row, index in enumerate(indices):

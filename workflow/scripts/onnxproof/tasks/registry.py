@@ -23,6 +23,10 @@ class Task:
     per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
     largest_batch: int | None = None  #: inputs that an exported graph takes at once; None for any number
 
+    def fit_batch(self, size: int) -> int:
+        """Return how many inputs go into a batch that is to hold ``size``."""
+        return size if self.largest_batch is None else min(size, self.largest_batch)
+
 
 _TASKS = (
     # First, because the names of some of its heads end in "Model" too.
