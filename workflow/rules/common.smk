@@ -18,11 +18,13 @@ from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
 from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
-from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
+from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
 from onnxproof.sources import SCRIPTS, digest_of_script
 
-# Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
-PARITY_THREADS = 2
+# Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
+# because there is always another job for the next core, and two threads of one job wait for each other: on a busy
+# machine PyTorch took five times the CPU time with two.
+PARITY_THREADS = 1
 CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path("results/summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
@@ -93,6 +95,11 @@ def disk_mb(wildcards, rulename) -> int:
 def runtime(wildcards, attempt, rulename) -> int:
     """Return the minutes after which a job has surely come to a halt, more with each attempt."""
     return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
+
+
+def search_threads(wildcards) -> int:
+    """Return the threads of the search for a recipe; its bytes do not depend on them."""
+    return estimate_threads(weights_mb(wildcards.model))
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
