@@ -110,7 +110,8 @@ class _Pattern:
             raise MismatchError
         mask, scores, hidden = self.matcher.made_by(softmax.input[0], "Where").input
         self.matcher.scalar(hidden)
-        addends = self._addends(self.matcher.made_by(scores, "Reshape").input[0])
+        split_scores = self.matcher.made_by(scores, "Reshape")
+        addends = self._addends(split_scores.input[0])
         products = [tensor for tensor in addends if self._is_made_by(tensor, "MatMul")]
         if len(products) != 1:
             raise MismatchError
@@ -124,9 +125,9 @@ class _Pattern:
         if not terms or len({term.table.shape[::2] for term in terms}) != 1:
             raise MismatchError
         heads, _, size = terms[0].table.shape
-        if self._heads(query) != heads or self._heads(key) != heads:
-            raise MismatchError
         value, last = self._answer(softmax)
+        if {*map(self._heads, (query, key)), *map(self._heads_split_off, (split_scores, last))} != {heads}:
+            raise MismatchError
         return Attention(
             query=self._unjoined(query),
             key=self._unjoined(key),
@@ -175,6 +176,13 @@ class _Pattern:
             raise MismatchError
         return shape[2]
 
+    def _heads_split_off(self, node: onnx.NodeProto) -> int:
+        """Return the number of heads in a Reshape of (B * heads, …) to (B, heads, …)."""
+        shape = self.matcher.made_by(node.input[1], "Concat").input
+        if len(shape) != 4 or self.matcher.integers(shape[0]) != [-1]:
+            raise MismatchError
+        return int(self.matcher.scalar(shape[1]))
+
     def _source(self, tensor: str) -> str:
         """Return the activation that a constant matrix, and perhaps a bias, made a tensor of joined heads from."""
         projected = self._split(tensor).input[0]
@@ -206,12 +214,16 @@ class _Pattern:
         if attribute_of(pick, "axis", 0) not in (-1, 2) or product.input[0] != (query if by_query else key):
             raise MismatchError
         copies = self._transposed(product.input[1], [0, 2, 1])
-        table = self.matcher.constant(self.matcher.made_by(copies, "Tile").input[0])
+        tile = self.matcher.made_by(copies, "Tile")
+        repeats = self.matcher.made_by(tile.input[1], "Concat").input
+        if [self.matcher.integers(repeat) for repeat in repeats[1:]] != [[1], [1]]:
+            raise MismatchError
+        table = self.matcher.constant(tile.input[0])
         if table.ndim != 3 or table.dtype != np.float32:
             raise MismatchError
         divisor = self._divisor(quotient.input[1], (copies, query, key), table.shape[2])
         index = self._index(self.matcher.made_by(pick.input[1], "Expand").input[0], table.shape[1])
-        return Term((table / divisor).astype(np.float32), index, by_query)
+        return Term(np.asarray(table / divisor, np.float32), index, by_query)
 
     def _index(self, tensor: str, positions: int) -> Index:
         clip = self.matcher.made_by(self._without_leading_ones(tensor), "Clip")
@@ -303,6 +315,16 @@ class _Pattern:
         return readers[0]
 
 
+@dataclass(frozen=True)
+class _Steps:
+    """Names of tensors of shape (1,): the number of tokens, first and last of what is read; and the new shape's."""
+
+    tokens: str
+    start: str
+    end: str
+    shape: str
+
+
 class _Writer:
     """Writes attentions anew; what depends on the number of tokens alone is written once for all of them."""
 
@@ -368,7 +390,7 @@ class _Writer:
             self._distances[matrix] = self._add("Concat", [column, rest, filler], "distances", axis=0)
         return self._distances[matrix]
 
-    def _steps_of(self, matrix: str) -> "_Steps":
+    def _steps_of(self, matrix: str) -> _Steps:
         """Write the numbers for reading a product of shape (B, heads, S, 2 S) in steps of 2 S - 1, from S - 1 on."""
         if matrix not in self._steps:
             row = self._add("Gather", [matrix, self._integer(0)], "first_row", axis=0)
@@ -395,13 +417,3 @@ class _Writer:
 
     def _shared(self, name: str, values: NDArray[np.int64]) -> str:
         return self.editor.share_constant("_".join([name, *map(str, values.reshape(-1))]), values)
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Names of tensors of shape (1,): the number of tokens, first and last of what is read; and the new shape's."""
-
-    tokens: str
-    start: str
-    end: str
-    shape: str
