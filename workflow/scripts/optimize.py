@@ -1,8 +1,9 @@
 """Optimize the exported graph: fuse attention, layer normalization and GELU where the architecture allows.
 
-Transformer fusion comes from onnxruntime's own optimizer. Where it finds nothing to fuse, fails, or changes an answer,
-the graph gets onnxruntime's basic optimizations, which are the same on every CPU; where those fail too, it stays as it
-was exported. Every step is proven on a few inputs before it is kept, and what was done, and why, is recorded.
+Transformer fusion comes from onnxruntime's own optimizer; attentions that it does not know are rewritten by passes of
+ours. Where it finds nothing to fuse, fails, or changes an answer, the graph gets onnxruntime's basic optimizations,
+which are the same on every CPU; where those fail too, it stays as it was exported. Every step is proven on a few inputs
+before it is kept, and what was done, and why, is recorded.
 """
 
 import argparse
@@ -230,7 +231,7 @@ def rewrite_attention(
         except UserError as error:
             reasons.append(f"without a rewrite of {name}: {error}")
             continue
-        model, counts[name] = move_outside(rewritten), count
+        model, counts[name] = rewritten, count
     return model, counts
 
 
