@@ -79,7 +79,8 @@ def test_sentence_transformers_are_fused_too(finished):
     operators = manifest["operators"]
     assert operators["Attention"] == 2
     assert "SkipLayerNormalization" not in operators  # taken apart again
-    assert manifest["settings"]["rewrites"] == {"LpNormalization": 1, "SkipLayerNormalization": 4}
+    made = {name: count for name, count in manifest["settings"]["rewrites"].items() if count}
+    assert made == {"LpNormalization": 1, "SkipLayerNormalization": 4}
     assert operators["LpNormalization"] == 1
 
 

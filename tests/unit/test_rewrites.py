@@ -79,6 +79,31 @@ def test_nodes_that_only_a_subgraph_reads_are_kept():
     assert [node.op_type for node in graph.node] == ["Neg", "If"]
 
 
+def test_what_only_an_unused_subgraph_reads_goes_with_it():
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["outer"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])],
+    )
+    nodes = [
+        helper.make_node("Neg", ["x"], ["outer"]),
+        helper.make_node("If", ["condition"], ["unused"], then_branch=branch, else_branch=branch),
+        helper.make_node("Abs", ["x"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "with_if",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    remove_unused_nodes(graph)
+    assert [node.op_type for node in graph.node] == ["Abs"]
+
+
 def test_unused_operator_sets_are_dropped():
     model = normalization()
     model.opset_import.append(helper.make_opsetid("com.microsoft.nchwc", 1))

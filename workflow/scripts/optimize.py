@@ -1,8 +1,9 @@
 """Optimize the exported graph: fuse attention, layer normalization and GELU where the architecture allows.
 
-Transformer fusion comes from onnxruntime's own optimizer. Where it finds nothing to fuse, fails, or changes an answer,
-the graph gets onnxruntime's basic optimizations, which are the same on every CPU; where those fail too, it stays as it
-was exported. Every step is proven on a few inputs before it is kept, and what was done, and why, is recorded.
+Transformer fusion comes from onnxruntime's own optimizer; attentions that it does not know are rewritten by passes of
+ours. Where it finds nothing to fuse, fails, or changes an answer, the graph gets onnxruntime's basic optimizations,
+which are the same on every CPU; where those fail too, it stays as it was exported. Every step is proven on a few inputs
+before it is kept, and what was done, and why, is recorded.
 """
 
 import argparse
@@ -163,8 +164,8 @@ def optimize_graph(
     """Return an optimized graph of an ONNX folder and what was done.
 
     The settings are ``{rewrites, method, fused, reason, proof}``: how often a rewrite of ours was made, by the operator
-    that it makes or takes apart; the operators fused and how many of each; why it is
-    not the better method, where it is not; and the measured difference from the exported graph.
+    that it makes or takes apart; the operators fused and how many of each; why it is not the better method or a rewrite
+    is missing, where that is so; and the measured difference from the exported graph.
     """
     from onnxproof.rewrites import normalize_with_one_node
     from onnxproof.split_skip_layer_norm import split_skip_layer_normalization
@@ -178,21 +179,21 @@ def optimize_graph(
     proof = Proof(source / file, inputs, names)
     basic = scratch / "basic.onnx"
     rewrites = {"LpNormalization": normalize_with_one_node(exported)}
+    reasons: list[str] = []
 
     def fuse() -> tuple["onnx.ModelProto", dict[str, int]]:
         optimize_basic(exported, basic)
-        model = fuse_transformer(basic, config)
+        model, rewritten = rewrite_attention(fuse_transformer(basic, config), proof, reasons)
         split = split_skip_layer_normalization(model)
         if not fused_operators(model):
             raise UserError("the fusions found nothing in this graph that is faster fused")
-        return model, {"SkipLayerNormalization": split}
+        return model, rewritten | {"SkipLayerNormalization": split}
 
     def simplify() -> tuple["onnx.ModelProto", dict[str, int]]:
         if not basic.exists():
             optimize_basic(exported, basic)
         return load_model(basic, scratch), {}
 
-    reasons: list[str] = []
     for method, make in (("onnxruntime transformer fusion", fuse), ("onnxruntime basic optimization", simplify)):
         try:
             model, own_rewrites, difference = prove(make, proof)
@@ -203,6 +204,35 @@ def optimize_graph(
         settings |= {"reason": "; ".join(reasons)} if reasons else {}
         return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
     return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
+
+
+def rewrite_attention(
+    model: "onnx.ModelProto", proof: Proof, reasons: list[str]
+) -> tuple["onnx.ModelProto", dict[str, int]]:
+    """Return a graph with the attentions that onnxruntime's optimizer does not know rewritten, and how many of each.
+
+    Where a rewrite is not proven, the graph goes on without it and the reason is added to ``reasons``.
+    """
+    import onnx
+
+    from onnxproof.disentangled_attention import simplify_disentangled_attention
+    from onnxproof.rotary_embedding import fuse_rotary_embedding
+
+    rewrites = {"DisentangledAttention": simplify_disentangled_attention, "RotaryEmbedding": fuse_rotary_embedding}
+    counts = dict.fromkeys(rewrites, 0)
+    for name, rewrite in rewrites.items():
+        rewritten = onnx.ModelProto()
+        rewritten.CopyFrom(model)
+        count = rewrite(rewritten)
+        if not count:
+            continue
+        try:
+            prove(lambda made=rewritten: (made, {}), proof)
+        except UserError as error:
+            reasons.append(f"without a rewrite of {name}: {error}")
+            continue
+        model, counts[name] = rewritten, count
+    return model, counts
 
 
 def prove(

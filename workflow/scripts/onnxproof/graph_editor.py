@@ -65,6 +65,11 @@ class GraphEditor:
             return None
         return partial(read_tensor, self.model, stored)
 
+    def constant(self, tensor: str) -> NDArray[Any] | None:
+        """Return the values of a constant of any type; None where ``tensor`` is anything else."""
+        stored = self._constants.get(tensor)
+        return None if stored is None or tensor in self._overridable else read_tensor(self.model, stored)
+
     def add_constant(self, name: str, values: NDArray[Any]) -> str:
         """Store a constant under ``name``, or that name and a number where it is taken; return the name."""
         name = self.new_tensor(name)

@@ -1,0 +1,236 @@
+"""Rotary position embedding as one operator, for speed.
+
+``x * cos + rotate_half(x) * sin`` (Su et al. 2021, arXiv 2104.09864) arrives as two slices, a negation, a
+concatenation, two products and a sum, each of which goes over the whole tensor. onnxruntime's com.microsoft
+RotaryEmbedding does all in one pass. Its tables of cosines and sines are computed in the graph as before, once for each
+base frequency.
+
+Where queries and keys are both multiplied by the root of the scale behind it, as PyTorch writes its scaled attention,
+their product is multiplied instead: onnxruntime does that, and the keys' transposition, within the product.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxproof.graph_editor import MICROSOFT, GraphEditor, attribute_of
+from onnxproof.graph_matcher import GraphMatcher, MismatchError
+from onnxproof.rewrites import remove_unused_nodes
+
+#: From (B, S, heads, size) to (B, heads, S, size), or back; and what a product needs of the keys behind it.
+HEADS_FIRST, KEYS_LAST = [0, 2, 1, 3], [0, 1, 3, 2]
+
+
+@dataclass(frozen=True)
+class Angles:
+    """What the angle of a token and a channel is the product of.
+
+    ``positions`` is the tensor 0, 1, 2 … of shape (S,); ``frequencies`` the constant of shape (1, size / 2, 1).
+    """
+
+    positions: str
+    frequencies: str
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One rotation: ``heads``, of shape (B, heads, S, size) or, where ``by_token``, (B, S, heads, size)."""
+
+    heads: str
+    angles: Angles
+    by_token: bool
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A product of rotated queries, of shape (B, heads, S, size), and keys, which ``order`` transposes for it."""
+
+    queries: str
+    keys: str
+    order: list[int]
+    size: int
+
+
+def fuse_rotary_embedding(model: onnx.ModelProto) -> int:
+    """Replace rotations of all channels by RotaryEmbedding, in place; return how many.
+
+    The same numbers up to float rounding. Only where the positions are 0, 1, 2 … for each text, not a graph's input.
+    """
+    editor = GraphEditor(model)
+    matcher = GraphMatcher(editor)
+    writer = _Writer(editor, matcher)
+    sizes: dict[str, int] = {}
+    for node in editor.of_type("Add"):
+        try:
+            rotation = _match_rotation(matcher, node)
+        except MismatchError:
+            continue
+        editor.replace(node, writer.write_rotation(rotation, node))
+        sizes[node.output[0]] = 2 * matcher.constant(rotation.angles.frequencies).shape[1]
+    for node in editor.of_type("MatMul"):
+        try:
+            scores = _match_scores(matcher, node, sizes)
+        except MismatchError:
+            continue
+        editor.replace(node, writer.write_scores(scores, node))
+    if sizes:
+        editor.finish()
+        remove_unused_nodes(model.graph)
+    return len(sizes)
+
+
+def _match_rotation(matcher: GraphMatcher, total: onnx.NodeProto) -> Rotation:
+    kept, turned = (matcher.made_by(part, "Mul") for part in total.input)
+    halves = matcher.made_by(turned.input[0], "Concat")
+    if len(halves.input) != 2 or attribute_of(halves, "axis", 0) not in (-1, 3):
+        raise MismatchError
+    second = matcher.made_by(matcher.made_by(halves.input[0], "Neg").input[0], "Slice")
+    first = matcher.made_by(halves.input[1], "Slice")
+    heads = kept.input[0]
+    if {first.input[0], second.input[0]} != {heads}:
+        raise MismatchError
+    angles, by_token = _match_angles(matcher, kept.input[1], "Cos")
+    if _match_angles(matcher, turned.input[1], "Sin") != (angles, by_token):
+        raise MismatchError
+    # From 0 to the half, and from there to the end: the half is computed from the size, or it is a constant.
+    if matcher.scalar(first.input[1]) != 0 or matcher.scalar(second.input[2]) < np.iinfo(np.int32).max:
+        raise MismatchError
+    if first.input[2] != second.input[1] or not _is_half(matcher, first.input[2], angles):
+        raise MismatchError
+    for part in (first, second):
+        if matcher.scalar(matcher.input_of(part, 3)) not in (-1, 3) or not matcher.is_contiguous(part):
+            raise MismatchError
+    return Rotation(heads, angles, by_token)
+
+
+def _is_half(matcher: GraphMatcher, tensor: str, angles: Angles) -> bool:
+    """Tell whether a tensor is half of the size of a head."""
+    node = matcher.maker(tensor)
+    if node is None:
+        return bool(matcher.scalar(tensor) == matcher.constant(angles.frequencies).shape[1])
+    quotient = matcher.made_by(matcher.made_by(tensor, "Unsqueeze").input[0], "Div")
+    dimension = matcher.made_by(quotient.input[0], "Gather")
+    return matcher.scalar(quotient.input[1]) == 2 and matcher.scalar(dimension.input[1]) in (-1, 3)
+
+
+def _match_angles(matcher: GraphMatcher, tensor: str, function: str) -> tuple[Angles, bool]:
+    """Match the cosines or sines of shape (1, 1, S, size) or, where the second is true, (1, S, 1, size)."""
+    node = matcher.made_by(tensor, "Transpose", "Unsqueeze")
+    by_token = node.op_type == "Transpose"
+    if by_token:
+        if list(attribute_of(node, "perm", [])) != [0, 2, 1, 3]:
+            raise MismatchError
+        node = matcher.made_by(node.input[0], "Unsqueeze")
+    swapped = matcher.made_by(node.input[0], "Transpose")
+    if matcher.integers(node.input[1]) != [1] or list(attribute_of(swapped, "perm", [])) != [0, 2, 1]:
+        raise MismatchError
+    doubled = matcher.made_by(matcher.made_by(swapped.input[0], function).input[0], "Concat")
+    if len(doubled.input) != 2 or doubled.input[0] != doubled.input[1] or attribute_of(doubled, "axis", 0) != 1:
+        raise MismatchError
+    product = matcher.made_by(doubled.input[0], "MatMul")
+    frequencies = matcher.made_by(product.input[0], "Expand").input[0]
+    shape = matcher.constant(frequencies).shape
+    positions = matcher.made_by(product.input[1], "Cast").input[0]
+    for axis in (1, 0):
+        axes = matcher.made_by(positions, "Unsqueeze")
+        if matcher.integers(axes.input[1]) != [axis]:
+            raise MismatchError
+        positions = axes.input[0]
+    counted = matcher.made_by(positions, "Range")
+    from_zero_by_one = (matcher.scalar(counted.input[0]), matcher.scalar(counted.input[2])) == (0, 1)
+    if len(shape) != 3 or shape[::2] != (1, 1) or not from_zero_by_one:
+        raise MismatchError
+    return Angles(positions, frequencies), by_token
+
+
+def _match_scores(matcher: GraphMatcher, product: onnx.NodeProto, sizes: dict[str, int]) -> Scores:
+    """Match a product of queries and keys that are rotated, ``sizes`` being those of what is, and then scaled."""
+    queries, keys = (matcher.made_by(part, "Mul") for part in product.input)
+    turned = matcher.made_by(keys.input[0], "Transpose")
+    size = sizes.get(queries.input[0])
+    if size is None or sizes.get(turned.input[0]) != size:
+        raise MismatchError
+    for factor in (queries.input[1], keys.input[1]):
+        scale = matcher.made_by(matcher.made_by(factor, "Sqrt").input[0], "Div")
+        root = matcher.made_by(scale.input[1], "Sqrt")
+        dimension = matcher.made_by(matcher.made_by(root.input[0], "Cast").input[0], "Slice")
+        shape = matcher.made_by(dimension.input[0], "Shape")
+        if matcher.scalar(scale.input[0]) != 1 or matcher.integers(dimension.input[1]) != [-1]:
+            raise MismatchError
+        if sizes.get(shape.input[0]) != size:
+            raise MismatchError
+    return Scores(queries.input[0], turned.input[0], list(attribute_of(turned, "perm", [])), size)
+
+
+def _puts_heads_first(node: onnx.NodeProto | None) -> bool:
+    return node is not None and node.op_type == "Transpose" and list(attribute_of(node, "perm", [])) == HEADS_FIRST
+
+
+class _Writer:
+    """Writes rotations, and once for each kind of angles the tables of cosines and sines."""
+
+    def __init__(self, editor: GraphEditor, matcher: GraphMatcher) -> None:
+        self.editor, self.matcher = editor, matcher
+        self.name = ""
+        self.nodes: list[onnx.NodeProto] = []
+        self._tables: dict[Angles, tuple[str, str]] = {}
+
+    def write_rotation(self, rotation: Rotation, total: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return the nodes that take the place of a rotation's last node, and make the same output."""
+        self._start(total)
+        output = total.output[0]
+        tables = self._tables_of(rotation.angles)
+        first = self.editor.share_constant("first_position", np.array([0], np.int64))
+        maker = self.matcher.maker(rotation.heads)
+        if not rotation.by_token and not _puts_heads_first(maker):
+            self._add("RotaryEmbedding", [rotation.heads, first, *tables], output, domain=MICROSOFT)
+            return self.nodes
+        # The operator is quickest on (B, S, heads * size), which is how a projection leaves its answer in memory.
+        size = 2 * self.matcher.constant(rotation.angles.frequencies).shape[1]
+        joined = self.editor.share_constant("heads_joined", np.array([0, 0, -1], np.int64))
+        split = self.editor.share_constant("heads_split", np.array([0, 0, -1, size], np.int64))
+        by_token = rotation.heads if rotation.by_token or maker is None else maker.input[0]
+        flat = self._add("Reshape", [by_token, joined])
+        rotated = self._add("RotaryEmbedding", [flat, first, *tables], domain=MICROSOFT)
+        if rotation.by_token:
+            self._add("Reshape", [rotated, split], output)
+        else:
+            self._add("Transpose", [self._add("Reshape", [rotated, split])], output, perm=HEADS_FIRST)
+        return self.nodes
+
+    def write_scores(self, scores: Scores, product: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Return the nodes that take the place of a product of queries and keys."""
+        self._start(product)
+        keys, order = scores.keys, scores.order
+        if order == [0, 2, 3, 1]:  # in two steps, of which onnxruntime makes the second a part of the product
+            keys, order = self._add("Transpose", [keys], perm=HEADS_FIRST), KEYS_LAST
+        keys = self._add("Transpose", [keys], perm=order)
+        raw = self._add("MatMul", [scores.queries, keys])
+        scale = self.editor.share_constant("attention_scale", np.array(1 / math.sqrt(scores.size), np.float32))
+        self._add("Mul", [raw, scale], product.output[0])
+        return self.nodes
+
+    def _tables_of(self, angles: Angles) -> tuple[str, str]:
+        """Write the cosines and sines of shape (S, size / 2)."""
+        if angles not in self._tables:
+            last = self.editor.share_constant("last_axis", np.array([1], np.int64))
+            row = self.matcher.constant(angles.frequencies).reshape(1, -1)
+            frequencies = self.editor.add_constant("frequencies", row)
+            numbers = self._add("Cast", [angles.positions], to=onnx.TensorProto.FLOAT)
+            column = self._add("Unsqueeze", [numbers, last])
+            products = self._add("Mul", [column, frequencies])
+            self._tables[angles] = (self._add("Cos", [products]), self._add("Sin", [products]))
+        return self._tables[angles]
+
+    def _start(self, last: onnx.NodeProto) -> None:
+        """Begin to write what takes the place of a node."""
+        self.name, self.nodes = last.name, []
+
+    def _add(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
+        """Add a node to those that are being written; return its output."""
+        output = output or self.editor.new_tensor(f"{self.name}_{op_type}")
+        self.nodes.append(self.editor.new_node(op_type, inputs, [output], f"{self.name}_{op_type}", **attributes))
+        return output
