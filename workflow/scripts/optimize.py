@@ -218,9 +218,15 @@ def rewrite_attention(
     from onnxproof.disentangled_attention import simplify_disentangled_attention
     from onnxproof.rotary_embedding import fuse_rotary_embedding
 
-    rewrites = {"DisentangledAttention": simplify_disentangled_attention, "RotaryEmbedding": fuse_rotary_embedding}
+    # By name: an operator without which there is nothing to rewrite, so that other graphs need no copy.
+    rewrites = {
+        "DisentangledAttention": ("GatherElements", simplify_disentangled_attention),
+        "RotaryEmbedding": ("Cos", fuse_rotary_embedding),
+    }
     counts = dict.fromkeys(rewrites, 0)
-    for name, rewrite in rewrites.items():
+    for name, (needed, rewrite) in rewrites.items():
+        if needed not in count_operators(model):
+            continue
         rewritten = onnx.ModelProto()
         rewritten.CopyFrom(model)
         count = rewrite(rewritten)
