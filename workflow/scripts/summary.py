@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
         "--settings",
         required=True,
         metavar="JSON",
-        help='{"model": {"variants": ["fp32", …], "pytorch": true, "thresholds": {"int8": {"cosine_min": 0.97}}}}, '
+        help='{"model": {"variants": ["fp32", …], "pytorch": true, "machines": ["icelake", …], '
+        '"thresholds": {"int8": {"cosine_min": 0.97}}}}, '
         "or a file that holds it",
     )
     parser.add_argument("--output-csv", type=Path, required=True, help="table to write, one row a model and variant")
