@@ -1,8 +1,6 @@
 """Benchmarks spread over kinds of machines: what is planned, what is refused, what the results hold."""
 
 import json
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -10,21 +8,6 @@ import pytest
 from project import Project, make_tiny_project
 
 KINDS = ["icelake", "genoa"]
-TELLING_PLAN = """
-import json, sys
-from snakemake.cli import main
-from snakemake.executors.dryrun import Executor
-jobs, run_job = [], Executor.run_job
-def tell(self, job):
-    jobs.append((job.rule.name, job.wildcards_dict, {key: str(value) for key, value in job.resources.items()}))
-    run_job(self, job)
-Executor.run_job = tell
-try:
-    main(["--dry-run", *sys.argv[1:]])
-finally:
-    with open("plan.json", "w") as stream:
-        json.dump(jobs, stream)
-"""
 
 
 def spread(project: Project, *machines: str, **benchmark) -> Project:
@@ -32,19 +15,6 @@ def spread(project: Project, *machines: str, **benchmark) -> Project:
         project.config | {"benchmark": project.config["benchmark"] | {"machines": [*machines], **benchmark}}
     )
     return project
-
-
-def planned_jobs(project: Project, *arguments: str) -> list[tuple[str, dict[str, str], dict[str, str]]]:
-    """Return the rule, the wildcards and the resources of each job of a dry run, as an executor would be given them."""
-    run = subprocess.run(
-        [sys.executable, "-c", TELLING_PLAN, *arguments],
-        cwd=project.folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads((project.folder / "plan.json").read_text())
 
 
 @pytest.fixture
@@ -59,7 +29,7 @@ def test_every_kind_gets_jobs_that_ask_for_it(tiny):
     spread(tiny, *KINDS)
     asked = {
         (rule, wildcards["model"], wildcards.get("variant"), resources.get("constraint"), resources.get("machine_type"))
-        for rule, wildcards, resources in planned_jobs(tiny, "all_benchmarks")
+        for rule, wildcards, resources in tiny.planned_jobs("all_benchmarks")
         if rule.startswith("benchmark")
     }
     first = {("benchmark_pytorch", "stars", None, "icelake", "icelake")} | {
@@ -73,7 +43,7 @@ def test_every_kind_gets_jobs_that_ask_for_it(tiny):
 
 
 def test_a_profiles_own_constraint_holds_where_no_kind_is_named(tiny):
-    jobs = planned_jobs(tiny, "--default-resources", "constraint=fast", "--", "all_benchmarks")
+    jobs = tiny.planned_jobs("--default-resources", "constraint=fast", "--", "all_benchmarks")
     assert {resources["constraint"] for rule, _, resources in jobs if rule == "benchmark"} == {"fast"}
 
 

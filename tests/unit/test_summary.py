@@ -213,6 +213,17 @@ def test_wrong_settings_are_one_clear_error(text, message):
         read_settings(text)
 
 
+def test_the_place_a_reader_knows_is_told_and_the_table_copied(made):
+    results, settings = made
+    csv, copy, html = (results / name for name in ("summary.csv", "copy.csv", "report.html"))
+    outputs = ["--output-csv", str(csv), "--output-html", str(html), "--copy", str(copy)]
+    settings = json.dumps(settings)
+    summary.main(["--results", str(results), "--settings", settings, "--place", "s3://bucket/x", *outputs])
+    assert copy.read_bytes() == csv.read_bytes()
+    assert set(pd.read_csv(copy)["release"]) == {f"s3://bucket/x/{model}/release" for model in (MINILM, STAR)}
+    assert str(results) not in html.read_text()
+
+
 def test_settings_may_be_in_a_file(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('{"m": {"variants": ["int8"]}}')

@@ -25,7 +25,8 @@ from onnxproof.sources import SCRIPTS, digest_of_script
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
 PARITY_THREADS = 2
 CONFIG_FILE = Path("config.yaml")
-SUMMARY = Path("results/summary.csv")
+#: The table of results as it was last written, for the end of the run; the results may lie in object storage.
+SUMMARY = Path(".snakemake/onnxproof-summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
 FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
 STARTED = time.time()
@@ -87,19 +88,24 @@ def script_digest(script: str) -> str:
     return digest_of_script(script)
 
 
+def size_mb(model: str) -> float:
+    """Return the size of a model's weights in MB, as far as it is known on this machine."""
+    return weights_mb(model, MODELS[model]["source"])
+
+
 def mem_mb(wildcards, attempt, rulename) -> int:
     """Return the memory that a job needs for its model, more with each attempt."""
-    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt, workflow.non_local_exec)
+    return estimate_memory_mb(rulename, size_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
 def disk_mb(wildcards, rulename) -> int:
     """Return the room that a job's files need."""
-    return estimate_disk_mb(rulename, weights_mb(wildcards.model))
+    return estimate_disk_mb(rulename, size_mb(wildcards.model))
 
 
 def runtime(wildcards, attempt, rulename) -> int:
     """Return the minutes after which a job has surely come to a halt, more with each attempt."""
-    return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
+    return estimate_minutes(rulename, size_mb(wildcards.model), attempt)
 
 
 def node_kind(wildcards) -> str | None:
@@ -293,6 +299,12 @@ def summary_settings() -> str:
     )
 
 
+def results_place(wildcards=None) -> str:
+    """Return where the results are for a reader: a folder, or below the prefix of a storage provider."""
+    prefix = workflow.storage_settings.default_storage_prefix
+    return f"{prefix.rstrip('/')}/results" if prefix else "results"
+
+
 def summary_digest(wildcards) -> str:
     """Return a sha256 that changes with the summary's settings, so that the summary is made anew."""
     return hashlib.sha256(summary_settings().encode()).hexdigest()
@@ -337,7 +349,11 @@ def show_summary() -> None:
     if is_new(SUMMARY):
         for name in ("partial.csv", "partial.html", "failures.csv"):
             Path("results/logs/summary", name).unlink(missing_ok=True)
-        shell("python {script:q} --csv {SUMMARY:q}", script=script_path("show_summary"))
+        shell(
+            "python {script:q} --csv {SUMMARY:q} --report {page:q}",
+            script=script_path("show_summary"),
+            page=f"{results_place()}/report.html",
+        )
 
 
 def show_failures() -> None:

@@ -29,7 +29,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def show(csv: Path, report: Path) -> None:
+def show(csv: Path, report: Path | str) -> None:
     """Print one line a model and variant, then where the releases and the report are."""
     from rich.console import Console
 
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--csv", type=Path, required=True, help="table written by summary.py")
-    parser.add_argument("--report", type=Path, help="page to point to (default: report.html beside the table)")
+    parser.add_argument("--report", help="page to point to, path or address (default: report.html beside the table)")
     args = parser.parse_args(argv)
     show(args.csv, args.report or args.csv.with_name("report.html"))
 

@@ -9,8 +9,10 @@ Standard library only: Snakemake asks these questions for every job.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 #: Where a model's size is not known yet: an encoder of a hundred million parameters.
@@ -121,16 +123,32 @@ def estimate_minutes(rule: str, weights_mb: float, attempt: int = 1) -> int:
     return round((30 + MINUTES_PER_GB.get(rule.removesuffix(ON_MACHINE), 5) * weights_mb / 1000) * attempt)
 
 
-def weights_mb(model: str, results: Path = Path("results")) -> float:
+def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("results")) -> float:
     """Return the size of a model's weights in float32, from the manifest of its snapshot.
 
-    ``DEFAULT_WEIGHTS_MB`` before there is one: Snakemake asks again when the snapshot is there.
+    Before there is one, and where it lies in object storage, the ``source`` of the configuration tells, if it is a
+    folder or a package on this machine. Of a model on the Hub nothing is known then but ``DEFAULT_WEIGHTS_MB``; on a
+    disk, Snakemake asks again when the snapshot is there.
     """
     manifest = results / model / "source.json"
     try:
         return _weights_mb(manifest, manifest.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not whole: its own job will tell
+        return DEFAULT_WEIGHTS_MB if "hub" in source else _source_mb(source.get("package"), source["path"])
+
+
+@cache
+def _source_mb(package: str | None, path: str) -> float:
+    """Look once at the files of a local source that a snapshot of it would hold."""
+    from onnxproof.snapshot import needed_files
+
+    try:
+        folder = Path(str(distribution(package).locate_file(path))) if package else Path(path)
+        names = needed_files(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+        stored = sum((folder / name).stat().st_size for name in names if name.endswith(WEIGHT_SUFFIXES))
+    except (OSError, ValueError, PackageNotFoundError):  # as on another machine, whose jobs need no estimate
         return DEFAULT_WEIGHTS_MB
+    return float(stored * _expansion(folder / "config.json") / BYTES_PER_MB) or DEFAULT_WEIGHTS_MB
 
 
 @cache

@@ -197,16 +197,18 @@ def read_settings(text: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[Model]:
+def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]], place: str | None = None) -> list[Model]:
     """Read what the pipeline recorded below ``results`` for every model and variant in ``settings``.
+
+    ``place`` is where a reader finds ``results``, if elsewhere.
 
     Raises:
         UserError: a file is missing or holds no JSON, or no threshold applies to a variant.
     """
-    return [_load_model(results, name, entry) for name, entry in settings.items()]
+    return [_load_model(results, name, entry, place or results.as_posix()) for name, entry in settings.items()]
 
 
-def _load_model(results: Path, name: str, entry: Mapping[str, Any]) -> Model:
+def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) -> Model:
     folder = results / name
     source = read_json(folder / "source.json")
     thresholds = entry.get("thresholds", {})
@@ -219,7 +221,7 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any]) -> Model:
         source=_describe_source(source),
         revision=source.get("revision"),
         source_bytes=source.get("total_bytes"),
-        release=f"{results.as_posix()}/{name}/release",
+        release=f"{place}/{name}/release",
         variants=variants,
         elsewhere=tuple(
             tuple(replace(variant, **_speed(folder / "benchmark" / machine, variant.name)) for variant in variants)
