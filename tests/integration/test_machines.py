@@ -10,10 +10,8 @@ from project import Project, make_tiny_project
 KINDS = ["icelake", "genoa"]
 
 
-def spread(project: Project, *machines: str, **benchmark) -> Project:
-    project.configure(
-        project.config | {"benchmark": project.config["benchmark"] | {"machines": [*machines], **benchmark}}
-    )
+def spread(project: Project, *machines: str) -> Project:
+    project.configure(project.config | {"benchmark": project.config["benchmark"] | {"machines": [*machines]}})
     return project
 
 
