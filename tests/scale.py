@@ -87,22 +87,22 @@ def snakemake(project: Project, *arguments: str) -> Usage:
     return Usage(end - start, cpu, peaks.descendants / MEGABYTE, peaks.own / MEGABYTE)
 
 
-def configured(folder: Path, count: int) -> Project:
-    """Return a project with so many models, all of the same tiny weights."""
+def configured(folder: Path, count: int, pytorch: bool) -> Project:
+    """Return a project with so many models, all of the same tiny weights, with PyTorch's benchmark or without."""
     project = make_project(folder)
     save_classifier(folder / "models/stars")
     rows = [f"m{number:05},models/stars" for number in range(count)]
     (folder / "models.csv").write_text("\n".join(["name,path", *rows, ""]))
-    project.configure(
-        {key: value for key, value in CONFIG.items() if key != "models"} | {"models_from": ["models.csv"]}
-    )
+    settings = {key: value for key, value in CONFIG.items() if key != "models"}
+    benchmark = CONFIG["benchmark"] | {"pytorch": pytorch}
+    project.configure(settings | {"benchmark": benchmark, "models_from": ["models.csv"]})
     return project
 
 
 def plan(count: int, repeats: int) -> Usage:
     """Return the medians of several plans of so many models from the start."""
     with tempfile.TemporaryDirectory() as folder:
-        project = configured(Path(folder), count)
+        project = configured(Path(folder), count, pytorch=True)
         runs = [snakemake(project, "--dry-run", "--cores", "2", "--quiet", "rules") for _ in range(repeats)]
     return Usage(*(statistics.median(values) for values in zip(*(vars(run).values() for run in runs), strict=True)))
 
@@ -136,8 +136,9 @@ def page(plans: dict[int, Usage], count: int, options: argparse.Namespace, run: 
         "| --- | --- | --- | --- |",
         *(f"| {n:,} | {each.wall_s:.1f} | {each.cpu_s:.1f} | {each.snakemake_mb:.0f} |" for n, each in plans.items()),
         "",
-        f"One run of {count} models as fp32, optimized and int8, {sum(map(len, jobs.values())):,} jobs, with "
-        f"`--cores {options.cores} --resources mem_mb={options.mem_mb}`; every job succeeded:",
+        f"One run of {count} models as fp32, optimized and int8, without PyTorch's benchmark, "
+        f"{sum(map(len, jobs.values())):,} jobs, with `--cores {options.cores} --resources "
+        f"mem_mb={options.mem_mb}`; every job succeeded:",
         "",
         "| | |",
         "| --- | --- |",
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
 
     plans = {count: plan(count, options.repeats) for count in options.plans}
     with tempfile.TemporaryDirectory() as folder:
-        project = configured(Path(folder), options.models)
+        project = configured(Path(folder), options.models, pytorch=False)
         limit = ("--resources", f"mem_mb={options.mem_mb}")
         run = snakemake(project, "--cores", str(options.cores), *limit, "--quiet", "all")
         jobs = seconds_by_rule(project)

@@ -8,7 +8,9 @@ import pytest
 
 import bench
 import bench_pipeline
+from onnxproof.bench.models import save_grown
 from onnxproof.cli import UserError
+from onnxproof.tasks.pytorch import load_original
 
 
 @pytest.mark.slow
@@ -56,14 +58,21 @@ def test_a_failing_command_is_one_clear_error(tmp_path):
         bench_pipeline.run([sys.executable, "-c", "print('some words'); raise SystemExit(3)"], tmp_path, 1)
 
 
+def test_a_larger_model_of_the_same_kind(tiny_models, tmp_path):
+    save_grown(tiny_models / "sentences", tmp_path / "larger", layers=1, hidden=128)
+    model = load_original("larger", tmp_path / "larger", "sentence-similarity")
+    inputs = model.make_inputs(["good"])
+    assert model.run(inputs, [0])[0]["sentence_embedding"].shape == (128,)
+
+
 @pytest.mark.slow
 def test_both_chains_are_measured(tiny_models, tmp_path):
     figures, table = tmp_path / "figures.json", tmp_path / "docs" / "bench-pipeline.md"
-    arguments = ["--snapshot", str(tiny_models / "stars"), "--json", str(figures), "--models", "1"]
+    arguments = ["--snapshot", str(tiny_models / "stars"), "--json", str(figures), "--models", "1", "--shapes"]
     bench_pipeline.main([*arguments, "--chains", "public", "--table", str(table)])
     (row,) = json.loads(figures.read_text())
     assert (row["chain"], row["models"]) == ("public", 1)
     assert row["wall_s"] > 1
     assert row["peak_rss_mb"] > 200
     ours = row | {"chain": "ours", "wall_s": row["wall_s"] / 2}
-    assert "| 1 | ours / public | 0.50 | 1.00 | 1.00 |" in bench_pipeline.render_table([ours, row])
+    assert "| 0 | 1 | ours / public | 0.50 | 1.00 | 1.00 |" in bench_pipeline.render_table([ours, row])

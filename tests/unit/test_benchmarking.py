@@ -261,6 +261,15 @@ def test_cpu_description_without_cpuinfo(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+@pytest.mark.parametrize(("granted", "threads"), [("3", 3), ("0", 7), ("many", 7), (None, 7)])
+def test_a_job_computes_with_the_threads_that_it_was_granted(monkeypatch, granted, threads):
+    monkeypatch.setattr(hardware, "available_cores", lambda: 7)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if granted is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", granted)
+    assert hardware.granted_threads() == threads
+
+
 def test_available_cores_respects_affinity():
     allowed = os.sched_getaffinity(0)
     try:

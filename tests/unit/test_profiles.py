@@ -45,6 +45,7 @@ def test_what_must_hold_everywhere_is_in_every_profile():
     for profile in PROFILES:
         assert read(profile)["keep-going"] is True, profile
         assert read(profile)["nolock"] is True, profile
+        assert read(profile)["scheduler"] == "greedy", profile
 
 
 def test_rules_named_in_profiles_exist():

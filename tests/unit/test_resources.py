@@ -17,6 +17,7 @@ from onnxproof.resources import (
     estimate_disk_mb,
     estimate_memory_mb,
     estimate_minutes,
+    estimate_threads,
     weights_mb,
 )
 
@@ -40,6 +41,10 @@ def test_each_attempt_gets_more_memory_and_time():
     assert estimate_memory_mb("export", 500, 2) == pytest.approx(1.5 * estimate_memory_mb("export", 500), abs=1)
     assert estimate_minutes("export", 500, 2) == 2 * estimate_minutes("export", 500)
     assert estimate_disk_mb("export", 500) > 1000
+
+
+def test_only_large_models_get_a_second_thread():
+    assert [estimate_threads(size) for size in (1, 90.9, 438, 2234)] == [1, 1, 2, 2]
 
 
 def test_a_job_on_another_machine_gets_what_snakemake_itself_takes_there():

@@ -19,11 +19,13 @@ from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.machines import check_machines
-from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, weights_mb
+from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
 from onnxproof.sources import SCRIPTS, digest_of_script
 
-# Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that.
-PARITY_THREADS = 2
+# Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
+# because there is always another job for the next core, and two threads of one job wait for each other: on a busy
+# machine PyTorch took five times the CPU time with two.
+PARITY_THREADS = 1
 CONFIG_FILE = Path("config.yaml")
 #: The table of results as it was last written, for the end of the run; the results may lie in object storage.
 SUMMARY = Path(".snakemake/onnxproof-summary.csv")
@@ -120,6 +122,11 @@ NODE_KIND = {"constraint": node_kind, "machine_type": node_kind} if MACHINES els
 def further_machines(model: str) -> list[str]:
     """Return the kinds of machines whose measurements lie in folders of their own: all but the first."""
     return MODELS[model]["benchmark"]["machines"][1:]
+
+
+def search_threads(wildcards) -> int:
+    """Return the threads of the search for a recipe; its bytes do not depend on them."""
+    return estimate_threads(size_mb(wildcards.model))
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:

@@ -13,7 +13,7 @@ rule quantize:
         "results/logs/quantize/{model}.{quantized}.log",
     conda:
         "../../envs/runtime.yaml"
-    threads: 2
+    threads: search_threads
     resources:
         mem_mb=mem_mb,
         disk_mb=disk_mb,

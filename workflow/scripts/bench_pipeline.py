@@ -4,7 +4,8 @@ Ours goes from a snapshot to a verified int8 release, the search for a recipe in
 public chain has no counterpart of, is cut to one call a case. The public chain is, for each model, `optimum-cli export
 onnx`, `optimum-cli onnxruntime optimize`, `optimum-cli onnxruntime quantize` (of the plain export: of the optimized
 graph it fails) and a script that compares the three files with PyTorch on the same texts. The models are one snapshot
-under several names. CPU time and peak memory are those of all processes together.
+under several names; then the same kind of model with more parameters, made on the spot. CPU time and peak memory are
+those of all processes together.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 import psutil
 
 from onnxproof.bench.contenders import optimum_preset
+from onnxproof.bench.models import save_grown
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_json, write_text
 from onnxproof.hardware import cpu_description
@@ -33,6 +35,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT_FILES = ("Snakefile", "workflow", "envs", "profiles")
 PARITY_SCRIPT = Path(__file__).parent / "onnxproof" / "bench" / "plain_parity.py"
 SAMPLE_S = 0.1
+#: Layers and hidden size of the larger models.
+SHAPES = {"110M": (12, 768), "335M": (24, 1024)}
+BYTES_PER_MILLION = 4_000_000  # parameters in float32
 #: One short case, once: a release needs a benchmark, and what it costs is not the question here.
 LEAST_BENCHMARK = {
     "batch_sizes": [1],
@@ -153,9 +158,11 @@ def measure(chain: str, snapshot: Path, count: int, cores: int) -> dict[str, Any
     """Return what one chain costs for ``count`` models."""
     with tempfile.TemporaryDirectory(prefix="bench-pipeline.") as scratch, Cost() as cost:
         CHAINS[chain](snapshot, count, cores, Path(scratch))
+    weights = sum(path.stat().st_size for path in snapshot.glob("*.safetensors"))
     return {
         "chain": chain,
         "models": count,
+        "parameters_m": round(weights / BYTES_PER_MILLION),
         "wall_s": cost.wall_s,
         "cpu_s": cost.cpu_s,
         "peak_rss_mb": cost.peak_rss_mb,
@@ -164,27 +171,34 @@ def measure(chain: str, snapshot: Path, count: int, cores: int) -> dict[str, Any
     }
 
 
+def case_of(row: dict[str, Any]) -> tuple[int, int]:
+    """Return what two chains are compared in: millions of parameters, and how many models."""
+    return row["parameters_m"], row["models"]
+
+
 def render_table(rows: list[dict[str, Any]]) -> str:
-    """Return the page of Markdown: each count of models, both chains and their ratio."""
+    """Return the page of Markdown: each size and count of models, both chains and their ratio."""
     lines = [
         "# What the pipeline costs",
         "",
         f"Written by `make bench-pipeline` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
         "verified int8 release, the search for a recipe included, beside the chain of public commands (export, "
         "optimize, quantize, compare with PyTorch), on the same models. CPU time and peak memory are those of all "
-        "processes together.",
+        "processes together. The smallest model is all-MiniLM-L6-v2; the larger ones are of its kind, with random "
+        "weights.",
         "",
-        "| models | chain | wall, s | CPU, s | peak memory, MB |",
-        "| --- | --- | --- | --- | --- |",
+        "| parameters, millions | models | chain | wall, s | CPU, s | peak memory, MB |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     kinds = ("wall_s", "cpu_s", "peak_rss_mb")
-    for count in sorted({row["models"] for row in rows}):
-        by_chain = {row["chain"]: row for row in rows if row["models"] == count}
+    for case in sorted({case_of(row) for row in rows}):
+        by_chain = {row["chain"]: row for row in rows if case_of(row) == case}
+        start = f"| {case[0]} | {case[1]} |"
         for chain, row in by_chain.items():
-            lines.append(f"| {count} | {chain} | {' | '.join(f'{row[kind]:.0f}' for kind in kinds)} |")
+            lines.append(f"{start} {chain} | {' | '.join(f'{row[kind]:.0f}' for kind in kinds)} |")
         if len(by_chain) == len(CHAINS):
             ratios = (by_chain["ours"][kind] / by_chain["public"][kind] for kind in kinds)
-            lines.append(f"| {count} | ours / public | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
+            lines.append(f"{start} ours / public | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |")
     return "\n".join([*lines, ""])
 
 
@@ -192,19 +206,29 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, run the chains, write what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--snapshot", type=Path, required=True, help="folder with the model to convert")
-    parser.add_argument("--models", nargs="+", type=int, default=[1, 4], help="how many of it to convert at once")
+    parser.add_argument("--models", nargs="*", type=int, default=[1, 4, 16], help="how many of it to convert at once")
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES), help="larger models, one each")
     parser.add_argument("--chains", nargs="+", choices=CHAINS, default=list(CHAINS), help="which to run")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores of each chain")
     parser.add_argument("--json", type=Path, required=True, help="file for the figures; earlier ones in it are kept")
     parser.add_argument("--table", type=Path, help="Markdown file to write")
     args = parser.parse_args(argv)
     rows: list[dict[str, Any]] = read_json(args.json) if args.json.is_file() else []
-    for count in args.models:
+
+    def compare(snapshot: Path, count: int) -> None:
         for chain in args.chains:
-            row = measure(chain, args.snapshot.resolve(), count, args.cores)
-            rows = [old for old in rows if (old["chain"], old["models"]) != (chain, count)] + [row]
+            row = measure(chain, snapshot, count, args.cores)
+            rows[:] = [old for old in rows if (old["chain"], case_of(old)) != (chain, case_of(row))] + [row]
             write_json(args.json, rows)
             print(f"{chain}, {count} models: {row['wall_s']:.0f} s, {row['cpu_s']:.0f} s of CPU", flush=True)
+
+    for count in args.models:
+        compare(args.snapshot.resolve(), count)
+    for shape in args.shapes:
+        with tempfile.TemporaryDirectory(prefix="bench-pipeline.") as scratch:
+            larger = Path(scratch) / shape
+            save_grown(args.snapshot, larger, *SHAPES[shape])
+            compare(larger, 1)
     if args.table:
         write_text(args.table, render_table(rows))
 

@@ -69,3 +69,9 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def granted_threads() -> int:
+    """Return how many threads this process may compute with: those that Snakemake granted its job, else one a core."""
+    granted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(granted) if granted.isdecimal() and int(granted) else available_cores()

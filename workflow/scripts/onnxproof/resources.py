@@ -1,4 +1,4 @@
-"""What a job of each rule needs: memory, disk and time, from the size of the model's weights.
+"""What a job of each rule needs: memory, disk, time and threads, from the size of the model's weights.
 
 Peak memory is resident memory, summed over a job's processes, in MB of 1e6 bytes. ``MEASURED`` holds the points that
 were measured, ``MEMORY`` the straight lines over them, whose estimates are between the measurement and 1.5 times it.
@@ -76,6 +76,11 @@ MEMORY: dict[str, tuple[Line, ...]] = {
     "verify_release": (Line(350, 2.5),),
 }
 
+#: Threads of a quantization: products of small models are too short to share (MiniLM, with the same bytes: 20 s of CPU
+#: time with one thread, 33 with two, for the same wall time).
+SHARED_FROM_MB = 200.0
+LARGE_MODEL_THREADS = 2
+
 #: MB that outputs and temporary files take, for each MB of weights: the files of a search, weights that are written
 #: one by one and then joined, a copy that is complete before it replaces the last.
 DISK = {
@@ -121,6 +126,11 @@ def estimate_disk_mb(rule: str, weights_mb: float) -> int:
 def estimate_minutes(rule: str, weights_mb: float, attempt: int = 1) -> int:
     """Return a time limit in minutes: several times what a job takes on two slow cores."""
     return round((30 + MINUTES_PER_GB.get(rule.removesuffix(ON_MACHINE), 5) * weights_mb / 1000) * attempt)
+
+
+def estimate_threads(weights_mb: float) -> int:
+    """Return how many threads the search for a recipe can keep busy."""
+    return LARGE_MODEL_THREADS if weights_mb >= SHARED_FROM_MB else 1
 
 
 def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("results")) -> float:

@@ -3,6 +3,7 @@
 Speed depends on the shape alone. What int8 costs a model with random weights says little of a trained one.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,23 @@ def save_vit(folder: Path, tokenizer: Path) -> None:
     torch.manual_seed(0)
     classes.ViTForImageClassification(classes.ViTConfig(num_labels=1000)).save_pretrained(folder)
     classes.ViTImageProcessor().save_pretrained(folder)
+
+
+def save_grown(snapshot: Path, folder: Path, layers: int, hidden: int) -> None:
+    """Save a model like a snapshot of a BERT, an embedder or not, with more layers and channels."""
+    import torch
+    import transformers
+
+    classes: Any = transformers
+    shutil.copytree(snapshot, folder, ignore=shutil.ignore_patterns("*.safetensors", "*.bin"))
+    config = classes.AutoConfig.from_pretrained(snapshot)
+    config.update({"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden})
+    config.num_attention_heads = hidden // 64
+    torch.manual_seed(0)
+    getattr(classes, config.architectures[0])(config).save_pretrained(folder)
+    for pooling in folder.glob("*_Pooling/config.json"):
+        settings = json.loads(pooling.read_text(encoding="utf-8")) | {"word_embedding_dimension": hidden}
+        pooling.write_text(json.dumps(settings), encoding="utf-8")
 
 
 #: By name: how it is saved, and its task.
