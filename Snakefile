@@ -66,6 +66,7 @@ rule publish:
 
 onstart:
     checked(lock_folder)
+    check_places()
     write_summary_settings()
 
 

@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
             }
         )
         peaks = measure(project)
-        sizes = {name: weights_mb(name, project.folder / "results") for name in options.models}
+        sizes = {name: weights_mb(name, {"path": name}, project.folder / "results") for name in options.models}
     rows = [(rule, sizes[name], peak / BYTES_PER_MB) for (rule, name), peak in peaks.items()]
     print(f"{'rule':20}{'weights, MB':>12}{'peak, MB':>10}{'estimate':>10}")
     for rule, size, peak in sorted(rows):

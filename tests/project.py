@@ -1,5 +1,6 @@
 """A project folder as a user has it, with a configuration for tiny models."""
 
+import json
 import os
 import re
 import shutil
@@ -55,6 +56,24 @@ TINY_CONFIG = {
 }
 
 
+#: A dry run that writes what an executor would be given.
+TELLING_PLAN = """
+import json, sys
+from snakemake.cli import main
+from snakemake.executors.dryrun import Executor
+jobs, run_job = [], Executor.run_job
+def tell(self, job):
+    jobs.append((job.rule.name, job.wildcards_dict, {key: str(value) for key, value in job.resources.items()}))
+    run_job(self, job)
+Executor.run_job = tell
+try:
+    main(["--dry-run", *sys.argv[1:]])
+finally:
+    with open("plan.json", "w") as stream:
+        json.dump(jobs, stream)
+"""
+
+
 class Project:
     """A folder with the workflow, a configuration and two tiny models."""
 
@@ -91,6 +110,20 @@ class Project:
             assert "Nothing to be done" in run.stdout
             return {}
         return {name: int(count) for name, count in (line.split() for line in table[1].splitlines())}
+
+    def planned_jobs(self, *arguments: str) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+        """Return the rule, the wildcards and the resources of each job that a dry run would start."""
+        run = subprocess.run(
+            [sys.executable, "-c", TELLING_PLAN, *arguments],
+            cwd=self.folder,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout
+        return json.loads((self.folder / "plan.json").read_text())
 
 
 def make_project(folder: Path) -> Project:

@@ -24,7 +24,7 @@ GOLDEN_VARIANTS = ("fp32", "optimized")
 GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
 
 #: Files made of timings: that they exist is all that can be reproduced.
-TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json")
+TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json", "*/benchmark/*/*.json")
 #: JSON with timings among other things, and how these are cut out.
 PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/int8*.json")
 #: Lines of checksums, those of files with timings among them.

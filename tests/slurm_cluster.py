@@ -21,6 +21,8 @@ PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld",
 SYSTEM_CONFIG = Path("/etc/slurm")
 ACCOUNT = "onnxproof"
 CPUS = 2
+#: What the node is asked for by: to the scheduler it is of both kinds.
+FEATURES = ("icelake", "genoa")
 
 SLURM_CONF = """\
 ClusterName=onnxproof
@@ -51,7 +53,7 @@ SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
 MpiDefault=none
 MailProg=/bin/true
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Feature={features} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 SLURMDBD_CONF = """\
@@ -120,6 +122,7 @@ class SlurmCluster:
             "folder": folder,
             "host": self.host,
             "cpus": CPUS,
+            "features": ",".join(FEATURES),
             "memory": memory_mb,
             "password": secrets.token_hex(8),
         }
@@ -167,7 +170,7 @@ class SlurmCluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Return what the accounting knows of each job: memory in bytes where it is memory."""
-        names = ("JobID", "State", "ReqCPUS", "ReqMem", "MaxRSS", "Timelimit", "ElapsedRaw", "Comment", "ExitCode")
+        names = ("JobID", "State", "ReqCPUS", "ReqMem", "MaxRSS", "Timelimit", "ElapsedRaw", "Comment", "Constraints")
         table = self.run("sacct", "-a", "-n", "-P", "--noconvert", "-o", ",".join(names), "-S", "now-1day")
         return [dict(zip(names, line.split("|"), strict=True)) for line in table.stdout.splitlines()]
 

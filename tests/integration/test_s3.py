@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shlex
 import signal
 import socket
@@ -83,6 +84,14 @@ def fails_the_gate(project: Project) -> Project:
     return project
 
 
+def asked(project: Project, *arguments: str) -> set[tuple[str, ...]]:
+    """Return what each rule would ask for if all were done again."""
+    jobs = project.planned_jobs("--forceall", *arguments)
+    return {
+        (rule, *(resources.get(name, "") for name in ("mem_mb", "disk_mb", "runtime"))) for rule, _, resources in jobs
+    }
+
+
 def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     here = make_tiny_project(tmp_path / "here", tiny_models)
     local = here.snakemake()
@@ -92,9 +101,14 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     run = there.snakemake(*options(endpoint))
     assert run.returncode == 0, run.stdout
     assert not (there.folder / "results").exists()
+    place = f"s3://{BUCKET}/{PREFIX}/results"
+    assert re.search(r"^ stars +fp32 .* pass", run.stdout, re.MULTILINE)
+    assert f"\nRelease: {place}/stars/release\nReport:  {place}/report.html\n" in run.stdout
     assert compare(digests(download(endpoint, tmp_path / "bucket")), digests(here.folder / "results")) == []
     assert "Nothing to be done" in there.snakemake(*options(endpoint)).stdout
+    assert asked(there, *options(endpoint)) == asked(here)
 
     failed = fails_the_gate(there).snakemake(*options(endpoint))
     assert failed.returncode != 0
+    assert re.search(r"^FAIL stars optimized: max_probability_diff", failed.stdout, re.MULTILINE)
     assert "1 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: " in failed.stdout

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pandas as pd
 import psutil
 import pytest
 
 from project import ROOT, Project, make_project, make_tiny_project
 from reproduction import compare, digests
-from slurm_cluster import SlurmCluster, why_not
+from slurm_cluster import FEATURES, SlurmCluster, why_not
 
 MEMORY_MB = 6000
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -144,15 +145,38 @@ def check_accounting(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return jobs
 
 
-@pytest.mark.parametrize("make", [make_tiny_project, make_default_project])
+def asked_kinds(jobs: list[dict[str, str]], rule: str) -> set[str]:
+    """Return the kinds of nodes that a rule's jobs asked for; empty text where they took any."""
+    return {job["Constraints"] for job in jobs if rule_of(job) == rule}
+
+
+def check_kinds(project: Project, jobs: list[dict[str, str]], machines: list[str]) -> list[str]:
+    """Check that each kind of machine was asked for and has its rows; return the files that a local run has not."""
+    first, *others = machines
+    assert asked_kinds(jobs, "benchmark") == {first}
+    assert asked_kinds(jobs, "benchmark_on_machine") == set(others)
+    assert asked_kinds(jobs, "export") == {""}
+    table = pd.read_csv(project.folder / "results/summary.csv")
+    measured = set(zip(table["variant"], table["machine"], strict=True))
+    assert measured == {(variant, machine) for variant in project.config["variants"] for machine in machines}
+    return [
+        f"{model}/benchmark/{machine}/{variant}.json"
+        for model in project.config["models"]
+        for machine in others
+        for variant in project.config["variants"]
+    ]
+
+
+@pytest.mark.parametrize(("make", "machines"), [(make_tiny_project, [*FEATURES]), (make_default_project, [])])
 def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_same(
-    make, cluster, tiny_models, tmp_path_factory
+    make, machines, cluster, tiny_models, tmp_path_factory
 ):
     here = make(tmp_path_factory.mktemp("here"), tiny_models)
     local = here.snakemake(timeout=3000)
     assert local.returncode == 0, local.stdout
 
     there = make(tmp_path_factory.mktemp("there"), tiny_models)
+    there.configure(there.config | {"benchmark": there.config["benchmark"] | {"machines": machines}})
     with Run(there, cluster) as run:
         killed = kill_one("export", run)
         run.until("parity is measured", lambda: run.queued("measure_parity", "R,PD"))
@@ -163,7 +187,8 @@ def test_the_workflow_on_a_cluster_survives_a_kill_and_a_drain_and_makes_the_sam
         assert run.process.wait(3000) == 0, run.output.read_text()[-4000:]
 
     jobs = check_accounting(cluster.jobs())
-    assert compare(digests(there.folder / "results"), digests(here.folder / "results")) == []
+    only_there = check_kinds(there, jobs, machines) if machines else []
+    assert compare(digests(there.folder / "results"), digests(here.folder / "results")) == only_there
     assert {job["State"] for job in jobs if job["JobID"] != killed} == {"COMPLETED"}
     (failed,) = (job for job in jobs if job["JobID"] == killed)
     assert failed["State"] == "FAILED"

@@ -193,6 +193,11 @@ WRONG_TYPES = [
         {**one(), "benchmark": {"providers": ["CudaExecutionProvider"]}},
         "benchmark.providers[0] is 'CudaExecutionProvider', must be one of: CPUExecutionProvider, CUDAExecutionProvider",
     ),
+    ({**one(), "benchmark": {"machines": "icelake"}}, "benchmark.machines is 'icelake', must be a list"),
+    (
+        {**one(), "benchmark": {"machines": [7]}},
+        "benchmark.machines[0] is 7, must be text: put it in quotes",
+    ),
     ({**one(), "benchmark": {"pytorch": 1}}, "benchmark.pytorch is 1, must be true or false"),
     (one(allow_floating_revision="yes"), "models.X.allow_floating_revision is 'yes', must be true or false"),
     (
@@ -229,6 +234,24 @@ WRONG_VALUES = [
     (one(benchmark={"threads": [0]}), "models.X.benchmark.threads[0] is 0, must be at least 1"),
     ({**one(), "benchmark": {"batch_sizes": [1, 0]}}, "benchmark.batch_sizes[1] is 0, must be at least 1"),
     ({**one(), "benchmark": {"batch_sizes": [4, 4]}}, "benchmark.batch_sizes is [4, 4], which lists 4 twice"),
+    ({**one(), "benchmark": {"machines": [""]}}, "benchmark.machines[0] is empty text"),
+    ({**one(), "benchmark": {"machines": ["a", "a"]}}, "benchmark.machines is ['a', 'a'], which lists 'a' twice"),
+    (
+        {**one(), "benchmark": {"machines": ["icelake", "a|b"]}},
+        "benchmark.machines[1] is 'a|b', must be one kind of node as its scheduler calls it, of the letters",
+    ),
+    (one(benchmark={"machines": ["a/b"]}), "models.X.benchmark.machines[0] is 'a/b', must be one kind of node"),
+    (one(benchmark={"machines": [".."]}), "models.X.benchmark.machines[0] is '..', must be one kind of node"),
+    (one(benchmark={"machines": ["a\n"]}), "models.X.benchmark.machines[0] is 'a\\n', must be one kind of node"),
+    (
+        {**one(), "benchmark": {"machines": ["a" * 64]}},
+        f"benchmark.machines[0] is '{'a' * 64}', must have at most 63 characters, this one has 64",
+    ),
+    (
+        {**one(), "benchmark": {"machines": ["int8"]}},
+        "benchmark.machines[0] is 'int8', which is a variant's name, and in results/MODEL/benchmark",
+    ),
+    (one(benchmark={"machines": ["pytorch"]}), "models.X.benchmark.machines[0] is 'pytorch', which is a variant's"),
     ({**one(), "benchmark": {"warmup": -1}}, "benchmark.warmup is -1, must be at least 0"),
     ({**one(), "parity": {"batch_size": 0}}, "parity.batch_size is 0, must be at least 1"),
     (
@@ -768,6 +791,15 @@ def test_schema_and_sentences_agree_on_which_keys_make_a_source(keys, schema, tm
 )
 def test_schema_and_sentences_agree_on_names(name, schema):
     config = {"models": {name: {"source": HUB}}}
+    if jsonschema.Draft202012Validator(schema).is_valid(config):
+        check_config(config, Path())
+    else:
+        problems_of(config)
+
+
+@pytest.mark.parametrize("name", ["icelake", "n2-standard-8", "m6i.2xlarge", "a b", "a&b", "", "-a", "fp32", "a" * 64])
+def test_schema_and_sentences_agree_on_machines(name, schema):
+    config = {**one(), "benchmark": {"machines": [name]}}
     if jsonschema.Draft202012Validator(schema).is_valid(config):
         check_config(config, Path())
     else:

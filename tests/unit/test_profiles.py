@@ -50,10 +50,19 @@ def test_what_must_hold_everywhere_is_in_every_profile():
 
 def test_rules_named_in_profiles_exist():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
-    names = set(re.findall(r"^rule (\w+):", rules, re.MULTILINE))
+    names = set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)", rules, re.MULTILINE))
     for profile in PROFILES:
         for key in ("set-resources", "set-threads"):
             assert set(read(profile).get(key, {})) <= names, profile
+
+
+def test_on_a_cluster_every_benchmark_has_a_node_for_itself():
+    rules = (ROOT / "workflow/rules/benchmark.smk").read_text()
+    names = re.findall(r"^(?:rule|use rule \w+ as) (\w+)", rules, re.MULTILINE)
+    assert len(names) == 4
+    slurm = read(ROOT / "profiles/slurm/profile.yaml")["set-resources"]
+    assert slurm == {name: {"slurm_extra": "'--exclusive'"} for name in names}
+    assert read(ROOT / "profiles/kubernetes/profile.yaml")["set-threads"] == dict.fromkeys(names, 8)
 
 
 def documents() -> list[tuple[str, dict]]:

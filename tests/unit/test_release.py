@@ -12,7 +12,14 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
-from onnxproof.model_card import card_metadata, kind_of_use, read_metadata, recipe_in_words, usage_examples
+from onnxproof.model_card import (
+    card_metadata,
+    kind_of_use,
+    places_of,
+    read_metadata,
+    recipe_in_words,
+    usage_examples,
+)
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
 from verify_release import check_tokenizer, read_golden
@@ -134,6 +141,23 @@ def test_a_card_without_metadata_that_can_be_read_carries_nothing(tmp_path, text
     (tmp_path / "README.md").write_text(text)
     assert read_metadata(tmp_path / "README.md") == {}
     assert read_metadata(tmp_path / "absent.md") == {}
+
+
+def test_the_card_has_the_speed_on_each_kind_of_machine():
+    def timed(ms, **facts):
+        return {"cpu": {"model": "a CPU"}, "cases": [{"p50_ms": ms}]} | facts
+
+    variants = {"fp32": {"file": "a", "benchmark": timed(1)}, "int8": {"file": "b", "benchmark": timed(2)}}
+    (anywhere,) = places_of(variants)
+    assert anywhere == {"name": "a CPU", "cases": [("a", {"p50_ms": 1}), ("b", {"p50_ms": 2})]}
+
+    for facts in variants.values():
+        ms = facts["benchmark"]["cases"][0]["p50_ms"]
+        facts["benchmark"] |= {"machine": "icelake", "elsewhere": [timed(ms * 10, machine="genoa")]}
+    assert places_of(variants) == [
+        anywhere | {"name": "a CPU (`icelake`)"},
+        {"name": "a CPU (`genoa`)", "cases": [("a", {"p50_ms": 10}), ("b", {"p50_ms": 20})]},
+    ]
 
 
 def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():

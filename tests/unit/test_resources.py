@@ -21,6 +21,7 @@ from onnxproof.resources import (
     weights_mb,
 )
 
+HUB = {"hub": "org/name"}
 POINTS = [(rule, weights, peak) for rule, points in MEASURED.items() for weights, peak in points.items()]
 
 
@@ -52,6 +53,13 @@ def test_a_job_on_another_machine_gets_what_snakemake_itself_takes_there():
         assert there - here == REMOTE_JOB_MB
 
 
+@pytest.mark.parametrize("rule", ["benchmark", "benchmark_pytorch"])
+def test_a_benchmark_on_one_kind_of_machine_needs_what_any_needs(rule):
+    for estimate in (estimate_memory_mb, estimate_disk_mb, estimate_minutes):
+        assert estimate(f"{rule}_on_machine", 1000) == estimate(rule, 1000)
+    assert estimate_memory_mb(f"{rule}_on_machine", 1000) > estimate_memory_mb("unknown", 1000)
+
+
 @pytest.fixture
 def results(tmp_path):
     (tmp_path / "m" / "source").mkdir(parents=True)
@@ -66,27 +74,72 @@ def results(tmp_path):
 
 
 def test_the_size_comes_from_the_snapshots_manifest(results):
-    assert weights_mb("m", results) == 350
-    assert weights_mb("unknown", results) == DEFAULT_WEIGHTS_MB
+    assert weights_mb("m", HUB, results) == 350
+    assert weights_mb("unknown", HUB, results) == DEFAULT_WEIGHTS_MB
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model's folder with 3 MB of weights, and others that no snapshot of it would hold."""
+    folder = tmp_path / "model"
+    for name, size in {
+        "model.safetensors": 2_000_000,
+        "2_Dense/model.safetensors": 1_000_000,
+        "pytorch_model.bin": 7_000_000,
+        "onnx/model.safetensors": 7_000_000,
+        "tokenizer.json": 7_000_000,
+    }.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(bytes(size))
+    return folder
+
+
+def test_without_a_manifest_a_local_source_tells_the_size_and_is_looked_at_once(folder, tmp_path, monkeypatch):
+    source = {"path": str(folder)}
+    assert weights_mb("unknown", source, tmp_path) == 3
+    monkeypatch.setattr("onnxproof.snapshot.needed_files", lambda names: pytest.fail("was looked at twice"))
+    assert weights_mb("unknown", source, tmp_path) == 3
+
+
+def test_a_manifest_goes_before_a_local_source(folder, results):
+    assert weights_mb("m", {"path": str(folder)}, results) == 350
+
+
+def test_a_local_source_of_sixteen_bits_takes_twice_as_much(folder, tmp_path):
+    (folder / "config.json").write_text('{"dtype": "float16"}')
+    assert weights_mb("unknown", {"path": str(folder)}, tmp_path) == 6
+
+
+def test_an_installed_package_tells_the_size(folder, tmp_path, monkeypatch):
+    info = tmp_path / "a_model-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: a-model\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert weights_mb("unknown", {"package": "a-model", "path": "model"}, tmp_path) == 3
+
+
+@pytest.mark.parametrize("source", [{"path": "no/such/folder"}, {"package": "no-such-package", "path": "model"}])
+def test_a_source_that_is_not_here_is_no_reason_to_stop_the_plan(source, tmp_path):
+    assert weights_mb("unknown", source, tmp_path) == DEFAULT_WEIGHTS_MB
 
 
 def test_weights_of_sixteen_bits_take_twice_as_much_in_float32(results):
     (results / "m" / "source" / "config.json").write_text('{"torch_dtype": "bfloat16"}')
-    assert weights_mb("m", results) == 700
+    assert weights_mb("m", HUB, results) == 700
 
 
 def test_a_manifest_is_read_again_only_when_it_changes(results, monkeypatch):
     manifest = results / "m" / "source.json"
-    assert weights_mb("m", results) == 350
+    assert weights_mb("m", HUB, results) == 350
     monkeypatch.setattr(resources.json, "loads", lambda text: pytest.fail("was read twice"))
-    assert weights_mb("m", results) == 350
+    assert weights_mb("m", HUB, results) == 350
     monkeypatch.undo()
     manifest.write_text('{"files": {"model.safetensors": {"size": 1000000, "sha256": ""}}}')
     os.utime(manifest, ns=(1, 1))
-    assert weights_mb("m", results) == 1
+    assert weights_mb("m", HUB, results) == 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"files": []}', '{"files": {"a.bin": {}}}'])
 def test_a_broken_manifest_is_no_reason_to_stop_the_plan(results, content):
     (results / "m" / "source.json").write_text(content)
-    assert weights_mb("m", results) == DEFAULT_WEIGHTS_MB
+    assert weights_mb("m", HUB, results) == DEFAULT_WEIGHTS_MB

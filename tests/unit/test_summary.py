@@ -16,6 +16,7 @@ from onnxproof import plots
 from onnxproof.cli import UserError
 from onnxproof.figures import format_figure, format_pair
 from onnxproof.summary import read_settings
+from show_summary import MISSING
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
 HOSTILE = "</td></svg><script>alert('x')</script>&\"<img src=http://example.org/x.png>$\\frac$ #0102ff"
@@ -210,6 +211,17 @@ def test_a_missing_file_is_named(made):
 def test_wrong_settings_are_one_clear_error(text, message):
     with pytest.raises(UserError, match=message):
         read_settings(text)
+
+
+def test_the_place_a_reader_knows_is_told_and_the_table_copied(made):
+    results, settings = made
+    csv, copy, html = (results / name for name in ("summary.csv", "copy.csv", "report.html"))
+    outputs = ["--output-csv", str(csv), "--output-html", str(html), "--copy", str(copy)]
+    settings = json.dumps(settings)
+    summary.main(["--results", str(results), "--settings", settings, "--place", "s3://bucket/x", *outputs])
+    assert copy.read_bytes() == csv.read_bytes()
+    assert set(pd.read_csv(copy)["release"]) == {f"s3://bucket/x/{model}/release" for model in (MINILM, STAR)}
+    assert str(results) not in html.read_text()
 
 
 def test_settings_may_be_in_a_file(tmp_path):
@@ -409,6 +421,69 @@ def test_rows_of_several_machines_are_never_compared_in_silence(made, capsys):
     capsys.readouterr()
     show_summary.main(["--csv", str(results / "summary.csv")])
     assert "Measured on 2 machines" in capsys.readouterr().out
+
+
+def measured_on_another_kind(results: Path, settings: dict, model: str) -> None:
+    """Give a model's benchmarks a second kind of machine, where everything takes twice as long."""
+    settings[model]["machines"] = ["icelake", "genoa"]
+    for path in sorted((results / model / "benchmark").glob("*.json")):
+        synthetic.change(path, "machine", value="icelake")
+        content = json.loads(path.read_text())
+        for case in content["cases"]:
+            case["p50_ms"] *= 2
+        synthetic.write(
+            path.parent / "genoa" / path.name,
+            content | {"machine": "genoa", "host": "node2", "cpu": synthetic.CPU | {"model": "AMD EPYC"}},
+        )
+
+
+def test_each_further_kind_of_machine_has_rows_of_its_own(made, capsys):
+    results, settings = made
+    before, page = summarize(results, settings)
+    assert before["machine"].isna().all()
+    measured_on_another_kind(results, settings, STAR)
+    table, html = summarize(results, settings)
+    assert len(table) == len(before) + 4
+    rows = table.loc[(STAR, "int8")]
+    assert list(rows["machine"]) == ["icelake", "genoa"]
+    assert list(rows["host"]) == ["node1", "node2"]
+    assert list(rows["cpu"]) == ["Intel(R) Xeon(R) Processor", "AMD EPYC"]
+    assert rows["main_p50_ms"].iloc[1] == 2 * rows["main_p50_ms"].iloc[0]
+    assert rows["main_speedup"].nunique() == 1  # its own fp32 took twice as long too
+    assert set(rows["parity"]) == {"fail"}
+    assert table.loc[MINILM, "machine"].isna().all()
+
+    words = Page(html).words
+    assert "1 of 6 gates failed" in words  # a gate is not counted once more for each machine
+    assert "Measured on 3 machines: node1, icelake (node1), genoa (node2)." in words
+    for place in ("icelake (node1)", "genoa (node2)"):
+        assert html.count(f"<small>on {place}</small>") == 4 * (
+            1 + len(synthetic.CASES) + 1
+        )  # overview, cases, loading
+    assert "1 × 128, 2 threads on genoa" in words
+    assert "genoa (node2): AMD EPYC" in words
+    assert "On genoa (node2): 1.34× as fast at 1 × 128, 2 threads." in words
+    assert f"{STAR} on genoa" in html
+    assert "genoa" not in page
+
+    capsys.readouterr()
+    show_summary.main(["--csv", str(results / "summary.csv")])
+    text = capsys.readouterr().out
+    assert [line.split()[1] for line in text.splitlines() if re.match(r" +int8 ", line)] == [
+        MISSING,
+        "icelake",
+        "genoa",
+    ]
+    assert "Measured on 2 kinds of machines: compare times only within one." in text
+    assert text.count("FAIL star-rating-tiny int8") == 1
+
+
+def test_a_missing_measurement_of_one_kind_is_named(made):
+    results, settings = made
+    measured_on_another_kind(results, settings, STAR)
+    (results / STAR / "benchmark/genoa/int8.json").unlink()
+    with pytest.raises(UserError, match=r"benchmark/genoa/int8\.json: no such file"):
+        summarize(results, settings)
 
 
 def test_of_very_many_models_the_sections_have_no_plots(made, monkeypatch):

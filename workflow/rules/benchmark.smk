@@ -1,6 +1,7 @@
 """Needs: a variant (or the snapshot, for PyTorch) and the fp32 variant. Makes: how fast it is, beside fp32.
 
 A benchmark claims every core, so that nothing runs beside it; on a cluster the profile gives it a node for itself.
+Of the kinds of machines in the configuration, the first is measured by the first two rules, the others by the last two.
 """
 
 
@@ -24,6 +25,7 @@ rule benchmark:
         "../../envs/runtime.yaml"
     threads: benchmark_threads
     resources:
+        **NODE_KIND,
         mem_mb=mem_mb,
         disk_mb=disk_mb,
         runtime=runtime,
@@ -59,6 +61,7 @@ rule benchmark_pytorch:
         "../../envs/export.yaml"
     threads: benchmark_threads
     resources:
+        **NODE_KIND,
         mem_mb=mem_mb,
         disk_mb=disk_mb,
         runtime=runtime,
@@ -73,3 +76,33 @@ rule benchmark_pytorch:
         "python {params.script:q} --model {wildcards.model:q} --variant pytorch "
         "--contender {input.folder:q} --baseline {input.baseline:q} {params.task:q} {params.cases:q} "
         "--output {output:q} > {log:q} 2>&1"
+
+
+use rule benchmark as benchmark_on_machine with:
+    output:
+        report(
+            "results/{model}/benchmark/{machine}/{variant}.json",
+            caption="../report/benchmark.rst",
+            category="Speed",
+            subcategory="{model}",
+            labels={"variant": "{variant}", "machine": "{machine}"},
+        ),
+    log:
+        "results/logs/benchmark/{machine}/{model}.{variant}.log",
+    message:
+        "{wildcards.model}: benchmarking {wildcards.variant} on {wildcards.machine} (log: {log})"
+
+
+use rule benchmark_pytorch as benchmark_pytorch_on_machine with:
+    output:
+        report(
+            "results/{model}/benchmark/{machine}/pytorch.json",
+            caption="../report/benchmark.rst",
+            category="Speed",
+            subcategory="{model}",
+            labels={"variant": "pytorch", "machine": "{machine}"},
+        ),
+    log:
+        "results/logs/benchmark/{machine}/{model}.pytorch.log",
+    message:
+        "{wildcards.model}: benchmarking PyTorch on {wildcards.machine} (log: {log})"

@@ -18,6 +18,7 @@ from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
 from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
+from onnxproof.machines import check_machines
 from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
 from onnxproof.sources import SCRIPTS, digest_of_script
 
@@ -26,7 +27,8 @@ from onnxproof.sources import SCRIPTS, digest_of_script
 # machine PyTorch took five times the CPU time with two.
 PARITY_THREADS = 1
 CONFIG_FILE = Path("config.yaml")
-SUMMARY = Path("results/summary.csv")
+#: The table of results as it was last written, for the end of the run; the results may lie in object storage.
+SUMMARY = Path(".snakemake/onnxproof-summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
 FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
 STARTED = time.time()
@@ -55,8 +57,14 @@ MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
 PUBLISHED = [model for model, settings in MODELS.items() if settings["publish"]["repo"]]
 
 
+#: The kinds of machines that any model is to be measured on.
+MACHINES = sorted({machine for settings in MODELS.values() for machine in settings["benchmark"]["machines"]})
+MATCHES_NOTHING = "(?!)"
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
+    machine="|".join(map(re.escape, MACHINES)) or MATCHES_NOTHING,
     variant="|".join(VARIANTS),
     quantized="|".join(QUANTIZED_VARIANTS),
 
@@ -82,24 +90,43 @@ def script_digest(script: str) -> str:
     return digest_of_script(script)
 
 
+def size_mb(model: str) -> float:
+    """Return the size of a model's weights in MB, as far as it is known on this machine."""
+    return weights_mb(model, MODELS[model]["source"])
+
+
 def mem_mb(wildcards, attempt, rulename) -> int:
     """Return the memory that a job needs for its model, more with each attempt."""
-    return estimate_memory_mb(rulename, weights_mb(wildcards.model), attempt, workflow.non_local_exec)
+    return estimate_memory_mb(rulename, size_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
 def disk_mb(wildcards, rulename) -> int:
     """Return the room that a job's files need."""
-    return estimate_disk_mb(rulename, weights_mb(wildcards.model))
+    return estimate_disk_mb(rulename, size_mb(wildcards.model))
 
 
 def runtime(wildcards, attempt, rulename) -> int:
     """Return the minutes after which a job has surely come to a halt, more with each attempt."""
-    return estimate_minutes(rulename, weights_mb(wildcards.model), attempt)
+    return estimate_minutes(rulename, size_mb(wildcards.model), attempt)
+
+
+def node_kind(wildcards) -> str | None:
+    """Return the kind of machine that a benchmark is for: the one in its path, else the first of its model's."""
+    return wildcards.get("machine") or next(iter(MODELS[wildcards.model]["benchmark"]["machines"]), None)
+
+
+#: What Slurm and Kubernetes call it. Without kinds to choose from, what a profile asks for is left as it is.
+NODE_KIND = {"constraint": node_kind, "machine_type": node_kind} if MACHINES else {}
+
+
+def further_machines(model: str) -> list[str]:
+    """Return the kinds of machines whose measurements lie in folders of their own: all but the first."""
+    return MODELS[model]["benchmark"]["machines"][1:]
 
 
 def search_threads(wildcards) -> int:
     """Return the threads of the search for a recipe; its bytes do not depend on them."""
-    return estimate_threads(weights_mb(wildcards.model))
+    return estimate_threads(size_mb(wildcards.model))
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
@@ -113,9 +140,12 @@ def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS))
 
 
 def benchmark_files(models) -> list[str]:
-    """Return the benchmarks of all configured variants, and of PyTorch where it is to be timed too."""
-    return variant_files("results/{model}/benchmark/{variant}.json", VARIANTS, models) + [
-        f"results/{model}/benchmark/pytorch.json" for model in models if MODELS[model]["benchmark"]["pytorch"]
+    """Return the benchmarks of all configured variants, and of PyTorch where it is to be timed too, on each machine."""
+    return [
+        f"results/{model}/benchmark/{folder}{variant}.json"
+        for model in models
+        for variant in [*MODELS[model]["variants"], *(["pytorch"] if MODELS[model]["benchmark"]["pytorch"] else [])]
+        for folder in ["", *(f"{machine}/" for machine in further_machines(model))]
     ]
 
 
@@ -182,7 +212,7 @@ def thresholds(wildcards) -> str:
 
 
 def benchmark_arguments(wildcards) -> list[str]:
-    """Return the options for the configured cases and repetitions."""
+    """Return the options for the configured cases and repetitions, and for the kind of machine where one is named."""
     settings = MODELS[wildcards.model]["benchmark"]
     options = (
         "batch_sizes",
@@ -199,7 +229,8 @@ def benchmark_arguments(wildcards) -> list[str]:
     for option in options:
         values = settings[option] if isinstance(settings[option], list) else [settings[option]]
         arguments += [f"--{option.replace('_', '-')}", *map(str, values)]
-    return arguments
+    machine = node_kind(wildcards)
+    return [*arguments, "--machine", machine] if machine else arguments
 
 
 def benchmark_threads(wildcards) -> int:
@@ -221,6 +252,12 @@ def released_thresholds(wildcards) -> str:
     return json.dumps({variant: settings["parity"]["thresholds"][variant] for variant in settings["variants"]})
 
 
+def released_machines(wildcards) -> list[str]:
+    """Return the option that names the further kinds of machines a model was measured on."""
+    machines = further_machines(wildcards.model)
+    return ["--machines", *machines] if machines else []
+
+
 def release_resources() -> list[str]:
     """Return what a release is made with beside its script: the card, the examples, the script that verifies it."""
     usage = Path(workflow.basedir) / "workflow" / "resources" / "usage"
@@ -232,13 +269,14 @@ def release_resources() -> list[str]:
 
 def proof_of_variants(wildcards) -> list[str]:
     """Return the files, manifests, parity, passed gates and benchmarks of a model's variants."""
-    files = (
+    files = [
         "onnx/{variant}",
         "onnx/{variant}.json",
         "parity/{variant}.json",
         "parity/{variant}.ok",
         "benchmark/{variant}.json",
-    )
+        *(f"benchmark/{machine}/{{variant}}.json" for machine in further_machines(wildcards.model)),
+    ]
     return [
         f"results/{wildcards.model}/{file.format(variant=variant)}"
         for variant in released_variants(wildcards)
@@ -260,6 +298,7 @@ def summary_settings() -> str:
             model: {
                 "variants": settings["variants"],
                 "pytorch": settings["benchmark"]["pytorch"],
+                "machines": settings["benchmark"]["machines"],
                 "thresholds": settings["parity"]["thresholds"],
             }
             for model, settings in MODELS.items()
@@ -267,9 +306,21 @@ def summary_settings() -> str:
     )
 
 
+def results_place(wildcards=None) -> str:
+    """Return where the results are for a reader: a folder, or below the prefix of a storage provider."""
+    prefix = workflow.storage_settings.default_storage_prefix
+    return f"{prefix.rstrip('/')}/results" if prefix else "results"
+
+
 def summary_digest(wildcards) -> str:
     """Return a sha256 that changes with the summary's settings, so that the summary is made anew."""
     return hashlib.sha256(summary_settings().encode()).hexdigest()
+
+
+def check_places() -> None:
+    """Refuse kinds of machines that this run cannot tell apart; only now is it known where its jobs go."""
+    overridden = workflow.resource_settings.overwrite_resources
+    checked(check_machines, MODELS, config, workflow.non_local_exec, overridden)
 
 
 def write_summary_settings() -> None:
@@ -305,7 +356,11 @@ def show_summary() -> None:
     if is_new(SUMMARY):
         for name in ("partial.csv", "partial.html", "failures.csv"):
             Path("results/logs/summary", name).unlink(missing_ok=True)
-        shell("python {script:q} --csv {SUMMARY:q}", script=script_path("show_summary"))
+        shell(
+            "python {script:q} --csv {SUMMARY:q} --report {page:q}",
+            script=script_path("show_summary"),
+            page=f"{results_place()}/report.html",
+        )
 
 
 def show_failures() -> None:

@@ -25,11 +25,12 @@ rule release:
         code=script_digest("release"),
         variants=released_variants,
         thresholds=released_thresholds,
+        machines=released_machines,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
-        "--variants {params.variants:q} --thresholds {params.thresholds:q} "
+        "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 

@@ -40,8 +40,11 @@ rule summary:
         code=script_digest("summary"),
         settings_file=SUMMARY_SETTINGS,
         settings_digest=summary_digest,
+        place=results_place,
+        latest=SUMMARY,
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
         'python {params.script:q} --results "$(dirname {output.csv:q})" --settings {params.settings_file:q} '
-        "--output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"
+        "--place {params.place:q} --output-csv {output.csv:q} --output-html {output.html:q} "
+        "--copy {params.latest:q} > {log:q} 2>&1"

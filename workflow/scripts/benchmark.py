@@ -93,6 +93,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--seconds-per-case", type=positive, default=10, help="a slower case gets fewer rounds, though at least three"
     )
     parser.add_argument("--load-repeats", type=positive, default=3, help="fresh processes that load the model")
+    parser.add_argument("--machine", help="the kind of machine that the scheduler was asked for, for the record")
     parser.add_argument("--seed", type=not_negative, default=0, help="seed of the random token ids")
     return parser.parse_args(argv)
 
@@ -145,6 +146,7 @@ def runtime_versions(contender: Contender) -> dict[str, str]:
 
 def build_record(
     contender: Contender,
+    machine: str | None,
     thread_counts: list[int],
     effort: Effort,
     load_samples: list[float],
@@ -161,6 +163,7 @@ def build_record(
         "variant": contender.variant,
         "provider": "pytorch-cpu" if contender.runtime == "pytorch" else contender.options["provider"],
         "intra_op_threads": thread_counts[-1],
+        "machine": machine,
         "host": platform.node(),
         "cpu": cpu_description() | {"available_cores": available_cores()},
         "load_ms": median(load_samples),
@@ -207,7 +210,7 @@ def measure_on_provider(arguments: argparse.Namespace, provider: str) -> dict[st
             contenders, threads, cases, sizes, effort, progress_printer(contenders[0])
         )
         results += measured
-    return build_record(contenders[0], thread_counts, effort, load_samples, results, memory)
+    return build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, memory)
 
 
 #: What differs between a record's providers; the rest is said once.

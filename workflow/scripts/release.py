@@ -6,6 +6,7 @@ A release holds only variants whose parity gate passed, and only files that are 
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,18 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
             rename_weights(path, f"{name}_data", f"{path.name}_data")
 
 
-def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -> dict[str, Any]:
+def evidence(
+    variant: str, results: Path, thresholds: dict[str, float | None], machines: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return how a variant was made and what was measured on it, for the model card and the manifest.
+
+    ``machines`` are the further kinds of machines that it was timed on.
 
     Raises:
         UserError: a measured difference is beyond its threshold, so the gate cannot have passed.
     """
     parity = read_json(results / "parity" / f"{variant}.json")
-    benchmark = read_json(results / "benchmark" / f"{variant}.json")
+    elsewhere = [speed(results / "benchmark" / machine / f"{variant}.json") for machine in machines]
     manifest = read_json(results / "onnx" / f"{variant}.json")
     verdicts = judge(parity, thresholds)
     if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
@@ -126,10 +131,17 @@ def evidence(variant: str, results: Path, thresholds: dict[str, float | None]) -
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
         "gate": {"passed": True, "limits": [asdict(verdict) for verdict in verdicts]},
-        "benchmark": {key: benchmark[key] for key in ("cpu", "load_ms", "peak_rss_mb", "size_mb")}
-        | {"cases": speeds(benchmark)},
+        "benchmark": speed(results / "benchmark" / f"{variant}.json") | ({"elsewhere": elsewhere} if elsewhere else {}),
         "versions": manifest["versions"],
     }
+
+
+def speed(file: Path) -> dict[str, Any]:
+    """Return what a benchmark measured, without raw samples, and the kind of machine where one was asked for."""
+    benchmark = read_json(file)
+    named = {"machine": benchmark["machine"]} if benchmark.get("machine") else {}
+    measured = {key: benchmark[key] for key in ("cpu", "load_ms", "peak_rss_mb", "size_mb")}
+    return named | measured | {"cases": speeds(benchmark)}
 
 
 def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
@@ -179,13 +191,18 @@ def all_limits(thresholds: dict[str, float | None]) -> dict[str, float | None]:
 
 
 def describe_release(
-    model: str, results: Path, shipped: dict[str, str], thresholds: dict[str, dict[str, float | None]]
+    model: str,
+    results: Path,
+    shipped: dict[str, str],
+    thresholds: dict[str, dict[str, float | None]],
+    machines: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the manifest of a release, without what depends on its files."""
     source = read_json(results / "source.json")
     reference = read_json(results / "reference.json")
     variants = {
-        variant: name_files(results / "onnx" / variant, path) | evidence(variant, results, thresholds[variant])
+        variant: name_files(results / "onnx" / variant, path)
+        | evidence(variant, results, thresholds[variant], machines)
         for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
@@ -231,6 +248,7 @@ def release(
     thresholds: dict[str, dict[str, float | None]],
     folder: Path,
     manifest_file: Path,
+    machines: Sequence[str] = (),
 ) -> None:
     """Build the release folder of one model and describe it.
 
@@ -238,7 +256,7 @@ def release(
         UserError: a file is not the one that was proven, or a gate did not pass.
     """
     shipped = released_files(variants)
-    manifest = describe_release(model, results, shipped, thresholds)
+    manifest = describe_release(model, results, shipped, thresholds, machines)
     reference = read_reference(results / "reference", results / "reference.json")
     with staged_folder(folder) as stage:
         copy_support_files(results / "onnx" / next(iter(shipped)), stage)
@@ -279,8 +297,9 @@ def main(argv: list[str] | None = None) -> None:
         metavar="JSON",
         help='what each variant was allowed to differ: {"int8": {"cosine_min": 0.99}}',
     )
+    parser.add_argument("--machines", nargs="+", default=[], help="further kinds of machines it was timed on")
     args = parser.parse_args(argv)
-    release(args.model, args.results, args.variants, args.thresholds, args.output_dir, args.manifest)
+    release(args.model, args.results, args.variants, args.thresholds, args.output_dir, args.manifest, args.machines)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype={"model": str, "variant": str, "revision": str})
+        table = pd.read_csv(path, dtype={"model": str, "variant": str, "revision": str, "machine": str})
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `snakemake` writes it") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
@@ -29,7 +29,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def show(csv: Path, report: Path) -> None:
+def show(csv: Path, report: Path | str) -> None:
     """Print one line a model and variant, then where the releases and the report are."""
     from rich.console import Console
 
@@ -49,14 +49,17 @@ def show(csv: Path, report: Path) -> None:
         )
     cases = ", ".join(dict.fromkeys(row["main_case"] for row in rows if row["main_case"]))
     console.print(f"Speed-up: against ONNX fp32 in interleaved runs, at {cases} (batch x tokens _ threads).")
-    hosts = sorted({row["host"] for row in everything if row.get("host")})
-    if len(hosts) > 1:
+    kinds = {row["machine"] for row in everything if row.get("machine")}
+    hosts = {row["host"] for row in everything if row.get("host")}
+    if len(kinds) > 1:
+        console.print(f"Measured on {len(kinds)} kinds of machines: compare times only within one.")
+    elif len(hosts) > 1:
         console.print(f"Measured on {len(hosts)} machines: compare times only within one, see the column host.")
-    for row in rows:
-        if row["parity"] == "fail":
-            console.print(
-                f"FAIL {row['model']} {row['variant']}: {row['failed_metrics']}", style="bold red", soft_wrap=True
-            )
+    failures = [
+        f"FAIL {row['model']} {row['variant']}: {row['failed_metrics']}" for row in rows if row["parity"] == "fail"
+    ]
+    for failure in dict.fromkeys(failures):  # a variant has a row for each kind of machine
+        console.print(failure, style="bold red", soft_wrap=True)
     if count <= MOST_MODELS:
         for release in dict.fromkeys(row["release"] for row in rows):
             console.print(f"Release: {release}", soft_wrap=True)
@@ -79,6 +82,9 @@ def _table(rows: list[dict[str, Any]]) -> Any:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold", min_width=12)
     table.add_column("variant", overflow="fold")
+    is_spread = any(row.get("machine") for row in rows)
+    if is_spread:
+        table.add_column("machine", overflow="fold")
     for name in ("size", "smaller", "speed-up"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("parity", overflow="fold")
@@ -91,7 +97,8 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         previous = row["model"]
         verdict = "FAIL" if row["parity"] == "fail" else row["parity"]
         style = {"FAIL": "bold red", "pass": "green"}.get(verdict, "dim")
-        table.add_row("" if same else previous, *_cells(row), Text(verdict, style=style))
+        machine = [row["machine"] or MISSING] if is_spread else []
+        table.add_row("" if same else previous, row["variant"], *machine, *_cells(row), Text(verdict, style=style))
     return table
 
 
@@ -100,7 +107,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
     ratio, speedup, headline = row["size_ratio_vs_fp32"], row["main_speedup"], row["headline_metric"]
     return [
-        row["variant"],
         _text(row["size_mb"], "{:.1f} MB"),
         _text(1 / ratio if ratio else None, "{:.2f}x"),
         "baseline" if row["variant"] == "fp32" else _text(speedup, "{:.2f}x"),
@@ -116,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--csv", type=Path, required=True, help="table written by summary.py")
-    parser.add_argument("--report", type=Path, help="page to point to (default: report.html beside the table)")
+    parser.add_argument("--report", help="page to point to, path or address (default: report.html beside the table)")
     args = parser.parse_args(argv)
     show(args.csv, args.report or args.csv.with_name("report.html"))
 

@@ -1,13 +1,16 @@
 """Gather every model's figures into one table (CSV) and one self-contained page (HTML)."""
 
 import argparse
+import shutil
 from pathlib import Path
 
 from onnxproof.cli import run_script
 
 
-def summarize(results: Path, settings: str, csv: Path, html: Path) -> None:
+def summarize(results: Path, settings: str, csv: Path, html: Path, place: str | None = None) -> None:
     """Write ``results/summary.csv`` and ``results/report.html``.
+
+    ``place`` is where a reader finds ``results``, which may be a copy of what lies in object storage.
 
     Raises:
         UserError: the settings are no such object, a recorded file is missing, or no threshold applies.
@@ -16,7 +19,7 @@ def summarize(results: Path, settings: str, csv: Path, html: Path) -> None:
     from onnxproof.report import render_report
     from onnxproof.summary import load_models, read_settings, summary_table
 
-    models = load_models(results, read_settings(settings))
+    models = load_models(results, read_settings(settings), place)
     table = summary_table(models)
     page = render_report(models)
     write_text(csv, table.to_csv(index=False, lineterminator="\n"))
@@ -35,13 +38,18 @@ def main(argv: list[str] | None = None) -> None:
         "--settings",
         required=True,
         metavar="JSON",
-        help='{"model": {"variants": ["fp32", …], "pytorch": true, "thresholds": {"int8": {"cosine_min": 0.97}}}}, '
+        help='{"model": {"variants": ["fp32", …], "pytorch": true, "machines": ["icelake", …], '
+        '"thresholds": {"int8": {"cosine_min": 0.97}}}}, '
         "or a file that holds it",
     )
     parser.add_argument("--output-csv", type=Path, required=True, help="table to write, one row a model and variant")
     parser.add_argument("--output-html", type=Path, required=True, help="page to write")
+    parser.add_argument("--place", help="where a reader finds the folder's files (default: the folder itself)")
+    parser.add_argument("--copy", type=Path, help="a second place for the table")
     args = parser.parse_args(argv)
-    summarize(args.results, args.settings, args.output_csv, args.output_html)
+    summarize(args.results, args.settings, args.output_csv, args.output_html, args.place)
+    if args.copy:
+        shutil.copyfile(args.output_csv, args.copy)
 
 
 if __name__ == "__main__":

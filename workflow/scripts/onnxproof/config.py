@@ -65,6 +65,10 @@ QUANTIZED_VARIANTS = ("int8", "int8-invariant")
 #: What lies beside the models' folders in ``results/``.
 RESERVED_NAMES = ("logs", "summary.csv", "report.html")
 
+#: What is measured beside the ONNX forms; no kind of machine may have the name of either.
+PYTORCH = "pytorch"
+
+LONGEST_MACHINE = 63  # as Kubernetes allows for a label
 LONGEST_NAME = 100  # file systems allow 255 bytes; suffixes and temporary names need room
 
 HUB_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
@@ -252,9 +256,11 @@ def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) ->
     models = _mapping(config.get("models"))
     yield from _name_problems(list(models))
     yield from _text_file_problems("", config, folder)
+    yield from _machine_problems("", config)
     for name, settings in models.items():
         label, settings = below("models", name), _mapping(settings)
         yield from _text_file_problems(f"{label}.", settings, folder)
+        yield from _machine_problems(f"{label}.", settings)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]
             floating = _nearest_floating(source, settings, config)
@@ -321,6 +327,23 @@ def _text_file_problems(prefix: str, settings: dict[Any, Any], folder: Path) -> 
             yield f"{prefix}{section}.{key} is {seen(texts)}, must end in .jsonl or .txt"
         elif not os.path.isfile(folder / texts):  # noqa: PTH113 - Path.is_file raises on over-long names
             yield f"{prefix}{section}.{key} is {seen(texts)}, but there is no such file in {folder}"
+
+
+def _machine_problems(prefix: str, settings: dict[Any, Any]) -> Iterator[str]:
+    machines = _mapping(settings.get("benchmark")).get("machines")
+    for position, machine in enumerate(machines if isinstance(machines, list) else []):
+        if not isinstance(machine, str) or not machine:
+            continue
+        label = f"{prefix}benchmark.machines[{position}] is {seen(machine)}"
+        if not NAME_PATTERN.fullmatch(machine):
+            yield (
+                f"{label}, must be one kind of node as its scheduler calls it, of the letters A-Z and a-z, digits, "
+                "'.', '_' and '-', and begin with a letter, a digit or '_': it names a folder too"
+            )
+        elif len(machine) > LONGEST_MACHINE:
+            yield f"{label}, must have at most {LONGEST_MACHINE} characters, this one has {len(machine)}"
+        elif machine in (*VARIANTS, PYTORCH):
+            yield f"{label}, which is a variant's name, and in results/MODEL/benchmark the two would be mistaken"
 
 
 def _source_problems(

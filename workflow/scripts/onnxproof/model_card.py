@@ -147,11 +147,26 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any])
         kind_of_use=kind,
         examples=usage_examples(kind, best_file(manifest)),
         files=files,
+        places=places_of(manifest["variants"]),
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
         metrics=METRICS,
         choice=VARIANTS,
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
+
+
+def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return, for each kind of machine the files were timed on, its ``name`` and the ``cases``, each with its file."""
+    runs = [[facts["benchmark"], *facts["benchmark"].get("elsewhere", [])] for facts in variants.values()]
+    files = [facts["file"] for facts in variants.values()]
+    return [
+        {
+            "name": benchmarks[0]["cpu"]["model"]
+            + (f" (`{benchmarks[0]['machine']}`)" if "machine" in benchmarks[0] else ""),
+            "cases": [(file, case) for file, each in zip(files, benchmarks, strict=True) for case in each["cases"]],
+        }
+        for benchmarks in zip(*runs, strict=True)
+    ]
 
 
 def best_file(manifest: dict[str, Any]) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxproof import plots
-from onnxproof.config import METRICS
+from onnxproof.config import METRICS, PYTORCH
 from onnxproof.figures import format_figure, format_pair
 from onnxproof.gate import Verdict
-from onnxproof.summary import BASELINE, HEADLINE_ORDER, PYTORCH, Case, Model, Variant
+from onnxproof.summary import BASELINE, HEADLINE_ORDER, Case, Model, Variant
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "report.html.j2"
@@ -93,7 +93,7 @@ def render_report(models: Sequence[Model]) -> str:
         sections=[_section(model, slug) | plots_of(model, slug) for model, slug in zip(ordered, slugs, strict=True)],
         folded=len(models) > OPEN_SECTIONS,
         plotted=PLOTTED_MODELS,
-        hosts=list(dict.fromkeys(host for model in models for host in model.hosts)),
+        places=list(dict.fromkeys(place for model in models for place in model.places)),
         machines=_machines(models),
         versions=_versions(models),
         times_smaller=times_smaller,
@@ -171,7 +171,9 @@ def describe_trade(model: Model, variant: Variant) -> str:
         return "The original, run by PyTorch. Every other variant is held to its answers."
     if variant.name == BASELINE:
         return f"The plain export, the baseline for size and speed. {_describe_accuracy(variant)}"
-    where = f" Measured on {variant.host}." if len(model.hosts) > 1 else ""
+    where = f" Measured on {variant.place}." if len(model.places) > 1 else ""
+    others = [other for variants in model.elsewhere for other in variants if other.name == variant.name]
+    where += "".join(f" On {other.place}: {_describe_speed(other)}." for other in others)
     return f"{_describe_size(model, variant)}, {_describe_speed(variant)}. {_describe_accuracy(variant)}{where}"
 
 
@@ -242,15 +244,13 @@ def _graph_facts(variant: Variant) -> dict[str, Any]:
 def _machines(models: Iterable[Model]) -> list[str]:
     """Return every CPU the figures come from, once each."""
     return list(
-        dict.fromkeys(
-            _describe_cpu(variant) for model in models for variant in model.variants if variant.cpu.get("model")
-        )
+        dict.fromkeys(_describe_cpu(variant) for model in models for variant in model.timed if variant.cpu.get("model"))
     )
 
 
 def _describe_cpu(variant: Variant) -> str:
     cpu = variant.cpu
-    parts = [f"{variant.host}: {cpu['model']}" if variant.host else str(cpu["model"])]
+    parts = [f"{variant.place}: {cpu['model']}" if variant.place else str(cpu["model"])]
     if cpu.get("logical_cores"):
         physical = f" ({cpu['physical_cores']} physical)" if cpu.get("physical_cores") else ""
         parts.append(f"{cpu['logical_cores']} logical cores{physical}")
@@ -263,7 +263,7 @@ def _versions(models: Iterable[Model]) -> dict[str, str]:
     """Return every tool's version; a tool used in several versions lists them all."""
     found: dict[str, dict[str, None]] = {}
     for model in models:
-        for variant in model.variants:
+        for variant in model.timed:
             for tool, version in variant.versions.items():
                 found.setdefault(tool, {})[str(version)] = None
     return {tool: ", ".join(found[tool]) for tool in sorted(found)}
@@ -289,7 +289,8 @@ def tell_story(model: Model) -> list[tuple[str, str]]:
     steps.append(("Parity", f"{held} of {len(limits)} limits hold{f' on {inputs} inputs' if inputs else ''}."))
     fastest = max((variant for variant in shipped if _speedup(variant)), key=_speedup, default=None)
     if fastest is not None:
-        steps.append(("Speed", f"{fastest.name}: {_describe_speed(fastest)}."))
+        where = f" on {fastest.place}" if model.elsewhere else ""
+        steps.append(("Speed", f"{fastest.name}: {_describe_speed(fastest)}{where}."))
     return [*steps, ("Verdict", _verdict_in_words(model))]
 
 
@@ -347,30 +348,60 @@ def _overview_plots(models: Sequence[Model], colours: Colours) -> list[tuple[str
     """Return captions and plots of speed-up and size over the models (failed ones first, up to a cap)."""
     shown = models[:PLOTTED_MODELS]
 
-    def grouped(figure: Callable[[Model, Variant], plots.Row | None]) -> list[tuple[str, list[plots.Row]]]:
-        rows = [(model.name, [figure(model, variant) for variant in model.variants]) for model in shown]
+    def grouped(
+        figure: Callable[[Variant], plots.Row | None], variants: list[tuple[str, Sequence[Variant]]]
+    ) -> list[tuple[str, list[plots.Row]]]:
+        rows = [(name, [figure(variant) for variant in group]) for name, group in variants]
         return [(name, [row for row in found if row is not None]) for name, found in rows]
 
-    def speed(_: Model, variant: Variant) -> plots.Row | None:
+    def speed(variant: Variant) -> plots.Row | None:
         case = variant.main_case
         if variant.name == BASELINE or case is None:
             return None
         text = f"{format_times(case.speedup)}" if case.speedup else "not measured"
         return plots.Row(variant.name, case.speedup, text, colours[variant.name])
 
-    def size(_: Model, variant: Variant) -> plots.Row:
+    def size(variant: Variant) -> plots.Row:
         return plots.Row(variant.name, variant.size_mb, format_megabytes(variant.size_mb), colours[variant.name])
 
     return [
         (
             "Speed against the ONNX fp32 export, one request at a time (dashed: fp32 itself)",
-            plots.bars("Speed-up by model and variant", "overview-speed", grouped(speed), "times as fast as fp32", 1.0),
+            plots.bars(
+                "Speed-up by model and variant",
+                "overview-speed",
+                grouped(
+                    speed, [(model.name + _on(model, group), group) for model in shown for group in model.by_machine]
+                ),
+                "times as fast as fp32",
+                1.0,
+            ),
         ),
         (
             "Size of what has to be loaded",
-            plots.bars("Size by model and variant", "overview-size", grouped(size), "MB"),
+            plots.bars(
+                "Size by model and variant",
+                "overview-size",
+                grouped(size, [(model.name, model.variants) for model in shown]),
+                "MB",
+            ),
         ),
     ]
+
+
+def _on(model: Model, variants: Sequence[Variant]) -> str:
+    """Return the words that tell variants timed on one kind of machine from those timed on another."""
+    return f" on {variants[0].machine}" if model.elsewhere else ""
+
+
+def _cases_of(model: Model, most: int | None = None) -> list[tuple[str, list[tuple[Variant, Case]]]]:
+    """Return each machine's cases, ``most`` of them, with a title and all that was timed on them there."""
+    found = []
+    for variants in model.by_machine:
+        for key in sorted({case.key for variant in variants for case in variant.cases})[:most]:
+            rows = [(variant, case) for variant in variants if (case := variant.case(key))]
+            found.append((rows[0][1].title + _on(model, variants), rows))
+    return found
 
 
 def _error(variant: Variant) -> tuple[str, float] | None:
@@ -417,9 +448,7 @@ def _section(model: Model, slug: str) -> dict[str, Any]:
         "trades": [
             (variant, describe_trade(model, variant), describe_batch_invariance(variant)) for variant in model.variants
         ],
-        "cases": [
-            [(variant, case) for variant in model.variants if (case := variant.case(key))] for key in model.case_keys
-        ],
+        "cases": _cases_of(model),
         "story": tell_story(model),
         "samples": compare_samples(model),
         "best": {
@@ -452,11 +481,10 @@ def _section_plots(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
 
 def _latency_groups(model: Model, colours: Colours) -> list[tuple[str, list[plots.Row]]]:
     groups = []
-    for key in model.case_keys[:PLOTTED_CASES]:
-        found = [(variant, case) for variant in model.variants if (case := variant.case(key))]
+    for title, found in _cases_of(model, PLOTTED_CASES):
         rows = [
             plots.Row(
-                f"{variant.name} on {variant.host}" if len(model.hosts) > 1 else variant.name,
+                f"{variant.name} on {variant.place}" if len(model.places) > 1 else variant.name,
                 case.p50_ms,
                 f"{format_ms(case.p50_ms)} ms" if case.p50_ms is not None else "not measured",
                 colours[variant.name],
@@ -464,7 +492,7 @@ def _latency_groups(model: Model, colours: Colours) -> list[tuple[str, list[plot
             )
             for variant, case in found
         ]
-        groups.append((found[0][1].title, rows))
+        groups.append((title, rows))
     return groups
 
 

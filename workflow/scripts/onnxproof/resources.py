@@ -9,12 +9,16 @@ Standard library only: Snakemake asks these questions for every job.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 #: Where a model's size is not known yet: an encoder of a hundred million parameters.
 DEFAULT_WEIGHTS_MB = 500.0
+#: The end of the name of a rule that does on one kind of machine what the rule without it does anywhere.
+ON_MACHINE = "_on_machine"
 #: Memory of rules that hold no model.
 SMALL_JOB_MB = 400
 #: What Snakemake itself takes on another machine: two of its processes for each Slurm job, 190 MB each, and for the
@@ -109,19 +113,19 @@ def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1, remote: b
         attempt: 1 for the first try.
         remote: whether the job goes to another machine, where Snakemake itself counts too.
     """
-    lines = MEMORY.get(rule, (Line(SMALL_JOB_MB, 0),))
+    lines = MEMORY.get(rule.removesuffix(ON_MACHINE), (Line(SMALL_JOB_MB, 0),))
     line = next(line for line in lines if weights_mb <= line.until)
     return round(line.at(weights_mb) * (1 + MORE_EACH_ATTEMPT * (attempt - 1))) + REMOTE_JOB_MB * remote
 
 
 def estimate_disk_mb(rule: str, weights_mb: float) -> int:
     """Return the room, in MB, that a job's outputs and temporary files take."""
-    return round(100 + DISK.get(rule, 0) * weights_mb)
+    return round(100 + DISK.get(rule.removesuffix(ON_MACHINE), 0) * weights_mb)
 
 
 def estimate_minutes(rule: str, weights_mb: float, attempt: int = 1) -> int:
     """Return a time limit in minutes: several times what a job takes on two slow cores."""
-    return round((30 + MINUTES_PER_GB.get(rule, 5) * weights_mb / 1000) * attempt)
+    return round((30 + MINUTES_PER_GB.get(rule.removesuffix(ON_MACHINE), 5) * weights_mb / 1000) * attempt)
 
 
 def estimate_threads(weights_mb: float) -> int:
@@ -129,16 +133,32 @@ def estimate_threads(weights_mb: float) -> int:
     return LARGE_MODEL_THREADS if weights_mb >= SHARED_FROM_MB else 1
 
 
-def weights_mb(model: str, results: Path = Path("results")) -> float:
+def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("results")) -> float:
     """Return the size of a model's weights in float32, from the manifest of its snapshot.
 
-    ``DEFAULT_WEIGHTS_MB`` before there is one: Snakemake asks again when the snapshot is there.
+    Before there is one, and where it lies in object storage, the ``source`` of the configuration tells, if it is a
+    folder or a package on this machine. Of a model on the Hub nothing is known then but ``DEFAULT_WEIGHTS_MB``; on a
+    disk, Snakemake asks again when the snapshot is there.
     """
     manifest = results / model / "source.json"
     try:
         return _weights_mb(manifest, manifest.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not whole: its own job will tell
+        return DEFAULT_WEIGHTS_MB if "hub" in source else _source_mb(source.get("package"), source["path"])
+
+
+@cache
+def _source_mb(package: str | None, path: str) -> float:
+    """Look once at the files of a local source that a snapshot of it would hold."""
+    from onnxproof.snapshot import needed_files
+
+    try:
+        folder = Path(str(distribution(package).locate_file(path))) if package else Path(path)
+        names = needed_files(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+        stored = sum((folder / name).stat().st_size for name in names if name.endswith(WEIGHT_SUFFIXES))
+    except (OSError, ValueError, PackageNotFoundError):  # as on another machine, whose jobs need no estimate
         return DEFAULT_WEIGHTS_MB
+    return float(stored * _expansion(folder / "config.json") / BYTES_PER_MB) or DEFAULT_WEIGHTS_MB
 
 
 @cache

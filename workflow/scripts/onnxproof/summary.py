@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from onnxproof.cli import UserError
-from onnxproof.config import METRICS
+from onnxproof.config import METRICS, PYTORCH
 from onnxproof.figures import format_pair
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge, measurements
 
 BASELINE = "fp32"
-PYTORCH = "pytorch"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
 HEADLINE_ORDER = (
     "top1_agreement",
@@ -83,10 +82,16 @@ class Variant:
     metrics: Mapping[str, float | None]
     verdicts: tuple[Verdict, ...]
     input_count: int | None
+    machine: str | None
     host: str | None
     cpu: Mapping[str, Any]
     versions: Mapping[str, str]
     samples: Sequence[Mapping[str, Any]]
+
+    @property
+    def place(self) -> str | None:
+        """Where it was timed: the kind of machine, where one was asked for, and the host."""
+        return f"{self.machine} ({self.host})" if self.machine and self.host else self.machine or self.host
 
     @property
     def verdict(self) -> str:
@@ -123,7 +128,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Model:
-    """A model: where it came from, and its variants, PyTorch first."""
+    """A model: where it came from, and its variants, PyTorch first.
+
+    ``elsewhere`` holds, for each further kind of machine, the same variants as they were timed there.
+    """
 
     name: str
     source: str
@@ -131,6 +139,7 @@ class Model:
     source_bytes: int | None
     release: str
     variants: tuple[Variant, ...]
+    elsewhere: tuple[tuple[Variant, ...], ...] = ()
 
     @property
     def failed(self) -> tuple[Variant, ...]:
@@ -138,14 +147,19 @@ class Model:
         return tuple(variant for variant in self.variants if variant.verdict == "fail")
 
     @property
-    def hosts(self) -> tuple[str, ...]:
-        """The machines its variants were timed on, by name: only times of one machine may be compared."""
-        return tuple(dict.fromkeys(variant.host for variant in self.variants if variant.host))
+    def by_machine(self) -> tuple[tuple[Variant, ...], ...]:
+        """Its variants as they were timed on each kind of machine, the first of the configuration first."""
+        return (self.variants, *self.elsewhere)
 
     @property
-    def case_keys(self) -> list[tuple[int, int, int]]:
-        """Every case any variant was measured on, in order."""
-        return sorted({case.key for variant in self.variants for case in variant.cases})
+    def timed(self) -> tuple[Variant, ...]:
+        """Its variants as they were timed on every kind of machine, one after another."""
+        return tuple(variant for variants in self.by_machine for variant in variants)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The machines its variants were timed on, by name: only times of one machine may be compared."""
+        return tuple(dict.fromkeys(variant.place for variant in self.timed if variant.place))
 
     def size_ratio(self, variant: Variant) -> float | None:
         """Return the variant's size divided by the fp32 export's (0.25: four times smaller)."""
@@ -161,7 +175,7 @@ def _distance_from_main(case: Case) -> tuple[int, int, int]:
 
 
 def read_settings(text: str) -> dict[str, dict[str, Any]]:
-    """Return ``{model: {"variants": […], "pytorch": bool, "thresholds": {variant: {metric: bound}}}}``.
+    """Return ``{model: {"variants": […], "pytorch": bool, "machines": […], "thresholds": {variant: {…}}}}``.
 
     ``text`` is that JSON itself, or the path of a file that holds it.
 
@@ -183,29 +197,36 @@ def read_settings(text: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[Model]:
+def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]], place: str | None = None) -> list[Model]:
     """Read what the pipeline recorded below ``results`` for every model and variant in ``settings``.
+
+    ``place`` is where a reader finds ``results``, if elsewhere.
 
     Raises:
         UserError: a file is missing or holds no JSON, or no threshold applies to a variant.
     """
-    return [_load_model(results, name, entry) for name, entry in settings.items()]
+    return [_load_model(results, name, entry, place or results.as_posix()) for name, entry in settings.items()]
 
 
-def _load_model(results: Path, name: str, entry: Mapping[str, Any]) -> Model:
+def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) -> Model:
     folder = results / name
     source = read_json(folder / "source.json")
     thresholds = entry.get("thresholds", {})
     names = ([PYTORCH] if entry.get("pytorch") else []) + [
         variant for variant in entry["variants"] if variant != PYTORCH
     ]
+    variants = tuple(_load_variant(folder, variant, thresholds.get(variant, {})) for variant in names)
     return Model(
         name=name,
         source=_describe_source(source),
         revision=source.get("revision"),
         source_bytes=source.get("total_bytes"),
-        release=f"{results.as_posix()}/{name}/release",
-        variants=tuple(_load_variant(folder, variant, thresholds.get(variant, {})) for variant in names),
+        release=f"{place}/{name}/release",
+        variants=variants,
+        elsewhere=tuple(
+            tuple(replace(variant, **_speed(folder / "benchmark" / machine, variant.name)) for variant in variants)
+            for machine in entry.get("machines", [])[1:]
+        ),
     )
 
 
@@ -216,7 +237,6 @@ def _describe_source(source: Mapping[str, Any]) -> str:
 
 
 def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None]) -> Variant:
-    benchmark = read_json(folder / "benchmark" / f"{name}.json")
     manifest: dict[str, Any] = {}
     parity: dict[str, Any] = {}
     metrics: dict[str, float | None] = {}
@@ -232,18 +252,27 @@ def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None
         opset=manifest.get("opset", {}),
         operators=manifest.get("operators", {}),
         recipe={key: manifest[key] for key in ("recipe", "settings") if manifest.get(key)},
-        size_mb=benchmark.get("size_mb"),
-        load_ms=benchmark.get("load_ms"),
-        peak_rss_mb=benchmark.get("peak_rss_mb"),
-        cases=tuple(_read_cases(benchmark)),
         metrics=metrics,
         verdicts=verdicts,
         input_count=parity.get("inputs", {}).get("count"),
-        host=benchmark.get("host"),
-        cpu=benchmark.get("cpu", {}),
-        versions=benchmark.get("versions", {}),
         samples=parity.get("samples", []),
+        **_speed(folder / "benchmark", name),
     )
+
+
+def _speed(folder: Path, name: str) -> dict[str, Any]:
+    """Return the fields of a variant that its benchmark fills."""
+    benchmark = read_json(folder / f"{name}.json")
+    return {
+        "size_mb": benchmark.get("size_mb"),
+        "load_ms": benchmark.get("load_ms"),
+        "peak_rss_mb": benchmark.get("peak_rss_mb"),
+        "cases": tuple(_read_cases(benchmark)),
+        "machine": benchmark.get("machine"),
+        "host": benchmark.get("host"),
+        "cpu": benchmark.get("cpu", {}),
+        "versions": benchmark.get("versions", {}),
+    }
 
 
 def _read_cases(benchmark: Mapping[str, Any]) -> Iterable[Case]:
@@ -279,22 +308,24 @@ def _read_range(bounds: Any) -> tuple[float, float] | None:
 
 
 def summary_table(models: Sequence[Model]) -> pd.DataFrame:
-    """Return one row a model and variant; sizes in MB (10⁶ bytes), times in ms, numbers unformatted.
+    """Return one row a model and variant, and one more for each further kind of machine; numbers unformatted.
+
+    Sizes are in MB (10⁶ bytes), times in ms. What is no matter of speed is the same in all rows of a variant.
 
     ``size_ratio_vs_fp32`` is size divided by fp32's size; ``speedup_*`` comes from interleaved runs
     against ONNX fp32 and is empty for fp32 itself. ``p50_ms``, ``items_per_s`` and ``speedup`` follow for
     every case, as ``p50_ms_{batch}x{sequence}_t{threads}``; ``main_*`` repeats the case quoted most.
     """
-    variants = [variant for model in models for variant in model.variants]
+    variants = [variant for model in models for variant in model.timed]
     measured = {name for variant in variants for name in variant.metrics}
     metrics = [*METRICS, *sorted(measured - set(METRICS))]
     cases = {case.key: case.label for variant in variants for case in variant.cases}
-    rows = [_row(model, variant, metrics) for model in models for variant in model.variants]
+    rows = [_row(model, variant, metrics) for model in models for variant in model.timed]
     table = pd.DataFrame(rows)
     case_columns = [
         f"{figure}_{cases[key]}" for key in sorted(cases) for figure in ("p50_ms", "items_per_s", "speedup")
     ]
-    last = ["host", "cpu", "onnxruntime", "release"]
+    last = ["machine", "host", "cpu", "onnxruntime", "release"]
     first = [name for name in table.columns if name not in case_columns and name not in last]
     return table.reindex(columns=first + case_columns + last)
 
@@ -329,6 +360,7 @@ def _row(model: Model, variant: Variant, metrics: Iterable[str]) -> dict[str, An
             f"speedup_{case.label}": case.speedup,
         }
     return row | {
+        "machine": variant.machine,
         "host": variant.host,
         "cpu": variant.cpu.get("model"),
         "onnxruntime": variant.versions.get("onnxruntime"),
