@@ -67,6 +67,7 @@ rule publish:
 onstart:
     checked(lock_folder)
     check_places()
+    lift_rate_limit()
     write_summary_settings()
 
 

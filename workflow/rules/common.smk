@@ -323,6 +323,16 @@ def check_places() -> None:
     checked(check_machines, MODELS, config, workflow.non_local_exec, overridden)
 
 
+def lift_rate_limit() -> None:
+    """Let jobs of this machine start as soon as there is room: the limit, 100 a second, is meant for schedulers.
+
+    Snakemake 9 keeps it by waking its scheduler a second after each look at the ready jobs, and again after that one:
+    one more look a second for each job that has ended, in a run of 200 models soon half of a core.
+    """
+    if not workflow.non_local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 def write_summary_settings() -> None:
     """Leave the summary's settings where its job finds them: a command line cannot hold those of many models."""
     write_text(SUMMARY_SETTINGS, summary_settings())
