@@ -67,7 +67,7 @@ rule publish:
 onstart:
     checked(lock_folder)
     check_places()
-    lift_rate_limit()
+    keep_one_timer()
     write_summary_settings()
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from project import make_project
+from project import make_project, make_tiny_project
 
 PROFILED_PLAN = """
 import cProfile, sys
@@ -20,6 +20,21 @@ except SystemExit as end:
     status = end.code
 profile.dump_stats("plan.profile")
 sys.exit(status)
+"""
+COUNT_TIMERS = """
+import sys, threading
+from snakemake.cli import main
+most = 0
+class Counted(threading.Timer):
+    def start(self):
+        global most
+        super().start()
+        most = max(most, sum(isinstance(thread, Counted) for thread in threading.enumerate()))
+threading.Timer = Counted
+try:
+    main(["--cores", "2", "--quiet", "all", "--until", "download"])
+except SystemExit as end:
+    print("status", end.code, "timers", most)
 """
 #: Jobs of one model with the variants fp32, optimized and int8, and PyTorch timed too.
 JOBS_OF_A_MODEL = {
@@ -84,3 +99,15 @@ def test_the_summary_of_very_many_models_fits_its_command_line(tmp_path):
     assert plan.returncode == 0, plan.stdout
     (command,) = re.findall(r"^Shell command: (python \S*summary.py .*)$", plan.stdout, re.MULTILINE)
     assert len(command) < 2000
+
+
+def test_one_timer_at_a_time_wakes_the_scheduler(tmp_path, tiny_models):
+    project = make_tiny_project(tmp_path / "project", tiny_models)
+    models = {f"m{number}": {"source": {"path": "models/stars"}} for number in range(8)}
+    project.configure(project.config | {"models": models})
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT_TIMERS], cwd=project.folder, capture_output=True, text=True, timeout=600
+    )
+    # The one that wakes it may still be ending while the next one starts.
+    assert re.search(r"^status 0 timers [12]$", run.stdout, re.MULTILINE), run.stdout + run.stderr
+    assert len(list((project.folder / "results").glob("*/source.json"))) == len(models)

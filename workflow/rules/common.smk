@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -323,14 +324,25 @@ def check_places() -> None:
     checked(check_machines, MODELS, config, workflow.non_local_exec, overridden)
 
 
-def lift_rate_limit() -> None:
-    """Let jobs of this machine start as soon as there is room: the limit, 100 a second, is meant for schedulers.
+def keep_one_timer() -> None:
+    """Let one timer at a time wake the scheduler, which is all that its limit of 100 jobs a second needs.
 
-    Snakemake 9 keeps it by waking its scheduler a second after each look at the ready jobs, and again after that one:
-    one more look a second for each job that has ended, in a run of 200 models soon half of a core.
+    Snakemake 9 starts another one after each look at the ready jobs, and each of them leads to the next look: one more
+    a second for every job that has ended, in a run of 200 models soon half of a core.
     """
-    if not workflow.non_local_exec:
-        workflow.scheduler.job_rate_limiter = None
+    scheduler = workflow.scheduler
+    waiting = threading.Event()
+
+    def wake() -> None:
+        waiting.clear()  # first: the look that follows starts the next timer
+        scheduler._open_jobs.release()
+
+    def wake_once_after(delay: float) -> None:
+        if not waiting.is_set():
+            waiting.set()
+            threading.Timer(delay, wake).start()
+
+    scheduler._schedule_reevalutation = wake_once_after
 
 
 def write_summary_settings() -> None:
