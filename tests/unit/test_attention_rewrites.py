@@ -250,9 +250,9 @@ def test_what_only_looks_like_a_rotation_is_left_alone(graph_of, spoil):
     [("deberta with buckets", simplify_disentangled_attention), ("modernbert", fuse_rotary_embedding)],
 )
 def test_weights_in_files_stay_in_files(graph_of, name, rewrite, tmp_path, monkeypatch):
+    original = graph_of(name)  # made whole, whichever test runs first
     monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 0)
     monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
-    original = graph_of(name)
     onnx.save(
         graph_of(name), tmp_path / "model.onnx", save_as_external_data=True, location="weights", size_threshold=64
     )
