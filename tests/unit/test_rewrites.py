@@ -53,52 +53,40 @@ def test_a_clamp_that_would_show_is_left_alone():
     assert len(model.graph.node) == 5
 
 
-def test_nodes_that_only_a_subgraph_reads_are_kept():
+def graph_with_if(*nodes, output):
+    """Return a graph of these nodes and an If behind them, whose branches read the tensor ``outer``."""
     branch = helper.make_graph(
         [helper.make_node("Identity", ["outer"], ["inner"])],
         "branch",
         [],
         [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])],
     )
-    nodes = [
-        helper.make_node("Neg", ["x"], ["outer"]),
-        helper.make_node("Abs", ["x"], ["dead"]),
-        helper.make_node("Neg", ["dead"], ["dead_too"]),
-        helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch),
-    ]
-    graph = helper.make_graph(
-        nodes,
+    choice = helper.make_node("If", ["condition"], [output], then_branch=branch, else_branch=branch)
+    return helper.make_graph(
+        [*nodes, choice],
         "with_if",
         [
             helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
             helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+
+
+def test_nodes_that_only_a_subgraph_reads_are_kept():
+    graph = graph_with_if(
+        helper.make_node("Neg", ["x"], ["outer"]),
+        helper.make_node("Abs", ["x"], ["dead"]),
+        helper.make_node("Neg", ["dead"], ["dead_too"]),
+        output="y",
     )
     remove_unused_nodes(graph)
     assert [node.op_type for node in graph.node] == ["Neg", "If"]
 
 
 def test_what_only_an_unused_subgraph_reads_goes_with_it():
-    branch = helper.make_graph(
-        [helper.make_node("Identity", ["outer"], ["inner"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [1])],
-    )
-    nodes = [
-        helper.make_node("Neg", ["x"], ["outer"]),
-        helper.make_node("If", ["condition"], ["unused"], then_branch=branch, else_branch=branch),
-        helper.make_node("Abs", ["x"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "with_if",
-        [
-            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
-            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
-        ],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    graph = graph_with_if(
+        helper.make_node("Neg", ["x"], ["outer"]), helper.make_node("Abs", ["x"], ["y"]), output="unused"
     )
     remove_unused_nodes(graph)
     assert [node.op_type for node in graph.node] == ["Abs"]

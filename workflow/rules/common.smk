@@ -15,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
+from onnxproof.config import PYTORCH, QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
 from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
@@ -145,7 +145,7 @@ def benchmark_files(models) -> list[str]:
     return [
         f"results/{model}/benchmark/{folder}{variant}.json"
         for model in models
-        for variant in [*MODELS[model]["variants"], *(["pytorch"] if MODELS[model]["benchmark"]["pytorch"] else [])]
+        for variant in [*MODELS[model]["variants"], *([PYTORCH] if MODELS[model]["benchmark"]["pytorch"] else [])]
         for folder in ["", *(f"{machine}/" for machine in further_machines(model))]
     ]
 

@@ -14,13 +14,12 @@ All is exact up to float rounding: the scale of the scores is multiplied into th
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.graph_editor import GraphEditor, attribute_of
+from onnxproof.graph_editor import GraphEditor, NodeWriter, attribute_of
 from onnxproof.graph_matcher import GraphMatcher, MismatchError
 from onnxproof.rewrites import remove_unused_nodes
 
@@ -112,12 +111,12 @@ class _Pattern:
         self.matcher.scalar(hidden)
         split_scores = self.matcher.made_by(scores, "Reshape")
         addends = self._addends(split_scores.input[0])
-        products = [tensor for tensor in addends if self._is_made_by(tensor, "MatMul")]
+        products = [tensor for tensor in addends if self.matcher.is_made_by(tensor, "MatMul")]
         if len(products) != 1:
             raise MismatchError
         product = self.matcher.made_by(products[0], "MatMul")
         scaled = self.matcher.made_by(product.input[1], "Div")
-        query, key = product.input[0], self._transposed(scaled.input[0], [0, 2, 1])
+        query, key = product.input[0], self.matcher.transposed(scaled.input[0], [0, 2, 1])
         # Of one source, so that there are as many queries as keys: what the distances are computed from.
         if self._source(query) != self._source(key):
             raise MismatchError
@@ -139,10 +138,6 @@ class _Pattern:
             last=last,
         )
 
-    def _is_made_by(self, tensor: str, op_type: str) -> bool:
-        node = self.matcher.maker(tensor)
-        return node is not None and node.op_type == op_type
-
     def _addends(self, tensor: str) -> list[str]:
         """Return what a tree of additions adds up."""
         node = self.matcher.maker(tensor)
@@ -150,25 +145,18 @@ class _Pattern:
             return [tensor]
         return [addend for part in node.input for addend in self._addends(part)]
 
-    def _transposed(self, tensor: str, order: list[int]) -> str:
-        """Return the tensor whose dimensions, in this order, are those of ``tensor``."""
-        node = self.matcher.made_by(tensor, "Transpose")
-        if list(attribute_of(node, "perm", [])) != order:
-            raise MismatchError
-        return str(node.input[0])
-
     def _unjoined(self, tensor: str) -> str:
         """Return the tensor of shape (B, heads, S, size) that was reshaped to (B * heads, S, size)."""
         node = self.matcher.made_by(tensor, "Reshape")
         shape = self.matcher.made_by(node.input[1], "Concat").input
         if len(shape) != 3 or self.matcher.integers(shape[0]) != [-1]:
             raise MismatchError
-        self._transposed(node.input[0], [0, 2, 1, 3])
+        self.matcher.transposed(node.input[0], [0, 2, 1, 3])
         return str(node.input[0])
 
     def _split(self, tensor: str) -> onnx.NodeProto:
         """Return the Reshape of (B, S, heads * size) to (B, S, heads, size) behind a tensor of joined heads."""
-        return self.matcher.made_by(self._transposed(self._unjoined(tensor), [0, 2, 1, 3]), "Reshape")
+        return self.matcher.made_by(self.matcher.transposed(self._unjoined(tensor), [0, 2, 1, 3]), "Reshape")
 
     def _heads(self, tensor: str) -> int:
         shape = self.matcher.integers(self._split(tensor).input[1])
@@ -187,7 +175,7 @@ class _Pattern:
         """Return the activation that a constant matrix, and perhaps a bias, made a tensor of joined heads from."""
         projected = self._split(tensor).input[0]
         for part in self._addends(projected):
-            if self._is_made_by(part, "MatMul"):
+            if self.matcher.is_made_by(part, "MatMul"):
                 product = self.matcher.made_by(part, "MatMul")
                 self.matcher.constant(product.input[1])
                 return str(product.input[0])
@@ -207,13 +195,13 @@ class _Pattern:
 
     def _term(self, tensor: str, query: str, key: str) -> Term:
         quotient = self.matcher.made_by(tensor, "Div")
-        by_query = self._is_made_by(quotient.input[0], "GatherElements")
-        picked = quotient.input[0] if by_query else self._transposed(quotient.input[0], [0, 2, 1])
+        by_query = self.matcher.is_made_by(quotient.input[0], "GatherElements")
+        picked = quotient.input[0] if by_query else self.matcher.transposed(quotient.input[0], [0, 2, 1])
         pick = self.matcher.made_by(picked, "GatherElements")
         product = self.matcher.made_by(pick.input[0], "MatMul")
         if attribute_of(pick, "axis", 0) not in (-1, 2) or product.input[0] != (query if by_query else key):
             raise MismatchError
-        copies = self._transposed(product.input[1], [0, 2, 1])
+        copies = self.matcher.transposed(product.input[1], [0, 2, 1])
         tile = self.matcher.made_by(copies, "Tile")
         repeats = self.matcher.made_by(tile.input[1], "Concat").input
         if [self.matcher.integers(repeat) for repeat in repeats[1:]] != [[1], [1]]:
@@ -233,7 +221,7 @@ class _Pattern:
         moved = self.matcher.made_by(clip.input[0], "Add")
         offset = int(self.matcher.scalar(moved.input[1]))
         distance, sign = moved.input[0], 1
-        if self._is_made_by(distance, "Neg"):
+        if self.matcher.is_made_by(distance, "Neg"):
             distance, sign = self.matcher.made_by(distance, "Neg").input[0], -1
         return Index(self._distance(distance), sign, offset, lowest, highest)
 
@@ -293,7 +281,7 @@ class _Pattern:
             return False
         axes = [self.matcher.integers(side.input[1]) for side in sides if side is not None]
         ranges = {side.input[0] for side in sides if side is not None}
-        return sorted(axes) == [[0], [1]] and len(ranges) == 1 and self._is_made_by(ranges.pop(), "Range")
+        return sorted(axes) == [[0], [1]] and len(ranges) == 1 and self.matcher.is_made_by(ranges.pop(), "Range")
 
     def _answer(self, softmax: onnx.NodeProto) -> tuple[str, onnx.NodeProto]:
         """Return the value and the Reshape of the answer to (B, heads, S, size)."""
@@ -325,89 +313,80 @@ class _Steps:
     shape: str
 
 
-class _Writer:
+class _Writer(NodeWriter):
     """Writes attentions anew; what depends on the number of tokens alone is written once for all of them."""
 
     def __init__(self, editor: GraphEditor) -> None:
-        self.editor = editor
-        self.name = ""
-        self.nodes: list[onnx.NodeProto] = []
+        super().__init__(editor)
         self._rows: dict[Index, str] = {}
         self._distances: dict[str, str] = {}
         self._steps: dict[str, _Steps] = {}
 
     def write(self, attention: Attention) -> list[onnx.NodeProto]:
         """Return the nodes that take the place of an attention's last one, and make the same output."""
-        self.name, self.nodes = attention.last.name, []
-        keys = self._add("Transpose", [attention.key], "keys", perm=[0, 1, 3, 2])
-        products = self._add("MatMul", [attention.query, keys], "products")
+        self.start(attention.last)
+        keys = self.add("Transpose", [attention.key], "keys", perm=[0, 1, 3, 2])
+        products = self.add("MatMul", [attention.query, keys], "products")
         scale = self.editor.share_constant("attention_scale", np.array(attention.scale, np.float32))
-        scores = self._add("Mul", [products, scale], "scores")
+        scores = self.add("Mul", [products, scale], "scores")
         positional, *others = [self._positional(term, attention) for term in attention.terms]
         for other in others:
-            positional = self._add("Add", [positional, other], "positional")
-        scores = self._add("Add", [scores, positional], "sum")
-        masked = self._add("Where", [attention.mask, scores, attention.hidden], "masked")
-        shares = self._add("Softmax", [masked], "shares", axis=-1)
-        output = list(attention.last.output)
-        self.nodes.append(self.editor.new_node("MatMul", [shares, attention.value], output, f"{self.name}_answer"))
+            positional = self.add("Add", [positional, other], "positional")
+        scores = self.add("Add", [scores, positional], "sum")
+        masked = self.add("Where", [attention.mask, scores, attention.hidden], "masked")
+        shares = self.add("Softmax", [masked], "shares", axis=-1)
+        self.add("MatMul", [shares, attention.value], "answer", output=attention.last.output[0])
         return self.nodes
 
     def _positional(self, term: Term, attention: Attention) -> str:
         """Write a term's scores, of shape (B, heads, S, S)."""
         steps = self._steps_of(term.index.distance)
         table = self.editor.add_constant(f"{self.name}_table", term.table)
-        rows = self._add("Gather", [table, self._rows_of(term.index)], "rows", axis=1)
-        rows = self._add("Transpose", [rows], "rows", perm=[0, 2, 1])
-        product = self._add("MatMul", [attention.query if term.by_query else attention.key, rows], "by_distance")
-        flat = self._add("Reshape", [product, self._integers(0, 0, -1)], "flat")
-        used = self._add("Slice", [flat, steps.start, steps.end, self._integers(2)], "used")
-        shifted = self._add("Reshape", [used, steps.shape], "shifted")
-        scores = self._add("Slice", [shifted, self._integers(0), steps.tokens, self._integers(3)], "picked")
-        return scores if term.by_query else self._add("Transpose", [scores], "turned", perm=[0, 1, 3, 2])
+        rows = self.add("Gather", [table, self._rows_of(term.index)], "rows", axis=1)
+        rows = self.add("Transpose", [rows], "rows", perm=[0, 2, 1])
+        product = self.add("MatMul", [attention.query if term.by_query else attention.key, rows], "by_distance")
+        flat = self.add("Reshape", [product, self._integers(0, 0, -1)], "flat")
+        used = self.add("Slice", [flat, steps.start, steps.end, self._integers(2)], "used")
+        shifted = self.add("Reshape", [used, steps.shape], "shifted")
+        scores = self.add("Slice", [shifted, self._integers(0), steps.tokens, self._integers(3)], "picked")
+        return scores if term.by_query else self.add("Transpose", [scores], "turned", perm=[0, 1, 3, 2])
 
     def _rows_of(self, index: Index) -> str:
         """Write which row of a table belongs to each distance, in the order of ``_distances_of``."""
         if index not in self._rows:
             distances = self._distances_of(index.distance)
             if index.sign < 0:
-                distances = self._add("Neg", [distances], "negative")
-            moved = self._add("Add", [distances, self._integer(index.offset)], "moved")
+                distances = self.add("Neg", [distances], "negative")
+            moved = self.add("Add", [distances, self._integer(index.offset)], "moved")
             limits = [self._integer(index.lowest), self._integer(index.highest)]
-            self._rows[index] = self._add("Clip", [moved, *limits], "positions")
+            self._rows[index] = self.add("Clip", [moved, *limits], "positions")
         return self._rows[index]
 
     def _distances_of(self, matrix: str) -> str:
         """Write a matrix's values from the last row's first to the first row's last, and one more, of shape (2 S,)."""
         if matrix not in self._distances:
-            column = self._add("Gather", [matrix, self._integer(0)], "column", axis=1)
+            column = self.add("Gather", [matrix, self._integer(0)], "column", axis=1)
             first = self._integers(0)
             upwards = [self._integers(-1), self._integers(np.iinfo(np.int64).min), first, self._integers(-1)]
-            column = self._add("Slice", [column, *upwards], "upwards")
-            row = self._add("Gather", [matrix, self._integer(0)], "row", axis=0)
-            rest = self._add("Slice", [row, self._integers(1), self._integers(np.iinfo(np.int64).max), first], "rest")
-            filler = self._add("Slice", [row, first, self._integers(1), first], "filler")
-            self._distances[matrix] = self._add("Concat", [column, rest, filler], "distances", axis=0)
+            column = self.add("Slice", [column, *upwards], "upwards")
+            row = self.add("Gather", [matrix, self._integer(0)], "row", axis=0)
+            rest = self.add("Slice", [row, self._integers(1), self._integers(np.iinfo(np.int64).max), first], "rest")
+            filler = self.add("Slice", [row, first, self._integers(1), first], "filler")
+            self._distances[matrix] = self.add("Concat", [column, rest, filler], "distances", axis=0)
         return self._distances[matrix]
 
     def _steps_of(self, matrix: str) -> _Steps:
         """Write the numbers for reading a product of shape (B, heads, S, 2 S) in steps of 2 S - 1, from S - 1 on."""
         if matrix not in self._steps:
-            row = self._add("Gather", [matrix, self._integer(0)], "first_row", axis=0)
-            tokens = self._add("Shape", [row], "tokens")
-            start = self._add("Sub", [tokens, self._integers(1)], "start")
-            width = self._add("Add", [tokens, start], "width")
-            used = self._add("Mul", [tokens, width], "length")
-            end = self._add("Add", [start, used], "end")
-            shape = self._add("Concat", [self._integers(0), self._integers(0), tokens, width], "shape", axis=0)
+            row = self.add("Gather", [matrix, self._integer(0)], "first_row", axis=0)
+            tokens = self.add("Shape", [row], "tokens")
+            start = self.add("Sub", [tokens, self._integers(1)], "start")
+            width = self.add("Add", [tokens, start], "width")
+            used = self.add("Mul", [tokens, width], "length")
+            end = self.add("Add", [start, used], "end")
+            shape = self.add("Concat", [self._integers(0), self._integers(0), tokens, width], "shape", axis=0)
             self._steps[matrix] = _Steps(tokens, start, end, shape)
         return self._steps[matrix]
-
-    def _add(self, op_type: str, inputs: list[str], part: str, **attributes: Any) -> str:
-        """Add a node with one output to those that are being written; return the output."""
-        output = self.editor.new_tensor(f"{self.name}_{part}")
-        self.nodes.append(self.editor.new_node(op_type, inputs, [output], f"{self.name}_{part}", **attributes))
-        return output
 
     def _integers(self, *values: int) -> str:
         return self._shared("integers", np.array(values, np.int64))

@@ -45,7 +45,7 @@ class GraphEditor:
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """Return the nodes that read ``tensor``, themselves or in a subgraph, each once, in graph order."""
-        return [node for node in self.nodes if tensor in _tensors_read(node)]
+        return [node for node in self.nodes if tensor in tensors_read(node)]
 
     def is_output(self, tensor: str) -> bool:
         """Tell whether the graph hands ``tensor`` to its caller."""
@@ -58,17 +58,15 @@ class GraphEditor:
 
     def float_reader(self, tensor: str, rank: int | None = None) -> Callable[[], NDArray[np.float32]] | None:
         """Return what reads a float32 constant (of this rank); None where ``tensor`` is anything else."""
-        stored = self._constants.get(tensor)
-        if stored is None or tensor in self._overridable:
-            return None
-        if stored.data_type != onnx.TensorProto.FLOAT or rank not in (None, len(stored.dims)):
+        stored = self._stored(tensor)
+        if stored is None or stored.data_type != onnx.TensorProto.FLOAT or rank not in (None, len(stored.dims)):
             return None
         return partial(read_tensor, self.model, stored)
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
         """Return the values of a constant of any type; None where ``tensor`` is anything else."""
-        stored = self._constants.get(tensor)
-        return None if stored is None or tensor in self._overridable else read_tensor(self.model, stored)
+        stored = self._stored(tensor)
+        return None if stored is None else read_tensor(self.model, stored)
 
     def add_constant(self, name: str, values: NDArray[Any]) -> str:
         """Store a constant under ``name``, or that name and a number where it is taken; return the name."""
@@ -127,7 +125,7 @@ class GraphEditor:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
         del graph.node[:]
         graph.node.extend(nodes)
-        read = {name for node in nodes for name in _tensors_read(node)} | {value.name for value in graph.output}
+        read = {name for node in nodes for name in tensors_read(node)} | {value.name for value in graph.output}
         stored = {tensor.name for tensor in graph.initializer}
         for index in reversed(range(len(graph.initializer))):
             if graph.initializer[index].name not in read:
@@ -136,12 +134,36 @@ class GraphEditor:
             tensor for name, tensor in self._constants.items() if name in read and name not in stored
         )
 
+    def _stored(self, tensor: str) -> onnx.TensorProto | None:
+        return None if tensor in self._overridable else self._constants.get(tensor)
+
     def _position(self, wanted: onnx.NodeProto) -> int:
         return next(index for index, node in enumerate(self.nodes) if node.name == wanted.name)
 
     def _import_domain(self, domain: str) -> None:
         if all(entry.domain != domain for entry in self.model.opset_import):
             self.model.opset_import.append(helper.make_opsetid(domain, 1))
+
+
+class NodeWriter:
+    """Collects the ``nodes`` that take the place of another one, with names made from its name."""
+
+    def __init__(self, editor: GraphEditor) -> None:
+        """Write for a graph that is open for editing."""
+        self.editor = editor
+        self.name = ""
+        self.nodes: list[onnx.NodeProto] = []
+
+    def start(self, last: onnx.NodeProto) -> None:
+        """Begin to write what takes the place of a node."""
+        self.name, self.nodes = last.name, []
+
+    def add(self, op_type: str, inputs: list[str], part: str = "", output: str = "", **attributes: Any) -> str:
+        """Add a node with one output, ``output`` or a new tensor named after ``part`` or the operator; return it."""
+        name = f"{self.name}_{part or op_type}"
+        output = output or self.editor.new_tensor(name)
+        self.nodes.append(self.editor.new_node(op_type, inputs, [output], name, **attributes))
+        return output
 
 
 def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
@@ -152,12 +174,13 @@ def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:
     return default
 
 
-def _tensors_read(node: onnx.NodeProto) -> Iterator[str]:
+def tensors_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, itself or in a subgraph, each as often as it does."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for subgraph in (attribute.g, *attribute.graphs):
             for inner in subgraph.node:
-                yield from _tensors_read(inner)
+                yield from tensors_read(inner)
 
 
 def _unused(wanted: str, taken: set[str]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.graph_editor import GraphEditor
+from onnxproof.graph_editor import GraphEditor, attribute_of
 
 
 class MismatchError(Exception):
@@ -25,16 +25,32 @@ class GraphMatcher:
         """Return the node that makes a tensor; None for graph inputs and constants."""
         return self._makers.get(tensor)
 
-    def made_by(self, tensor: str, *op_types: str) -> onnx.NodeProto:
-        """Return the node that makes a tensor, which must be of one of these types.
+    def made_by(self, tensor: str, op_type: str) -> onnx.NodeProto:
+        """Return the node that makes a tensor, which must be of this type.
 
         Raises:
             MismatchError: it is not.
         """
         node = self._makers.get(tensor)
-        if node is None or node.op_type not in op_types:
+        if node is None or node.op_type != op_type:
             raise MismatchError
         return node
+
+    def is_made_by(self, tensor: str, op_type: str) -> bool:
+        """Tell whether a node of this type makes a tensor."""
+        node = self.maker(tensor)
+        return node is not None and node.op_type == op_type
+
+    def transposed(self, tensor: str, order: list[int]) -> str:
+        """Return the tensor whose dimensions, in this order, are those of ``tensor``.
+
+        Raises:
+            MismatchError: it is not made by such a Transpose.
+        """
+        node = self.made_by(tensor, "Transpose")
+        if list(attribute_of(node, "perm", [])) != order:
+            raise MismatchError
+        return str(node.input[0])
 
     def input_of(self, node: onnx.NodeProto, position: int) -> str:
         """Return the tensor that a node reads at a position where the operator does not need one.

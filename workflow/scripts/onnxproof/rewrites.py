@@ -1,10 +1,11 @@
 """Small exact rewrites of an ONNX graph that open the way for the optimizers after them."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import onnx
 from onnx import helper, numpy_helper
+
+from onnxproof.graph_editor import tensors_read
 
 #: Norms below this are clamped by the graphs that we rewrite; larger clamps would change real answers.
 LARGEST_NORM_CLAMP = 1e-6
@@ -67,24 +68,15 @@ def _norm_below(
 def remove_unused_nodes(graph: onnx.GraphProto) -> None:
     """Remove, in place, nodes and initializers that no output depends on."""
     uses: dict[str, int] = defaultdict(int)
-    for name in [output.name for output in graph.output] + [name for node in graph.node for name in _reads(node)]:
+    for name in [output.name for output in graph.output] + [name for node in graph.node for name in tensors_read(node)]:
         uses[name] += 1
     for node in reversed(list(graph.node)):
         if not any(uses[output] for output in node.output):
-            for name in _reads(node):
+            for name in tensors_read(node):
                 uses[name] -= 1
             graph.node.remove(node)
     for tensor in [tensor for tensor in graph.initializer if not uses[tensor.name]]:
         graph.initializer.remove(tensor)
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Return what a node reads, itself or in a subgraph, each as often as it does."""
-    yield from node.input
-    for attribute in node.attribute:
-        for subgraph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            for inner in subgraph.node:
-                yield from _reads(inner)
 
 
 def remove_unused_domains(model: onnx.ModelProto) -> None:

@@ -11,12 +11,11 @@ their product is multiplied instead: onnxruntime does that, and the keys' transp
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxproof.graph_editor import MICROSOFT, GraphEditor, attribute_of
+from onnxproof.graph_editor import MICROSOFT, GraphEditor, NodeWriter, attribute_of
 from onnxproof.graph_matcher import GraphMatcher, MismatchError
 from onnxproof.rewrites import remove_unused_nodes
 
@@ -118,16 +117,12 @@ def _is_half(matcher: GraphMatcher, tensor: str, angles: Angles) -> bool:
 
 def _match_angles(matcher: GraphMatcher, tensor: str, function: str) -> tuple[Angles, bool]:
     """Match the cosines or sines of shape (1, 1, S, size) or, where the second is true, (1, S, 1, size)."""
-    node = matcher.made_by(tensor, "Transpose", "Unsqueeze")
-    by_token = node.op_type == "Transpose"
-    if by_token:
-        if list(attribute_of(node, "perm", [])) != [0, 2, 1, 3]:
-            raise MismatchError
-        node = matcher.made_by(node.input[0], "Unsqueeze")
-    swapped = matcher.made_by(node.input[0], "Transpose")
-    if matcher.integers(node.input[1]) != [1] or list(attribute_of(swapped, "perm", [])) != [0, 2, 1]:
+    by_token = matcher.is_made_by(tensor, "Transpose")
+    node = matcher.made_by(matcher.transposed(tensor, HEADS_FIRST) if by_token else tensor, "Unsqueeze")
+    if matcher.integers(node.input[1]) != [1]:
         raise MismatchError
-    doubled = matcher.made_by(matcher.made_by(swapped.input[0], function).input[0], "Concat")
+    swapped = matcher.transposed(node.input[0], [0, 2, 1])
+    doubled = matcher.made_by(matcher.made_by(swapped, function).input[0], "Concat")
     if len(doubled.input) != 2 or doubled.input[0] != doubled.input[1] or attribute_of(doubled, "axis", 0) != 1:
         raise MismatchError
     product = matcher.made_by(doubled.input[0], "MatMul")
@@ -169,48 +164,47 @@ def _puts_heads_first(node: onnx.NodeProto | None) -> bool:
     return node is not None and node.op_type == "Transpose" and list(attribute_of(node, "perm", [])) == HEADS_FIRST
 
 
-class _Writer:
+class _Writer(NodeWriter):
     """Writes rotations, and once for each kind of angles the tables of cosines and sines."""
 
     def __init__(self, editor: GraphEditor, matcher: GraphMatcher) -> None:
-        self.editor, self.matcher = editor, matcher
-        self.name = ""
-        self.nodes: list[onnx.NodeProto] = []
+        super().__init__(editor)
+        self.matcher = matcher
         self._tables: dict[Angles, tuple[str, str]] = {}
 
     def write_rotation(self, rotation: Rotation, total: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return the nodes that take the place of a rotation's last node, and make the same output."""
-        self._start(total)
+        self.start(total)
         output = total.output[0]
         tables = self._tables_of(rotation.angles)
         first = self.editor.share_constant("first_position", np.array([0], np.int64))
         maker = self.matcher.maker(rotation.heads)
         if not rotation.by_token and not _puts_heads_first(maker):
-            self._add("RotaryEmbedding", [rotation.heads, first, *tables], output, domain=MICROSOFT)
+            self.add("RotaryEmbedding", [rotation.heads, first, *tables], output=output, domain=MICROSOFT)
             return self.nodes
         # The operator is quickest on (B, S, heads * size), which is how a projection leaves its answer in memory.
         size = 2 * self.matcher.constant(rotation.angles.frequencies).shape[1]
         joined = self.editor.share_constant("heads_joined", np.array([0, 0, -1], np.int64))
         split = self.editor.share_constant("heads_split", np.array([0, 0, -1, size], np.int64))
         by_token = rotation.heads if rotation.by_token or maker is None else maker.input[0]
-        flat = self._add("Reshape", [by_token, joined])
-        rotated = self._add("RotaryEmbedding", [flat, first, *tables], domain=MICROSOFT)
+        flat = self.add("Reshape", [by_token, joined])
+        rotated = self.add("RotaryEmbedding", [flat, first, *tables], domain=MICROSOFT)
         if rotation.by_token:
-            self._add("Reshape", [rotated, split], output)
+            self.add("Reshape", [rotated, split], output=output)
         else:
-            self._add("Transpose", [self._add("Reshape", [rotated, split])], output, perm=HEADS_FIRST)
+            self.add("Transpose", [self.add("Reshape", [rotated, split])], output=output, perm=HEADS_FIRST)
         return self.nodes
 
     def write_scores(self, scores: Scores, product: onnx.NodeProto) -> list[onnx.NodeProto]:
         """Return the nodes that take the place of a product of queries and keys."""
-        self._start(product)
+        self.start(product)
         keys, order = scores.keys, scores.order
         if order == [0, 2, 3, 1]:  # in two steps, of which onnxruntime makes the second a part of the product
-            keys, order = self._add("Transpose", [keys], perm=HEADS_FIRST), KEYS_LAST
-        keys = self._add("Transpose", [keys], perm=order)
-        raw = self._add("MatMul", [scores.queries, keys])
+            keys, order = self.add("Transpose", [keys], perm=HEADS_FIRST), KEYS_LAST
+        keys = self.add("Transpose", [keys], perm=order)
+        raw = self.add("MatMul", [scores.queries, keys])
         scale = self.editor.share_constant("attention_scale", np.array(1 / math.sqrt(scores.size), np.float32))
-        self._add("Mul", [raw, scale], product.output[0])
+        self.add("Mul", [raw, scale], output=product.output[0])
         return self.nodes
 
     def _tables_of(self, angles: Angles) -> tuple[str, str]:
@@ -219,18 +213,8 @@ class _Writer:
             last = self.editor.share_constant("last_axis", np.array([1], np.int64))
             row = self.matcher.constant(angles.frequencies).reshape(1, -1)
             frequencies = self.editor.add_constant("frequencies", row)
-            numbers = self._add("Cast", [angles.positions], to=onnx.TensorProto.FLOAT)
-            column = self._add("Unsqueeze", [numbers, last])
-            products = self._add("Mul", [column, frequencies])
-            self._tables[angles] = (self._add("Cos", [products]), self._add("Sin", [products]))
+            numbers = self.add("Cast", [angles.positions], to=onnx.TensorProto.FLOAT)
+            column = self.add("Unsqueeze", [numbers, last])
+            products = self.add("Mul", [column, frequencies])
+            self._tables[angles] = (self.add("Cos", [products]), self.add("Sin", [products]))
         return self._tables[angles]
-
-    def _start(self, last: onnx.NodeProto) -> None:
-        """Begin to write what takes the place of a node."""
-        self.name, self.nodes = last.name, []
-
-    def _add(self, op_type: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
-        """Add a node to those that are being written; return its output."""
-        output = output or self.editor.new_tensor(f"{self.name}_{op_type}")
-        self.nodes.append(self.editor.new_node(op_type, inputs, [output], f"{self.name}_{op_type}", **attributes))
-        return output

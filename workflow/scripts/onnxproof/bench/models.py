@@ -3,11 +3,12 @@
 Speed depends on the shape alone. What int8 costs a model with random weights says little of a trained one.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from onnxproof.files import read_json, write_json
 
 #: Files of a fast tokenizer, which a text model without one of its own borrows.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -53,8 +54,7 @@ def save_grown(snapshot: Path, folder: Path, layers: int, hidden: int) -> None:
     torch.manual_seed(0)
     getattr(classes, config.architectures[0])(config).save_pretrained(folder)
     for pooling in folder.glob("*_Pooling/config.json"):
-        settings = json.loads(pooling.read_text(encoding="utf-8")) | {"word_embedding_dimension": hidden}
-        pooling.write_text(json.dumps(settings), encoding="utf-8")
+        write_json(pooling, read_json(pooling) | {"word_embedding_dimension": hidden})
 
 
 #: By name: how it is saved, and its task.
