@@ -15,7 +15,7 @@ from typing import Any
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.lean_imports import import_transformers
+from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.onnx_folder import MODEL_FILE, copy_support_files, describe_variant, model_bytes, separate_graphs
 from onnxproof.snapshot import remote_code_allowed
@@ -34,7 +34,10 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     classifiers for sentence-transformers models. Its one-input validation is left out: parity is measured on
     many inputs in a step of its own.
     """
-    import_transformers()
+    library, import_library = "transformers", import_transformers
+    if task == "sentence-similarity":
+        library, import_library = "sentence_transformers", import_sentence_transformers
+    import_library()
     from optimum.exporters.onnx import main_export
 
     config = read_transformer_config(snapshot)
@@ -46,7 +49,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
                 str(snapshot),
                 output=folder,
                 task=name,
-                library_name="sentence_transformers" if task == "sentence-similarity" else "transformers",
+                library_name=library,
                 do_validation=False,
                 device="cpu",
                 trust_remote_code=remote_code_allowed(snapshot),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.generation import empty_cache
-from onnxproof.lean_imports import import_transformers
+from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.tasks.registry import TASKS
 
@@ -264,12 +264,9 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
 
 def pytorch_class(task: str) -> Any:
     """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
-    transformers = import_transformers()
     if task == "sentence-similarity":
-        import sentence_transformers
-
-        return sentence_transformers.SentenceTransformer
-    return getattr(transformers, TASKS[task].auto_class)
+        return import_sentence_transformers().SentenceTransformer
+    return getattr(import_transformers(), TASKS[task].auto_class)
 
 
 def load_contender(runtime: str, folder: Path, threads: int, task: str | None, options: dict[str, Any]) -> LoadedModel:

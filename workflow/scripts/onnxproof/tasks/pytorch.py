@@ -12,7 +12,7 @@ import numpy as np
 from onnxproof.cli import UserError, first_line
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
-from onnxproof.lean_imports import import_transformers
+from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -116,10 +116,10 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
         UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
             weights or preprocessing cannot be loaded.
     """
-    import_transformers()
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
         return _load_sentence_transformer(snapshot, task, config)
+    import_transformers()
     network = load_network(model, snapshot, task)
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
     limit = MAX_TOKENS
@@ -193,9 +193,8 @@ def _local(snapshot: Path) -> dict[str, bool]:
 
 
 def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any]) -> Original:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(snapshot), device="cpu", **_local(snapshot)).eval().float()
+    network = import_sentence_transformers().SentenceTransformer
+    model = network(str(snapshot), device="cpu", **_local(snapshot)).eval().float()
 
     def predict(features: dict[str, Any]) -> dict[str, Any]:
         outputs = model(features)
