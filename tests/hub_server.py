@@ -26,6 +26,8 @@ class Repository:
     commit: str
     refs: tuple[str, ...]
     gated: bool
+    #: How many parameters of which type the Hub found in the safetensors files; none, where there are none.
+    parameters: dict[str, int] | None = None
 
 
 @dataclass
@@ -79,14 +81,22 @@ class HubServer:
         self.thread.join()
         self.http.server_close()
 
-    def add(self, repo: str, folder: Path, commit: str, refs: tuple[str, ...] = ("main",), gated: bool = False) -> None:
+    def add(
+        self,
+        repo: str,
+        folder: Path,
+        commit: str,
+        refs: tuple[str, ...] = ("main",),
+        gated: bool = False,
+        parameters: dict[str, int] | None = None,
+    ) -> None:
         """Serve ``folder`` as ``repo``; the first of ``refs`` is the default branch."""
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
-        self.repositories[repo] = Repository(files, commit, refs, gated)
+        self.repositories[repo] = Repository(files, commit, refs, gated, parameters)
 
     def fail(self, method: str, part_of_path: str, count: int = 1, **fault: Any) -> None:
         """Arrange a fault for the next ``count`` requests of this method whose path holds this part."""
@@ -162,7 +172,12 @@ class _Handler(BaseHTTPRequestHandler):
         if repository is None:
             return
         siblings = [_sibling(name, content, "blobs=True" in query) for name, content in repository.files.items()]
-        info = {"id": repo, "sha": repository.commit, "siblings": siblings}
+        info: dict[str, Any] = {"id": repo, "sha": repository.commit, "siblings": siblings}
+        if repository.parameters:
+            info["safetensors"] = {
+                "parameters": repository.parameters,
+                "total": sum(repository.parameters.values()),
+            }
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(info).encode())
 
     def answer_file(self, path: str, fault: Fault | None) -> None:

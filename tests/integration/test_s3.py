@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from project import Project, make_tiny_project
+from hub_server import HubServer
+from onnxproof.resources import estimate_memory_mb
+from project import Project, make_project, make_tiny_project
 from reproduction import compare, digests
 
 #: The command of an S3 server that understands `-H HOST -p PORT`.
@@ -112,3 +114,19 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     assert failed.returncode != 0
     assert re.search(r"^FAIL stars optimized: max_probability_diff", failed.stdout, re.MULTILINE)
     assert "1 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: " in failed.stdout
+
+
+def test_a_plan_with_its_results_in_s3_asks_the_hub_for_sizes(endpoint, tiny_models, tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    project, commit = make_project(tmp_path / "project"), "1" * 40
+    names = ("reviews", "search")
+    sources = {name: {"source": {"hub": f"org/{name}", "revision": commit}} for name in names}
+    project.configure(project.config | {"models": sources})
+    with HubServer() as hub:
+        for name, millions in zip(names, (110, 335), strict=True):
+            hub.add(f"org/{name}", tiny_models / "stars", commit, parameters={"F16": millions * 1_000_000})
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        jobs = project.planned_jobs(*options(endpoint))
+        assert len(hub.requests) == 2
+    memory = {wildcards["model"]: int(needs["mem_mb"]) for rule, wildcards, needs in jobs if rule == "export"}
+    assert memory == {"reviews": estimate_memory_mb("export", 440), "search": estimate_memory_mb("export", 1340)}

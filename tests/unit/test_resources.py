@@ -4,7 +4,10 @@ import json
 import os
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import reset_sessions
 
+from hub_server import HubServer
 from onnxproof import resources
 from onnxproof.external_data import BY_REFERENCE_BYTES, SINGLE_FILE_BYTES
 from onnxproof.resources import (
@@ -121,6 +124,32 @@ def test_an_installed_package_tells_the_size(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("source", [{"path": "no/such/folder"}, {"package": "no-such-package", "path": "model"}])
 def test_a_source_that_is_not_here_is_no_reason_to_stop_the_plan(source, tmp_path):
     assert weights_mb("unknown", source, tmp_path) == DEFAULT_WEIGHTS_MB
+
+
+@pytest.fixture
+def hub(folder, monkeypatch):
+    with HubServer() as hub:
+        hub.add("org/plain", folder, "1" * 40)
+        hub.add("org/halves", folder, "2" * 40, parameters={"BF16": 1_500_000})
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        reset_sessions()  # a session keeps to what was set when it was made
+        yield hub
+        resources._hub_mb.cache_clear()
+
+
+@pytest.mark.parametrize(("repo", "megabytes"), [("org/plain", 3), ("org/halves", 6), ("org/none", DEFAULT_WEIGHTS_MB)])
+def test_the_hub_tells_the_size_where_it_is_asked_and_is_asked_once(hub, tmp_path, repo, megabytes):
+    assert weights_mb("unknown", {"hub": repo}, tmp_path) == DEFAULT_WEIGHTS_MB
+    assert not hub.requests
+    for _ in range(2):
+        assert weights_mb("unknown", {"hub": repo}, tmp_path, ask_hub=True) == megabytes
+    assert len(hub.requests) == 1
+
+
+def test_without_the_hub_a_plan_goes_on(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert weights_mb("unknown", {"hub": "org/plain"}, tmp_path, ask_hub=True) == DEFAULT_WEIGHTS_MB
 
 
 def test_weights_of_sixteen_bits_take_twice_as_much_in_float32(results):

@@ -92,8 +92,12 @@ def script_digest(script: str) -> str:
 
 
 def size_mb(model: str) -> float:
-    """Return the size of a model's weights in MB, as far as it is known on this machine."""
-    return weights_mb(model, MODELS[model]["source"])
+    """Return the size of a model's weights in MB, as far as it is known on this machine.
+
+    Where results go to object storage, their manifests do not tell it here, and the plan asks the Hub.
+    """
+    ask_hub = workflow.is_main_process and bool(workflow.storage_settings.default_storage_provider)
+    return weights_mb(model, MODELS[model]["source"], ask_hub=ask_hub)
 
 
 def mem_mb(wildcards, attempt, rulename) -> int:

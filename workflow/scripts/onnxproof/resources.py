@@ -5,11 +5,12 @@ were measured, ``MEMORY`` the straight lines over them, whose estimates are betw
 Two things change the slope: from ``external_data.BY_REFERENCE_BYTES`` on, weights stay in files, and one graph file
 holds no more than 2 GB.
 
-Standard library only: Snakemake asks these questions for every job.
+Snakemake asks these questions for every job: only the Hub's client is imported besides the standard library, and only
+where the Hub is asked.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -28,6 +29,9 @@ REMOTE_JOB_MB = 650
 MORE_EACH_ATTEMPT = 0.5
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 BYTES_PER_MB = 1_000_000
+BYTES_PER_PARAMETER = 4
+#: A plan waits no longer for the Hub's word on a model.
+HUB_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -137,32 +141,54 @@ def estimate_threads(weights_mb: float) -> int:
     return LARGE_MODEL_THREADS if weights_mb >= SHARED_FROM_MB else 1
 
 
-def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("results")) -> float:
+def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("results"), ask_hub: bool = False) -> float:
     """Return the size of a model's weights in float32, from the manifest of its snapshot.
 
     Before there is one, and where it lies in object storage, the ``source`` of the configuration tells, if it is a
-    folder or a package on this machine. Of a model on the Hub nothing is known then but ``DEFAULT_WEIGHTS_MB``; on a
-    disk, Snakemake asks again when the snapshot is there.
+    folder or a package on this machine. For a model on the Hub, the Hub is asked if ``ask_hub``; else it is taken for
+    one of ``DEFAULT_WEIGHTS_MB``: on a disk, Snakemake asks again when the snapshot is there.
     """
     manifest = results / model / "source.json"
     try:
         return _weights_mb(manifest, manifest.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not whole: its own job will tell
-        return DEFAULT_WEIGHTS_MB if "hub" in source else _source_mb(source.get("package"), source["path"])
+        if "hub" not in source:
+            return _source_mb(source.get("package"), source["path"])
+        return _hub_mb(source["hub"], source.get("revision")) if ask_hub else DEFAULT_WEIGHTS_MB
+
+
+def _weight_files(names: Iterable[str]) -> list[str]:
+    """Return the files of weights that a snapshot takes, of all that are there."""
+    from onnxproof.snapshot import needed_files
+
+    return [name for name in needed_files(names) if name.endswith(WEIGHT_SUFFIXES)]
 
 
 @cache
 def _source_mb(package: str | None, path: str) -> float:
     """Look once at the files of a local source that a snapshot of it would hold."""
-    from onnxproof.snapshot import needed_files
-
     try:
         folder = Path(str(distribution(package).locate_file(path))) if package else Path(path)
-        names = needed_files(file.relative_to(folder).as_posix() for file in folder.rglob("*"))
-        stored = sum((folder / name).stat().st_size for name in names if name.endswith(WEIGHT_SUFFIXES))
+        names = (file.relative_to(folder).as_posix() for file in folder.rglob("*"))
+        stored = sum((folder / name).stat().st_size for name in _weight_files(names))
     except (OSError, ValueError, PackageNotFoundError):  # as on another machine, whose jobs need no estimate
         return DEFAULT_WEIGHTS_MB
     return float(stored * _expansion(folder / "config.json") / BYTES_PER_MB) or DEFAULT_WEIGHTS_MB
+
+
+@cache
+def _hub_mb(repo: str, revision: str | None) -> float:
+    """Ask the Hub once for the files that a snapshot would hold, and for how many parameters they hold."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT_S)
+    except (OSError, ValueError):  # offline, gated, no such name: the download will tell
+        return DEFAULT_WEIGHTS_MB
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
+    stored = sum(sizes[name] for name in _weight_files(sizes))
+    in_float32 = info.safetensors.total * BYTES_PER_PARAMETER if info.safetensors else 0
+    return max(stored, in_float32) / BYTES_PER_MB or DEFAULT_WEIGHTS_MB
 
 
 @cache
