@@ -294,20 +294,34 @@ def proof_of(model):
     return proof
 
 
-def test_a_rewrite_that_changes_answers_is_dropped_and_told(graph_of, monkeypatch):
+def test_an_attention_is_rewritten_where_the_rewrite_is_proven(graph_of):
     original = graph_of("modernbert")
-    proof, reasons = proof_of(original), []
-    model, counts = optimize.rewrite_attention(original, proof, reasons)
+    reasons = []
+    _, counts = optimize.rewrite_attention(original, proof_of(original), reasons)
     assert counts == {"DisentangledAttention": 0, "RotaryEmbedding": 2 * LAYERS}
     assert reasons == []
 
-    def spoil(model):
-        sines_for_cosines(model)
-        return 3
 
-    monkeypatch.setattr("onnxproof.rotary_embedding.fuse_rotary_embedding", spoil)
+def spoil(model):
+    sines_for_cosines(model)
+    return 3
+
+
+def give_up_halfway(model):
+    sines_for_cosines(model)
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "reason"),
+    [(spoil, "the optimized graph changes an answer by"), (give_up_halfway, "the optimizer failed: KeyError: 'x'")],
+)
+def test_a_rewrite_that_changes_answers_or_fails_is_dropped_and_told(graph_of, monkeypatch, rewrite, reason):
+    original = graph_of("modernbert")
+    proof, reasons = proof_of(original), []
+    monkeypatch.setattr("onnxproof.rotary_embedding.fuse_rotary_embedding", rewrite)
     model, counts = optimize.rewrite_attention(original, proof, reasons)
     assert model == graph_of("modernbert")
     assert counts == {"DisentangledAttention": 0, "RotaryEmbedding": 0}
-    [reason] = reasons
-    assert reason.startswith("without a rewrite of RotaryEmbedding: the optimized graph changes an answer by")
+    [told] = reasons
+    assert told.startswith(f"without a rewrite of RotaryEmbedding: {reason}")

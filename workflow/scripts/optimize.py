@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,16 +229,28 @@ def rewrite_attention(
             continue
         rewritten = onnx.ModelProto()
         rewritten.CopyFrom(model)
-        count = rewrite(rewritten)
-        if not count:
-            continue
         try:
+            with failures_explained():
+                count = rewrite(rewritten)
+            if not count:
+                continue
             prove(lambda made=rewritten: (made, {}), proof)
         except UserError as error:
             reasons.append(f"without a rewrite of {name}: {error}")
             continue
         model, counts[name] = rewritten, count
     return model, counts
+
+
+@contextlib.contextmanager
+def failures_explained() -> Iterator[None]:
+    """Make a UserError of whatever an optimizer trips over: the graph before it is still good."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the optimizer failed: {type(error).__name__}: {first_line(error)}") from error
 
 
 def prove(
@@ -251,14 +263,10 @@ def prove(
     """
     from onnxproof.rewrites import remove_unused_domains
 
-    try:
+    with failures_explained():
         model, rewrites = make()
         remove_unused_domains(model)
         difference = proof.difference(model)
-    except UserError:
-        raise
-    except Exception as error:  # whatever an optimizer trips over, the graph before it is still good
-        raise UserError(f"the optimizer failed: {type(error).__name__}: {first_line(error)}") from error
     if difference > LARGEST_RELATIVE_DIFF:
         raise UserError(f"the optimized graph changes an answer by {difference:.2g} of the largest value")
     return model, rewrites, difference
