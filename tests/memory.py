@@ -1,7 +1,8 @@
 """How much memory each rule takes for models of several sizes, for ``onnxproof.resources``. `make bench-memory`.
 
-Encoders with random weights go through the chain one job at a time, with the bundled texts; a job's memory is what its
-processes have resident together, looked at ten times a second.
+Encoders with random weights go from a Hub on this machine through the chain, one job at a time, with the bundled texts;
+they are also taken from a folder, as safetensors and as pickles. A job's memory is what its processes have resident
+together, looked at ten times a second.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
+from hub_server import HubServer
 from onnxproof.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
 from project import LOOSE, Project, make_project
 from tiny_models import bert_config, write_tokenizer
@@ -30,10 +32,11 @@ SHAPES = {
     "b266": (6, 768, 30522),
     "b438": (12, 768, 30522),
 }
+COMMIT = "1" * 40
 SHORT_BENCHMARK = {"rounds": 1, "iterations": 2, "warmup": 1, "load_repeats": 1, "seconds_per_case": 1}
 
 
-def save_model(folder: Path, shape: tuple[int, int, int]) -> None:
+def save_model(folder: Path, shape: tuple[int, int, int], pickled: bool) -> None:
     """Save a BERT encoder with random weights."""
     from transformers import BertModel
 
@@ -41,7 +44,7 @@ def save_model(folder: Path, shape: tuple[int, int, int]) -> None:
     write_tokenizer(folder, longest=512)
     sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden}
     config = bert_config(vocabulary, **sizes, num_attention_heads=hidden // 64, max_position_embeddings=512)
-    BertModel(config).save_pretrained(folder)
+    BertModel(config).save_pretrained(folder, safe_serialization=not pickled)
 
 
 def resident(process: psutil.Process) -> int:
@@ -69,7 +72,7 @@ def job_of(process: psutil.Process) -> tuple[str, str] | None:
     return f"{rule}_pytorch" if rule == "benchmark" and "pytorch" in words else rule, found[0]
 
 
-def measure(project: Project) -> dict[tuple[str, str], int]:
+def measure(project: Project, *arguments: str) -> dict[tuple[str, str], int]:
     """Run the workflow one job at a time; return the peak, in bytes, of each rule and model.
 
     Raises:
@@ -78,7 +81,7 @@ def measure(project: Project) -> dict[tuple[str, str], int]:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     peaks: dict[tuple[str, str], int] = defaultdict(int)
     with (project.folder / "output.txt").open("w") as output:
-        command = ["snakemake", "--cores", "2", "--jobs", "1"]
+        command = ["snakemake", "--cores", "2", "--jobs", "1", *arguments]
         run = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=output, stderr=output)
         watched = psutil.Process(run.pid)
         while run.poll() is None:
@@ -92,6 +95,36 @@ def measure(project: Project) -> dict[tuple[str, str], int]:
     return peaks
 
 
+def measure_chain(folder: Path, names: list[str]) -> tuple[dict[tuple[str, str], int], dict[str, float]]:
+    """Measure all rules for models from a Hub; return the peaks, and the MB of each model's weights."""
+    project = make_project(folder)
+    with HubServer() as hub:
+        for name in names:
+            save_model(folder / "models" / name, SHAPES[name], pickled=False)
+            hub.add(f"org/{name}", folder / "models" / name, COMMIT)
+        os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub-cache"), "NO_PROXY": "127.0.0.1"}
+        project.configure(
+            {
+                "models": {name: {"source": {"hub": f"org/{name}", "revision": COMMIT}} for name in names},
+                "quantization": {"targets": {"int8": LOOSE}},
+                "parity": {"thresholds": {"int8": LOOSE}},
+                "benchmark": SHORT_BENCHMARK,
+            }
+        )
+        peaks = measure(project)
+    return peaks, {name: weights_mb(name, {"path": name}, folder / "results") for name in names}
+
+
+def measure_download(folder: Path, names: list[str], pickled: bool) -> dict[tuple[str, str], int]:
+    """Measure the download of models that lie in folders."""
+    project = make_project(folder)
+    for name in names:
+        save_model(folder / "models" / name, SHAPES[name], pickled)
+    models = {name: {"source": {"path": f"models/{name}"}, "allow_pickle": pickled} for name in names}
+    project.configure({"models": models})
+    return measure(project, "--until", "download")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Measure the models that the command line names; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,19 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(options.models) - set(SHAPES):
         parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(SHAPES)}")
     with tempfile.TemporaryDirectory() as folder:
-        project = make_project(Path(folder))
-        for name in options.models:
-            save_model(project.folder / "models" / name, SHAPES[name])
-        project.configure(
-            {
-                "models": {name: {"source": {"path": f"models/{name}"}} for name in options.models},
-                "quantization": {"targets": {"int8": LOOSE}},
-                "parity": {"thresholds": {"int8": LOOSE}},
-                "benchmark": SHORT_BENCHMARK,
-            }
-        )
-        peaks = measure(project)
-        sizes = {name: weights_mb(name, {"path": name}, project.folder / "results") for name in options.models}
+        peaks, sizes = measure_chain(Path(folder), options.models)
+    for kind, pickled in (("local", False), ("pickle", True)):
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure_download(Path(folder), options.models, pickled)
+        peaks |= {(f"{rule}_{kind}", name): peak for (rule, name), peak in found.items()}
     rows = [(rule, sizes[name], peak / BYTES_PER_MB) for (rule, name), peak in peaks.items()]
     print(f"{'rule':20}{'weights, MB':>12}{'peak, MB':>10}{'estimate':>10}")
     for rule, size, peak in sorted(rows):

@@ -8,6 +8,7 @@ import sys
 import pytest
 import yaml
 
+from onnxproof.resources import DEFAULT_WEIGHTS_MB, estimate_memory_mb
 from project import make_project, make_tiny_project
 
 PROFILED_PLAN = """
@@ -99,6 +100,20 @@ def test_the_summary_of_very_many_models_fits_its_command_line(tmp_path):
     assert plan.returncode == 0, plan.stdout
     (command,) = re.findall(r"^Shell command: (python \S*summary.py .*)$", plan.stdout, re.MULTILINE)
     assert len(command) < 2000
+
+
+def test_a_download_asks_for_the_memory_of_what_it_does(tmp_path, tiny_models):
+    project = make_tiny_project(tmp_path / "project", tiny_models)
+    hub = {"hub": "org/name", "revision": "1" * 40}
+    models = {
+        "download": {"source": hub},
+        "download_local": {"source": {"path": "models/stars"}},
+        "download_pickle": {"source": hub, "allow_pickle": True},
+    }
+    project.configure(project.config | {"models": models})
+    jobs = project.planned_jobs("--until", "download")
+    asked = {wildcards["model"]: int(needs["mem_mb"]) for _, wildcards, needs in jobs}
+    assert asked == {kind: estimate_memory_mb(kind, DEFAULT_WEIGHTS_MB) for kind in models}
 
 
 def test_one_timer_at_a_time_wakes_the_scheduler(tmp_path, tiny_models):

@@ -40,7 +40,7 @@ def test_the_lines_meet_where_models_are_handled_differently():
 
 
 def test_each_attempt_gets_more_memory_and_time():
-    assert [estimate_memory_mb("download", 0, attempt) for attempt in (1, 2, 3)] == [400, 600, 800]
+    assert [estimate_memory_mb("publish", 0, attempt) for attempt in (1, 2, 3)] == [400, 600, 800]
     assert estimate_memory_mb("export", 500, 2) == pytest.approx(1.5 * estimate_memory_mb("export", 500), abs=1)
     assert estimate_minutes("export", 500, 2) == 2 * estimate_minutes("export", 500)
     assert estimate_disk_mb("export", 500) > 1000

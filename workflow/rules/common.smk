@@ -105,6 +105,15 @@ def mem_mb(wildcards, attempt, rulename) -> int:
     return estimate_memory_mb(rulename, size_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
+def download_mem_mb(wildcards, attempt) -> int:
+    """Return the memory that a download needs: it holds nothing but pickles, which it writes anew as safetensors."""
+    settings = MODELS[wildcards.model]
+    kind = "download" if "hub" in settings["source"] else "download_local"
+    if settings["allow_pickle"]:
+        kind = "download_pickle"
+    return estimate_memory_mb(kind, size_mb(wildcards.model), attempt, workflow.non_local_exec)
+
+
 def disk_mb(wildcards, rulename) -> int:
     """Return the room that a job's files need."""
     return estimate_disk_mb(rulename, size_mb(wildcards.model))

@@ -12,7 +12,7 @@ rule download:
     conda:
         "../../envs/export.yaml"
     resources:
-        mem_mb=mem_mb,
+        mem_mb=download_mem_mb,
         disk_mb=disk_mb,
         runtime=runtime,
     params:

@@ -56,6 +56,9 @@ SINGLE_FILE_MB = 2130.0
 #: XLM-R large's shape, and the five of `make bench-memory`, with the bundled texts of up to 512 tokens. Where a rule is
 #: not here, it holds no model.
 MEASURED: dict[str, dict[float, int]] = {
+    "download": {4.5: 55, 18.6: 56, 62.8: 56, 267.8: 56, 438.0: 57},
+    "download_local": {4.5: 25, 18.6: 25, 62.8: 25, 267.8: 25, 438.0: 25},
+    "download_pickle": {4.5: 238, 18.6: 265, 62.8: 349, 267.8: 750, 438.0: 1086},
     "export": {4.5: 462, 18.6: 497, 62.8: 583, 90.9: 919, 267.8: 1349, 438.0: 2146, 669.4: 3250, 2234.1: 5340},
     "optimize": {4.5: 181, 18.6: 258, 62.8: 574, 90.9: 838, 267.8: 1908, 438.0: 1497, 669.4: 2353, 2234.1: 2336},
     "quantize": {1.3: 109, 4.5: 152, 18.6: 328, 62.8: 896, 90.9: 1007, 267.8: 2524, 438.0: 1635},
@@ -72,6 +75,9 @@ MEASURED: dict[str, dict[float, int]] = {
 #: encoders a vector a token: it depends on their size more than on the weights, and MiniLM, whose texts are cut at 256
 #: tokens, takes half of its estimate.
 MEMORY: dict[str, tuple[Line, ...]] = {
+    "download": (Line(80, 0),),
+    "download_local": (Line(36, 0),),
+    "download_pickle": (Line(260, 2.1),),
     "export": (Line(600, 4.3, SINGLE_FILE_MB), Line(700, 2.3)),
     "optimize": (Line(160, 8.4, WHOLE_MB), Line(250, 3.5, SINGLE_FILE_MB), Line(200, 1.15)),
     "quantize": (Line(145, 12.1, WHOLE_MB), Line(1100, 3.0, SINGLE_FILE_MB), Line(600, 1.9)),
