@@ -137,7 +137,8 @@ def find_recipe(
     """
     if variant not in QUANTIZE:
         raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
-    effort = limit_effort(weight_bytes(model))
+    weights = weight_bytes(model)
+    effort = limit_effort(weights)
     if effort:
         inputs = replace(inputs, items=inputs.items[:: math.ceil(len(inputs.items) / effort.inputs)])
         progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
@@ -153,7 +154,7 @@ def find_recipe(
         missed = [name for name, distance in distances.items() if distance > 1]
         worst = max(distances.values(), default=0.0)
         speedup = compare_speed(model, quantized, typical)
-        size_ratio = weight_bytes(quantized) / weight_bytes(model)
+        size_ratio = weight_bytes(quantized) / weights
         rungs.append(Rung(recipe, metrics, size_ratio, speedup, missed, worst if worst < math.inf else None))
         progress(rungs[-1].describe())
         if best is None or worst < best[0]:
