@@ -58,12 +58,12 @@ def digest(path: Path, results: Path) -> str:
 
 
 def without_timings(content: Any) -> Any:
-    """Return JSON without benchmarks, the speed of tried recipes, and descriptions of files that hold some."""
+    """Return JSON without benchmarks, recommendations, tried recipes' speed, and what describes files with them."""
     if isinstance(content, list):
         return [without_timings(entry) for entry in content]
     if not isinstance(content, dict):
         return content
-    timed = {"benchmark", "speedup", *TIMED_OF_RELEASE}
+    timed = {"benchmark", "recommended", "speedup", *TIMED_OF_RELEASE}
     return {key: without_timings(value) for key, value in content.items() if key not in timed}
 
 

@@ -193,6 +193,12 @@ def write_benchmark(
             "peak_rss_mb": 180.0 + size_mb,
             "rss_before_load_mb": 61.0,
             "size_mb": size_mb,
+            "settings": {
+                "inter_op_threads": 1,
+                "execution_mode": "sequential",
+                "spinning": True,
+                "memory_arena": True,
+            },
             "cases": cases,
             "versions": VERSIONS | ({"torch": "2.13.0"} if variant == "pytorch" else {}),
         },

@@ -158,7 +158,7 @@ def test_the_model_card_is_one_of_the_hubs(finished, model):
     quantized = [
         name for name in read(finished.folder / "results" / model / "release.json")["variants"] if name[:4] == "int8"
     ]
-    assert len(tables) == 4 + len(quantized)  # files, equality, speed, provenance; portability of each
+    assert len(tables) == 5 + len(quantized)  # files, equality, fastest, speed, provenance; portability of each
     for table in tables:
         assert len(table) > 2
         assert {row.count("|") for row in table} == {table[0].count("|")}
@@ -180,6 +180,11 @@ def test_the_release_manifest_says_where_everything_comes_from(finished, model):
         assert facts["gate"]["passed"]
         assert facts["versions"]["onnx"] == onnx.__version__
         assert facts["benchmark"]["cpu"]["model"]
+    assert {choice["purpose"] for choice in manifest["recommended"]} <= {"latency", "throughput"}
+    assert manifest["recommended"][0]["in_float"]
+    for choice in manifest["recommended"]:
+        assert choice["file"] == manifest["variants"][choice["variant"]]["file"]
+        assert {"intra_op_threads", "execution_mode", "spinning", "memory_arena"} <= choice["session"].keys()
     check_config(manifest["reproduce"]["config"], finished.folder)
     again, settings = (resolve_models(config)[model] for config in (manifest["reproduce"]["config"], finished.config))
     assert (again["source"], again["variants"]) == (settings["source"], settings["variants"])

@@ -15,7 +15,8 @@ import synthetic_results as synthetic
 from onnxproof import plots
 from onnxproof.cli import UserError
 from onnxproof.figures import format_figure, format_pair
-from onnxproof.summary import read_settings
+from onnxproof.report import recommend_in_words
+from onnxproof.summary import load_models, read_settings
 from show_summary import MISSING
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
@@ -298,6 +299,29 @@ def test_batch_dependence_is_said_in_words(summarized):
     _, html = summarized
     assert html.count("shifts with its neighbours in a batch") == 2
     assert html.count("gets the same answer alone and in a padded batch") == 4
+
+
+def test_the_page_ends_each_model_with_what_to_use(summarized):
+    failed, passed = summarized[1].split("<h3>What to use on this machine</h3>")[1:]
+    assert "<dt>Latency, in float</dt><dd>optimized on CPUExecutionProvider with 2 threads: " in passed
+    assert "<dt>Latency, within the limits</dt><dd>int8 on CPUExecutionProvider with 2 threads: " in passed
+    assert "<dt>Latency, within the limits</dt>" not in failed  # only its int8 is faster than its float files
+
+
+def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):
+    results, settings = made
+    model = "all-MiniLM-L6-v2"
+    path = results / model / "benchmark/fp32.json"
+    record = json.loads(path.read_text())
+    cases = [case | {"p50_ms": case["p50_ms"] / 9, "speedup_vs_fp32": 9.0} for case in record["cases"]]
+    other = {"provider": "OpenVINOExecutionProvider", "cases": cases, "baseline": {"cases": record["cases"]}}
+    synthetic.write(path, record | {"other_providers": [other]})
+    [loaded] = load_models(results, {model: settings[model]})
+    told = [sentence for purpose, sentence in recommend_in_words(loaded) if purpose.endswith("within the limits")]
+    assert len(told) == 2
+    for sentence in told:
+        assert sentence.startswith("fp32 on OpenVINOExecutionProvider with 2 threads: 9.00× as fast as fp32, at ")
+        assert sentence.endswith("The gate judged its answers on CPUExecutionProvider.")
 
 
 def test_real_inputs_are_shown_with_everyones_answers(summarized):

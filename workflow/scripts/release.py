@@ -36,6 +36,7 @@ from onnxproof.onnx_folder import (
     graph_files,
     proven_sha256,
 )
+from onnxproof.recommendations import recommend
 from onnxproof.reference import read_reference
 from onnxproof.tokenizer_files import settle_tokenizer
 
@@ -206,6 +207,7 @@ def describe_release(
         for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
+    benchmarks = {variant: read_json(results / "benchmark" / f"{variant}.json") for variant in shipped}
     return {
         "model": model,
         "task": reference["task"],
@@ -213,6 +215,9 @@ def describe_release(
         "reference": {key: reference[key] for key in ("inputs", "outputs", "padding", "versions")},
         "headline": headline(first["parity"], first["benchmark"]),
         "variants": variants,
+        "recommended": [
+            {"file": variants[choice.variant]["file"]} | asdict(choice) for choice in recommend(benchmarks)
+        ],
         "inputs": {
             "source": source["files"],
             "reference": reference["files"],

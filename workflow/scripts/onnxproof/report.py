@@ -14,6 +14,7 @@ from onnxproof import plots
 from onnxproof.config import METRICS, PYTORCH
 from onnxproof.figures import format_figure, format_pair
 from onnxproof.gate import Verdict
+from onnxproof.recommendations import CPU_PROVIDER
 from onnxproof.summary import BASELINE, HEADLINE_ORDER, Case, Model, Variant
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
@@ -294,6 +295,25 @@ def tell_story(model: Model) -> list[tuple[str, str]]:
     return [*steps, ("Verdict", _verdict_in_words(model))]
 
 
+def recommend_in_words(model: Model) -> list[tuple[str, str]]:
+    """Return what to use for which purpose, and its price: ``(purpose, sentence)``."""
+    variants = {variant.name: variant for variant in model.variants}
+    told = []
+    for choice in model.recommended:
+        variant, threads = variants[choice.variant], choice.session["intra_op_threads"]
+        where = f" on {variant.place}" if len(model.places) > 1 else ""
+        judged = "" if choice.provider == CPU_PROVIDER else f" The gate judged its answers on {CPU_PROVIDER}."
+        told.append(
+            (
+                f"{choice.purpose.capitalize()}, {'in float' if choice.in_float else 'within the limits'}",
+                f"{choice.variant} on {choice.provider} with {threads} thread{'' if threads == 1 else 's'}: "
+                f"{format_times(choice.speedup)} as fast as fp32{where}, at {' and '.join(choice.shapes)}. "
+                f"{_describe_accuracy(variant)}{judged}",
+            )
+        )
+    return told
+
+
 def compare_samples(model: Model) -> dict[str, Any] | None:
     """Return the sampled inputs with everyone's answers, for a table: ``{columns, rows: [{texts, answers}]}``.
 
@@ -450,6 +470,7 @@ def _section(model: Model, slug: str) -> dict[str, Any]:
         ],
         "cases": _cases_of(model),
         "story": tell_story(model),
+        "recommended": recommend_in_words(model),
         "samples": compare_samples(model),
         "best": {
             "speedup": max((_speedup(variant) for variant in model.variants), default=0) or "",

@@ -13,6 +13,7 @@ from onnxproof.config import METRICS, PYTORCH
 from onnxproof.figures import format_pair
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge, measurements
+from onnxproof.recommendations import Recommendation, recommend
 
 BASELINE = "fp32"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
@@ -130,7 +131,8 @@ class Variant:
 class Model:
     """A model: where it came from, and its variants, PyTorch first.
 
-    ``elsewhere`` holds, for each further kind of machine, the same variants as they were timed there.
+    ``elsewhere`` holds, for each further kind of machine, the same variants as they were timed there; ``recommended``
+    is for the first kind.
     """
 
     name: str
@@ -140,6 +142,7 @@ class Model:
     release: str
     variants: tuple[Variant, ...]
     elsewhere: tuple[tuple[Variant, ...], ...] = ()
+    recommended: tuple[Recommendation, ...] = ()
 
     @property
     def failed(self) -> tuple[Variant, ...]:
@@ -216,6 +219,7 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
         variant for variant in entry["variants"] if variant != PYTORCH
     ]
     variants = tuple(_load_variant(folder, variant, thresholds.get(variant, {})) for variant in names)
+    passed = [variant.name for variant in variants if variant.verdict == "pass"]
     return Model(
         name=name,
         source=_describe_source(source),
@@ -227,6 +231,7 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
             tuple(replace(variant, **_speed(folder / "benchmark" / machine, variant.name)) for variant in variants)
             for machine in entry.get("machines", [])[1:]
         ),
+        recommended=tuple(recommend({name: read_json(folder / "benchmark" / f"{name}.json") for name in passed})),
     )
 
 
