@@ -14,6 +14,7 @@ from typing import Any
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import METRICS
 from onnxproof.external_data import rename_weights, weight_files
+from onnxproof.figures import format_shape
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -111,17 +112,21 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
 
 
 def evidence(
-    variant: str, results: Path, thresholds: dict[str, float | None], machines: Sequence[str] = ()
+    variant: str,
+    results: Path,
+    thresholds: dict[str, float | None],
+    benchmark: dict[str, Any],
+    machines: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return how a variant was made and what was measured on it, for the model card and the manifest.
 
-    ``machines`` are the further kinds of machines that it was timed on.
+    ``benchmark`` is the content of its record, ``machines`` are the further kinds of machines that it was timed on.
 
     Raises:
         UserError: a measured difference is beyond its threshold, so the gate cannot have passed.
     """
     parity = read_json(results / "parity" / f"{variant}.json")
-    elsewhere = [speed(results / "benchmark" / machine / f"{variant}.json") for machine in machines]
+    elsewhere = [speed(read_json(results / "benchmark" / machine / f"{variant}.json")) for machine in machines]
     manifest = read_json(results / "onnx" / f"{variant}.json")
     verdicts = judge(parity, thresholds)
     if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
@@ -132,14 +137,13 @@ def evidence(
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
         "gate": {"passed": True, "limits": [asdict(verdict) for verdict in verdicts]},
-        "benchmark": speed(results / "benchmark" / f"{variant}.json") | ({"elsewhere": elsewhere} if elsewhere else {}),
+        "benchmark": speed(benchmark) | ({"elsewhere": elsewhere} if elsewhere else {}),
         "versions": manifest["versions"],
     }
 
 
-def speed(file: Path) -> dict[str, Any]:
+def speed(benchmark: dict[str, Any]) -> dict[str, Any]:
     """Return what a benchmark measured, without raw samples, and the kind of machine where one was asked for."""
-    benchmark = read_json(file)
     named = {"machine": benchmark["machine"]} if benchmark.get("machine") else {}
     measured = {key: benchmark[key] for key in ("cpu", "load_ms", "peak_rss_mb", "size_mb")}
     return named | measured | {"cases": speeds(benchmark)}
@@ -148,10 +152,10 @@ def speed(file: Path) -> dict[str, Any]:
 def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
     """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run.
 
-    ``shape`` is batch x tokens, or the batch alone where inputs have no length.
+    ``shape`` is as ``format_shape`` has it.
     """
     cases = [
-        {"shape": "x".join(str(case[key]) for key in ("batch", "sequence") if case.get(key))}
+        {"shape": format_shape(case["batch"], case.get("sequence"))}
         | {key: value for key, value in case.items() if key != "samples_ms"}
         for case in benchmark["cases"]
     ]
@@ -201,13 +205,13 @@ def describe_release(
     """Return the manifest of a release, without what depends on its files."""
     source = read_json(results / "source.json")
     reference = read_json(results / "reference.json")
+    benchmarks = {variant: read_json(results / "benchmark" / f"{variant}.json") for variant in shipped}
     variants = {
         variant: name_files(results / "onnx" / variant, path)
-        | evidence(variant, results, thresholds[variant], machines)
+        | evidence(variant, results, thresholds[variant], benchmarks[variant], machines)
         for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
-    benchmarks = {variant: read_json(results / "benchmark" / f"{variant}.json") for variant in shipped}
     return {
         "model": model,
         "task": reference["task"],

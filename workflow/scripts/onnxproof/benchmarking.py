@@ -23,6 +23,7 @@ import numpy as np
 from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES, is_encoder_decoder
 from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
+from onnxproof.figures import format_shape
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
 from onnxproof.onnx_folder import MERGED_FILE
@@ -70,7 +71,7 @@ class Case:
 
     def __str__(self) -> str:
         """Return batch x sequence, or the batch alone."""
-        return f"{self.batch}" if self.sequence is None else f"{self.batch}x{self.sequence}"
+        return format_shape(self.batch, self.sequence)
 
 
 @dataclass(frozen=True)

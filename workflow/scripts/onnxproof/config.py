@@ -68,6 +68,9 @@ RESERVED_NAMES = ("logs", "summary.csv", "report.html")
 #: What is measured beside the ONNX forms; no kind of machine may have the name of either.
 PYTORCH = "pytorch"
 
+#: The execution provider of onnxruntime that the gate judges on, and that times are compared with.
+CPU_PROVIDER = "CPUExecutionProvider"
+
 LONGEST_MACHINE = 63  # as Kubernetes allows for a label
 LONGEST_NAME = 100  # file systems allow 255 bytes; suffixes and temporary names need room
 

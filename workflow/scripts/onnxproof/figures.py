@@ -1,4 +1,4 @@
-"""How measured differences and agreements are written for a reader."""
+"""How what was measured is written for a reader: differences and agreements, and what they were measured with."""
 
 import math
 
@@ -16,6 +16,16 @@ def format_figure(value: float | None) -> str:
         digits = min(math.ceil(-math.log10(1 - value)) + 1, 9)
         return f"{value:.{digits}f}".rstrip("0")
     return f"{value:.3g}" if abs(value) < 0.01 else f"{value:.5g}"
+
+
+def format_shape(batch: int, sequence: int | None) -> str:
+    """Format a shape of inputs: batch x tokens, or the batch alone where inputs have no length."""
+    return f"{batch}" if sequence is None else f"{batch}x{sequence}"
+
+
+def format_threads(count: int) -> str:
+    """Format a number of threads: ``2 threads``."""
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def format_pair(measured: float | None, allowed: float) -> tuple[str, str]:

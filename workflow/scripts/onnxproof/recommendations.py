@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
-from onnxproof.config import QUANTIZED_VARIANTS
+from onnxproof.config import CPU_PROVIDER, QUANTIZED_VARIANTS
+from onnxproof.figures import format_shape
 
-CPU_PROVIDER = "CPUExecutionProvider"
 #: What the smallest and the largest of the measured batch sizes speak for.
 PURPOSES = ("latency", "throughput")
 #: The settings of onnxruntime's session, but for its threads, that a benchmark records.
@@ -50,9 +50,8 @@ class _Run:
         return self.variant not in QUANTIZED_VARIANTS and self.provider == CPU_PROVIDER
 
     def shapes(self, batch: int) -> tuple[str, ...]:
-        """Return the cases of a batch size: batch x tokens, or the batch alone where inputs have no length."""
-        lengths = [length for size, length in self.speedups if size == batch]
-        return tuple(f"{batch}" if length is None else f"{batch}x{length}" for length in lengths)
+        """Return the cases of a batch size, see ``format_shape``."""
+        return tuple(format_shape(batch, length) for size, length in self.speedups if size == batch)
 
     def speedup(self, batch: int) -> float:
         """Return the geometric mean over the cases of a batch size."""

@@ -11,10 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxproof import plots
-from onnxproof.config import METRICS, PYTORCH
-from onnxproof.figures import format_figure, format_pair
+from onnxproof.config import CPU_PROVIDER, METRICS, PYTORCH
+from onnxproof.figures import format_figure, format_pair, format_threads
 from onnxproof.gate import Verdict
-from onnxproof.recommendations import CPU_PROVIDER
 from onnxproof.summary import BASELINE, HEADLINE_ORDER, Case, Model, Variant
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
@@ -300,13 +299,14 @@ def recommend_in_words(model: Model) -> list[tuple[str, str]]:
     variants = {variant.name: variant for variant in model.variants}
     told = []
     for choice in model.recommended:
-        variant, threads = variants[choice.variant], choice.session["intra_op_threads"]
+        variant = variants[choice.variant]
+        threads = format_threads(choice.session["intra_op_threads"])
         where = f" on {variant.place}" if len(model.places) > 1 else ""
         judged = "" if choice.provider == CPU_PROVIDER else f" The gate judged its answers on {CPU_PROVIDER}."
         told.append(
             (
                 f"{choice.purpose.capitalize()}, {'in float' if choice.in_float else 'within the limits'}",
-                f"{choice.variant} on {choice.provider} with {threads} thread{'' if threads == 1 else 's'}: "
+                f"{choice.variant} on {choice.provider} with {threads}: "
                 f"{format_times(choice.speedup)} as fast as fp32{where}, at {' and '.join(choice.shapes)}. "
                 f"{_describe_accuracy(variant)}{judged}",
             )

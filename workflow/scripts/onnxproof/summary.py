@@ -10,7 +10,7 @@ import pandas as pd
 
 from onnxproof.cli import UserError
 from onnxproof.config import METRICS, PYTORCH
-from onnxproof.figures import format_pair
+from onnxproof.figures import format_pair, format_shape, format_threads
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge, measurements
 from onnxproof.recommendations import Recommendation, recommend
@@ -55,7 +55,7 @@ class Case:
     @property
     def label(self) -> str:
         """The case as the end of a column name: ``1x128_t2``."""
-        shape = f"{self.batch}" if self.sequence is None else f"{self.batch}x{self.sequence}"
+        shape = format_shape(self.batch, self.sequence)
         return shape if self.threads is None else f"{shape}_t{self.threads}"
 
     @property
@@ -64,7 +64,7 @@ class Case:
         shape = f"{self.batch}" if self.sequence is None else f"{self.batch} × {self.sequence}"
         if self.threads is None:
             return shape
-        return f"{shape}, {self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{shape}, {format_threads(self.threads)}"
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,10 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
     names = ([PYTORCH] if entry.get("pytorch") else []) + [
         variant for variant in entry["variants"] if variant != PYTORCH
     ]
-    variants = tuple(_load_variant(folder, variant, thresholds.get(variant, {})) for variant in names)
+    benchmarks = {variant: read_json(folder / "benchmark" / f"{variant}.json") for variant in names}
+    variants = tuple(
+        _load_variant(folder, variant, thresholds.get(variant, {}), benchmarks[variant]) for variant in names
+    )
     passed = [variant.name for variant in variants if variant.verdict == "pass"]
     return Model(
         name=name,
@@ -228,10 +231,13 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
         release=f"{place}/{name}/release",
         variants=variants,
         elsewhere=tuple(
-            tuple(replace(variant, **_speed(folder / "benchmark" / machine, variant.name)) for variant in variants)
+            tuple(
+                replace(variant, **_speed(read_json(folder / "benchmark" / machine / f"{variant.name}.json")))
+                for variant in variants
+            )
             for machine in entry.get("machines", [])[1:]
         ),
-        recommended=tuple(recommend({name: read_json(folder / "benchmark" / f"{name}.json") for name in passed})),
+        recommended=tuple(recommend({name: benchmarks[name] for name in passed})),
     )
 
 
@@ -241,7 +247,9 @@ def _describe_source(source: Mapping[str, Any]) -> str:
     return " ".join([str(source.get("kind", "unknown")), *names])
 
 
-def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None]) -> Variant:
+def _load_variant(
+    folder: Path, name: str, thresholds: Mapping[str, float | None], benchmark: Mapping[str, Any]
+) -> Variant:
     manifest: dict[str, Any] = {}
     parity: dict[str, Any] = {}
     metrics: dict[str, float | None] = {}
@@ -261,13 +269,12 @@ def _load_variant(folder: Path, name: str, thresholds: Mapping[str, float | None
         verdicts=verdicts,
         input_count=parity.get("inputs", {}).get("count"),
         samples=parity.get("samples", []),
-        **_speed(folder / "benchmark", name),
+        **_speed(benchmark),
     )
 
 
-def _speed(folder: Path, name: str) -> dict[str, Any]:
+def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a variant that its benchmark fills."""
-    benchmark = read_json(folder / f"{name}.json")
     return {
         "size_mb": benchmark.get("size_mb"),
         "load_ms": benchmark.get("load_ms"),
