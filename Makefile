@@ -145,7 +145,8 @@ audit: setup-dev  ## look the locked versions up in the public advisories; fails
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
-	for peer in openvino onnxruntime-openvino; do $(UV) pip compile envs/peers/$$peer.in $(COMPILE) -o envs/peers/$$peer.txt; done
+	for peer in peers/openvino peers/onnxruntime-openvino exporters/optimum; do \
+	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
 

@@ -1,0 +1,1 @@
+"""The original model in PyTorch: the only package that imports torch and transformers."""

@@ -1,0 +1,1 @@
+"""Exporters to ONNX, behind one interface."""
