@@ -10,7 +10,7 @@ import bench
 import bench_pipeline
 from onnxproof.bench.models import save_grown
 from onnxproof.cli import UserError
-from onnxproof.tasks.pytorch import load_original
+from onnxproof.original.model import load_original
 
 
 @pytest.mark.slow

@@ -169,6 +169,11 @@ def task_argument(wildcards) -> list[str]:
     return ["--task", task] if task else []
 
 
+def exporter(wildcards) -> str:
+    """Return which exporter a model is configured to have."""
+    return MODELS[wildcards.model]["exporter"]
+
+
 def local_files(wildcards) -> list[str]:
     """Return the files of a local source folder, so that an edit there is noticed."""
     source = MODELS[wildcards.model]["source"]

@@ -1,4 +1,4 @@
-"""Needs: a snapshot. Makes: the fp32 variant, Optimum's ONNX export of it."""
+"""Needs: a snapshot. Makes: the fp32 variant, its plain ONNX export."""
 
 
 rule export:
@@ -20,8 +20,9 @@ rule export:
         script=script_path("export"),
         code=script_digest("export"),
         task=task_argument,
+        exporter=exporter,
     message:
         "{wildcards.model}: exporting to ONNX (log: {log})"
     shell:
         "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
-        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+        "--exporter {params.exporter:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

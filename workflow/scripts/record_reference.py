@@ -12,12 +12,12 @@ from onnxproof.cli import run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.material import Entry, compose_texts
-from onnxproof.tasks.pytorch import MAX_TOKENS, Original, load_original
 from onnxproof.tasks.registry import GENERATING_TASKS
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 

@@ -38,6 +38,7 @@ def import_transformers() -> ModuleType:
             del sys.modules["sklearn"]
     import transformers
 
+    transformers.utils.logging.disable_progress_bar()  # a log is read line by line
     return transformers
 
 

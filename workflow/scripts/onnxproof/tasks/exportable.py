@@ -178,33 +178,3 @@ EXPORTABLE: dict[str, frozenset[str]] = {
         """
     ),
 }
-
-#: What a model takes, where that is not text alone → its ``model_type``. For "other" no evaluation inputs are made.
-TAKES: dict[str, frozenset[str]] = {
-    "image": _types(
-        """
-        beit clip_vision_model convnext convnextv2 cvt d_fine data2vec-vision deit detr dinov2
-        donut-swin dpt efficientnet glpn hiera levit maskformer mgp-str mobilenet_v1 mobilenet_v2
-        mobilevit pix2struct poolformer pvt regnet resnet rt_detr rt_detr_v2 sam segformer
-        siglip_vision_model swin swin2sr swinv2 table-transformer trocr vision-encoder-decoder vit
-        vit_mae vit_msn vitpose yolos
-        """
-    ),
-    "image+texts": _types(
-        """
-        chinese_clip clip colpali groupvit metaclip_2 owlv2 owlvit siglip
-        """
-    ),
-    "other": _types(
-        """
-        decision_transformer imagegpt layoutlm layoutlmv3 lilt markuplm patchtsmixer patchtst
-        perceiver visual_bert
-        """
-    ),
-    "sound": _types(
-        """
-        audio-spectrogram-transformer data2vec-audio hubert mctct moonshine sew sew-d speech_to_text
-        unispeech unispeech-sat wav2vec2 wav2vec2-conformer wavlm whisper
-        """
-    ),
-}

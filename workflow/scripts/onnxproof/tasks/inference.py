@@ -5,7 +5,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
-from onnxproof.tasks.exportable import EXPORTABLE
+from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.registry import TASKS, model_takes
 
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
@@ -40,12 +40,12 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
         has_modules: whether it has a ``modules.json``, which marks a sentence-transformers model.
 
     The class named by ``architectures`` tells: a classification head also has an encoder below it, an encoder has no
-    head. Where it is missing, everything that the exporter knows for the model type is possible.
+    head. Where it is missing, everything that transformers has for the model type is possible.
     """
     model_type = config.get("model_type")
     takes = model_takes(model_type)
     architectures = config.get("architectures") or []
-    served = [task for task in TASKS.values() if takes in task.takes and _is_exportable(model_type, task.optimum)]
+    served = [task for task in TASKS.values() if takes in task.takes and _is_served(model_type, task.name)]
     if has_modules:
         possible = ["sentence-similarity", "feature-extraction"]
     elif not architectures and model_type:
@@ -82,14 +82,14 @@ def check_architecture(model: str, config: dict[str, Any], has_modules: bool = F
         return
     model_type, architectures = config.get("model_type"), config.get("architectures")
     named = f"{model}: config.json names the architectures {architectures} (model_type '{model_type}'), which"
-    exported = sorted(name for name, types in EXPORTABLE.items() if model_type in types)
-    if model_type and not exported:
+    served = sorted(name for name, types in SERVED.items() if model_type in types)
+    if model_type and not served:
         raise UserError(
-            f"{named} Optimum's ONNX exporter does not know; take a model of a type that it knows, for example "
-            "bert, roberta, distilbert, modernbert, vit, wav2vec2 or clip (all are in "
-            "workflow/scripts/onnxproof/tasks/exportable.py)"
+            f"{named} serve no supported task; take a model of a supported type, for example bert, roberta, "
+            "distilbert, modernbert, vit, wav2vec2 or clip (all are in "
+            "workflow/scripts/onnxproof/tasks/architectures.py)"
         )
-    known = f" Optimum's exporter knows this model_type for: {', '.join(exported)}." if exported else ""
+    known = f" This model_type is supported for: {', '.join(served)}." if served else ""
     raise UserError(
         f"{named} serve none of the tasks supported so far: {', '.join(TASKS)}.{known} Take a model with a head for "
         "a supported task, or its bare encoder"
@@ -159,5 +159,5 @@ def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:
     return any(name.endswith(heads) for name in architectures)
 
 
-def _is_exportable(model_type: str | None, tasks: tuple[str, ...]) -> bool:
-    return model_type is None or any(model_type in EXPORTABLE.get(task, ()) for task in tasks)
+def _is_served(model_type: str | None, task: str) -> bool:
+    return model_type is None or model_type in SERVED[task]

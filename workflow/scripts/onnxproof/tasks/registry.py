@@ -7,7 +7,8 @@ PyTorch is run, in ``pytorch``.
 from dataclasses import dataclass
 from typing import Any
 
-from onnxproof.tasks.exportable import EXPORTABLE, TAKES
+from onnxproof.tasks.architectures import SERVED, TAKES
+from onnxproof.tasks.exportable import EXPORTABLE
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Task:
     outputs: tuple[str, ...]  #: outputs that are recorded and compared
     takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_takes``
     per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
+    further_outputs: tuple[str, ...] = ()  #: outputs that a graph has besides, for its clients
     largest_batch: int | None = None  #: inputs that an exported graph takes at once; None for any number
 
     def fit_batch(self, size: int) -> int:
@@ -59,7 +61,7 @@ _TASKS = (
         "image-to-text",
         ("image-to-text",),
         ("ForConditionalGeneration", "VisionEncoderDecoderModel"),
-        "AutoModelForVision2Seq",
+        "AutoModelForImageTextToText",
         ("logits",),
         ("image",),
         per_token=("logits",),
@@ -233,7 +235,7 @@ GENERATING_TASKS = ENCODER_DECODER_TASKS | {"text-generation"}
 
 def is_open_detector(config: dict[str, Any]) -> bool:
     """Tell from its ``config.json`` whether a model finds objects that are named by texts beside the image."""
-    return config.get("model_type") in EXPORTABLE["zero-shot-object-detection"]
+    return config.get("model_type") in SERVED["zero-shot-object-detection"]
 
 
 def exporter_task(task: str, model_type: str | None) -> str:

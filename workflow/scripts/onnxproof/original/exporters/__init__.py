@@ -1,1 +1,69 @@
-"""Exporters to ONNX, behind one interface."""
+"""The exporters to ONNX, behind one interface: a snapshot and a task in, a folder of graphs out.
+
+``transformers`` is the exporter of transformers 5, on torch.export. ``optimum`` is Optimum's, which needs transformers
+4.57 and so runs in an environment of its own. ``auto`` takes the first, and the second where the first cannot export a
+model. Whoever wrote a graph, it is held to what transformers 5 answers.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnxproof.cli import UserError
+from onnxproof.files import versions_of
+from onnxproof.original.exporters.optimum import export_with_optimum
+from onnxproof.original.exporters.transformers import ATTENTION, save_tokenizer, write_graphs
+from onnxproof.original.model import load_original
+
+EXPORTERS = ("auto", "transformers", "optimum")
+
+
+@dataclass(frozen=True)
+class Export:
+    """How a graph was made: by which exporter, with which versions, and why the first one did not make it."""
+
+    exporter: str
+    versions: dict[str, str]
+    settings: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
+
+
+def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: Path) -> Export:
+    """Write the graphs of a snapshot for a task to ``folder``, which exists and is empty.
+
+    Args:
+        model: the model's name, for messages.
+        snapshot: its folder.
+        task: one of ``TASKS``.
+        exporter: one of ``EXPORTERS``.
+        folder: where the graphs go, and the tokenizer as it was loaded where the snapshot has no ``tokenizer.json``.
+
+    Raises:
+        UserError: the exporter cannot export the model; with ``auto``, neither can.
+    """
+    reason = None
+    if exporter != "optimum":
+        original = load_original(model, snapshot, task, attention=ATTENTION)
+        try:
+            write_graphs(original, folder)
+        except UserError as error:
+            if exporter == "transformers":
+                raise UserError(f"{model}: {error}") from error
+            reason = str(error)
+            print(f"{model}: {reason}; Optimum's exporter is tried", flush=True)
+            _empty(folder)
+        else:
+            save_tokenizer(original, snapshot, folder)
+            versions = versions_of("transformers", "torch", "onnxscript", "onnx", "sentence-transformers")
+            return Export("transformers", versions, {"attention": ATTENTION})
+        del original
+    try:
+        versions = export_with_optimum(model, snapshot, task, folder)
+    except UserError as error:
+        raise UserError(f"{model}: {reason}; with Optimum's exporter: {error}" if reason else str(error)) from error
+    return Export("optimum", versions, reason=reason)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a failed export left."""
+    for path in folder.iterdir():
+        path.unlink()

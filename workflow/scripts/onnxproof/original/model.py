@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxproof.cli import UserError, first_line
 from onnxproof.generation import NEW_TOKENS
-from onnxproof.inputs import MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.inputs import MASK, TOKENS, Array, ModelInputs
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
@@ -46,15 +46,16 @@ MAX_TOKENS = 512
 class Original:
     """A model as its authors published it.
 
-    ``predict`` maps a batch of tensors to outputs by name; ``processor`` makes model inputs: a tokenizer, an image
-    processor, a feature extractor, or tokenizer and image processor. ``most_tokens`` is where the model cuts a text.
-    ``generate``, of a model that generates text, returns the tokens it finds likeliest after one of the inputs.
-    ``start_token`` is what an encoder-decoder's texts start with.
+    ``network`` is the torch module, called with tensors by name, which answers a mapping; ``accepted`` names what it is
+    fed. ``processor`` makes model inputs: a tokenizer, an image processor, a feature extractor, or tokenizer and image
+    processor. ``most_tokens`` is where the model cuts a text. ``generate``, of a model that generates text, returns the
+    tokens it finds likeliest after one of the inputs. ``start_token`` is what an encoder-decoder's texts start with.
     """
 
     task: str
     config: dict[str, Any]
-    predict: Callable[[dict[str, Any]], Any]
+    network: Any
+    accepted: frozenset[str]
     processor: Any
     most_tokens: int
     generate: Callable[[ModelInputs, int], list[int]] | None = None
@@ -94,23 +95,37 @@ class Original:
 
     def run(self, inputs: ModelInputs, indices: Sequence[int]) -> list[dict[str, Array]]:
         """Run some items in one batch; return each item's outputs by name, without padding."""
-        import torch
-
-        names = [name for name in (*inputs.items[0], *inputs.shared) if name != MASKED_POSITIONS]
-        features = {name: torch.from_numpy(values) for name, values in inputs.feed(indices, names).items()}
-        with torch.inference_mode():
-            answers = self.predict(features)
-        outputs = {
-            name: answers[name].float().numpy() for name in TASKS[self.task].outputs if answers.get(name) is not None
-        }
+        outputs = self.answer(inputs.feed(indices, self.fed(inputs)))
         return [
             {name: output_of_item(self.task, name, values, inputs, row, index) for name, values in outputs.items()}
             for row, index in enumerate(indices)
         ]
 
+    def fed(self, inputs: ModelInputs) -> list[str]:
+        """Return the names of those inputs that the network takes."""
+        return [name for name in (*inputs.items[0], *inputs.shared) if name in self.accepted]
 
-def load_original(model: str, snapshot: Path, task: str) -> Original:
+    def answer(self, feed: dict[str, Array]) -> dict[str, Array]:
+        """Return the network's answers to a batch, those that the task compares, float32 by name."""
+        import torch
+
+        features = {name: torch.from_numpy(values) for name, values in feed.items()}
+        with torch.inference_mode():
+            answers = self.network(**features)
+        return {
+            name: answers[name].float().numpy() for name in TASKS[self.task].outputs if answers.get(name) is not None
+        }
+
+
+def load_original(model: str, snapshot: Path, task: str, attention: str | None = None) -> Original:
     """Load a snapshot for a task, on the CPU, in float32 and evaluation mode.
+
+    Args:
+        model: the model's name, for messages.
+        snapshot: its folder.
+        task: one of ``TASKS``.
+        attention: how attention is computed, "eager" for plain operators; None for what transformers itself chooses,
+            which is what the model's users run.
 
     Raises:
         UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
@@ -118,9 +133,9 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     """
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
-        return _load_sentence_transformer(snapshot, task, config)
+        return _load_sentence_transformer(snapshot, task, config, attention)
     import_transformers()
-    network = load_network(model, snapshot, task)
+    network = load_network(model, snapshot, task, attention)
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
@@ -129,15 +144,12 @@ def load_original(model: str, snapshot: Path, task: str) -> Original:
     has_types = (getattr(network.config, "type_vocab_size", 0) or 0) > 1 or config.get("model_type") in TYPES_AS_WORDS
     if not has_types:
         accepted.discard("token_type_ids")  # there is one type, or none: decoders would look them up among the words
-
-    def predict(features: dict[str, Any]) -> Any:
-        return network(**{name: values for name, values in features.items() if name in accepted})
-
     if task not in GENERATING_TASKS:
-        return Original(task, config, predict, processor, limit)
+        network.config.use_cache = False  # nothing is written, so nothing is to be remembered
+        return Original(task, config, network, frozenset(accepted), processor, limit)
     start = read_start_token(snapshot) if task in ENCODER_DECODER_TASKS else None
     generate = partial(_generate_greedily, network, start)
-    return Original(task, config, predict, processor, limit, generate, start)
+    return Original(task, config, network, frozenset(accepted), processor, limit, generate, start)
 
 
 def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, index: int) -> list[int]:
@@ -164,14 +176,14 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
     return [int(token) for token in tokens[0, -NEW_TOKENS:]]
 
 
-def load_network(model: str, snapshot: Path, task: str) -> Any:
+def load_network(model: str, snapshot: Path, task: str, attention: str | None = None) -> Any:
     """Load the transformers model of a task, refusing invented weights; see ``load_original``."""
     import torch
     import transformers
 
     try:
         network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
-            snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot)
+            snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot), **_chosen(attention)
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
@@ -192,18 +204,32 @@ def _local(snapshot: Path) -> dict[str, bool]:
     return {"local_files_only": True, "trust_remote_code": remote_code_allowed(snapshot)}
 
 
-def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any]) -> Original:
-    network = import_sentence_transformers().SentenceTransformer
-    model = network(str(snapshot), device="cpu", **_local(snapshot)).eval().float()
+def _chosen(attention: str | None) -> dict[str, str]:
+    return {"attn_implementation": attention} if attention else {}
 
-    def predict(features: dict[str, Any]) -> dict[str, Any]:
-        outputs = model(features)
-        return {
-            "last_hidden_state": outputs["token_embeddings"],
-            "sentence_embedding": outputs["sentence_embedding"],
-        }
 
-    return Original(task, config, predict, model.tokenizer, model.max_seq_length or MAX_TOKENS)
+def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any], attention: str | None) -> Original:
+    import torch
+
+    loader = import_sentence_transformers().SentenceTransformer
+    model = loader(str(snapshot), device="cpu", model_kwargs=_chosen(attention), **_local(snapshot)).eval().float()
+
+    class Embedder(torch.nn.Module):
+        """All modules of the sentence-transformer, called with tensors by name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.modules_in_turn = torch.nn.ModuleList(model)
+
+        def forward(self, **features: Any) -> dict[str, Any]:
+            outputs: dict[str, Any] = dict(features)
+            for module in self.modules_in_turn:
+                outputs = module(outputs)
+            names = {"last_hidden_state": "token_embeddings", "sentence_embedding": "sentence_embedding"}
+            return {name: outputs[key] for name, key in names.items() if key in outputs}
+
+    accepted = frozenset(model.tokenizer.model_input_names)
+    return Original(task, config, Embedder().eval(), accepted, model.tokenizer, model.max_seq_length or MAX_TOKENS)
 
 
 def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
@@ -220,7 +246,7 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
         return load(AutoTokenizer)
     if takes == "sound":
         return load(AutoFeatureExtractor)
-    image_processor = load(AutoImageProcessor, use_fast=False)  # the fast ones need torchvision
+    image_processor = load(AutoImageProcessor)
     return image_processor if takes == "image" else (load(AutoTokenizer), image_processor)
 
 

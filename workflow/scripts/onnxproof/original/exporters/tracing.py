@@ -1,0 +1,210 @@
+"""One graph traced by transformers' exporter: named as clients expect it, and the same bytes in every clone."""
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.cli import UserError
+from onnxproof.external_data import SINGLE_FILE_BYTES
+from onnxproof.inputs import Array
+
+#: onnxruntime-web loads nothing newer than opset 21 and IR version 10; the exporter's own default is 20.
+OPSET, IR_VERSION = 20, 10
+#: A graph counts as exported where it answers inputs of other shapes to within this part of the largest value.
+LARGEST_RELATIVE_DIFF = 1e-4
+#: What a graph keeps beside its network's own name for a weight.
+NETWORK = "network"
+
+#: Names of the axes of each input, by the input's name and rank. "" is an axis that no client names.
+Axes = Mapping[str, Sequence[str | None]]
+
+
+def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence[str]) -> Any:
+    """Return the graph of a network, an ``onnx_ir.Model`` of opset 20 and IR version 10.
+
+    Args:
+        network: a torch module in evaluation mode, called with the inputs by name; it answers a mapping.
+        inputs: the example that is traced, tensors by name; sizes of axes that vary should be neither 0 nor 1.
+        axes: for each input, the name of each axis that varies; None for an axis of a fixed size.
+        outputs: the answers that the graph gives, in this order; those that the network does not give are left out.
+
+    Raises:
+        UserError: the network cannot be traced.
+    """
+    import torch
+    from transformers.exporters import OnnxExporter
+    from transformers.exporters.configs import OnnxConfig
+
+    varying = torch.export.Dim.AUTO
+    shapes = {
+        name: {axis: varying for axis, size in enumerate(axes[name]) if size is not None} or None for name in inputs
+    }
+    config = OnnxConfig(dynamic_shapes=shapes, opset_version=OPSET)
+    try:
+        with quiet_exporter(), torch.no_grad():
+            model, _ = OnnxExporter().export_program(_selecting(network, outputs), dict(inputs), config)
+    except Exception as error:  # torch.export's own exceptions share no other base
+        raise UserError(
+            f"transformers' exporter cannot trace it: {type(error).__name__}: {reason_of(error)}"
+        ) from error
+    tidy(model, axes)
+    return model
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first sentence of an exporter's exception that says something, on one line."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__  # type: ignore[assignment] - the exporter wraps exceptions of torch.export
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[0] if lines else type(cause).__name__)[:300]
+
+
+def _selecting(network: Any, outputs: Sequence[str]) -> Any:
+    """Return a module that gives only some of a network's answers, in the given order."""
+    import torch
+
+    class Selecting(torch.nn.Module):
+        """Calls the network and keeps the answers that were asked for."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, **features: Any) -> dict[str, Any]:
+            answers = self.network(**features)
+            return {name: answers[name] for name in outputs if answers.get(name) is not None}
+
+    return Selecting().eval()
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Leave out what the exporter logs and prints: progress, versions, private names, whole graphs."""
+    logging.disable(logging.ERROR)  # on failure torch.export logs the whole graph as an error, before it raises
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def tidy(model: Any, axes: Axes) -> None:
+    """Give a traced graph its final names, in place, and take out what names this machine.
+
+    Nodes and values carry the stack that made them, with paths of files. Symbols of sizes (``s18``) get the names of
+    the axes that they stand for, in every shape of the graph.
+    """
+    import onnx_ir
+
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "transformers", None
+    model.metadata_props.clear()
+    model.doc_string = None
+    graph = model.graph
+    graph.name, graph.doc_string = "main_graph", None
+    symbols: dict[str, str] = {}
+    for value in graph.inputs:
+        for size, name in zip(value.shape or (), axes[value.name], strict=True):
+            if name is not None and not isinstance(size, int) and size.value is not None:
+                symbols.setdefault(size.value, name)
+
+    def renamed(shape: Any) -> Any:
+        return onnx_ir.Shape([size if isinstance(size, int) else symbols.get(size.value, size.value) for size in shape])
+
+    for part in (graph, *model.functions.values()):
+        part.metadata_props.clear()
+        for node in part.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                _forget_origin(value)
+                if value.shape is not None:
+                    value.shape = renamed(value.shape)
+    for value in graph.inputs:
+        _forget_origin(value)
+        if value.shape is not None:
+            names = axes[value.name]
+            value.shape = onnx_ir.Shape(
+                [
+                    size if isinstance(size, int) else name or symbols.get(size.value, size.value)
+                    for size, name in zip(value.shape, names, strict=True)
+                ]
+            )
+    for value in list(graph.initializers.values()):
+        _forget_origin(value)
+        if value.name.startswith(f"{NETWORK}."):
+            value.name = value.name.removeprefix(f"{NETWORK}.")
+
+
+def _forget_origin(value: Any) -> None:
+    value.metadata_props.clear()
+    value.doc_string = None
+
+
+def save_graph(model: Any, path: Path) -> None:
+    """Write a graph: as one file, or with its weights in ``<name>_data`` beside it where one file cannot hold them."""
+    import onnx_ir
+
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    external = f"{path.name}_data" if size >= SINGLE_FILE_BYTES else None
+    onnx_ir.save(model, path, external_data=external)
+
+
+Runner = Callable[[dict[str, Array]], Mapping[str, Array]]
+
+
+def check_generalizes(path: Path, feeds: Sequence[dict[str, Array]], answer: Runner) -> None:
+    """Run a graph on inputs of shapes that were not traced, and compare its answers with the network's.
+
+    torch.export can freeze an axis without a word, so that a graph is right for the traced shape alone.
+
+    Args:
+        path: the graph.
+        feeds: inputs by name, with their batch axis.
+        answer: what the network answers to such a feed, by the name of the output.
+
+    Raises:
+        UserError: names the output, the shape of the inputs, and the difference over the largest value.
+    """
+    from onnxproof.sessions import open_session
+
+    session = open_session(path, 1)
+    names = [value.name for value in session.get_outputs()]
+    wanted = [value.name for value in session.get_inputs()]
+    for feed in feeds:
+        shapes = ", ".join(f"{name} {list(feed[name].shape)}" for name in wanted)
+        try:
+            answers = session.run(names, {name: feed[name] for name in wanted})
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            raise UserError(f"the exported graph does not run on inputs of the shape {shapes}") from error
+        expected = answer(feed)
+        for name, actual in zip(names, answers, strict=True):
+            difference = relative_difference(np.asarray(expected[name]), actual)
+            if not difference <= LARGEST_RELATIVE_DIFF:
+                raise UserError(
+                    f"the exported graph answers inputs of the shape {shapes} otherwise than the original: {name} "
+                    f"differs by {difference:.2g} of its largest value"
+                )
+
+
+def relative_difference(expected: Array, actual: Array) -> float:
+    """Return the largest difference over the largest value; infinite where shapes differ or values are not finite."""
+    if expected.shape != actual.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    finite = np.isfinite(expected)
+    if not (np.array_equal(finite, np.isfinite(actual)) and np.array_equal(expected[~finite], actual[~finite])):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    expected, actual = expected[finite].astype(np.float64), actual[finite].astype(np.float64)
+    return float(np.abs(expected - actual).max() / max(float(np.abs(expected).max()), 1e-12))

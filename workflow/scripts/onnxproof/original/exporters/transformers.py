@@ -1,0 +1,112 @@
+"""The first exporter: transformers' own, on torch.export."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.inputs import MASK, TOKENS, Array, ModelInputs
+from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.original.exporters.tracing import check_generalizes, save_graph, trace
+from onnxproof.original.model import Original
+from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, model_takes
+
+#: Attention as plain operators: product, scale, mask, softmax, product. What fuses them finds them again.
+ATTENTION = "eager"
+
+#: Two texts are traced. Their lengths differ, because an example without padding has its mask taken out of the graph.
+TRACED_TEXTS = ("What is in this sentence? Some words.", "A short one.")
+#: Run through the finished graph: one text alone, which is longer, and three of other lengths together.
+CHECKED_TEXTS = (
+    "The quick brown fox jumps over the lazy dog, and then it goes home to sleep. " * 12,
+    "Ein Satz.",
+    "Yes",
+    "It is raining again today, so we stay at home and read.",
+)
+FIRST_INPUTS = (TOKENS, MASK, "token_type_ids")
+BATCH, LENGTH, CHOICES = "batch_size", "sequence_length", "num_choices"
+
+
+def write_graphs(original: Original, folder: Path) -> None:
+    """Write the graphs of a model to ``folder``, and prove them on shapes that were not traced.
+
+    Raises:
+        UserError: the model cannot be traced, or its graph answers other shapes otherwise.
+    """
+    if original.task in GENERATING_TASKS:
+        raise UserError("generation")
+    traced, checked = example_inputs(original)
+    names = sorted(original.fed(traced), key=_position)
+    axes = {name: axes_of(name, original, traced, checked) for name in names}
+    first = traced.feed(range(TASKS[original.task].fit_batch(2)), names)
+    graph = trace(original.network, tensors(first), axes, outputs_of(original))
+    path = folder / MODEL_FILE
+    save_graph(graph, path)
+    del graph
+    check_generalizes(path, _other_shapes(original, checked, names), original.answer)
+
+
+def save_tokenizer(original: Original, snapshot: Path, folder: Path) -> None:
+    """Write the tokenizer as transformers loaded it, where the snapshot has only a vocabulary of another form."""
+    from transformers import PreTrainedTokenizerBase
+
+    tokenizer = original.processor[0] if isinstance(original.processor, tuple) else original.processor
+    if isinstance(tokenizer, PreTrainedTokenizerBase) and not (snapshot / "tokenizer.json").is_file():
+        tokenizer.save_pretrained(folder)
+
+
+def tensors(feed: dict[str, Array]) -> dict[str, Any]:
+    """Return a feed's arrays as tensors."""
+    import torch
+
+    return {name: torch.from_numpy(values) for name, values in feed.items()}
+
+
+def outputs_of(original: Original) -> tuple[str, ...]:
+    """Return the outputs that a graph gives, where the network has them: those that are compared, and those that
+    clients ask for besides."""
+    return (*TASKS[original.task].outputs, *TASKS[original.task].further_outputs)
+
+
+def example_inputs(original: Original) -> tuple[ModelInputs, ModelInputs]:
+    """Return the inputs that are traced and those that the finished graph is run on, in other shapes."""
+    if model_takes(original.config.get("model_type")) == "text":
+        return original.make_inputs(TRACED_TEXTS), original.make_inputs(CHECKED_TEXTS)
+    made = original.make_inputs(())
+    return ModelInputs(made.items[:2], made.shared), made
+
+
+def axes_of(name: str, original: Original, traced: ModelInputs, checked: ModelInputs) -> list[str | None]:
+    """Return the names of an input's axes, None for those whose size is the same for every input.
+
+    Axes of texts always vary. Those of images and sounds do where the model's own preprocessing makes them.
+    """
+    is_text = TOKENS in traced.items[0] or name in traced.shared
+    if name in traced.shared:
+        return ["text_batch_size", LENGTH]
+    batch = BATCH if TASKS[original.task].largest_batch is None else None
+    shapes = {item[name].shape for item in (*traced.items, *checked.items)}
+    rank = len(next(iter(shapes)))
+    if is_text:
+        return [batch, CHOICES, LENGTH] if rank == 2 else [batch, LENGTH]
+    varies = [len({shape[axis] for shape in shapes}) > 1 for axis in range(rank)]
+    return [batch, *(_size_name(name, axis, rank) if vary else None for axis, vary in enumerate(varies))]
+
+
+def _size_name(name: str, axis: int, rank: int) -> str:
+    if name in ("pixel_values", "pixel_mask"):
+        return ("height", "width")[axis - rank] if axis >= rank - 2 else "num_channels"
+    return LENGTH
+
+
+def _position(name: str) -> int:
+    """Return where an input stands: those of texts in the order that clients which feed by position expect."""
+    return FIRST_INPUTS.index(name) if name in FIRST_INPUTS else len(FIRST_INPUTS)
+
+
+def _other_shapes(original: Original, inputs: ModelInputs, names: Sequence[str]) -> list[dict[str, Array]]:
+    """Return feeds of one item and of three, in shapes that were not traced."""
+    groups: list[list[int]] = [[0]]
+    if TASKS[original.task].largest_batch is None:
+        groups += [list(range(1, min(4, len(inputs.items))))]
+    return [inputs.feed(indices, names) for indices in groups]
