@@ -50,12 +50,12 @@ MODEL_FILES = {
     "README.md",
     "config.json",
     "model.safetensors",
-    "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "training_report.json",
-    "vocab.txt",
 }
+#: What it wrote besides with transformers 4, which the committed folder was trained with.
+OLDER_FILES = {"special_tokens_map.json", "vocab.txt"}
 
 
 def train_tokenizer(texts: Sequence[str], folder: Path) -> "BertTokenizerFast":
@@ -269,7 +269,7 @@ def check_output_folder(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output-dir {folder}: not a folder")
-    foreign = sorted(path.name for path in folder.glob("*") if path.name not in MODEL_FILES)
+    foreign = sorted(path.name for path in folder.glob("*") if path.name not in MODEL_FILES | OLDER_FILES)
     if foreign:
         raise UserError(
             f"--output-dir {folder}: holds '{foreign[0]}', which is not of this model; "

@@ -578,7 +578,7 @@ def test_nothing_risky_is_allowed_by_default():
 def test_a_model_needs_only_its_source(schema):
     resolved = resolve_models(one())["X"]
     allowances = {"allow_floating_revision", "allow_pickle", "allow_remote_code"}
-    settings = {"source", "task", "variants", "quantization", "parity", "benchmark", "publish"}
+    settings = {"source", "task", "exporter", "variants", "quantization", "parity", "benchmark", "publish"}
     assert set(resolved) == settings | allowances
     assert resolved["source"] == HUB
     assert resolved["task"] is None

@@ -1,6 +1,7 @@
 """Inferring the task from a snapshot's own files."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -142,15 +143,15 @@ def test_without_architectures_the_task_must_be_said(tmp_path):
     assert choose_task("m", folder, "token-classification") == "token-classification"
 
 
-def test_what_the_exporter_does_not_know_is_refused_with_advice(tmp_path):
-    folder = write_config(tmp_path, model_type="reformer", architectures=["ReformerForSequenceClassification"])
-    with pytest.raises(UserError, match=r"m: .*Reformer.*Optimum's ONNX exporter does not know; take a model"):
+def test_a_type_without_a_task_is_refused_with_advice(tmp_path):
+    folder = write_config(tmp_path, model_type="vits", architectures=["VitsModel"])
+    with pytest.raises(UserError, match=r"m: .*VitsModel.*serve no supported task; take a model of a supported type"):
         choose_task("m", folder, None)
 
 
-def test_what_is_not_supported_yet_says_what_the_exporter_knows(tmp_path):
-    folder = write_config(tmp_path, model_type="vits", architectures=["VitsModel"])
-    with pytest.raises(UserError, match=r"Optimum's exporter knows this model_type for: text-to-audio"):
+def test_a_head_that_is_not_served_says_what_the_type_is_supported_for(tmp_path):
+    folder = write_config(tmp_path, model_type="bert", architectures=["BertForNextSentencePrediction"])
+    with pytest.raises(UserError, match=r"This model_type is supported for: .*text-classification"):
         choose_task("m", folder, None)
 
 
@@ -162,15 +163,8 @@ def test_the_tables_of_tasks_agree():
     assert set(TASKS) == set(answers._KINDS)
 
 
-def test_the_copy_of_the_exporters_registry_is_whole():
-    from optimum.exporters.onnx import model_configs  # noqa: F401 - fills the registry
-    from optimum.exporters.tasks import TasksManager
+def test_the_list_of_model_types_is_that_of_the_installed_transformers(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    import list_architectures
 
-    from onnxproof.tasks.exportable import EXPORTABLE
-
-    known: dict[str, set[str]] = {}
-    for model_type, backends in TasksManager._SUPPORTED_MODEL_TYPE.items():
-        for task in backends.get("onnx", ()):
-            if not task.endswith("-with-past"):
-                known.setdefault(task, set()).add(model_type)
-    assert {task: set(types) for task, types in EXPORTABLE.items()} == known
+    assert list_architectures.TARGET.read_text(encoding="utf-8") == list_architectures.module_text()
