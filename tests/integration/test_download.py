@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
-import requests
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
@@ -431,12 +432,10 @@ def test_what_passes_with_time_is_tried_again(
     ],
 )
 def test_the_wait_is_what_the_server_asks_within_the_limit(headers: dict, attempt: int, waited: float):
-    response = requests.Response()
-    response.status_code = 429
-    response.headers.update(headers)
+    response = httpx2.Response(429, headers=headers, request=httpx2.Request("GET", "https://hub.example"))
     state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = attempt
-    state.set_exception((requests.HTTPError, requests.HTTPError(response=response), None))
+    state.set_exception((HfHubHTTPError, HfHubHTTPError("limited", response=response), None))
     assert seconds_to_wait(state, longest_s=60) == waited
 
 
