@@ -40,7 +40,8 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     #: "truncate" closes the connection in mid-body; "corrupt" keeps the size and changes bytes; "overlong" sends
-    #: more than was listed; "drip" sends two bytes at a time, ``pause_s`` apart; "stall" waits that long in mid-body.
+    #: more than was listed; "drip" sends two bytes at a time, ``pause_s`` apart; "stall" waits that long in mid-body;
+    #: "whole" sends everything though a part was asked for; "shifted" sends another part than the one asked for.
     body: str | None = None
     pause_s: float = 0.0
 
@@ -65,21 +66,28 @@ class HubServer:
         self.faults: list[Fault] = []
         #: Bytes of body sent, by path.
         self.sent: Counter[str] = Counter()
-        #: Where large files are: on another host on the real Hub, so give another server's address here.
-        self.storage_url: str | None = None
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        handler = type("Handler", (_Handler,), {"hub": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.storage = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        #: Where large files are: on another host on the real Hub, here at another port.
+        self.storage_url = f"http://127.0.0.1:{self.storage.server_address[1]}"
 
     def __enter__(self) -> "HubServer":
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
+        self.threads = [
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+            for server in (self.http, self.storage)
+        ]
+        for thread in self.threads:
+            thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
+        for server, thread in zip((self.http, self.storage), self.threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     def add(
         self,
@@ -171,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self.find(repo, revision)
         if repository is None:
             return
-        siblings = [_sibling(name, content, "blobs=True" in query) for name, content in repository.files.items()]
+        siblings = [_sibling(name, content, "blobs=true" in query) for name, content in repository.files.items()]
         info: dict[str, Any] = {"id": repo, "sha": repository.commit, "siblings": siblings}
         if repository.parameters:
             info["safetensors"] = {
@@ -195,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = repository.files[name]
             digest = hashlib.sha256(content).hexdigest()
             linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
-            self.answer(302, commit | linked | {"Location": f"{self.hub.storage_url or self.hub.url}/lfs/{digest}"})
+            self.answer(302, commit | linked | {"Location": f"{self.hub.storage_url}/lfs/{digest}"})
         else:
             content = repository.files[name]
             self.answer_body(content, commit | {"ETag": f'"{_git_blob_id(content)}"'}, fault)
@@ -220,14 +228,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer_body(self, content: bytes, headers: dict[str, str], fault: Fault | None) -> None:
         status, start = 200, 0
-        if byte_range := self.headers.get("Range"):
-            start = int(byte_range.removeprefix("bytes=").split("-")[0])
+        kind = fault.body if fault is not None else None
+        if (byte_range := self.headers.get("Range")) and kind != "whole":
+            start = int(byte_range.removeprefix("bytes=").split("-")[0]) - (kind == "shifted")
             status = 206
             headers = headers | {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         body = content[start:]
-        if fault is not None and fault.body == "corrupt":
+        if kind == "corrupt":
             body = body[:-1] + bytes([body[-1] ^ 0xFF])
-        if fault is not None and fault.body == "overlong":
+        if kind == "overlong":
             body += bytes(1000)
         self.answer(status, headers, body, fault)
 

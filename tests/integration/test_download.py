@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import types
@@ -12,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
-import requests
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
@@ -292,6 +294,23 @@ def test_a_corrupt_cache_is_mended_online_and_refused_offline(from_hub: Download
     assert (run.folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
 
 
+def test_a_cache_whose_content_lies_in_a_store_of_all_repositories(from_hub: Downloader, model: Path):
+    """So does the Hub's client keep what came over Xet, named after Xet's hash, which is no sha256."""
+    assert from_hub(*PINNED).status == 0
+    blob = (from_hub.snapshot / "model.safetensors").resolve()
+    shared = from_hub.place / "hf/hub/blobs/ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(shared)
+    run = from_hub(*PINNED, HF_HUB_OFFLINE="1")
+    assert run.status == 0, run.log
+    shared.write_bytes(shared.read_bytes()[:-1] + b"x")
+    assert "model.safetensors is corrupt in the cache" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    run = from_hub(*PINNED)
+    assert run.status == 0, run.log
+    assert (run.folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
 def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
     from_hub: Downloader, hub: HubServer, model: Path
 ):
@@ -431,12 +450,10 @@ def test_what_passes_with_time_is_tried_again(
     ],
 )
 def test_the_wait_is_what_the_server_asks_within_the_limit(headers: dict, attempt: int, waited: float):
-    response = requests.Response()
-    response.status_code = 429
-    response.headers.update(headers)
+    response = httpx2.Response(429, headers=headers, request=httpx2.Request("GET", "https://hub.example"))
     state = RetryCallState(retry_object=Retrying(), fn=None, args=(), kwargs={})
     state.attempt_number = attempt
-    state.set_exception((requests.HTTPError, requests.HTTPError(response=response), None))
+    state.set_exception((HfHubHTTPError, HfHubHTTPError("limited", response=response), None))
     assert seconds_to_wait(state, longest_s=60) == waited
 
 
@@ -453,6 +470,25 @@ def test_nobody_answers(download: Downloader):
     assert "connection failed" in error
     assert "HF_ENDPOINT" in error
     assert "secret" not in error
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+def test_a_certificate_that_nobody_signed_is_refused_at_once(download: Downloader, tmp_path: Path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"]
+    request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(request, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with HubServer() as server:
+        server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+        address = {"HF_ENDPOINT": server.url.replace("http:", "https:")}
+        run = download(*PINNED, **address)
+        assert "no trusted connection" in run.error
+        assert "SSL_CERT_FILE" in run.error
+        assert "waiting" not in run.log
+        trusted = download(*PINNED, **address, SSL_CERT_FILE=str(certificate))
+        assert "no model repository" in trusted.error
 
 
 def test_offline_without_a_cache(from_hub: Downloader, hub: HubServer):

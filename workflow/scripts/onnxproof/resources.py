@@ -185,11 +185,13 @@ def _source_mb(package: str | None, path: str) -> float:
 @cache
 def _hub_mb(repo: str, revision: str | None) -> float:
     """Ask the Hub once for the files that a snapshot would hold, and for how many parameters they hold."""
-    from huggingface_hub import HfApi
+    import httpx2
+    from huggingface_hub import HfApi, constants
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # else the client asks the Hub which programs to look for, and tells it
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=HUB_TIMEOUT_S)
-    except (OSError, ValueError):  # offline, gated, no such name: the download will tell
+    except (OSError, ValueError, httpx2.HTTPError):  # offline, gated, no such name: the download will tell
         return DEFAULT_WEIGHTS_MB
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     stored = sum(sizes[name] for name in _weight_files(sizes))
