@@ -30,6 +30,9 @@ setup: $(VENV)/run.done  ## create .venv with what the pipeline needs
 .PHONY: setup-dev
 setup-dev: $(VENV)/dev.done  ## the same, with what the tests and linters need
 
+.PHONY: setup-optimum
+setup-optimum: .venv-optimum/done  ## create .venv-optimum, the environment of the second exporter
+
 # Most tests keep one core busy; each worker needs up to 2 GB of memory.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
@@ -76,6 +79,16 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
+# An environment of its own, because optimum-onnx needs an older transformers. torch comes first, as in torch.done.
+.venv-optimum/done: envs/exporters/optimum.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
+	"$(PYTHON)" -m venv .venv-optimum
+	.venv-optimum/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
+	  || $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python --no-deps --torch-backend cpu $(TORCH)
+	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python \
+	  --no-deps --require-hashes -r $<
+	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
 	@touch $@
 
 .PHONY: bench-pipeline

@@ -11,6 +11,7 @@ from onnxproof.files import staged_folder, write_json
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes, separate_graphs
 from onnxproof.original.exporters import EXPORTERS, export_graphs
+from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.tasks import choose_task
 
 
@@ -30,6 +31,7 @@ def export(
         UserError: the snapshot serves no supported task, or not the requested one; or it cannot be exported.
     """
     task = choose_task(model, snapshot, requested_task)
+    free_large_blocks_at_once()
     print(f"{model}: exporting for the task {task}", flush=True)
     with staged_folder(folder) as stage:
         with tempfile.TemporaryDirectory(dir=stage, prefix=".export.") as scratch:

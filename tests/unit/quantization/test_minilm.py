@@ -31,11 +31,11 @@ def snapshot():
 
 @pytest.fixture(scope="module")
 def optimized(snapshot, tmp_path_factory):
-    from export import export_graph
+    from onnxproof.original.exporters.optimum import export_with_optimum
     from optimize import optimize_graph
 
     folder = tmp_path_factory.mktemp("minilm")
-    export_graph(snapshot, "sentence-similarity", folder)
+    export_with_optimum("minilm", snapshot, "sentence-similarity", folder)
     copy_support_files(snapshot, folder)
     (folder / "scratch").mkdir()
     config = read_json(snapshot / "config.json")

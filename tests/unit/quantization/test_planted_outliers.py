@@ -26,12 +26,12 @@ MULTILINGUAL_VOCABULARY = 105_879
 
 
 def optimized_graph(network, task, folder):
-    from export import export_graph
+    from onnxproof.original.exporters.optimum import export_with_optimum
     from optimize import optimize_graph
 
     network.save_pretrained(folder / "source")
     (folder / "onnx").mkdir()
-    export_graph(folder / "source", task, folder / "onnx")
+    export_with_optimum("tiny", folder / "source", task, folder / "onnx")
     shutil.copy(STARS / "tokenizer.json", folder / "onnx")
     graph, settings = optimize_graph(folder / "onnx", task, read_json(folder / "source/config.json"), folder)
     assert settings["fused"]["Attention"]
