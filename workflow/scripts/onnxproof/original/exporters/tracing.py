@@ -38,8 +38,8 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
         UserError: the network cannot be traced.
     """
     import torch
-    from transformers.exporters import OnnxExporter
     from transformers.exporters.configs import OnnxConfig
+    from transformers.exporters.exporter_onnx import OnnxExporter
 
     varying = torch.export.Dim.AUTO
     shapes = {
@@ -48,7 +48,8 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
     config = OnnxConfig(dynamic_shapes=shapes, opset_version=OPSET)
     try:
         with quiet_exporter(), torch.no_grad():
-            model, _ = OnnxExporter().export_program(_selecting(network, outputs), dict(inputs), config)
+            exporter = OnnxExporter()  # type: ignore[no-untyped-call]
+            model, _ = exporter.export_program(_selecting(network, outputs), dict(inputs), config)
     except Exception as error:  # torch.export's own exceptions share no other base
         raise UserError(
             f"transformers' exporter cannot trace it: {type(error).__name__}: {reason_of(error)}"
@@ -59,9 +60,9 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
 
 def reason_of(error: Exception) -> str:
     """Return the first sentence of an exporter's exception that says something, on one line."""
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__  # type: ignore[assignment] - the exporter wraps exceptions of torch.export
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # the exporter wraps exceptions of torch.export
+        cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return (lines[0] if lines else type(cause).__name__)[:300]
 
