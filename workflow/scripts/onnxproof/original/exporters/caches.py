@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST, PRESENT
+from onnxproof.inputs import Array
 from onnxproof.original.exporters.tracing import Axes, save_graph, trace
 
 BATCH, SEQUENCE, PAST_SEQUENCE = "batch_size", "sequence_length", "past_sequence_length"
@@ -83,6 +84,8 @@ def describe_cache(cache: Any) -> list[CachedLayer]:
 def fill_cache(layers: Sequence[CachedLayer], tensors: Mapping[str, Any], part: str = "") -> Any:
     """Return a ``DynamicCache`` that holds given tensors, by the names of a graph's inputs as identifiers.
 
+    Layers without tensors are left to be filled.
+
     All layers keep all their tokens, those with a sliding window too: the network's mask hides what is outside of it,
     and a cache that is cut has no length that a graph could tell.
     """
@@ -90,6 +93,8 @@ def fill_cache(layers: Sequence[CachedLayer], tensors: Mapping[str, Any], part: 
 
     cache = DynamicCache()
     for layer in layers:
+        if identifier(layer.names(PAST, part)[0]) not in tensors:
+            continue
         while len(cache.layers) <= layer.index:
             cache.layers.append(DynamicLayer())
         keys, values = (tensors[identifier(name)] for name in layer.names(PAST, part))
@@ -97,6 +102,16 @@ def fill_cache(layers: Sequence[CachedLayer], tensors: Mapping[str, Any], part: 
         held.lazy_initialization(keys, values)
         held.keys, held.values = keys, values
     return cache
+
+
+def pairs(layers: Sequence[CachedLayer], part: str = "") -> list[tuple[str, str]]:
+    """Return the names of a cache's tensors, each as an input and as an output."""
+    return [pair for layer in layers for pair in zip(layer.names(PAST, part), layer.names(PRESENT, part), strict=True)]
+
+
+def as_arrays(tensors: Mapping[str, Any]) -> dict[str, Array]:
+    """Return tensors as arrays of NumPy."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def read_cache(layers: Sequence[CachedLayer], cache: Any, part: str = "") -> dict[str, Any]:

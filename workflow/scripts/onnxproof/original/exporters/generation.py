@@ -12,7 +12,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST, PRESENT
-from onnxproof.inputs import MASK, POSITIONS, TOKENS, Array
+from onnxproof.inputs import MASK, POSITIONS, TOKENS
 from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.caches import (
     BATCH,
@@ -20,10 +20,12 @@ from onnxproof.original.exporters.caches import (
     SEQUENCE,
     TOTAL,
     CachedLayer,
+    as_arrays,
     cache_argument,
     describe_cache,
     fill_cache,
     identifier,
+    pairs,
     read_cache,
     write_graph,
 )
@@ -102,11 +104,6 @@ def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps
         check_generalizes(path, [as_arrays(inputs)], lambda feed, answers=as_arrays(expected): answers)
 
 
-def as_arrays(tensors: dict[str, Any]) -> dict[str, Array]:
-    """Return tensors as arrays of NumPy."""
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
 def find_layers(network: Any) -> list[CachedLayer]:
     """Return the layers of the cache that a decoder fills; see ``describe_cache``."""
     argument = cache_argument(network)
@@ -137,11 +134,6 @@ def as_decoder(network: Any, layers: Sequence[CachedLayer]) -> Any:
             return {"logits": answers.logits, **read_cache(layers, cache)}
 
     return Decoder().eval()
-
-
-def pairs(layers: Sequence[CachedLayer]) -> list[tuple[str, str]]:
-    """Return the names of a cache's tensors, each as an input and as an output."""
-    return [pair for layer in layers for pair in zip(layer.names(PAST), layer.names(PRESENT), strict=True)]
 
 
 def text_inputs(network: Any, step: Step) -> dict[str, Any]:
