@@ -1,0 +1,185 @@
+"""Graphs of networks that write text, traced by transformers' own exporter, in the form that Optimum's exporter gave.
+
+A decoder is one ``model.onnx``. It reads a prompt with an empty cache, and the tokens that follow with the cache that
+it gave before. Batches of prompts are padded on the left; a mask over past and new tokens tells padding apart.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.generation import PAST, PRESENT
+from onnxproof.inputs import MASK, POSITIONS, TOKENS
+from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.original.exporters.caches import (
+    BATCH,
+    PAST_SEQUENCE,
+    SEQUENCE,
+    TOTAL,
+    CachedLayer,
+    as_arrays,
+    cache_argument,
+    describe_cache,
+    fill_cache,
+    identifier,
+    pairs,
+    read_cache,
+    write_graph,
+)
+from onnxproof.original.exporters.tracing import check_generalizes, reason_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of writing texts: how many texts, how many tokens of each are in the cache, and how many are new.
+
+    ``padding`` is how many of the first text's tokens are padding; each text after it has one less.
+    """
+
+    batch: int
+    past: int
+    new: int
+    padding: int = 0
+
+
+#: All sizes differ, and none is 0 or 1, which torch.export takes for constants.
+TRACED = Step(batch=2, past=5, new=3, padding=2)
+#: A prompt alone, a batch of prompts, one more token, one more in a batch, and several at once. Some are longer than
+#: the sliding windows of tiny models.
+CHECKED = (Step(1, 0, 6), Step(3, 0, 19, 4), Step(1, 23, 1), Step(3, 4, 1, 3), Step(4, 18, 7, 5))
+
+
+def export_decoder(network: Any, folder: Path) -> None:
+    """Write a decoder with its cache as ``model.onnx``, and prove it at sizes that were not traced.
+
+    Inputs are ``input_ids``, int64 (batch, new tokens), ``attention_mask``, int64 (batch, past and new tokens), where
+    the network reads them ``position_ids``, int64 (batch, new tokens), and the cache, see ``caches``. Outputs are
+    ``logits``, float32 (batch, new tokens, vocabulary), and the cache with the new tokens.
+
+    Args:
+        network: a transformers model for causal language modeling, in evaluation mode, float32, with eager attention.
+        folder: where to write.
+
+    Raises:
+        UserError: the network has no cache of keys and values alone, cannot be traced, or its graph answers otherwise.
+    """
+    import torch
+
+    with torch.inference_mode():
+        layers = find_layers(network)
+        inputs = decoder_inputs(network, layers, TRACED)
+        vocabulary = int(whole_answer(network, layers, TRACED)["logits"].shape[2])
+    axes: dict[str, list[str | None]] = {
+        TOKENS: [BATCH, SEQUENCE],
+        MASK: [BATCH, TOTAL],
+        POSITIONS: [BATCH, SEQUENCE],
+    }
+    outputs: dict[str, list[str | int]] = {"logits": [BATCH, SEQUENCE, vocabulary]}
+    for layer in layers:
+        axes |= {name: [BATCH, None, PAST_SEQUENCE, None] for name in layer.names(PAST)}
+        outputs |= dict(zip(layer.names(PRESENT), layer.axes(TOTAL), strict=True))
+    path = folder / MODEL_FILE
+    write_graph(path, as_decoder(network, layers), inputs, axes, outputs)
+    check_decoder(path, network, layers)
+
+
+def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps: Sequence[Step] = CHECKED) -> None:
+    """Compare a decoder's graph, which is fed a cache, with the network, which reads the same texts as a whole.
+
+    Raises:
+        UserError: see ``check_generalizes``.
+    """
+    import torch
+
+    for step in steps:
+        with torch.inference_mode():
+            inputs = decoder_inputs(network, layers, step)
+            expected = whole_answer(network, layers, step)
+            for past, present in pairs(layers):
+                # What is kept of padding depends on the length of the text, as padding sees all of it.
+                expected[present][:, :, : step.past] = inputs[past]
+        check_generalizes(path, [as_arrays(inputs)], lambda feed, answers=as_arrays(expected): answers)
+
+
+def find_layers(network: Any) -> list[CachedLayer]:
+    """Return the layers of the cache that a decoder fills; see ``describe_cache``."""
+    argument = cache_argument(network)
+    try:
+        answers = network(**text_inputs(network, Step(2, 0, 3)), use_cache=True)
+    except Exception as error:  # whatever the network's own code raises
+        raise UserError(f"{type(network).__name__} cannot be run: {reason_of(error)}") from error
+    return describe_cache(answers.get(argument))
+
+
+def as_decoder(network: Any, layers: Sequence[CachedLayer]) -> Any:
+    """Return a module that takes a decoder's cache as tensors, and gives logits and cache by name."""
+    import torch
+
+    argument, prefix = cache_argument(network), identifier(PAST)
+
+    class Decoder(torch.nn.Module):
+        """Calls the network with a cache that is made of tensors."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, **features: Any) -> dict[str, Any]:
+            past = {name: features.pop(name) for name in list(features) if name.startswith(prefix)}
+            cache = fill_cache(layers, past)
+            answers = self.network(**features, **{argument: cache}, use_cache=True)
+            return {"logits": answers.logits, **read_cache(layers, cache)}
+
+    return Decoder().eval()
+
+
+def text_inputs(network: Any, step: Step) -> dict[str, Any]:
+    """Return random texts with their masks, and positions where the network takes them: all int64 (batch, tokens)."""
+    import torch
+
+    length = step.past + step.new
+    draw = torch.Generator().manual_seed(length)
+    tokens = torch.randint(network.config.get_text_config().vocab_size, (step.batch, length), generator=draw)
+    padding = torch.arange(step.padding, step.padding - step.batch, -1)
+    mask = (torch.arange(length) >= padding[:, None]).long()
+    inputs = {TOKENS: tokens, MASK: mask}
+    if POSITIONS in inspect.signature(network.forward).parameters:
+        inputs[POSITIONS] = (mask.cumsum(1) - 1).clamp(min=0)
+    return inputs
+
+
+def decoder_inputs(network: Any, layers: Sequence[CachedLayer], step: Step) -> dict[str, Any]:
+    """Return what a decoder's graph is fed in a step: the new tokens, and the cache that the network makes of others."""
+    import torch
+
+    whole = text_inputs(network, step)
+    if step.past:
+        first = {name: tensor[:, : step.past] for name, tensor in whole.items()}
+        present = run_network(network, layers, first)
+        past = {before: present[after] for before, after in pairs(layers)}
+    else:
+        past = {
+            name: torch.zeros(step.batch, heads, 0, size)
+            for layer in layers
+            for name, heads, size in zip(layer.names(PAST), layer.heads, layer.sizes, strict=True)
+        }
+    new = {name: tensor if name == MASK else tensor[:, step.past :] for name, tensor in whole.items()}
+    return {**new, **past}
+
+
+def whole_answer(network: Any, layers: Sequence[CachedLayer], step: Step) -> dict[str, Any]:
+    """Return what the network answers at the new tokens when it reads a step's texts as a whole, and its cache."""
+    answers = run_network(network, layers, text_inputs(network, step))
+    return {**answers, "logits": answers["logits"][:, step.past :]}
+
+
+def run_network(network: Any, layers: Sequence[CachedLayer], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a network's logits and the cache that it fills, which keeps all tokens, by the names of outputs."""
+    from transformers.cache_utils import DynamicCache
+
+    cache = DynamicCache()
+    answers = network(**inputs, **{cache_argument(network): cache}, use_cache=True)
+    return {"logits": answers.logits, **read_cache(layers, cache)}
