@@ -319,9 +319,7 @@ def check_decoder(model: EncoderDecoder, axes: Axes, form: CacheForm | None, ste
     check_generalizes(path, [inputs], lambda feed: expected)
 
 
-def decoder_case(
-    model: EncoderDecoder, axes: Axes, form: CacheForm | None, step: Step
-) -> tuple[Tensors, Tensors]:
+def decoder_case(model: EncoderDecoder, axes: Axes, form: CacheForm | None, step: Step) -> tuple[Tensors, Tensors]:
     """Return what a decoder's graph is fed in a step, and what the network answers when it reads the whole text."""
     encoded = encoder_inputs(model, axes, step)
     hidden, mask = model.encode(encoded)["last_hidden_state"], encoded.get(MASK)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxproof.cli import UserError
-from onnxproof.inputs import MASK, TOKENS, Array, ModelInputs
+from onnxproof.inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
+from onnxproof.original.exporters.generation import export_decoder
 from onnxproof.original.exporters.tracing import check_generalizes, save_graph, trace
 from onnxproof.original.model import Original
-from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS, model_takes
 
 #: Attention as plain operators: product, scale, mask, softmax, product. What fuses them finds them again.
 ATTENTION = "eager"
@@ -33,8 +34,10 @@ def write_graphs(original: Original, folder: Path) -> None:
     Raises:
         UserError: the model cannot be traced, or its graph answers other shapes otherwise.
     """
-    if original.task in GENERATING_TASKS:
-        raise UserError("generation")
+    if original.task == "text-generation":
+        return export_decoder(original.network, folder)
+    if original.task in ENCODER_DECODER_TASKS:
+        return export_encoder_decoder(original.network, original.task, encoder_sample(original), folder)
     traced, checked = example_inputs(original)
     names = sorted(original.fed(traced), key=_position)
     axes = {name: axes_of(name, original, traced, checked) for name in names}
@@ -43,7 +46,7 @@ def write_graphs(original: Original, folder: Path) -> None:
     path = folder / MODEL_FILE
     save_graph(graph, path)
     del graph
-    check_generalizes(path, _other_shapes(original, checked, names), original.answer)
+    return check_generalizes(path, _other_shapes(original, checked, names), original.answer)
 
 
 def save_tokenizer(original: Original, snapshot: Path, folder: Path) -> None:
@@ -60,6 +63,13 @@ def tensors(feed: dict[str, Array]) -> dict[str, Any]:
     import torch
 
     return {name: torch.from_numpy(values) for name, values in feed.items()}
+
+
+def encoder_sample(original: Original) -> dict[str, Any]:
+    """Return what the encoder of an encoder-decoder reads of two inputs, as tensors by name."""
+    inputs, _ = example_inputs(original)
+    names = [name for name in original.fed(inputs) if name not in (DECODER_TOKENS, MASKED_POSITIONS)]
+    return tensors(inputs.feed(range(len(inputs.items)), names))
 
 
 def outputs_of(original: Original) -> tuple[str, ...]:
