@@ -33,7 +33,8 @@ def check_release(model: str, results: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{model}: the gate of {variant} did not pass; only proven releases are published")
     if read_json(results / "verified.json").get("passed") is not True:
         raise UserError(f"{model}: {results / 'verified.json'} does not say that the release was verified")
-    wanted, found = release["files"], describe_files(results / "release")
+    wanted: dict[str, dict[str, Any]] = release["files"]
+    found = describe_files(results / "release")
     changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if changed:
         raise UserError(
