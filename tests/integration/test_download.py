@@ -1,5 +1,6 @@
 """download.py as its own process, against a Hub on this machine: the client reads its settings at import."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
-from download import check_hub_request, check_room, difference, main, seconds_to_wait
+from download import check_hub_request, check_room, difference, main, seconds_to_wait, size_and_checksum
 from onnxproof.cli import UserError
 from onnxproof.files import sha256_of
 from onnxproof.pickled_weights import replace_pickles
@@ -343,6 +345,31 @@ def test_a_download_that_failed_is_resumed_by_the_next_run(from_hub: Downloader,
     assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
 
 
+def test_a_download_that_was_killed_is_resumed_by_the_next_run(from_hub: Downloader, hub: HubServer, model: Path):
+    hub.fail("GET", "/lfs/", body="stall", pause_s=20)
+    content = (model / "model.safetensors").read_bytes()
+    command = [sys.executable, ROOT / "workflow/scripts/download.py", "--model", "tiny", *PINNED]
+    command += ["--output-dir", from_hub.place / "killed/source", "--manifest", from_hub.place / "killed/source.json"]
+    (from_hub.place / "killed").mkdir()
+    job = subprocess.Popen(command, env=from_hub.settings | {"HF_HUB_DOWNLOAD_TIMEOUT": "60"})
+    blobs = from_hub.snapshot.parents[1] / "blobs"
+    try:
+        deadline = time.monotonic() + 60
+        while not any(hub.sent[path] for path in list(hub.sent) if path.startswith("/lfs/")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)  # what was sent is received
+    finally:
+        job.kill()
+        job.wait()
+    (partial,) = blobs.glob("*.incomplete")
+    assert partial.stat().st_size == len(content) // 2
+    assert from_hub(*PINNED).status == 0
+    assert [seen.byte_range for seen in hub.served("GET", "/lfs/")] == [None, f"bytes={len(content) // 2}-"]
+    assert not list(blobs.glob("*.incomplete"))
+    assert sha256_of(from_hub.snapshot / "model.safetensors") == hashlib.sha256(content).hexdigest()
+
+
 def test_a_slow_answer_is_waited_for(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/config.json", body="drip", pause_s=0.05)
     assert from_hub(*PINNED).status == 0
@@ -358,6 +385,14 @@ def test_a_drip_without_end_is_given_up(from_hub: Downloader, hub: HubServer):
 def test_an_answer_without_end_does_not_fill_the_disk(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/lfs/", body="overlong")
     assert "sends more than lab/tiny holds" in from_hub(*PINNED).error
+
+
+@pytest.mark.parametrize("checksum", [None, "", "../../../x", "0" * 39, "Z" * 64])
+def test_a_listing_without_a_checksum_is_refused(checksum: str | None):
+    """The cache names files by it, so it must be one."""
+    listed = types.SimpleNamespace(rfilename="config.json", size=1, lfs=None, blob_id=checksum)
+    with pytest.raises(UserError, match=r"lists config\.json of lab/tiny without size or checksum"):
+        size_and_checksum("tiny", REPO, listed)
 
 
 def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path):

@@ -124,6 +124,16 @@ def test_a_hub_that_lost_a_byte_is_noticed(results, hub, monkeypatch):
     assert "does not hold onnx/model_quantized.onnx as it was sent" in run.stdout
 
 
+def test_a_release_that_was_sent_but_not_checked_is_not_called_refused(results, hub):
+    hub.fail("GET", "/api/models/", status=503)
+    run = publish(results, hub, "--for-real")
+    assert run.returncode == 1
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("error: ")]
+    assert f"the release is at {hub.url}/{REPO}/discussions/1, but" in line
+    assert len(hub.commits) == 1
+    assert not (results / "published.json").exists()
+
+
 @pytest.mark.parametrize(
     ("token", "repo", "message"),
     [(None, REPO, "HF_TOKEN"), ("hf_wrong", REPO, "401"), (TOKEN, "lab/absent", "404")],

@@ -1,7 +1,9 @@
+import ast
 import json
 import shutil
 import struct
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxproof.snapshot import needed_files, snapshot_problem
+from onnxproof.untrusted import is_own_module
 
 
 def safetensors_bytes(floats: int = 2) -> bytes:
@@ -58,6 +61,13 @@ def test_takes_configuration_tokenizer_and_documents():
         "vocab.txt",
     ]
     assert chosen(*names) == names
+
+
+def test_takes_further_chat_templates_and_nothing_else_from_their_folder():
+    names = ["0_Transformer/additional_chat_templates/tools.jinja", "additional_chat_templates/tools.jinja"]
+    others = ["additional_chat_templates/config.json", "additional_chat_templates/model.safetensors"]
+    others += ["templates/tools.jinja", "additional_chat_templates/more/tools.jinja"]
+    assert chosen(*names, *others) == names
 
 
 def test_leaves_other_formats_training_state_and_code():
@@ -381,6 +391,89 @@ def test_the_transformer_may_be_in_a_subfolder(folder: Path, tmp_path: Path):
 def test_a_module_without_settings_needs_no_folder(folder: Path):
     write(folder, modules__json=[module("Transformer", ""), module("Normalize", "2_Normalize")])
     assert snapshot_problem(folder) is None
+
+
+#: What the versions 2 to 6 write as the type of a module, and what is code of a repository.
+TYPES = (
+    "sentence_transformers.models.Transformer",
+    "sentence_transformers.models.Transformer.Transformer",
+    "sentence_transformers.models.Asym",
+    "sentence_transformers.base.modules.transformer.Transformer",
+    "sentence_transformers.base.modules.normalize.Normalize",
+    "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling",
+)
+FOREIGN_TYPES = ("modeling.Own", "Own", "sentence_transformers", "sentence_transformers_own.Pooling", ".models.Pooling")
+
+
+def types_of_this_version() -> list[str]:
+    """Return the classes that the installed sentence-transformers defines in its packages of modules."""
+    spec = find_spec("sentence_transformers")
+    root = Path(str(spec.origin)).parent
+    return sorted(
+        ".".join(("sentence_transformers", *path.relative_to(root).with_suffix("").parts, node.name))
+        for path in root.glob("*/modules/*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+
+
+def test_the_modules_of_every_version_are_no_code_of_the_repository():
+    types = types_of_this_version()
+    assert len(types) > 20
+    assert [kind for kind in (*types, *TYPES) if not is_own_module(kind)] == []
+    assert [kind for kind in FOREIGN_TYPES if is_own_module(kind)] == []
+
+
+SETTINGS = {
+    "CNN": ("cnn_config.json", {"in_embedding_dimension": 8, "out_channels": 4, "kernel_sizes": [1, 3]}),
+    "LSTM": ("lstm_config.json", {"word_embedding_dimension": 8, "hidden_dim": 4, "num_layers": 1}),
+    "LayerNorm": ("config.json", {"dimension": 8}),
+    "WeightedLayerPooling": ("config.json", {"embedding_dimension": 8, "num_hidden_layers": 12}),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_module_needs_its_settings_and_their_sizes_must_fit_its_weights(folder: Path, kind: str):
+    name, settings = SETTINGS[kind]
+    place = folder / f"1_{kind}"
+    own = f"sentence_transformers.sentence_transformer.modules.{kind.lower()}.{kind}"
+    write(folder, modules__json=[module("Transformer", ""), {"type": own, "path": place.name}])
+    assert snapshot_problem(folder) == f"there is no {place.name}/{name}"
+    write(place, model__safetensors=safetensors_bytes(100))
+    write(place, **{name.replace(".", "__"): settings})
+    assert snapshot_problem(folder) is None
+    for key, value in settings.items():
+        if kind == "WeightedLayerPooling" and key == "embedding_dimension":
+            continue  # nothing is allocated by it
+        absurd = [10**12] if isinstance(value, list) else 10**12
+        write(place, **{name.replace(".", "__"): settings | {key: absurd}})
+        assert "features are no size of its weights" in str(snapshot_problem(folder)), key
+    write(place, **{name.replace(".", "__"): {}})
+    assert snapshot_problem(folder) is None
+
+
+def test_what_sentence_transformers_saves_is_taken_whole(tmp_path: Path):
+    """By the installed version, with the transformer at the top and in a folder of its own."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import CNN, LSTM, LayerNorm, Pooling
+
+    from tiny_models import save_encoder
+
+    save_encoder(tmp_path / "encoder")
+    encoder = Transformer(str(tmp_path / "encoder"))
+    width = encoder.get_embedding_dimension()
+    pooled = [Pooling(width), Dense(width, 8), LayerNorm(8), Normalize()]
+    for number, modules in enumerate([pooled, [CNN(width, 8, [1, 3]), Pooling(16)], [LSTM(width, 8), Pooling(16)]]):
+        for at_the_top in (True, False):
+            encoder.save_in_root = at_the_top
+            folder = tmp_path / f"{number}{at_the_top}"
+            SentenceTransformer(modules=[encoder, *modules], device="cpu").save(str(folder))
+            names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+            assert needed_files(names) == names
+            assert snapshot_problem(folder) is None
+            assert ("0_Transformer/config.json" in names) is not at_the_top
 
 
 @pytest.mark.parametrize(

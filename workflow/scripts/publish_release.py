@@ -33,7 +33,8 @@ def check_release(model: str, results: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{model}: the gate of {variant} did not pass; only proven releases are published")
     if read_json(results / "verified.json").get("passed") is not True:
         raise UserError(f"{model}: {results / 'verified.json'} does not say that the release was verified")
-    wanted, found = release["files"], describe_files(results / "release")
+    wanted: dict[str, dict[str, Any]] = release["files"]
+    found = describe_files(results / "release")
     changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if changed:
         raise UserError(
@@ -74,10 +75,11 @@ def upload(
     import httpx2
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-    constants.HF_HUB_DISABLE_XET = True  # a protocol of its own, whose errors may hold the token and are of any kind
+    constants.HF_HUB_DISABLE_XET = True  # plain HTTP does the same, and can be tested without Xet's servers
     constants.HF_HUB_DISABLE_TELEMETRY = True
     api = HfApi(token=token)
     additions = [CommitOperationAdd(name, folder / name) for name in files]
+    commit = None
     try:
         if branch is not None:
             api.create_branch(repo, branch=branch, exist_ok=True)
@@ -92,8 +94,14 @@ def upload(
         info = api.model_info(repo, revision=commit.oid, files_metadata=True)
     except (OSError, httpx2.HTTPError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).replace(token, "***").split())
+        failure = f"{type(error).__name__}: {reason[:300]}"
+        if commit is not None:
+            raise UserError(
+                f"{model}: the release is at {commit.pr_url or commit.commit_url}, but {api.endpoint} did not say what "
+                f"is there: {failure}; look there first: another run makes another commit"
+            ) from None
         raise UserError(
-            f"{model}: {api.endpoint} did not take the release for {repo}: {type(error).__name__}: {reason[:300]}; "
+            f"{model}: {api.endpoint} did not take the release for {repo}: {failure}; "
             f"run again to go on: what it has already is not sent again"
         ) from None
     there = {sibling.rfilename: sibling for sibling in info.siblings or ()}

@@ -1,10 +1,12 @@
-"""How bytes come from the Hub: resumed where they broke off, watched while they flow, kept in the client's cache.
+"""Fetch files from the Hub: resume after a cut, watch the rate and the length, and keep them in the client's cache.
 
-``hf_hub_download`` of huggingface-hub 2 throws away what has arrived when it fails, so that the next call starts
-again. It loses up to ten megabytes at every cut, because it reads in chunks of that size. It tries again by rules
-of its own, and waits as long as a server asks. It has no limit for a server that sends a byte now and then, or one
-that never stops. So a file is fetched here, over plain HTTP, into the same cache under the same names: other
-programs find it there, and what they fetched is found here.
+``hf_hub_download`` of huggingface-hub 2.4 is not used, for four reasons. It deletes what has arrived when it fails, so
+the next call starts from the first byte. It reads in chunks of ten megabytes, and loses an incomplete chunk at every
+cut. It retries by its own rules, and waits as long as the server asks. It does not give up a server that sends a byte
+now and then, or one that never stops.
+
+Files are fetched over plain HTTP and stored in the client's own cache layout. Other programs find them there, and files
+that other programs fetched are found here.
 """
 
 import shutil
@@ -162,6 +164,7 @@ def _fetch(url: str, partial: Path, size: int) -> None:
         with partial.open("ab") as stream:
             for part in answer.iter_raw():
                 stream.write(part)
+                stream.flush()  # what has arrived survives a kill
     if partial.stat().st_size < size:
         raise httpx2.RemoteProtocolError("the answer is shorter than the file")
 

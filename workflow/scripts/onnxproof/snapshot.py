@@ -14,8 +14,8 @@ from onnxproof.files import read_manifest
 from onnxproof.untrusted import (
     MOST_JSON_BYTES,
     archive_problem,
-    dense_problem,
     is_own_module,
+    module_problem,
     remote_code_of,
     safetensors_problem,
     shortened,
@@ -50,8 +50,18 @@ NOT_SUPPORT_FILES = ("*.index.json", "trainer_state.json", "*_results.json", "re
 
 #: sentence-transformers numbers the folders of its modules: ``0_Transformer``, ``1_Pooling``, ``2_Dense``.
 MODULE_FOLDER = re.compile(r"\d+_\w+")
-#: Modules that are nothing without their settings; others, such as Normalize, have no files at all.
-MODULES_WITH_CONFIG = ("Pooling", "Dense", "LayerNorm")
+#: Templates beside the default one, as transformers saves them: ``<name>.jinja``.
+TEMPLATE_FOLDER = "additional_chat_templates"
+#: Modules that are nothing without their settings, and the file of these. Others, such as Normalize, need no file.
+MODULE_CONFIGS = {
+    "Pooling": "config.json",
+    "Dense": "config.json",
+    "LayerNorm": "config.json",
+    "WeightedLayerPooling": "config.json",
+    "WordWeights": "config.json",
+    "CNN": "cnn_config.json",
+    "LSTM": "lstm_config.json",
+}
 
 #: Any one group, complete, is a vocabulary.
 VOCABULARIES = (
@@ -79,7 +89,7 @@ class _ProblemError(Exception):
 def needed_files(names: Iterable[str], with_code: bool = False) -> list[str]:
     """Choose the files to take from a repository, given all its relative paths; sorted.
 
-    Taken: configuration, tokenizer, chat template, card and licence from the top folder and from the numbered
+    Taken: configuration, tokenizer, chat templates, card and licence from the top folder and from the numbered
     folders of sentence-transformers; in each of these folders the weights in one format, safetensors before
     PyTorch's own, a single file before a split one. Left: other formats (ONNX, TensorFlow, Flax, GGUF,
     OpenVINO), training state, code (``*.py``) unless ``with_code``, and any name that would leave the folder.
@@ -87,7 +97,10 @@ def needed_files(names: Iterable[str], with_code: bool = False) -> list[str]:
     folders: dict[PurePosixPath, set[str]] = {}
     for name in names:
         path = PurePosixPath(name)
-        if stays_inside(name) and all(MODULE_FOLDER.fullmatch(part) for part in path.parts[:-1]):
+        *parents, _ = path.parts or ("",)
+        if parents and parents[-1] == TEMPLATE_FOLDER and path.suffix == ".jinja":
+            parents.pop()
+        if stays_inside(name) and all(MODULE_FOLDER.fullmatch(part) for part in parents):
             folders.setdefault(path.parent, set()).add(path.name)
     return sorted(
         (folder / name).as_posix()
@@ -231,11 +244,13 @@ def _check_modules(folder: Path) -> None:
         for single, _, _ in WEIGHT_FORMATS:
             if module["path"] and (folder / module["path"] / single).is_file():
                 _check_weight_file(folder, f"{module['path']}/{single}")
-        if module["path"] and module["type"].rsplit(".", 1)[-1] in MODULES_WITH_CONFIG:
-            settings = _read_object(folder, f"{module['path']}/config.json")
+        kind = module["type"].rsplit(".", 1)[-1]
+        if module["path"] and kind in MODULE_CONFIGS:
+            name = f"{module['path']}/{MODULE_CONFIGS[kind]}"
+            settings = _read_object(folder, name)
             weights = [path.stat().st_size for path in (folder / module["path"]).glob("*") if path.is_file()]
-            if problem := dense_problem(settings, sum(weights)):
-                raise _ProblemError(f"{module['path']}/config.json: {problem}")
+            if problem := module_problem(kind, settings, sum(weights)):
+                raise _ProblemError(f"{name}: {problem}")
 
 
 def _check_weights(folder: Path, place: str) -> list[str]:

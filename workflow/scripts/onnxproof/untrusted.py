@@ -40,6 +40,19 @@ LARGEST_SIZE = 1 << 24
 TOKENIZER_PATHS = re.compile(r".*(_file|_spm)")
 TOKENIZER_PATHS_NOT_READ = ("special_tokens_map_file",)
 
+#: By what factors the elements of a module's matrices are counted, for the modules of sentence-transformers that have
+#: weights; a factor's names are those of all versions.
+MODULE_MATRICES: dict[str, tuple[tuple[tuple[str, ...], ...], ...]] = {
+    "Dense": ((("in_features",), ("out_features",)),),
+    "LayerNorm": ((("dimension",),),),
+    "WeightedLayerPooling": ((("num_hidden_layers",),),),
+    "CNN": ((("in_embedding_dimension", "in_word_embedding_dimension"), ("out_channels",), ("kernel_sizes",)),),
+    "LSTM": (
+        (("embedding_dimension", "word_embedding_dimension"), ("hidden_dim",)),
+        (("hidden_dim",), ("num_layers",)),
+    ),
+}
+
 #: Modules of sentence-transformers under their names of all versions; others are code of the repository.
 OWN_MODULES = "sentence_transformers."
 
@@ -157,15 +170,25 @@ def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
             waiting += value
 
 
-def dense_problem(config: dict[str, Any], weight_bytes: int) -> str | None:
-    """Return why a dense layer of sentence-transformers cannot have the size its config.json says."""
-    wide, high = config.get("in_features"), config.get("out_features")
-    if wide is None or high is None:
-        return None
-    if not _is_count(wide) or not _is_count(high) or wide * high > 2 * weight_bytes:
-        return (
-            f"{shortened(wide)} x {shortened(high)} features are no size of its weights with their {weight_bytes} bytes"
-        )
+def module_problem(kind: str, config: dict[str, Any], weight_bytes: int) -> str | None:
+    """Return why a module of sentence-transformers cannot have the sizes that its configuration says.
+
+    Args:
+        kind: the name of its class, without the module that defines it.
+        config: its configuration.
+        weight_bytes: how many bytes its weights have.
+    """
+    for factors in MODULE_MATRICES.get(kind, ()):
+        sizes: list[Any] = [
+            next((config[name] for name in names if config.get(name) is not None), None) for names in factors
+        ]
+        if None in sizes:
+            continue  # the library's own value is a small one
+        counts = [count for size in sizes for count in (size if isinstance(size, list) else [size])]
+        totals = (sum(size) if isinstance(size, list) else size for size in sizes)
+        if not all(map(_is_count, counts)) or math.prod(totals) > 2 * weight_bytes:
+            shown = " x ".join(map(shortened, sizes))
+            return f"{shown} features are no size of its weights with their {weight_bytes} bytes"
     return None
 
 
