@@ -153,6 +153,7 @@ licenses: setup-dev  ## list the dependencies' licences in docs/licenses.md
 .PHONY: audit
 audit: setup-dev  ## look the locked versions up in the public advisories; fails where they cannot be asked
 	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r $(LOCKS)/run.txt
+	-$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes -r envs/exporters/optimum.txt
 
 .PHONY: lock
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
