@@ -9,7 +9,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def invented_weights_refused(model: str) -> Iterator[None]:
 
 
 def accepted_by(config: Any) -> Accepted:
-    """Return the keys that a configuration's class takes, with those of the configurations inside it."""
+    """Return the keys that a configuration's class knows, with those of the configurations inside it."""
     from transformers import PretrainedConfig
 
     keys = {
@@ -165,6 +165,8 @@ def accepted_by(config: Any) -> Accepted:
         if "__init__" in vars(kind)
         for name in inspect.signature(kind.__init__).parameters
     }
+    with suppress(ValueError, TypeError, AssertionError, KeyError, AttributeError):  # made of two configurations
+        keys |= set(vars(type(config)()))
     parts = {name: accepted_by(value) for name, value in vars(config).items() if isinstance(value, PretrainedConfig)}
     return Accepted(frozenset(keys - NOT_KEYS), parts)
 

@@ -38,8 +38,12 @@ OTHER_ROPE_NAMES = {
 }
 #: New names of keys whose values mean the same: model type → new → old.
 RENAMED = {"qwen3_moe": {"num_local_experts": "num_experts"}}
-#: Model types of which ``tie_word_embeddings`` of 4.57 says whether the decoder's vectors are scaled before the head.
-SCALED_BY_TYING = ("t5", "mt5", "umt5", "longt5", "pop2piano", "switch_transformers")
+#: Model types of which ``tie_word_embeddings`` of 4.57 says whether the decoder's vectors are scaled before the head;
+#: transformers 5 never scales mT5's.
+SCALED_BY_TYING = ("t5", "mt5", "umt5", "longt5", "pop2piano")
+
+#: Endings of the names of a head's bias, of which 4.57 has only one.
+OWN_BIASES = ("predictions.decoder.bias", "lm_head.decoder.bias")
 
 #: Keys that change no output of the model.
 HARMLESS = frozenset(
@@ -80,7 +84,10 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Accepted:
-    """What a configuration class of 4.57 reads: its keys, and the same of each configuration inside it."""
+    """What a configuration class of 4.57 knows: its keys, and the same of each configuration inside it.
+
+    Known are the keys that it takes and those that it works out. Others it keeps, and nothing reads them.
+    """
 
     keys: frozenset[str]
     parts: Mapping[str, "Accepted"] = field(default_factory=dict)
@@ -109,6 +116,8 @@ def translate_config(model: str, config: Config) -> Config:
         older["global_attn_every_n_layers"] = _global_every(model, config["layer_types"])
     if model_type in SCALED_BY_TYING and "scale_decoder_outputs" in config:
         older["tie_word_embeddings"] = bool(older.pop("scale_decoder_outputs"))
+    if model_type == "mt5":
+        older["tie_word_embeddings"] = False
     return older
 
 
@@ -183,8 +192,9 @@ def complete_config(older: Config, resolved: Config, accepted: Accepted) -> Conf
         for name, part in accepted.parts.items()
         if isinstance(older.get(name), dict) and isinstance(resolved.get(name), dict)
     }
+    said = {key: value for key, value in older.items() if value is not None or key not in added}
     scaling = {key: added[key] for key in ("rope_scaling",) if key in added}  # 4.x has several spellings of it
-    return added | older | scaling | parts
+    return added | said | scaling | parts
 
 
 def unread_keys(newer: Config, defaults: Config, older: Config, accepted: Accepted, place: str = "") -> Iterable[str]:
@@ -192,8 +202,9 @@ def unread_keys(newer: Config, defaults: Config, older: Config, accepted: Accept
 
     Args:
         newer: the configuration as transformers 5 reads it, translated.
-        defaults: that of a model of the same type of which nothing is said, translated. A key that 4.57 does not know
-            changes nothing where it has its default, for a default is what the model did before there was a key.
+        defaults: that of a model of the same type of which nothing is said, translated. A key that is not in it means
+            nothing to either version. One that only 4.57 does not know changes nothing where it has its default, for
+            a default is what the model did before there was a key.
         older: the configuration as 4.57 reads the translated files.
         accepted: what 4.57's class reads.
     """
@@ -207,7 +218,7 @@ def unread_keys(newer: Config, defaults: Config, older: Config, accepted: Accept
         elif key in accepted.keys:
             if not _same(value, older.get(key)):
                 yield f"{place}{key}: {shortened(value)} (there: {shortened(older.get(key))})"
-        elif not _same(value, defaults.get(key)) and not (key in older and _same(value, older[key])):
+        elif key in defaults and not _same(value, defaults[key]):
             yield f"{place}{key}: {shortened(value)} (there: no such key)"
 
 
@@ -277,6 +288,8 @@ def write_older_copy(model: str, snapshot: Path, folder: Path) -> None:
             write_json(path, translate_modules(content))
         elif path.name == "processor_config.json" and isinstance(content, dict):
             _split_processor(path, content)
+    for weights in sorted(folder.rglob("*.safetensors")):
+        _join_biases(weights)
     _add_tied_head(folder)
 
 
@@ -305,16 +318,12 @@ def _add_tied_head(folder: Path) -> None:
         return
     if not weights.is_file():
         return
-    with weights.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        if "lm_head.weight" in header or "shared.weight" not in header:
-            return
-        table = header["shared.weight"]
-        start, end = table["data_offsets"]
-        stream.seek(8 + length + start)
-        values = stream.read(end - start)
-    head = json.dumps({"lm_head.weight": table | {"data_offsets": [0, end - start]}}).encode()
+    start, header = read_header(weights)
+    if "lm_head.weight" in header or "shared.weight" not in header:
+        return
+    table = header["shared.weight"]
+    values = _read_values(weights, start, table)
+    head = json.dumps({"lm_head.weight": table | {"data_offsets": [0, len(values)]}}).encode()
     head += b" " * (-len(head) % 8)
     parts = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     weights.rename(folder / parts[0])
@@ -322,3 +331,39 @@ def _add_tied_head(folder: Path) -> None:
     names = dict.fromkeys((name for name in header if name != "__metadata__"), parts[0])
     index = {"metadata": {}, "weight_map": names | {"lm_head.weight": parts[1]}}
     write_json(folder / "model.safetensors.index.json", index)
+
+
+def _join_biases(weights: Path) -> None:
+    """Write a head's only bias of transformers 5 over the one that 4.57 reads instead, in a copy of the weights.
+
+    In 4.57, a head of BERT's kind has one bias under two names. In transformers 5 these are two tensors where the
+    word vectors are not shared; both are saved, and ``decoder.bias`` is the one that is added.
+    """
+    start, header = read_header(weights)
+    for name in [name for name in header if name.endswith(OWN_BIASES)]:
+        twin = name.removesuffix("decoder.bias") + "bias"
+        values = _read_values(weights, start, header[name])
+        if twin not in header or _read_values(weights, start, header[twin]) == values:
+            continue
+        if weights.is_symlink():
+            original = weights.resolve()
+            weights.unlink()
+            shutil.copyfile(original, weights)
+        with weights.open("r+b") as stream:
+            stream.seek(start + header[twin]["data_offsets"][0])
+            stream.write(values)
+
+
+def read_header(weights: Path) -> tuple[int, dict[str, Any]]:
+    """Return where a safetensors file's values start, in bytes, and what its header says of each tensor."""
+    with weights.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    return 8 + length, header
+
+
+def _read_values(weights: Path, start: int, entry: Mapping[str, Any]) -> bytes:
+    first, end = entry["data_offsets"]
+    with weights.open("rb") as stream:
+        stream.seek(start + first)
+        return stream.read(end - first)
