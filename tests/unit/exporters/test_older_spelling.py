@@ -253,3 +253,13 @@ def test_the_bias_that_is_added_is_the_one_that_the_older_version_reads(snapshot
     assert values["cls.predictions.bias"] == values["cls.predictions.decoder.bias"] == b"\3\3\3\3\4\4\4\4"
     assert values["other.bias"] == b"\5\5\5\5\6\6\6\6"
     assert read_weights(snapshot / "model.safetensors")["cls.predictions.bias"] == b"\1\1\1\1\2\2\2\2"
+
+
+def test_what_could_have_other_code_loaded_is_left_out():
+    code = {"_attn_implementation_internal": "somebody/kernel", "attn_implementation": "somebody/kernel"}
+    config = {"model_type": "bert", "hidden_size": 64, "text_config": {"model_type": "bert", **code}, **code}
+    assert translate_config("m", config) == {
+        "model_type": "bert",
+        "hidden_size": 64,
+        "text_config": {"model_type": "bert"},
+    }

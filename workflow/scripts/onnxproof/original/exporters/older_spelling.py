@@ -70,6 +70,10 @@ HARMLESS = frozenset(
     }
 )
 
+#: How a program is to run the model, and no part of it. Before 5.3, transformers could be led by such a key to load
+#: code from another repository (CVE-2026-4372).
+INTERNAL, NOT_A_MODELS = "_", ("attn_implementation", "experts_implementation")
+
 #: Keys of a tokenizer's configuration that only transformers 5 writes.
 NEW_TOKENIZER_KEYS = ("backend", "is_local", "local_files_only")
 #: Classes of transformers 5 that 4.57 does not have, and the ones that read the same files there.
@@ -103,7 +107,8 @@ def translate_config(model: str, config: Config) -> Config:
     Raises:
         UserError: RoPE or the kinds of layers are described in a way that 4.57 has no words for.
     """
-    older = {key: translate_config(model, value) if isinstance(value, dict) else value for key, value in config.items()}
+    said = {key: value for key, value in config.items() if not key.startswith(INTERNAL) and key not in NOT_A_MODELS}
+    older = {key: translate_config(model, value) if isinstance(value, dict) else value for key, value in said.items()}
     model_type = config.get("model_type")
     for new, old in RENAMED.get(str(model_type), {}).items():
         if new in older:
