@@ -1,0 +1,134 @@
+"""One graph traced by transformers' exporter: its names, its bytes, and the proof on shapes that were not traced."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxproof.cli import UserError
+from onnxproof.original.exporters.tracing import check_generalizes, relative_difference, save_graph, trace
+
+AXES = {"values": ["batch_size", "sequence_length", None]}
+
+
+def module(forward):
+    """Return a torch module with one weight, and ``forward`` as what it computes from it and its input."""
+    import torch
+
+    class Tiny(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.linspace(-1, 1, 12).reshape(4, 3))
+
+        def forward(self, values):
+            return {"answer": forward(values, self.weight), "unused": values}
+
+    return Tiny().eval()
+
+
+def traced(forward, path: Path) -> Path:
+    import torch
+
+    example = {"values": torch.ones(2, 5, 4)}
+    save_graph(trace(module(forward), example, AXES, ("answer", "absent")), path)
+    return path
+
+
+def product(values, weight):
+    return values @ weight
+
+
+def frozen(values, weight):
+    """Multiply by the length of the traced example, as code does that counts in Python."""
+    return values @ weight * float(values.shape[1])
+
+
+def feeds():
+    generator = np.random.default_rng(0)
+    return [{"values": generator.normal(size=shape).astype(np.float32)} for shape in ((1, 9, 4), (3, 2, 4))]
+
+
+def answer_of(forward):
+    import torch
+
+    weight = module(forward).weight.detach()
+    return lambda feed: {"answer": forward(torch.from_numpy(feed["values"]), weight).numpy()}
+
+
+def test_axes_weights_and_outputs_have_the_names_that_clients_look_for(tmp_path):
+    model = onnx.load(traced(product, tmp_path / "model.onnx"))
+    (value,) = model.graph.input
+    sizes = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    assert (value.name, sizes) == ("values", ["batch_size", "sequence_length", 4])
+    assert [output.name for output in model.graph.output] == ["answer"]
+    assert [tensor.name for tensor in model.graph.initializer] == ["weight"]
+
+
+def test_the_browser_can_load_it(tmp_path):
+    model = onnx.load(traced(product, tmp_path / "model.onnx"))
+    assert model.ir_version <= 10
+    assert all(entry.version <= 21 for entry in model.opset_import)
+    onnx.checker.check_model(model)
+
+
+def test_nothing_in_it_tells_where_it_was_made(tmp_path):
+    content = traced(product, tmp_path / "model.onnx").read_bytes()
+    assert str(Path(__file__).parent).encode() not in content
+    assert b"stack_trace" not in content
+    assert b"site-packages" not in content
+
+
+def test_the_bytes_are_the_same_with_another_hash_seed(tmp_path):
+    script = f"import sys; sys.path[:0] = {sys.path!r}; from test_tracing import *; "
+    script += "traced(product, Path(sys.argv[1]))"
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", script, str(tmp_path / f"{seed}.onnx")]
+        subprocess.run(command, env=environment, cwd=Path(__file__).parent, check=True, capture_output=True)
+    assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+
+
+def test_a_graph_that_answers_other_shapes_passes(tmp_path):
+    check_generalizes(traced(product, tmp_path / "model.onnx"), feeds(), answer_of(product))
+
+
+def test_a_frozen_axis_is_refused(tmp_path):
+    path = traced(lambda values, weight: values @ weight * 5.0, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"inputs of the shape values \[1, 9, 4\] otherwise .* answer differs by"):
+        check_generalizes(path, feeds(), answer_of(frozen))
+
+
+def test_a_graph_that_does_not_run_is_refused(tmp_path):
+    path = traced(product, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"does not run on inputs of the shape values \[1, 9, 5\]"):
+        check_generalizes(path, [{"values": np.ones((1, 9, 5), np.float32)}], answer_of(product))
+
+
+def test_what_cannot_be_traced_is_told_in_one_line(tmp_path):
+    def depends_on_data(values, weight):
+        return values @ weight if float(values.sum()) > 0 else values[..., :3]
+
+    with pytest.raises(UserError, match="transformers' exporter cannot trace it: ") as raised:
+        traced(depends_on_data, tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "difference"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0),
+        ([1.0, 2.0], [1.0, 2.2], 0.1),
+        ([1.0, 2.0], [1.0, np.nan], np.inf),
+        ([1.0, -np.inf], [1.0, -np.inf], 0),
+        ([1.0, -np.inf], [1.0, np.inf], np.inf),
+        ([1.0], [1.0, 2.0], np.inf),
+        ([], [], 0),
+    ],
+)
+def test_the_difference_is_over_the_largest_value(expected, actual, difference):
+    found = relative_difference(np.array(expected, np.float32), np.array(actual, np.float32))
+    assert found == pytest.approx(difference, rel=1e-5)
