@@ -108,13 +108,30 @@ def write_tokenizer(folder, **overrides):
 
 def test_the_tokenizer_is_settled_on_the_models_own_limit(tmp_path):
     write_tokenizer(tmp_path, truncation={"max_length": 128})
-    assert settle_tokenizer(tmp_path, 256, PADDING).keys() == {"tokenizer.json", "tokenizer_config.json"}
+    changed = settle_tokenizer(tmp_path, 256, PADDING)
+    assert changed.keys() == {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+    assert json.loads((tmp_path / "special_tokens_map.json").read_text()) == {"pad_token": "[PAD]"}
     tokenizer = json.loads((tmp_path / "tokenizer.json").read_text())
     assert tokenizer["truncation"]["max_length"] == 256
     assert tokenizer["padding"]["strategy"] == "BatchLongest"
     assert (tokenizer["padding"]["pad_id"], tokenizer["padding"]["pad_token"]) == (7, "[PAD]")
     assert tokenizer["model"] == {}
     assert settle_tokenizer(tmp_path, 256, PADDING) == {}
+
+
+def test_a_tokenizer_that_transformers_5_saved_is_said_in_words_that_4_reads_too(tmp_path):
+    write_tokenizer(tmp_path)
+    newer = {"backend": "tokenizers", "tokenizer_class": "TokenizersBackend", "extra_special_tokens": ["<a>"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(newer | {"pad_token": "<pad>", "model_max_length": 9}))
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": "kept"}')
+    settle_tokenizer(tmp_path, 9, PADDING)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "additional_special_tokens": ["<a>"],
+        "pad_token": "<pad>",
+        "model_max_length": 9,
+    }
+    assert json.loads((tmp_path / "special_tokens_map.json").read_text()) == {"pad_token": "kept"}
 
 
 def test_a_tokenizer_without_padding_gets_none(tmp_path):

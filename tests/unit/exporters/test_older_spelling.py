@@ -11,10 +11,10 @@ from onnxproof.original.exporters.older_spelling import (
     translate_config,
     translate_modules,
     translate_preprocessor,
-    translate_tokenizer,
     unread_keys,
     write_older_copy,
 )
+from onnxproof.tokenizer_files import older_tokenizer_config
 
 PLAIN = {"rope_type": "default", "rope_theta": 500000.0}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192}
@@ -161,12 +161,12 @@ def test_what_is_read_otherwise_inside_is_named_with_its_place():
 
 def test_tokenizers_of_transformers_5():
     newer = {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", "extra_special_tokens": ["<a>"]}
-    assert translate_tokenizer(newer | {"is_local": True, "pad_token": "<pad>"}) == {
+    assert older_tokenizer_config(newer | {"is_local": True, "pad_token": "<pad>"}) == {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "additional_special_tokens": ["<a>"],
         "pad_token": "<pad>",
     }
-    assert translate_tokenizer({"tokenizer_class": "BertTokenizer", "extra_special_tokens": []}) == {
+    assert older_tokenizer_config({"tokenizer_class": "BertTokenizer", "extra_special_tokens": []}) == {
         "tokenizer_class": "BertTokenizer"
     }
 

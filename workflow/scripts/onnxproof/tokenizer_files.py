@@ -8,6 +8,30 @@ from onnxproof.files import read_json, write_text
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+
+#: Tokens with a part of their own, as both files name them.
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+#: Keys of a tokenizer's configuration that only transformers 5 writes, and that change nothing.
+NEW_TOKENIZER_KEYS = ("backend", "is_local", "local_files_only")
+#: Classes of transformers 5 that 4.57 does not have, and the ones that read the same files there and in 5.
+TOKENIZER_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+
+
+def older_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a ``tokenizer_config.json`` in words that transformers 4 and 5 both read.
+
+    transformers 4 takes ``extra_special_tokens`` for a mapping, and stops at the list that 5 writes.
+    """
+    older = {key: value for key, value in config.items() if key not in NEW_TOKENIZER_KEYS}
+    name = older.get("tokenizer_class")
+    older |= {"tokenizer_class": TOKENIZER_CLASSES[name]} if name in TOKENIZER_CLASSES else {}
+    extra = older.get("extra_special_tokens")
+    if isinstance(extra, list):
+        del older["extra_special_tokens"]
+        if extra:
+            older["additional_special_tokens"] = [*(older.get("additional_special_tokens") or []), *extra]
+    return older
 
 
 def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> dict[str, str]:
@@ -27,10 +51,18 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
     """
     changed = {}
     config_file = folder / TOKENIZER_CONFIG
-    config: dict[str, Any] = read_json(config_file) if config_file.is_file() else {}
+    saved: dict[str, Any] = read_json(config_file) if config_file.is_file() else {}
+    config = older_tokenizer_config(saved)
+    words = ["in words that transformers 4 reads too"] if config != saved else []
     if config and config.get("model_max_length") != max_tokens:
-        changed[TOKENIZER_CONFIG] = f"model_max_length from {config.get('model_max_length')} to {max_tokens}"
-        _write(config_file, config | {"model_max_length": max_tokens})
+        words.append(f"model_max_length from {config.get('model_max_length')} to {max_tokens}")
+        config |= {"model_max_length": max_tokens}
+    if words:
+        changed[TOKENIZER_CONFIG] = "; ".join(words)
+        _write(config_file, config)
+    if config and not (folder / SPECIAL_TOKENS).exists():  # fastembed and others read the tokens from there alone
+        changed[SPECIAL_TOKENS] = f"the special tokens that {TOKENIZER_CONFIG} names"
+        _write(folder / SPECIAL_TOKENS, {name: config[name] for name in NAMED_TOKENS if config.get(name) is not None})
     tokenizer_file = folder / TOKENIZER_FILE
     if tokenizer_file.is_file():
         tokenizer = read_json(tokenizer_file)

@@ -17,6 +17,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
+from onnxproof.tokenizer_files import older_tokenizer_config
 from onnxproof.untrusted import shortened
 
 Config = dict[str, Any]
@@ -74,10 +75,6 @@ HARMLESS = frozenset(
 #: code from another repository (CVE-2026-4372).
 INTERNAL, NOT_A_MODELS = "_", ("attn_implementation", "experts_implementation")
 
-#: Keys of a tokenizer's configuration that only transformers 5 writes.
-NEW_TOKENIZER_KEYS = ("backend", "is_local", "local_files_only")
-#: Classes of transformers 5 that 4.57 does not have, and the ones that read the same files there.
-TOKENIZER_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
 #: Modules that sentence-transformers 6 moved: new place → place in 5.7.
 MODULES = {
     "sentence_transformers.base.modules.normalize.Normalize": (
@@ -240,19 +237,6 @@ def _is_empty(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
-def translate_tokenizer(config: Config) -> Config:
-    """Return a ``tokenizer_config.json`` in the spelling of 4.57."""
-    older = {key: value for key, value in config.items() if key not in NEW_TOKENIZER_KEYS}
-    name = older.get("tokenizer_class")
-    older |= {"tokenizer_class": TOKENIZER_CLASSES[name]} if name in TOKENIZER_CLASSES else {}
-    extra = older.get("extra_special_tokens")
-    if isinstance(extra, list):
-        del older["extra_special_tokens"]
-        if extra:
-            older["additional_special_tokens"] = [*(older.get("additional_special_tokens") or []), *extra]
-    return older
-
-
 def translate_preprocessor(config: Config) -> Config:
     """Return a ``preprocessor_config.json`` that names the image processor's class as 4.57 does."""
     name = config.get("image_processor_type")
@@ -286,7 +270,7 @@ def write_older_copy(model: str, snapshot: Path, folder: Path) -> None:
         if path.name == "config.json" and isinstance(content, dict) and "model_type" in content:
             write_json(path, translate_config(model, content))
         elif path.name == "tokenizer_config.json" and isinstance(content, dict):
-            write_json(path, translate_tokenizer(content))
+            write_json(path, older_tokenizer_config(content))
         elif path.name == "preprocessor_config.json" and isinstance(content, dict):
             write_json(path, translate_preprocessor(content))
         elif path.name == "modules.json" and isinstance(content, list):
