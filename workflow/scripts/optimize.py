@@ -103,6 +103,9 @@ def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.
     fusion_type = FUSION_TYPES.get(config.get("model_type", ""), "bert")
     options = FusionOptions(fusion_type)
     options.enable_embed_layer_norm = False
+    # The optimizer fails on a layer normalization without a bias that follows an addition.
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    options.enable_skip_layer_norm = all(len(node.input) > 2 and node.input[2] for node in norms)
     sizes = (config.get("num_attention_heads") or config.get("n_heads"), config.get("hidden_size") or config.get("dim"))
     heads, hidden = sizes if all(isinstance(size, int) for size in sizes) else (0, 0)  # let the optimizer find out
     # The optimizer reads what a graph refers to from the current folder.
