@@ -1,7 +1,8 @@
 """Optimize the exported graph: fuse attention, layer normalization and GELU where the architecture allows.
 
-Transformer fusion comes from onnxruntime's own optimizer; attentions that it does not know are rewritten by passes of
-ours. Where it finds nothing to fuse, fails, or changes an answer, the graph gets onnxruntime's basic optimizations,
+Attentions are fused by rules of ours, which know the graphs of today's exporters, and then by onnxruntime's own
+transformer optimizer, which knows older ones; kinds that neither fuses are rewritten by passes of ours. Where all that
+finds nothing to fuse, fails, or changes an answer, the graph gets onnxruntime's basic optimizations,
 which are the same on every CPU; where those fail too, it stays as it was exported. Every step is proven on a few inputs
 before it is kept, and what was done, and why, is recorded.
 """
@@ -12,6 +13,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +88,8 @@ def optimize_basic(model: "onnx.ModelProto", target: Path) -> None:
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
-    """Fuse a transformer's layers with onnxruntime's transformer optimizer.
+def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.ModelProto":
+    """Return a transformer with its layers fused by onnxruntime's transformer optimizer.
 
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
     approximation.
@@ -101,9 +103,11 @@ def fuse_transformer(source: Path, config: dict[str, Any]) -> "onnx.ModelProto":
     fusion_type = FUSION_TYPES.get(config.get("model_type", ""), "bert")
     options = FusionOptions(fusion_type)
     options.enable_embed_layer_norm = False
+    # The optimizer fails on a layer normalization without a bias that follows an addition.
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    options.enable_skip_layer_norm = all(len(node.input) > 2 and node.input[2] for node in norms)
     sizes = (config.get("num_attention_heads") or config.get("n_heads"), config.get("hidden_size") or config.get("dim"))
     heads, hidden = sizes if all(isinstance(size, int) for size in sizes) else (0, 0)  # let the optimizer find out
-    model = load_model(source, source.parent)
     # The optimizer reads what a graph refers to from the current folder.
     with contextlib.chdir(weights_folder(model) or "."):
         fused = optimize_model(
@@ -183,7 +187,9 @@ def optimize_graph(
 
     def fuse() -> tuple["onnx.ModelProto", dict[str, int]]:
         optimize_basic(exported, basic)
-        model, rewritten = rewrite_attention(fuse_transformer(basic, config), proof, reasons)
+        model, rewritten = apply_rewrites(load_model(basic, scratch), fusions(), proof, reasons)
+        model, rewritten_later = apply_rewrites(fuse_transformer(model, config), special_attentions(), proof, reasons)
+        rewritten |= rewritten_later
         split = split_skip_layer_normalization(model)
         if not fused_operators(model):
             raise UserError("the fusions found nothing in this graph that is faster fused")
@@ -206,39 +212,62 @@ def optimize_graph(
     return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": "; ".join(reasons)}
 
 
-def rewrite_attention(
-    model: "onnx.ModelProto", proof: Proof, reasons: list[str]
+@dataclass(frozen=True)
+class Rewrite:
+    """A rewrite of ours, by the name under which it is counted.
+
+    ``needed`` is an operator without which there is nothing to rewrite, so that other graphs need no copy. ``apply``
+    rewrites a model in place and returns how often.
+    """
+
+    name: str
+    needed: str
+    apply: Callable[["onnx.ModelProto"], int]
+
+
+def fusions() -> list[Rewrite]:
+    """Return the fusions that come before onnxruntime's optimizer."""
+    from onnxproof.fusions.attention import fuse_self_attention
+
+    return [Rewrite("Attention", "Softmax", fuse_self_attention)]
+
+
+def special_attentions() -> list[Rewrite]:
+    """Return the rewrites of attentions that have no operator of their own."""
+    from onnxproof.disentangled_attention import simplify_disentangled_attention
+    from onnxproof.rotary_embedding import fuse_rotary_embedding
+
+    return [
+        Rewrite("DisentangledAttention", "Softmax", simplify_disentangled_attention),
+        Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),
+    ]
+
+
+def apply_rewrites(
+    model: "onnx.ModelProto", rewrites: list[Rewrite], proof: Proof, reasons: list[str]
 ) -> tuple["onnx.ModelProto", dict[str, int]]:
-    """Return a graph with the attentions that onnxruntime's optimizer does not know rewritten, and how many of each.
+    """Return a graph with rewrites made one after the other, and how often each was made.
 
     Where a rewrite is not proven, the graph goes on without it and the reason is added to ``reasons``.
     """
     import onnx
 
-    from onnxproof.disentangled_attention import simplify_disentangled_attention
-    from onnxproof.rotary_embedding import fuse_rotary_embedding
-
-    # By name: an operator without which there is nothing to rewrite, so that other graphs need no copy.
-    rewrites = {
-        "DisentangledAttention": ("GatherElements", simplify_disentangled_attention),
-        "RotaryEmbedding": ("Cos", fuse_rotary_embedding),
-    }
-    counts = dict.fromkeys(rewrites, 0)
-    for name, (needed, rewrite) in rewrites.items():
-        if needed not in count_operators(model):
+    counts = {rewrite.name: 0 for rewrite in rewrites}
+    for rewrite in rewrites:
+        if rewrite.needed not in count_operators(model):
             continue
         rewritten = onnx.ModelProto()
         rewritten.CopyFrom(model)
         try:
             with failures_explained():
-                count = rewrite(rewritten)
+                count = rewrite.apply(rewritten)
             if not count:
                 continue
             prove(lambda made=rewritten: (made, {}), proof)
         except UserError as error:
-            reasons.append(f"without a rewrite of {name}: {error}")
+            reasons.append(f"without a rewrite of {rewrite.name}: {error}")
             continue
-        model, counts[name] = rewritten, count
+        model, counts[rewrite.name] = rewritten, count
     return model, counts
 
 
@@ -261,11 +290,12 @@ def prove(
     Raises:
         UserError: it cannot be made, does not run, or changes an answer.
     """
-    from onnxproof.rewrites import remove_unused_domains
+    from onnxproof.rewrites import forget_shapes, remove_unused_domains
 
     with failures_explained():
         model, rewrites = make()
         remove_unused_domains(model)
+        forget_shapes(model)
         difference = proof.difference(model)
     if difference > LARGEST_RELATIVE_DIFF:
         raise UserError(f"the optimized graph changes an answer by {difference:.2g} of the largest value")

@@ -60,9 +60,10 @@ class Term:
 class Attention:
     """One attention of the graph.
 
-    ``query``, ``key`` and ``value`` are tensors of shape (B, heads, S, size); ``mask``, boolean, and ``hidden``, the
-    constant for what it hides, are the other inputs of the ``Where`` behind the scores. ``last`` is the node that makes
-    the answer of shape (B, heads, S, size).
+    ``query``, ``key`` and ``value`` are tensors of shape (B, heads, S, size). ``mask``, boolean, and ``hidden``, the
+    constant for what it hides, are the other inputs of the ``Where`` behind the scores; ``hides`` tells whether the
+    mask is true for what it hides, or for what it shows. ``last`` is the node that makes the answer of shape
+    (B, heads, S, size).
     """
 
     query: str
@@ -72,6 +73,7 @@ class Attention:
     terms: tuple[Term, ...]
     mask: str
     hidden: str
+    hides: bool
     last: onnx.NodeProto
 
 
@@ -108,6 +110,9 @@ class _Pattern:
         if attribute_of(softmax, "axis", -1) != -1:
             raise MismatchError
         mask, scores, hidden = self.matcher.made_by(softmax.input[0], "Where").input
+        hides = self.matcher.maker(scores) is None
+        if hides:
+            scores, hidden = hidden, scores
         self.matcher.scalar(hidden)
         split_scores = self.matcher.made_by(scores, "Reshape")
         addends = self._addends(split_scores.input[0])
@@ -135,6 +140,7 @@ class _Pattern:
             terms=terms,
             mask=mask,
             hidden=hidden,
+            hides=hides,
             last=last,
         )
 
@@ -159,7 +165,14 @@ class _Pattern:
         return self.matcher.made_by(self.matcher.transposed(self._unjoined(tensor), [0, 2, 1, 3]), "Reshape")
 
     def _heads(self, tensor: str) -> int:
-        shape = self.matcher.integers(self._split(tensor).input[1])
+        """Return the number of heads that a Reshape splits off: a constant, as are the two dimensions kept, or not."""
+        target = self._split(tensor).input[1]
+        if self.matcher.maker(target) is not None:
+            parts = self.matcher.made_by(target, "Concat").input
+            if len(parts) != 4 or any(self.matcher.maker(part) is None for part in parts[:2]):
+                raise MismatchError
+            return int(self.matcher.scalar(parts[2]))
+        shape = self.matcher.integers(target)
         if len(shape) != 4 or shape[:2] != [0, 0]:
             raise MismatchError
         return shape[2]
@@ -333,7 +346,8 @@ class _Writer(NodeWriter):
         for other in others:
             positional = self.add("Add", [positional, other], "positional")
         scores = self.add("Add", [scores, positional], "sum")
-        masked = self.add("Where", [attention.mask, scores, attention.hidden], "masked")
+        choices = [attention.hidden, scores] if attention.hides else [scores, attention.hidden]
+        masked = self.add("Where", [attention.mask, *choices], "masked")
         shares = self.add("Softmax", [masked], "shares", axis=-1)
         self.add("MatMul", [shares, attention.value], "answer", output=attention.last.output[0])
         return self.nodes

@@ -87,3 +87,11 @@ def remove_unused_domains(model: onnx.ModelProto) -> None:
     kept = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(kept)
+
+
+def forget_shapes(model: onnx.ModelProto) -> None:
+    """Drop, in place, the shapes of what is neither an input nor an output.
+
+    With them, onnxruntime fuses Add and LayerNormalization at load, which is slower, see ``split_skip_layer_norm``.
+    """
+    del model.graph.value_info[:]

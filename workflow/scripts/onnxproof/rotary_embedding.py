@@ -27,7 +27,7 @@ HEADS_FIRST, KEYS_LAST = [0, 2, 1, 3], [0, 1, 3, 2]
 class Angles:
     """What the angle of a token and a channel is the product of.
 
-    ``positions`` is the tensor 0, 1, 2 … of shape (S,); ``frequencies`` the constant of shape (1, size / 2, 1).
+    ``positions`` is the tensor 0, 1, 2 … of shape (S,); ``frequencies`` the constant with size / 2 values.
     """
 
     positions: str
@@ -45,12 +45,15 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Scores:
-    """A product of rotated queries, of shape (B, heads, S, size), and keys, which ``order`` transposes for it."""
+    """A product of rotated queries, of shape (B, heads, S, size), and keys, which ``order`` transposes for it.
+
+    ``scale`` is what both are multiplied with; None where they are not.
+    """
 
     queries: str
     keys: str
     order: list[int]
-    size: int
+    scale: float | None
 
 
 def fuse_rotary_embedding(model: onnx.ModelProto) -> int:
@@ -68,7 +71,7 @@ def fuse_rotary_embedding(model: onnx.ModelProto) -> int:
         except MismatchError:
             continue
         editor.replace(node, writer.write_rotation(rotation, node))
-        sizes[node.output[0]] = 2 * matcher.constant(rotation.angles.frequencies).shape[1]
+        sizes[node.output[0]] = 2 * matcher.constant(rotation.angles.frequencies).size
     for node in editor.of_type("MatMul"):
         try:
             scores = _match_scores(matcher, node, sizes)
@@ -109,7 +112,7 @@ def _is_half(matcher: GraphMatcher, tensor: str, angles: Angles) -> bool:
     """Tell whether a tensor is half of the size of a head."""
     node = matcher.maker(tensor)
     if node is None:
-        return bool(matcher.scalar(tensor) == matcher.constant(angles.frequencies).shape[1])
+        return bool(matcher.scalar(tensor) == matcher.constant(angles.frequencies).size)
     quotient = matcher.made_by(matcher.made_by(tensor, "Unsqueeze").input[0], "Div")
     dimension = matcher.made_by(quotient.input[0], "Gather")
     return matcher.scalar(quotient.input[1]) == 2 and matcher.scalar(dimension.input[1]) in (-1, 3)
@@ -121,43 +124,81 @@ def _match_angles(matcher: GraphMatcher, tensor: str, function: str) -> tuple[An
     node = matcher.made_by(matcher.transposed(tensor, HEADS_FIRST) if by_token else tensor, "Unsqueeze")
     if matcher.integers(node.input[1]) != [1]:
         raise MismatchError
-    swapped = matcher.transposed(node.input[0], [0, 2, 1])
-    doubled = matcher.made_by(matcher.made_by(swapped, function).input[0], "Concat")
-    if len(doubled.input) != 2 or doubled.input[0] != doubled.input[1] or attribute_of(doubled, "axis", 0) != 1:
-        raise MismatchError
-    product = matcher.made_by(doubled.input[0], "MatMul")
+    if matcher.is_made_by(node.input[0], "Transpose"):
+        angles = _match_columns(matcher, matcher.made_by(matcher.transposed(node.input[0], [0, 2, 1]), function))
+    else:
+        angles = _match_rows(matcher, matcher.made_by(node.input[0], function))
+    return angles, by_token
+
+
+def _match_columns(matcher: GraphMatcher, function: onnx.NodeProto) -> Angles:
+    """Match angles of shape (1, size, S): a product of a column of frequencies and a row of positions, twice."""
+    product = matcher.made_by(_doubled(matcher, function, (1,)), "MatMul")
     frequencies = matcher.made_by(product.input[0], "Expand").input[0]
     shape = matcher.constant(frequencies).shape
-    positions = matcher.made_by(product.input[1], "Cast").input[0]
-    for axis in (1, 0):
-        axes = matcher.made_by(positions, "Unsqueeze")
-        if matcher.integers(axes.input[1]) != [axis]:
-            raise MismatchError
-        positions = axes.input[0]
-    counted = matcher.made_by(positions, "Range")
-    from_zero_by_one = (matcher.scalar(counted.input[0]), matcher.scalar(counted.input[2])) == (0, 1)
-    if len(shape) != 3 or shape[::2] != (1, 1) or not from_zero_by_one:
+    if len(shape) != 3 or shape[::2] != (1, 1):
         raise MismatchError
-    return Angles(positions, frequencies), by_token
+    return Angles(_match_positions(matcher, product.input[1], (1, 0)), frequencies)
+
+
+def _match_rows(matcher: GraphMatcher, function: onnx.NodeProto) -> Angles:
+    """Match angles of shape (1, S, size): a column of positions times a row of frequencies, twice."""
+    product = matcher.made_by(_doubled(matcher, function, (-1, 2)), "Mul")
+    positions, frequencies = product.input
+    if matcher.maker(positions) is None:
+        positions, frequencies = frequencies, positions
+    if matcher.constant(frequencies).size != matcher.constant(frequencies).shape[-1]:
+        raise MismatchError
+    return Angles(_match_positions(matcher, positions, (2, 0)), frequencies)
+
+
+def _doubled(matcher: GraphMatcher, function: onnx.NodeProto, axes: tuple[int, ...]) -> str:
+    """Return the tensor that is joined with itself, along one of these axes, for a cosine or a sine."""
+    doubled = matcher.made_by(function.input[0], "Concat")
+    if len(doubled.input) != 2 or doubled.input[0] != doubled.input[1] or attribute_of(doubled, "axis", 0) not in axes:
+        raise MismatchError
+    return str(doubled.input[0])
+
+
+def _match_positions(matcher: GraphMatcher, tensor: str, axes: tuple[int, ...]) -> str:
+    """Return the tensor 0, 1, 2 … that gets these axes, the last of them first, and is then made float."""
+    positions = matcher.made_by(tensor, "Cast").input[0]
+    for axis in axes:
+        expanded = matcher.made_by(positions, "Unsqueeze")
+        if matcher.integers(expanded.input[1]) != [axis]:
+            raise MismatchError
+        positions = expanded.input[0]
+    counted = matcher.made_by(positions, "Range")
+    if (matcher.scalar(counted.input[0]), matcher.scalar(counted.input[2])) != (0, 1):
+        raise MismatchError
+    return str(positions)
 
 
 def _match_scores(matcher: GraphMatcher, product: onnx.NodeProto, sizes: dict[str, int]) -> Scores:
-    """Match a product of queries and keys that are rotated, ``sizes`` being those of what is, and then scaled."""
-    queries, keys = (matcher.made_by(part, "Mul") for part in product.input)
-    turned = matcher.made_by(keys.input[0], "Transpose")
-    size = sizes.get(queries.input[0])
-    if size is None or sizes.get(turned.input[0]) != size:
+    """Match a product of queries and keys that are rotated, ``sizes`` being those of what is, and perhaps scaled."""
+    if matcher.is_made_by(product.input[0], "Mul"):
+        queries, keys = (matcher.made_by(part, "Mul") for part in product.input)
+        turned = matcher.made_by(keys.input[0], "Transpose")
+        size = sizes.get(queries.input[0])
+        if size is None or not all(_is_root_of_scale(matcher, part.input[1], size, sizes) for part in (queries, keys)):
+            raise MismatchError
+        rotated, scale = queries.input[0], 1 / math.sqrt(size)
+    else:
+        turned = matcher.made_by(product.input[1], "Transpose")
+        rotated, scale = product.input[0], None
+    if rotated not in sizes or sizes.get(turned.input[0]) != sizes[rotated]:
         raise MismatchError
-    for factor in (queries.input[1], keys.input[1]):
-        scale = matcher.made_by(matcher.made_by(factor, "Sqrt").input[0], "Div")
-        root = matcher.made_by(scale.input[1], "Sqrt")
-        dimension = matcher.made_by(matcher.made_by(root.input[0], "Cast").input[0], "Slice")
-        shape = matcher.made_by(dimension.input[0], "Shape")
-        if matcher.scalar(scale.input[0]) != 1 or matcher.integers(dimension.input[1]) != [-1]:
-            raise MismatchError
-        if sizes.get(shape.input[0]) != size:
-            raise MismatchError
-    return Scores(queries.input[0], turned.input[0], list(attribute_of(turned, "perm", [])), size)
+    return Scores(rotated, turned.input[0], list(attribute_of(turned, "perm", [])), scale)
+
+
+def _is_root_of_scale(matcher: GraphMatcher, tensor: str, size: int, sizes: dict[str, int]) -> bool:
+    """Tell whether a tensor is computed as the root of 1 / root of ``size``, the size of a rotated tensor's heads."""
+    scale = matcher.made_by(matcher.made_by(tensor, "Sqrt").input[0], "Div")
+    root = matcher.made_by(scale.input[1], "Sqrt")
+    dimension = matcher.made_by(matcher.made_by(root.input[0], "Cast").input[0], "Slice")
+    shape = matcher.made_by(dimension.input[0], "Shape")
+    is_last = matcher.integers(dimension.input[1]) == [-1]
+    return matcher.scalar(scale.input[0]) == 1 and is_last and sizes.get(shape.input[0]) == size
 
 
 def _puts_heads_first(node: onnx.NodeProto | None) -> bool:
@@ -183,7 +224,7 @@ class _Writer(NodeWriter):
             self.add("RotaryEmbedding", [rotation.heads, first, *tables], output=output, domain=MICROSOFT)
             return self.nodes
         # The operator is quickest on (B, S, heads * size), which is how a projection leaves its answer in memory.
-        size = 2 * self.matcher.constant(rotation.angles.frequencies).shape[1]
+        size = 2 * self.matcher.constant(rotation.angles.frequencies).size
         joined = self.editor.share_constant("heads_joined", np.array([0, 0, -1], np.int64))
         split = self.editor.share_constant("heads_split", np.array([0, 0, -1, size], np.int64))
         by_token = rotation.heads if rotation.by_token or maker is None else maker.input[0]
@@ -202,9 +243,12 @@ class _Writer(NodeWriter):
         if order == [0, 2, 3, 1]:  # in two steps, of which onnxruntime makes the second a part of the product
             keys, order = self.add("Transpose", [keys], perm=HEADS_FIRST), KEYS_LAST
         keys = self.add("Transpose", [keys], perm=order)
-        raw = self.add("MatMul", [scores.queries, keys])
-        scale = self.editor.share_constant("attention_scale", np.array(1 / math.sqrt(scores.size), np.float32))
-        self.add("Mul", [raw, scale], output=product.output[0])
+        if scores.scale is None:
+            self.add("MatMul", [scores.queries, keys], output=product.output[0])
+        else:
+            raw = self.add("MatMul", [scores.queries, keys])
+            scale = self.editor.share_constant("attention_scale", np.array(scores.scale, np.float32))
+            self.add("Mul", [raw, scale], output=product.output[0])
         return self.nodes
 
     def _tables_of(self, angles: Angles) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 onnxruntime's CPU kernel of the fused com.microsoft operator (as of 1.32) handles one value at a time; its kernels
 of Add and LayerNormalization are vectorized and use all threads. The fused operator takes a seventh of a float run,
-and more of an int8 one. At load onnxruntime fuses the two again only where every length is fixed in the graph.
+and more of an int8 one. At load onnxruntime fuses the two again where it knows that their shapes are the same: where
+every length is fixed in the graph, or where the graph names the shapes of its tensors, which is why they are dropped.
 """
 
 import onnx
