@@ -60,7 +60,7 @@ def randomize(model: Any, seed: int = 0) -> Any:
             if parameter.ndim >= 2 and min(parameter.shape) > 1:
                 gain = HEAD_GAIN if any(part in name for part in HEADS) else 1.0
                 parameter.copy_(noise(parameter) * gain / math.sqrt(parameter[0].numel()))
-            elif parameter.ndim == 1 and "norm" not in name.lower() and parameter.abs().max() < 0.5:
+            elif parameter.ndim == 1 and parameter.numel() and "norm" not in name.lower() and parameter.abs().max() < 0.5:
                 if any(part in name for part in ("lambda", "gamma", "layer_scale")):
                     parameter.fill_(0.5)
                 elif name.endswith("bias"):
@@ -213,7 +213,9 @@ def save_text_model(folder: Path, config_class: str, auto_class: str, options: d
     import transformers
 
     size = write_tokenizer(folder)
-    config = getattr(transformers, config_class)(**TEXT_SIZES | {"vocab_size": size} | options)
+    sizes = TEXT_SIZES | {"vocab_size": size} | options
+    # None is for a size that the type does not have.
+    config = getattr(transformers, config_class)(**{key: value for key, value in sizes.items() if value is not None})
     torch.manual_seed(0)
     model = getattr(transformers, auto_class).from_config(config)
     randomize(model).save_pretrained(folder)

@@ -33,12 +33,12 @@ IMAGE_AND_TEXT_CLASSES = ("AutoModelForZeroShotImageClassification", "AutoModelF
 #: Of the kinds that no class of transformers sets apart.
 SOUNDS = "moonshine speech_to_text whisper"
 IMAGES = "clip_vision_model mgp-str pix2struct siglip_vision_model siglip2_vision_model trocr vision-encoder-decoder"
-IMAGES += " dinov3_vit dinov3_convnext vit_mae pixio mlcd aimv2_vision_model tipsv2_vision_model vitdet"
+IMAGES += " dinov3_vit dinov3_convnext vit_mae pixio mlcd aimv2_vision_model tipsv2_vision_model vitdet radio"
 #: They take a layout, a table, a series, entities or a modality beside the text, and no inputs are made for that.
 OTHERS = """
 autoformer bros decision_transformer dpr fastspeech2_conformer fastspeech2_conformer_with_hifigan informer layoutlm lilt
 lxmert markuplm openai_privacy_filter patchtsmixer patchtst perceiver tapas time_series_transformer timesfm timesfm2_5
-visual_bert vits vjepa2 maskformer-swin edgetam_video
+visual_bert vits vjepa2 maskformer-swin edgetam_video timm_backbone
 """
 #: What the tasks that write texts about sounds and images, and those with two inputs, are served for: other models of
 #: these classes take their inputs in ways of their own.
@@ -52,8 +52,17 @@ SERVED = {
         nllb-moe pegasus pegasus_x plbart prophetnet switch_transformers t5 t5gemma umt5
     """,
 }
+#: Model types that transformers has a class for, and that no task is served for: type → why. Optimum's exporter has
+#: none of them.
+FAILING = {
+    "mra": "a CUDA kernel computes its attention; on a CPU transformers answers with zeros in its place",
+}
+#: Tasks that a model type is not served for, beside FAILING: (task, type) → why.
+FAILING_TASKS: dict[tuple[str, str], str] = {}
 #: Model types that are parts of others; nobody publishes them alone.
 PARTS = ("_text", "_vision", "_audio", "_encoder", "_decoder", "_assistant", "_vqmodel", "_qformer", "_model")
+#: But text encoders among them are.
+TEXTS = frozenset({"embedding_gemma2_text"})
 
 HEAD = '''
 A copy of its registry, written by tools/list_architectures.py, so that a model of another type is refused before
@@ -88,7 +97,7 @@ def kinds() -> dict[str, set[str]]:
     processed = {*FEATURE_EXTRACTOR_MAPPING_NAMES, *IMAGE_PROCESSOR_MAPPING_NAMES, *PROCESSOR_MAPPING_NAMES}
     parts = {name for name in types_of("AutoModel") if name.endswith(PARTS)}
     # A text model of a family with images, such as gemma3_text, is a decoder of its own.
-    parts -= {name for name in parts if name.endswith("_text") and name in types_of("AutoModelForCausalLM")}
+    parts -= {name for name in parts if name.endswith("_text") and name in types_of("AutoModelForCausalLM")} | TEXTS
     other = processed.union(parts, OTHERS.split(), *map(types_of, OTHER_CLASSES)) - sound - both - image
     return {"image": image, "image+texts": both, "other": other, "sound": sound}
 
@@ -106,7 +115,9 @@ def served() -> dict[str, set[str]]:
         found[name] = {
             model_type
             for model_type in known
-            if any(model_type in takes[kind] if kind != "text" else model_type not in special for kind in task.takes)
+            if model_type not in FAILING
+            and (name, model_type) not in FAILING_TASKS
+            and any(model_type in takes[kind] if kind != "text" else model_type not in special for kind in task.takes)
         }
     return found
 

@@ -21,6 +21,7 @@ from onnxproof.tasks.material import (
     CALIBRATION_SEED,
     CALIBRATION_SOUNDS,
     CAPTIONS,
+    LINE_SHAPES,
     add_global_attention,
     compose_texts,
     mask_one_token,
@@ -58,7 +59,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
     elif takes == "sound":
         made = _sound_inputs(folder, config)
     else:
-        made = _image_inputs(folder, config, with_texts=takes == "image+texts")
+        made = _image_inputs(folder, task, config, with_texts=takes == "image+texts")
     wanted = {name for name in inputs if not name.startswith(PAST)}
     unknown = wanted - made.items[0].keys() - made.shared.keys()
     if unknown:
@@ -120,13 +121,14 @@ def _mask_token(folder: Path) -> str:
     return str(token["content"] if isinstance(token, dict) else token)
 
 
-def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> ModelInputs:
+def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: bool) -> ModelInputs:
     """Draw images at the size that the processor makes, so that nothing has to be scaled, and normalize them."""
     settings = read_preprocessor(folder)
     if "max_patches" in settings:
         return _patch_inputs(settings)
     channels, height, width = image_shape(folder, config)
-    images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, ((height, width),))
+    shapes = LINE_SHAPES if task == "text-recognition" else ((height, width),)
+    images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, shapes)
     items: list[Item] = []
     for image in images:
         pixels = image[..., :channels].astype(np.float32)
@@ -136,7 +138,7 @@ def _image_inputs(folder: Path, config: dict[str, Any], with_texts: bool) -> Mod
             mean, deviation = (np.array(settings.get(key, 0.5)) for key in ("image_mean", "image_std"))
             pixels = ((pixels - mean) / deviation).astype(np.float32)
         pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        items.append({"pixel_values": pixels, "pixel_mask": np.ones((height, width), dtype=np.int64)})
+        items.append({"pixel_values": pixels, "pixel_mask": np.ones(image.shape[:2], dtype=np.int64)})
     shared: dict[str, Array] = {}
     if with_texts:
         tokenizer = _open_tokenizer(folder)

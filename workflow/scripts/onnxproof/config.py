@@ -47,6 +47,7 @@ SUPPORTED_TASKS = (
     "semantic-segmentation",
     "image-segmentation",
     "depth-estimation",
+    "text-recognition",
     "zero-shot-image-classification",
     "zero-shot-object-detection",
     "image-to-image",

@@ -17,10 +17,17 @@ SOUND_SECONDS = 2
 
 
 def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """Return the content of ``preprocessor_config.json``; empty where there is none."""
-    file = folder / "preprocessor_config.json"
-    settings: dict[str, Any] = read_json(file) if file.is_file() else {}
-    return settings
+    """Return the settings of a folder's image processor or feature extractor; empty where there are none.
+
+    They are the content of ``preprocessor_config.json``, or a part of ``processor_config.json``, where transformers 5
+    keeps those of a model that has a tokenizer besides.
+    """
+    file, joined = folder / "preprocessor_config.json", folder / "processor_config.json"
+    settings: dict[str, Any] = read_json(joined) if joined.is_file() else {}
+    part = next((settings[name] for name in ("image_processor", "feature_extractor") if settings.get(name)), None)
+    if part is None and file.is_file():
+        part = read_json(file)
+    return dict(part or {})
 
 
 def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
@@ -54,6 +61,12 @@ def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, .
     if config.get("model_type") == "speech_to_text":
         frames = SOUND_SECONDS * SPECTROGRAM_RATE
         return {"input_features": (frames, int(config["input_feat_per_channel"])), MASK: (frames,)}
+    bands = (config.get("encoder_config") or {}).get("num_mel_bins") or config.get("feature_projection_input_dim")
+    if bands:
+        settings = read_preprocessor(folder)
+        rate = sampling_rate(folder) / (settings.get("hop_length") or sampling_rate(folder) / SPECTROGRAM_RATE)
+        frames = int(SOUND_SECONDS * rate / (settings.get("stride") or 1))
+        return {"input_features": (frames, int(bands)), MASK: (frames,)}
     if "num_mel_bins" not in config:
         samples = SOUND_SECONDS * sampling_rate(folder)
         return {"input_values": (samples,), MASK: (samples,)}

@@ -22,6 +22,7 @@ from onnxproof.tasks.material import (
     EVALUATION_IMAGES,
     EVALUATION_SEED,
     EVALUATION_SOUNDS,
+    LINE_SHAPES,
     add_global_attention,
     compose_texts,
     mask_one_token,
@@ -84,6 +85,9 @@ class Original:
             sounds = synthesize_sounds(EVALUATION_SOUNDS, rate, EVALUATION_SEED)
             has_mask = self.task == "speech-to-text"
             return ModelInputs([_sound_features(self.processor, sound, has_mask) for sound in sounds])
+        if self.task == "text-recognition":  # lines have one height, and any width
+            lines = draw_images(EVALUATION_IMAGES, EVALUATION_SEED, LINE_SHAPES)
+            return ModelInputs([_pixels(self.processor, line, do_resize=False) for line in lines])
         images = draw_images(EVALUATION_IMAGES, EVALUATION_SEED)
         if takes == "image":
             return ModelInputs([_pixels(self.processor, image) for image in images])
@@ -233,7 +237,7 @@ def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any]
 
 
 def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
-    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+    from transformers import AutoFeatureExtractor, AutoTokenizer
 
     def load(loader: Any, **options: Any) -> Any:
         try:
@@ -246,16 +250,34 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
         return load(AutoTokenizer)
     if takes == "sound":
         return load(AutoFeatureExtractor)
-    image_processor = load(AutoImageProcessor)
+    image_processor = _load_image_processor(snapshot, load)
     return image_processor if takes == "image" else (load(AutoTokenizer), image_processor)
 
 
-def _pixels(image_processor: Any, image: Array) -> dict[str, Array]:
+def _load_image_processor(snapshot: Path, load: Callable[[Any], Any]) -> Any:
+    """Return a snapshot's image processor; a general one with its settings, where its own needs torchvision.
+
+    Then images come out at the size and in the range that the snapshot says. The exported graph is compared on the
+    same pixels as the original, so that the filter which scales them does not matter.
+    """
+    from transformers import AutoImageProcessor, ViTImageProcessorPil
+    from transformers.utils import is_torchvision_available
+
+    try:
+        return load(AutoImageProcessor)
+    except UserError as error:
+        if is_torchvision_available() or "torchvision" not in str(error):
+            raise
+        return load(ViTImageProcessorPil)
+
+
+def _pixels(image_processor: Any, image: Array, **options: Any) -> dict[str, Array]:
     """Return one image's pixel values, float32 (channels, height, width), and its pixel mask where there is one.
 
-    Pix2Struct's has patches instead, float32 (patches, values), and a mask of them.
+    Pix2Struct's has patches instead, float32 (patches, values), and a mask of them. ``options`` override the image
+    processor's settings.
     """
-    features = image_processor(images=image, return_tensors="np")
+    features = image_processor(images=image, return_tensors="np", **options)
     masks = ("pixel_mask", MASK)
     return {
         name: values[0].astype(np.int64 if name in masks else np.float32)
@@ -267,14 +289,15 @@ def _pixels(image_processor: Any, image: Array) -> dict[str, Array]:
 def _sound_features(extractor: Any, sound: Array, has_mask: bool) -> dict[str, Array]:
     """Return what a feature extractor makes of a sound, float32: (samples,), (bands, frames) or (frames, bands).
 
-    ``has_mask`` adds which samples or frames are no padding, int64: all of them, where the extractor does not say.
+    ``has_mask`` adds which samples or frames are no padding, int64: all of them, where the extractor does not say. A
+    mask of frames is always added: extractors of spectrograms mark a last frame that is not whole.
     """
     features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="np")
     name = extractor.model_input_names[0]
-    item = {name: features[name][0].astype(np.float32)}
-    if has_mask:
+    item = {name: np.asarray(features[name])[0].astype(np.float32)}
+    if has_mask or (name == "input_features" and MASK in features):
         mask = features.get(MASK)
-        item[MASK] = (np.ones((1, len(item[name]))) if mask is None else mask)[0].astype(np.int64)
+        item[MASK] = np.asarray(np.ones((1, len(item[name]))) if mask is None else mask)[0].astype(np.int64)
     return item
 
 

@@ -99,6 +99,7 @@ def read_answers(task: str, outputs: Outputs, labels: int) -> list[Array]:
       their mean stands for the whole.
     - Classification: one row of logits; of zero-shot classification, one logit a candidate.
     - Tokens, frames of speech, masked tokens, next tokens, pixels: one row of logits each.
+    - Text recognition: the logarithms of the characters' likelihoods, a row a place along the line.
     - Question answering: the logits of the first and of the last token of the answer, (2, tokens).
     - Detection: a row a query, log-odds of the labels and the box.
     - Depth: one row a line of the picture.
@@ -168,6 +169,10 @@ def _read_span(outputs: list[Array], labels: int) -> Array:
     return np.stack(outputs)
 
 
+def _read_likelihoods(outputs: list[Array], labels: int) -> Array:
+    return np.log(as_rows(outputs[0]) + np.finfo(np.float32).tiny)
+
+
 def _read_pixels(outputs: list[Array], labels: int) -> Array:
     return outputs[0].reshape(len(outputs[0]), -1).T
 
@@ -233,6 +238,7 @@ _KINDS: dict[str, _Kind] = {
     "token-classification": _TOKENS,
     "automatic-speech-recognition": _TOKENS,
     "audio-frame-classification": _TOKENS,
+    "text-recognition": _Kind(_read_likelihoods, _measure_tokens),
     "question-answering": _Kind(_read_span, span_metrics),
     "object-detection": _Kind(_read_detections, detection_metrics),
     "zero-shot-object-detection": _Kind(_read_open_detections, detection_metrics),

@@ -22,6 +22,8 @@ CALIBRATION_IMAGES, CALIBRATION_SOUNDS = 12, 8
 #: An answer of a whole vocabulary, or four readings of a text, cost much: so many texts are enough.
 MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64, "text-generation": 48, "text2text-generation": 48}
 CHOICES = 4
+#: Height and width of the images that are shown to a reader of single lines of writing, by turns.
+LINE_SHAPES = ((48, 320), (48, 320), (48, 448), (48, 448))
 #: Of a prompt so many tokens are read, and the guesses of what comes next are compared in so many places.
 PROMPT_TOKENS, PROMPT_PLACES = 64, 4
 #: So many tokens, its start among them, an encoder-decoder is told to have written already.

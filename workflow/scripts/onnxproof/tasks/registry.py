@@ -69,7 +69,7 @@ _TASKS = (
     Task(
         "feature-extraction",
         ("feature-extraction",),
-        ("Model", "ForMaskedLM", "ForPreTraining"),
+        ("Model", "ForMaskedLM", "ForPreTraining", "GenerationEncoder"),
         "AutoModel",
         ("last_hidden_state",),
         ("text", "sound"),
@@ -161,6 +161,14 @@ _TASKS = (
         ("ForDepthEstimation",),
         "AutoModelForDepthEstimation",
         ("predicted_depth",),
+        ("image",),
+    ),
+    Task(
+        "text-recognition",
+        ("text-recognition",),
+        ("ForTextRecognition",),
+        "AutoModelForTextRecognition",
+        ("last_hidden_state",),  # a likelihood of each character, at each place along a line of writing
         ("image",),
     ),
     Task(
