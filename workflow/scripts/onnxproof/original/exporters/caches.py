@@ -12,8 +12,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST, PRESENT
-from onnxproof.inputs import Array
-from onnxproof.original.exporters.tracing import Axes, save_graph, trace
+from onnxproof.original.exporters.tracing import Axes, check_generalizes, save_graph, trace
 
 BATCH, SEQUENCE, PAST_SEQUENCE = "batch_size", "sequence_length", "past_sequence_length"
 TOTAL = f"{PAST_SEQUENCE} + {SEQUENCE}"
@@ -109,9 +108,14 @@ def pairs(layers: Sequence[CachedLayer], part: str = "") -> list[tuple[str, str]
     return [pair for layer in layers for pair in zip(layer.names(PAST, part), layer.names(PRESENT, part), strict=True)]
 
 
-def as_arrays(tensors: Mapping[str, Any]) -> dict[str, Array]:
-    """Return tensors as arrays of NumPy."""
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+def check_answers(path: Path, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Run a graph on inputs, and compare its answers with those that are expected: tensors by name.
+
+    Raises:
+        UserError: names the output, the shapes of the inputs, and the difference; see ``check_generalizes``.
+    """
+    answers = {name: tensor.numpy() for name, tensor in expected.items()}
+    check_generalizes(path, [{name: tensor.numpy() for name, tensor in inputs.items()}], lambda feed: answers)
 
 
 def read_cache(layers: Sequence[CachedLayer], cache: Any, part: str = "") -> dict[str, Any]:

@@ -23,15 +23,15 @@ from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_
 from onnxproof.original.exporters.caches import (
     BATCH,
     CachedLayer,
-    as_arrays,
     cache_argument,
+    check_answers,
     describe_cache,
     fill_cache,
     identifier,
     read_cache,
     write_graph,
 )
-from onnxproof.original.exporters.tracing import Axes, check_generalizes, reason_of
+from onnxproof.original.exporters.tracing import Axes, reason_of
 from onnxproof.tasks.exportable import EXPORTABLE
 
 ENCODER_SEQUENCE, ENCODER_INPUT = "encoder_sequence_length", "encoder_input_length"
@@ -222,7 +222,7 @@ def encoder_axes(task: str, model: EncoderDecoder) -> dict[str, list[str | None]
 
 
 def encoder_inputs(model: EncoderDecoder, axes: Axes, step: Step) -> Tensors:
-    """Return inputs of the encoder of another number and length, made of the sample's; masks with padding at the end."""
+    """Return inputs of the encoder of another number and length, made of the sample's, with padding at the end."""
     import torch
 
     inputs = {}
@@ -262,13 +262,13 @@ def _write_encoder(model: EncoderDecoder, axes: Axes, path: Path) -> None:
 
 
 def check_encoder(model: EncoderDecoder, axes: Axes, step: Step, path: Path) -> None:
-    """Compare an encoder's graph with the network on other inputs; see ``check_generalizes``."""
+    """Compare an encoder's graph with the network on other inputs; see ``check_answers``."""
     import torch
 
     with torch.inference_mode():
         inputs = encoder_inputs(model, axes, step)
-        expected = as_arrays(model.encode(inputs))
-    check_generalizes(path, [as_arrays(inputs)], lambda feed: expected)
+        expected = model.encode(inputs)
+    check_answers(path, inputs, expected)
 
 
 def _write_decoder(model: EncoderDecoder, axes: Axes, form: CacheForm | None, step: Step, path: Path) -> None:
@@ -311,12 +311,12 @@ def _write_decoder(model: EncoderDecoder, axes: Axes, form: CacheForm | None, st
 
 
 def check_decoder(model: EncoderDecoder, axes: Axes, form: CacheForm | None, step: Step, path: Path) -> None:
-    """Compare a decoder's graph with the network, which reads the whole text; see ``check_generalizes``."""
+    """Compare a decoder's graph with the network, which reads the whole text; see ``check_answers``."""
     import torch
 
     with torch.inference_mode():
-        inputs, expected = (as_arrays(tensors) for tensors in decoder_case(model, axes, form, step))
-    check_generalizes(path, [inputs], lambda feed: expected)
+        inputs, expected = decoder_case(model, axes, form, step)
+    check_answers(path, inputs, expected)
 
 
 def decoder_case(model: EncoderDecoder, axes: Axes, form: CacheForm | None, step: Step) -> tuple[Tensors, Tensors]:

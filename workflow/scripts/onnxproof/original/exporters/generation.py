@@ -20,8 +20,8 @@ from onnxproof.original.exporters.caches import (
     SEQUENCE,
     TOTAL,
     CachedLayer,
-    as_arrays,
     cache_argument,
+    check_answers,
     describe_cache,
     fill_cache,
     identifier,
@@ -29,7 +29,10 @@ from onnxproof.original.exporters.caches import (
     read_cache,
     write_graph,
 )
-from onnxproof.original.exporters.tracing import check_generalizes, reason_of
+from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
+from onnxproof.original.exporters.tracing import reason_of
+
+__all__ = ["export_decoder", "export_encoder_decoder"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps
     """Compare a decoder's graph, which is fed a cache, with the network, which reads the same texts as a whole.
 
     Raises:
-        UserError: see ``check_generalizes``.
+        UserError: see ``check_answers``.
     """
     import torch
 
@@ -101,7 +104,7 @@ def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps
             for past, present in pairs(layers):
                 # What is kept of padding depends on the length of the text, as padding sees all of it.
                 expected[present][:, :, : step.past] = inputs[past]
-        check_generalizes(path, [as_arrays(inputs)], lambda feed, answers=as_arrays(expected): answers)
+        check_answers(path, inputs, expected)
 
 
 def find_layers(network: Any) -> list[CachedLayer]:
@@ -152,7 +155,7 @@ def text_inputs(network: Any, step: Step) -> dict[str, Any]:
 
 
 def decoder_inputs(network: Any, layers: Sequence[CachedLayer], step: Step) -> dict[str, Any]:
-    """Return what a decoder's graph is fed in a step: the new tokens, and the cache that the network makes of others."""
+    """Return what a decoder's graph is fed in a step: the new tokens, and the cache that is made of the others."""
     import torch
 
     whole = text_inputs(network, step)
