@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 import optimize
 from architectures import ENCODERS, save_text_model
+from exported_graphs import export_by_torchscript, export_model
 from onnxproof import external_data
 from onnxproof.disentangled_attention import simplify_disentangled_attention
 from onnxproof.external_data import load_model, save_model, session_entries
@@ -40,21 +41,21 @@ DISENTANGLED = [name for name in MODELS if name.startswith("deberta")]
 GONE = {"GatherElements", "Tile", "If", "Sqrt"}
 
 
-@pytest.fixture(scope="module")
-def graph_of(tmp_path_factory):
-    """A function that gives a model's graph as it comes from onnxruntime's optimizations."""
+@pytest.fixture(scope="module", params=[export_model, export_by_torchscript])
+def graph_of(request, tmp_path_factory):
+    """A function that gives a model's graph as it comes from an exporter and onnxruntime's optimizations."""
 
     made = {}
 
     def make(name):
-        import export
+        from transformers import AutoModel
 
         config_class, options = MODELS[name]
         folder = tmp_path_factory.mktemp("model")
         save_text_model(folder / "model", config_class, "AutoModel", options)
-        export.export("tiny", folder / "model", None, folder / "onnx", folder / "onnx.json")
-        optimize.optimize_basic(onnx.load(folder / "onnx/model.onnx"), folder / "basic.onnx")
-        return optimize.fuse_transformer(folder / "basic.onnx", {})
+        graph = request.param(AutoModel.from_pretrained(folder / "model"), folder / "model.onnx")
+        optimize.optimize_basic(graph, folder / "basic.onnx")
+        return optimize.fuse_transformer(onnx.load(folder / "basic.onnx"), {})
 
     def graph(name):
         if name not in made:
@@ -297,7 +298,7 @@ def proof_of(model):
 def test_an_attention_is_rewritten_where_the_rewrite_is_proven(graph_of):
     original = graph_of("modernbert")
     reasons = []
-    _, counts = optimize.rewrite_attention(original, proof_of(original), reasons)
+    _, counts = optimize.apply_rewrites(original, optimize.special_attentions(), proof_of(original), reasons)
     assert counts == {"DisentangledAttention": 0, "RotaryEmbedding": 2 * LAYERS}
     assert reasons == []
 
@@ -320,7 +321,7 @@ def test_a_rewrite_that_changes_answers_or_fails_is_dropped_and_told(graph_of, m
     original = graph_of("modernbert")
     proof, reasons = proof_of(original), []
     monkeypatch.setattr("onnxproof.rotary_embedding.fuse_rotary_embedding", rewrite)
-    model, counts = optimize.rewrite_attention(original, proof, reasons)
+    model, counts = optimize.apply_rewrites(original, optimize.special_attentions(), proof, reasons)
     assert model == graph_of("modernbert")
     assert counts == {"DisentangledAttention": 0, "RotaryEmbedding": 0}
     [told] = reasons

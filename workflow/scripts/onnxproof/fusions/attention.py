@@ -54,13 +54,18 @@ class Projection:
 
 @dataclass(frozen=True)
 class SelfAttention:
-    """One attention of a graph; ``factor`` is what the product of queries and keys is multiplied by."""
+    """One attention of a graph.
+
+    ``factor`` is what the product of queries and keys is multiplied by, ``added`` what is added to it: a padding mask,
+    ``mask``; or nothing, or zeros, where ``mask`` is None.
+    """
 
     query: Projection
     key: Projection
     value: Projection
     factor: float
     mask: PaddingMask | None
+    added: ir.Value | None
 
 
 class FuseSelfAttention(Rule):
@@ -93,9 +98,7 @@ class FuseSelfAttention(Rule):
         inputs = [attention.query.source, *self._pack(op, attention)]
         attributes: dict[str, Any] = {"num_heads": attention.query.heads}
         if attention.mask is not None:
-            graph = scores.producer().graph
-            mask = next(value for value in graph.inputs if value.name == attention.mask.input)
-            inputs.append(op.Cast(mask, to=ir.DataType.INT32))
+            inputs.append(_mask_index(op, attention, scores.producer().graph))
             attributes["mask_filter_value"] = attention.mask.hidden
         return op.Attention(*inputs, **attributes, _domain=MICROSOFT)
 
@@ -129,6 +132,7 @@ def fuse_self_attention(model: onnx.ModelProto) -> int:
 def _read_attention(scores: ir.Value, values: ir.Value, shape: ir.Value, masks: MaskReader) -> SelfAttention:
     factor = 1.0
     mask: PaddingMask | None = None
+    added: ir.Value | None = None
     node = made_by(scores, "Add", "Mul", "Div", "MatMul")
     while node.op_type != "MatMul":
         if node.op_type == "Add":
@@ -150,7 +154,19 @@ def _read_attention(scores: ir.Value, values: ir.Value, shape: ir.Value, masks: 
         raise MismatchError("queries, keys and values have not the same heads")
     if query.width % query.heads or query.width != shape_entries(shape)[-1] != -1:
         raise MismatchError("the answer's heads are not joined to their width")
-    return SelfAttention(query, key, value, factor, mask if mask is not None and mask.input else None)
+    return SelfAttention(query, key, value, factor, mask if mask is not None and mask.tensor else None, added)
+
+
+def _mask_index(op: Any, attention: SelfAttention, graph: ir.Graph) -> ir.Value:
+    """Return what com.microsoft Attention reads as its mask: int32 of shape (B, S), 0 for what is hidden."""
+    mask = attention.mask
+    assert mask is not None
+    if mask.is_input:
+        given = next(value for value in graph.inputs if value.name == mask.tensor)
+        return op.Cast(given, to=ir.DataType.INT32)
+    first = op.Constant(value_int=0)
+    row = op.Gather(op.Gather(attention.added, first, axis=1), first, axis=1)
+    return op.Cast(op.Equal(row, op.Constant(value_float=0.0)), to=ir.DataType.INT32)
 
 
 def _scores_and_mask(node: ir.Node) -> tuple[ir.Value, ir.Value]:

@@ -24,6 +24,8 @@ from onnxproof.graph_matcher import MismatchError
 WEAKEST = -1e3
 #: The texts that a mask is computed for: their number, and lengths in tokens.
 TEXTS, LENGTHS = 3, (5, 12)
+#: Where the graph has this input, lengths are in samples of sound, at most so many of which make a key.
+SOUND, SAMPLES = "input_values", 480
 #: No mask is computed for longer texts: one of 2,048 tokens has four million values.
 LONGEST = 2048
 #: A mask's computation has no products of activations, and this many nodes at most.
@@ -33,13 +35,15 @@ PRODUCTS = {"MatMul", "Gemm", "Conv", "Softmax", "Attention"}
 
 @dataclass(frozen=True)
 class PaddingMask:
-    """The graph's input, integer of shape (B, S), that is not 0 for real tokens; and what is added where it is 0.
+    """What tells which keys are hidden, and what is added to their scores.
 
-    ``input`` is empty where the computed mask hides nothing.
+    ``tensor`` is the graph's input, integer of shape (B, S), that is 0 for them; or, where there is none and
+    ``is_input`` is false, the mask itself, float32 of shape (B, 1, 1 or S, S). It is empty where nothing is hidden.
     """
 
-    input: str
-    hidden: float
+    tensor: str
+    hidden: float = 0.0
+    is_input: bool = True
 
 
 class MaskReader:
@@ -69,21 +73,21 @@ class MaskReader:
 
     def _read(self, tensor: str) -> PaddingMask:
         computation = self._computation_of(tensor)
-        names = {value.name for value in computation.graph.input}
         generator = np.random.default_rng(0)
         mask: PaddingMask | None = None
+        scale = SAMPLES if any(value.name == SOUND for value in self.model.graph.input) else 1
         lengths = list(LENGTHS)
         for length in lengths:
-            feed = {value.name: _random_input(value, length, generator) for value in computation.graph.input}
+            feed = {value.name: _random_input(value, length * scale, generator) for value in computation.graph.input}
             computed = self._run(computation, feed)
             if computed.ndim > 4 or computed.dtype != np.float32:
                 raise MismatchError("what is added to the scores is no float32 mask of four dimensions")
             computed = computed.reshape((1,) * (4 - computed.ndim) + computed.shape)
-            found = _match(computed, {name: feed[name] for name in names})
+            found = _match(tensor, computed, feed)
             if mask is not None and found != mask:
                 raise MismatchError("the mask's values depend on the text's length")
             mask = found
-            if computed.shape[2] != 1 and len(lengths) == len(LENGTHS):
+            if computed.shape[2] != 1 and len(lengths) == len(LENGTHS) and mask.tensor:
                 lengths.append(self._longer_than_constants(computation))
         assert mask is not None
         return mask
@@ -165,16 +169,20 @@ def _random_input(
     return values.astype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
 
 
-def _match(computed: NDArray[np.float32], inputs: dict[str, NDArray[np.generic]]) -> PaddingMask:
-    """Return the padding mask that computed values of shape (B or 1, 1, S or 1, S) are for inputs of shape (B, S)."""
+def _match(tensor: str, computed: NDArray[np.float32], inputs: dict[str, NDArray[np.generic]]) -> PaddingMask:
+    """Return the padding mask that values of shape (B or 1, 1, S or 1, S), computed from these inputs, are."""
     if not computed.any():
-        return PaddingMask("", 0.0)
+        return PaddingMask("")
     hidden = float(computed.min())
+    if computed.shape[1] != 1 or hidden > WEAKEST or not np.isin(computed, (0, np.float32(hidden))).all():
+        raise MismatchError("what is added to the scores is no mask that hides some keys and leaves others alone")
+    if not (computed == computed[:, :, :1]).all():
+        raise MismatchError("the mask is another one for each query")
     for name, given in inputs.items():
-        if given.ndim != 2 or not np.issubdtype(given.dtype, np.integer):
-            continue
-        expected = np.where(given[:, np.newaxis, np.newaxis, :] != 0, 0, np.float32(hidden))
-        same_shape = computed.shape[1] == 1 and computed.shape[3] == given.shape[1]
-        if same_shape and hidden <= WEAKEST and np.array_equal(*np.broadcast_arrays(computed, expected)):
-            return PaddingMask(name, hidden)
-    raise MismatchError("what is added to the scores is no padding mask")
+        if given.ndim == 2 and np.issubdtype(given.dtype, np.integer) and given.shape[1] == computed.shape[3]:
+            expected = np.where(given[:, np.newaxis, np.newaxis, :] != 0, 0, np.float32(hidden))
+            if (computed == expected).all():
+                return PaddingMask(name, hidden)
+    if len(computed) != TEXTS:
+        raise MismatchError("the mask hides the same keys in every text")
+    return PaddingMask(tensor, hidden, is_input=False)
