@@ -35,20 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PROBABILITIES, EMBEDDINGS, TOKEN_VECTORS = "probabilities", "embeddings", "token vectors"
 NEXT_TOKEN, GENERATED = "next-token probabilities", "generated tokens"
 
-#: Task → the class of Optimum that gives its answers.
-OPTIMUM_CLASSES = {
-    "text-classification": "ORTModelForSequenceClassification",
-    "image-classification": "ORTModelForImageClassification",
-    "sentence-similarity": "ORTModelForCustomTasks",
-    "feature-extraction": "ORTModelForFeatureExtraction",
-    "text-generation": "ORTModelForCausalLM",
-}
-#: Task → the task of a transformers pipeline where that is another, which takes another class of Optimum too.
-PIPELINES = {"sentence-similarity": "feature-extraction"}
 #: The files that transformers.js finds, by the names it has for them.
 DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_quantized.onnx": "q8"}
 NODE_SCRIPT = Path(__file__).with_name("transformers_js_answers.mjs")
 FASTEMBED_SCRIPT = Path(__file__).with_name("fastembed_answers.py")
+OPTIMUM_SCRIPT = Path(__file__).with_name("optimum_answers.py")
 #: Cases of tests/architectures.py → what they are called in the table.
 TINY_MODELS = {"vit image-classification": "tiny-vit", "gpt2 text-generation": "tiny-gpt2"}
 
@@ -81,7 +72,7 @@ class Release:
 def image_processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
-    return AutoImageProcessor.from_pretrained(folder, use_fast=False)  # the fast ones need torchvision
+    return AutoImageProcessor.from_pretrained(folder)
 
 
 def golden_images(folder: Path, golden: Golden) -> list[np.ndarray]:
@@ -105,88 +96,53 @@ def expected_answers(compared: str, golden: Golden, indices: list[int]) -> Answe
     return np.exp(log_probabilities(np.stack(logits)))
 
 
-def load_optimum(release: Release, task: str) -> Any:
-    """Return Optimum's model, on one thread."""
+def ask_optimum(release: Release, client: str, python: Path) -> Answers:
+    """Answer with one of the clients of ``optimum_answers.py``, in their environment."""
+    facts = {name: getattr(release, name) for name in ("task", "file", "compared", "texts", "max_tokens", "new_tokens")}
+    with tempfile.TemporaryDirectory() as folder:
+        images = [str(Path(folder) / f"{number}.npy") for number in range(len(release.images))]
+        for path, image in zip(images, release.images, strict=True):
+            np.save(path, image)
+        labels = release.labels if release.compared == PROBABILITIES else []
+        asked = facts | {"folder": str(release.folder.resolve()), "images": images, "labels": labels}
+        answers = Path(folder) / "answers.npz"
+        run_process([python, OPTIMUM_SCRIPT, client, answers], asked)
+        with np.load(answers) as arrays:
+            made = [arrays[f"arr_{number}"] for number in range(len(arrays.files))]
+    if release.compared == GENERATED:
+        return [tokens.tolist() for tokens in made]
+    return np.concatenate(made) if release.compared == TOKEN_VECTORS else np.stack(made)
+
+
+def ask_exported_model(release: Release) -> Answers:
+    """Answer with transformers 5, which reads ``export.json``; a file that it does not name takes the named one's place."""
     import onnxruntime
-    import optimum.onnxruntime
+    from transformers import AutoTokenizer
+    from transformers.exporters import ExportedModel
+    from transformers.exporters.exporter_onnx import OnnxExporter
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    model_class = getattr(optimum.onnxruntime, OPTIMUM_CLASSES[task])
-    return model_class.from_pretrained(
-        release.folder, subfolder="onnx", file_name=release.file.removeprefix("onnx/"), session_options=options
-    )
-
-
-def load_tokenizer(release: Release) -> Any:
-    """Return transformers' tokenizer; a prompt is cut before the model's limit, to leave room for new tokens."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(release.folder)
-    tokenizer.model_max_length = release.max_tokens
-    return tokenizer
-
-
-def ask_optimum(release: Release) -> Answers:
-    """Answer with Optimum's model class for the task; the one for embeddings is the class that keeps every output."""
-    model = load_optimum(release, release.task)
+    model = ExportedModel.from_pretrained(release.folder, device="cpu", session_options=options)
+    model.components["model"].program = OnnxExporter.load_program(release.folder / release.file)
+    model.to("cpu", session_options=options)
     if release.images:
         processor = image_processor(release.folder)
-        features = [processor(image, return_tensors="np") for image in release.images]
+        features = [processor(image, return_tensors="pt") for image in release.images]
     else:
-        tokenizer = load_tokenizer(release)
-        tensors = "pt" if release.task == "text-generation" else "np"
-        features = [tokenizer(text, truncation=True, return_tensors=tensors) for text in release.texts]
-    if release.compared == GENERATED:
-        made = [model.generate(**values, max_new_tokens=release.new_tokens, do_sample=False) for values in features]
-        return [tokens[0, -release.new_tokens :].tolist() for tokens in made]
+        tokenizer = AutoTokenizer.from_pretrained(release.folder)
+        features = [tokenizer(text, truncation=True, return_tensors="pt") for text in release.texts]
     name = {EMBEDDINGS: "sentence_embedding", TOKEN_VECTORS: "last_hidden_state"}.get(release.compared, "logits")
-    outputs = [np.asarray(model(**values)[name]) for values in features]
-    if release.compared == NEXT_TOKEN:
-        outputs = [output[:, -1] for output in outputs]
-    if name == "logits":
-        return np.exp(log_probabilities(np.concatenate(outputs)))
-    return np.concatenate([output[0] for output in outputs] if release.compared == TOKEN_VECTORS else outputs)
-
-
-def ask_optimum_pipeline(release: Release) -> Answers:
-    """Answer with a transformers pipeline on Optimum's model; for embedders that gives token vectors."""
-    from PIL import Image
-    from transformers import pipeline
-
-    task = PIPELINES.get(release.task, release.task)
-    if release.images:
-        part: dict[str, Any] = {"image_processor": image_processor(release.folder)}
-    else:
-        part = {"tokenizer": load_tokenizer(release)}
-    pipe = pipeline(task, model=load_optimum(release, task), **part)
-    if release.compared == GENERATED:
-        options = {"max_new_tokens": release.new_tokens, "do_sample": False, "return_tensors": True}
-        made = [pipe(text, truncation=True, add_special_tokens=True, **options)[0] for text in release.texts]
-        return [answer["generated_token_ids"][-release.new_tokens :] for answer in made]
-    if release.images:
-        images = [Image.fromarray(image) for image in release.images]
-        return by_label(pipe(images, top_k=len(release.labels), function_to_apply="softmax"), release.labels)
+    outputs = [model(**values)[name].detach().numpy()[0] for values in features]
     if release.compared == PROBABILITIES:
-        answers = pipe(release.texts, top_k=None, truncation=True, function_to_apply="softmax")
-        return by_label(answers, release.labels)
-    return np.concatenate([np.array(pipe(text, truncation=True)[0]) for text in release.texts])
+        return np.exp(log_probabilities(np.stack(outputs)))
+    return np.concatenate(outputs) if release.compared == TOKEN_VECTORS else np.stack(outputs)
 
 
 def by_label(answers: list[list[dict[str, Any]]], labels: list[str]) -> np.ndarray:
     """Return a classification pipeline's scores in the order of the labels, shape (inputs, labels)."""
     scores = [{entry["label"]: entry["score"] for entry in answer} for answer in answers]
     return np.array([[score[label] for label in labels] for score in scores])
-
-
-def ask_sentence_transformers(release: Release) -> Answers:
-    """Answer with sentence-transformers' ONNX backend."""
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(
-        str(release.folder), backend="onnx", model_kwargs={"file_name": release.file}, local_files_only=True
-    )
-    return np.concatenate([model.encode([text]) for text in release.texts])
 
 
 def ask_onnxruntime(release: Release) -> Answers:
@@ -287,7 +243,12 @@ def write_images(release: Release, folder: Path, scaled: bool) -> list[str]:
 
 
 def run_client(command: list[Any], inputs: Any) -> Any:
-    """Run a client in a process of its own, JSON in and JSON out.
+    """Run a client in a process of its own, JSON in and JSON out; see ``run_process``."""
+    return json.loads(run_process(command, inputs))
+
+
+def run_process(command: list[Any], inputs: Any) -> str:
+    """Run a command, give it JSON, and return what it wrote to standard output.
 
     Raises:
         RuntimeError: it failed; the end of what it wrote to standard error is in the message.
@@ -297,7 +258,7 @@ def run_client(command: list[Any], inputs: Any) -> Any:
     )
     if process.returncode:
         raise RuntimeError(f"{command[0]}: {process.stderr[-2000:]}")
-    return json.loads(process.stdout)
+    return process.stdout
 
 
 class Client(NamedTuple):
@@ -312,21 +273,30 @@ CLASSIFIES = {"text-classification": (PROBABILITIES,), "image-classification": (
 EMBEDS = {"sentence-similarity": (EMBEDDINGS,), "feature-extraction": (TOKEN_VECTORS,)}
 GENERATES = {"text-generation": (NEXT_TOKEN, GENERATED)}
 CLIENTS = (
-    Client("Optimum", ask_optimum, CLASSIFIES | EMBEDS | GENERATES),
-    Client(
+    Client("onnxruntime", ask_onnxruntime, CLASSIFIES | EMBEDS | GENERATES),
+    Client("transformers 5, ExportedModel", ask_exported_model, CLASSIFIES | EMBEDS),
+)
+#: Those of ``optimum_answers.py``: name in the table, name there, what is compared.
+OPTIMUM_CLIENTS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
+    ("Optimum", "optimum", CLASSIFIES | EMBEDS | GENERATES),
+    (
         "Optimum in a pipeline",
-        ask_optimum_pipeline,
+        "optimum-pipeline",
         CLASSIFIES | dict.fromkeys(EMBEDS, (TOKEN_VECTORS,)) | {"text-generation": (GENERATED,)},
     ),
-    Client("sentence-transformers", ask_sentence_transformers, {"sentence-similarity": (EMBEDDINGS,)}),
-    Client("onnxruntime", ask_onnxruntime, CLASSIFIES | EMBEDS | GENERATES),
+    ("sentence-transformers 5.7", "sentence-transformers", {"sentence-similarity": (EMBEDDINGS,)}),
 )
 TRANSFORMERS_JS = "transformers.js"
 
 
-def all_clients(node_modules: Path | None, fastembed: Path | None) -> list[Client]:
+def all_clients(optimum: Path | None, node_modules: Path | None, fastembed: Path | None) -> list[Client]:
     """Return every client that can be run: those in this environment, and the others where they were installed."""
     clients = list(CLIENTS)
+    if optimum is not None:
+        clients += [
+            Client(name, partial(ask_optimum, client=client, python=optimum), compared)
+            for name, client, compared in OPTIMUM_CLIENTS
+        ]
     if fastembed is not None:
         clients.append(
             Client("fastembed", partial(ask_fastembed, python=fastembed), {"sentence-similarity": (EMBEDDINGS,)})
@@ -341,8 +311,16 @@ def all_clients(node_modules: Path | None, fastembed: Path | None) -> list[Clien
     return clients
 
 
-def compare(folder: Path, node_modules: Path | None = None, fastembed: Path | None = None) -> list[dict[str, Any]]:
+def compare(
+    folder: Path,
+    optimum: Path | None = None,
+    node_modules: Path | None = None,
+    fastembed: Path | None = None,
+) -> list[dict[str, Any]]:
     """Return, for each client and ONNX file of a release, how far its answers are from PyTorch's.
+
+    ``optimum`` and ``fastembed`` are the Pythons of the environments with these, ``node_modules`` is where
+    transformers.js is.
 
     transformers.js 4.3 gets no text that must be cut: it cuts behind the special tokens, so that the last one is lost.
     """
@@ -351,7 +329,7 @@ def compare(folder: Path, node_modules: Path | None = None, fastembed: Path | No
     texts, images = (golden.texts, []) if golden.texts else ([], golden_images(folder, golden))
     rows = []
     for variant, facts in manifest["variants"].items():
-        for client in all_clients(node_modules, fastembed):
+        for client in all_clients(optimum, node_modules, fastembed):
             in_node = client.name.startswith(TRANSFORMERS_JS)
             if in_node and facts["file"] not in DTYPES:
                 continue
@@ -429,13 +407,15 @@ def main(argv: list[str] | None = None) -> None:
     """Compare the clients on some releases and write the table between the marks of the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("releases", type=Path, nargs="*", help="release folders (default: made on the spot)")
+    parser.add_argument("--optimum", type=Path, metavar="PYTHON", help="Python of the environment with optimum-onnx")
     parser.add_argument("--node-modules", type=Path, help="where npm installed @huggingface/transformers")
     parser.add_argument("--fastembed", type=Path, metavar="PYTHON", help="Python of an environment with fastembed")
     parser.add_argument("--output", type=Path, help="document whose table is to be replaced")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
         releases = args.releases or make_releases(Path(scratch) / "project")
-        table = as_markdown([row for folder in releases for row in compare(folder, args.node_modules, args.fastembed)])
+        clients = (args.optimum, args.node_modules, args.fastembed)
+        table = as_markdown([row for folder in releases for row in compare(folder, *clients)])
     if args.output is None:
         print(table)
         return

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from onnxproof.cli import UserError
+from onnxproof.original.exporters.optimum import find_interpreter
 from project import Project, make_project
 from tiny_models import save_classifier, save_sentence_transformer
 
@@ -67,6 +69,15 @@ def copy_of_finished(finished, tmp_path) -> Project:
     folder = tmp_path / "project"
     shutil.copytree(finished.folder, folder)
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def optimum_python() -> Path:
+    """The Python of the environment with optimum-onnx, which is made where it is missing."""
+    try:
+        return find_interpreter("the tests")
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from card_programs import programs, run_program
 from compare_clients import GENERATED, as_markdown, compare
 from onnxproof.metrics import log_probabilities
 
@@ -39,13 +40,8 @@ def check_clients(rows: list[dict], clients: int) -> None:
         assert max(differences) - min(differences) < 1e-4, same
 
 
-def test_every_client_gives_pytorchs_answers(release):
-    check_clients(compare(release), {"stars.v1": 3, "sentences": 4}[release.parent.name])
-
-
-def examples(release: Path, language: str) -> list[str]:
-    """Return the code blocks of the model card, as they stand."""
-    return re.findall(rf"```{language}\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+def test_every_client_gives_pytorchs_answers(release, optimum_python):
+    check_clients(compare(release, optimum_python), {"stars.v1": 4, "sentences": 5}[release.parent.name])
 
 
 def answers_of_pytorch(finished, model: str, texts: list[str]) -> np.ndarray:
@@ -67,21 +63,19 @@ def as_rows(answers: list[dict[str, float]]) -> np.ndarray:
     return np.array([[answer[label] for label in sorted(answer)] for answer in answers])
 
 
-def test_the_python_examples_of_the_card_run_as_they_stand(finished, release, monkeypatch):
-    monkeypatch.chdir(release)
-    codes = examples(release, "python")
-    assert len(codes) == {"stars.v1": 2, "sentences": 3}[release.parent.name]
+def test_the_python_examples_of_the_card_run_as_they_stand(finished, release, optimum_python):
+    codes = programs(release, "python")
+    assert len(codes) == {"stars.v1": 3, "sentences": 4}[release.parent.name]
     for code in codes:
         for text, tolerance in ((code, 0.25), (code.replace("model_quantized.onnx", "model.onnx"), 1e-4)):
-            names: dict = {}
-            exec(text, names)
+            names = run_program(text, release, ["texts", "embeddings", "answers"], optimum_python)
             found = names["embeddings"] if release.parent.name == "sentences" else as_rows(names["answers"])
             expected = answers_of_pytorch(finished, release.parent.name, names["texts"])
             assert np.abs(found - expected).max() < tolerance, text
 
 
 def test_the_card_tells_how_to_verify(release):
-    (command,) = [line for code in examples(release, "bash") for line in code.splitlines() if "python" in line]
+    (command,) = [line for code in programs(release, "bash") for line in code.splitlines() if "python" in line]
     assert (release / command.removeprefix("python ")).is_file()
 
 
@@ -104,20 +98,21 @@ def test_the_layout_is_that_of_text_embeddings_inference(finished):
 
 
 @pytest.mark.slow
-def test_fastembed_gives_pytorchs_answers(finished, fastembed):
-    rows = compare(finished.folder / "results/sentences/release", fastembed=fastembed)
+def test_fastembed_gives_pytorchs_answers(finished, optimum_python, fastembed):
+    rows = compare(finished.folder / "results/sentences/release", optimum_python, fastembed=fastembed)
     assert {row["variant"] for row in rows if row["client"] == "fastembed"} == {"fp32", "int8", "int8-invariant"}
-    check_clients(rows, 5)
+    check_clients(rows, 6)
 
 
 @pytest.mark.slow
-def test_transformers_js_gives_pytorchs_answers(release, node_modules):
-    check_clients(compare(release, node_modules), {"stars.v1": 4, "sentences": 5}[release.parent.name])
+def test_transformers_js_gives_pytorchs_answers(release, optimum_python, node_modules):
+    rows = compare(release, optimum_python, node_modules)
+    check_clients(rows, {"stars.v1": 5, "sentences": 6}[release.parent.name])
 
 
 @pytest.mark.slow
 def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, release, node_modules):
-    (code,) = examples(release, "js")
+    (code,) = programs(release, "js")
     script = node_modules.parent / "example.mjs"
     for text, tolerance in ((code, 0.25), (code.replace('"q8"', '"fp32"'), 1e-4)):
         script.write_text(text)

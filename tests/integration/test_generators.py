@@ -2,20 +2,20 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from architectures import all_cases
+from card_programs import programs, run_program
 from chain import missed
-from compare_clients import compare
+from compare_clients import compare, run_client
 from measure_parity import measure
+from onnxproof.generation import NEW_TOKENS
 from onnxproof.reference import read_reference
 from onnxproof.tasks.inference import read_start_token
 from project import make_project
@@ -38,6 +38,8 @@ SAVED = {
     "listener": "whisper speech-to-text",
     "captioner": "vit and gpt2 image-to-text",
 }
+
+OPTIMUM_SCRIPT = Path(__file__).parents[1] / "optimum_generates.py"
 
 pytestmark = pytest.mark.slow
 
@@ -91,11 +93,7 @@ def test_every_graph_is_described_and_released(finished, model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, model):
-    import optimum.onnxruntime
-    import torch
-    from transformers import GenerationConfig, GenerationMixin
-
+def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, tmp_path, optimum_python, model):
     folder = finished / model
     reference = read_reference(folder / "reference", folder / "reference.json")
     assert len({token for tokens in reference.generated.values() for token in tokens}) > 8  # no stuck record
@@ -104,25 +102,20 @@ def test_optimum_generates_pytorchs_tokens_with_the_released_files(finished, mod
     names = {option: f"{graph}.onnx" for option, graph in zip(options[: len(graphs)], graphs, strict=True)}
     if graphs == ["model"]:
         names = {"file_name": "model.onnx"}
-    load = getattr(optimum.onnxruntime, loader).from_pretrained
-    networks = [load(folder / "release", subfolder="onnx", **names), load(folder / "onnx" / "fp32")]
-    assert all(network.use_cache for network in networks)
+    fp32 = str(folder / "onnx" / "fp32")
+    networks = [(str(folder / "release"), {"subfolder": "onnx", **names}), (fp32, {})]
     if graphs == THREE:
-        assert networks[1].decoder.is_merged
-        networks.append(load(folder / "onnx" / "fp32", use_cache=False, use_merged=False))
+        networks.append((fp32, {"use_cache": False, "use_merged": False}))
+    inputs = tmp_path / "inputs.npz"
+    items = {index: reference.inputs.items[index] for index in reference.generated}
+    np.savez(inputs, **{f"{index}/{name}": array for index, item in items.items() for name, array in item.items()})
     start = read_start_token(folder / "release")
-    settings = GenerationConfig(
-        max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0, decoder_start_token_id=start
-    )
-    for index, tokens in reference.generated.items():
-        item = {name: torch.from_numpy(values)[None] for name, values in reference.inputs.items[index].items()}
-        given = {name: item[name] for name in ("input_ids", "input_features", "pixel_values") if name in item}
-        if "input_ids" in given:
-            given["attention_mask"] = torch.ones_like(given["input_ids"])
-        for network in networks:
-            network.generation_config = settings
-            made = GenerationMixin.generate(network, **given, use_cache=network.use_cache)
-            assert made[0, -len(tokens) :].tolist() == tokens
+    asked = {"loader": loader, "networks": networks, "start": start, "new_tokens": NEW_TOKENS}
+    answers = run_client([optimum_python, OPTIMUM_SCRIPT, inputs], asked)
+    assert [answer["use_cache"] for answer in answers] == [True, True, False][: len(networks)]
+    assert answers[1]["merged"] == (graphs == THREE)
+    for answer in answers:
+        assert {int(index): tokens for index, tokens in answer["tokens"].items()} == reference.generated
 
 
 @pytest.mark.parametrize("model", [model for model, (_, graphs, _) in MODELS.items() if graphs == THREE])
@@ -138,31 +131,21 @@ def test_a_merged_decoder_that_answers_otherwise_does_not_pass(finished, tmp_pat
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finished, monkeypatch, model):
+def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finished, optimum_python, model):
     release = finished / model / "release"
-    monkeypatch.chdir(release)
-    codes = examples(release, "python")
+    codes = programs(release, "python")
     assert len(codes) == (1 if "-to-" in MODELS[model][0] else 2)
     for files in ("_quantized.onnx", ".onnx"):
-        with_optimum, *with_onnxruntime = (run(code.replace("_quantized.onnx", files)) for code in codes)
-        assert with_optimum.shape[1] > 1
-        assert all(tokens == with_optimum[0].tolist() for tokens in with_onnxruntime)
+        with_optimum, *with_onnxruntime = (
+            run_program(code.replace("_quantized.onnx", files), release, ["tokens"], optimum_python)["tokens"]
+            for code in codes
+        )
+        assert len(with_optimum[0]) > 1
+        assert all(tokens == with_optimum[0] for tokens in with_onnxruntime)
 
 
-def examples(release: Path, language: str) -> list[str]:
-    """Return the code blocks of the model card, as they stand."""
-    return re.findall(rf"```{language}\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
-
-
-def run(code: str) -> Any:
-    """Run an example; return the tokens that it ends with."""
-    names: dict = {}
-    exec(code, names)
-    return names["tokens"]
-
-
-def test_every_client_goes_on_like_pytorch(finished, node_modules):
-    rows = compare(finished / "writer/release", node_modules)
+def test_every_client_goes_on_like_pytorch(finished, optimum_python, node_modules):
+    rows = compare(finished / "writer/release", optimum_python, node_modules)
     clients = {"Optimum", "Optimum in a pipeline", "onnxruntime", "transformers.js"}
     assert {row["client"] for row in rows if row["variant"] == "fp32" and row.get("token_match") == 1} == clients
     for row in rows:
@@ -170,16 +153,16 @@ def test_every_client_goes_on_like_pytorch(finished, node_modules):
 
 
 @pytest.mark.parametrize("model", ["writer", "translator"])
-def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, node_modules, monkeypatch, model):
+def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, optimum_python, node_modules, model):
     release = finished / model / "release"
-    monkeypatch.chdir(release)
-    (code,) = examples(release, "js")
+    (code,) = programs(release, "js")
     script = node_modules.parent / f"{model}.mjs"
     script.write_text(code.replace('"q8"', '"fp32"'))
-    process = subprocess.run(["node", script], capture_output=True, text=True, timeout=100, check=False)
+    process = subprocess.run(["node", script], cwd=release, capture_output=True, text=True, timeout=100, check=False)
     assert process.returncode == 0, process.stderr
     tokens = json.JSONDecoder().raw_decode(process.stdout)[0]
-    assert tokens == run(examples(release, "python")[1].replace("_quantized.onnx", ".onnx"))
+    program = programs(release, "python")[1].replace("_quantized.onnx", ".onnx")
+    assert tokens == run_program(program, release, ["tokens"], optimum_python)["tokens"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from card_programs import run_program
 from hub_server import HubServer
 from project import CONFIG, ROOT, Project, make_project
 from tiny_models import WORDS
@@ -79,22 +80,27 @@ def released(tmp_path_factory, repository) -> Project:
     return project
 
 
-def test_the_release_answers_as_the_original(released, repository):
-    from optimum.onnxruntime import ORTModelForSequenceClassification
+#: What Optimum answers, asked in its own environment.
+WITH_OPTIMUM = """
+from optimum.onnxruntime import ORTModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+
+model = ORTModelForSequenceClassification.from_pretrained(".", subfolder="onnx", file_name="model.onnx")
+answer = pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained("."))({text!r})[0]
+"""
+
+
+def test_the_release_answers_as_the_original(released, repository, optimum_python):
     from transformers import AutoTokenizer, pipeline
 
     release = released.folder / "results/bert-base-multilingual-uncased-sentiment/release"
     text = "the battery is really good"
-    answers = []
     tokenizer = AutoTokenizer.from_pretrained(repository)
-    answers.append(pipeline("text-classification", str(repository), tokenizer=tokenizer)(text)[0])
-    model = ORTModelForSequenceClassification.from_pretrained(release, subfolder="onnx", file_name="model.onnx")
-    answers.append(
-        pipeline("text-classification", model=model, tokenizer=AutoTokenizer.from_pretrained(release))(text)[0]
-    )
-    assert answers[0]["label"] == answers[1]["label"]
-    assert answers[0]["label"].endswith(("star", "stars"))
-    assert answers[0]["score"] == pytest.approx(answers[1]["score"], abs=1e-4)
+    expected = pipeline("text-classification", str(repository), tokenizer=tokenizer)(text)[0]
+    found = run_program(WITH_OPTIMUM.format(text=text), release, ["answer"], optimum_python)["answer"]
+    assert found["label"] == expected["label"]
+    assert found["label"].endswith(("star", "stars"))
+    assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
 
 
 def test_no_file_holds_the_token(released):

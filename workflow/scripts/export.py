@@ -47,6 +47,7 @@ def export(
         settings = {"exporter": made.exporter, "dtype": "float32", **made.settings}
         settings |= {"reason": made.reason} if made.reason else {}
         description = describe_variant(model, "fp32", task, stage, settings, made.versions)
+        description |= {"exported_model": made.description} if made.description else {}
     write_json(manifest, description)
     print(f"{model}: wrote {folder}: {model_bytes(folder) / 1e6:.1f} MB", flush=True)
 

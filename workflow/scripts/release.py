@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import METRICS
+from onnxproof.exported_model import write_export_file
 from onnxproof.external_data import rename_weights, weight_files
 from onnxproof.figures import format_shape
 from onnxproof.files import (
@@ -195,6 +196,30 @@ def all_limits(thresholds: dict[str, float | None]) -> dict[str, float | None]:
     return {metric: thresholds.get(metric) for metric in METRICS}
 
 
+def announce_weight_files(folder: Path) -> dict[str, str]:
+    """Tell transformers.js, in ``config.json``, which graphs of a release have their weights in a file beside them.
+
+    It loads ``{graph}_data`` where ``transformers.js_config.use_external_data_format`` names the graph, with the number
+    of such files.
+
+    Returns:
+        ``{file: what was changed}``, empty where every graph holds its own weights.
+    """
+    import onnx
+
+    graphs = sorted((folder / "onnx").glob("*.onnx"))
+    outside = [path.name for path in graphs if weight_files(onnx.load(path, load_external_data=False))]
+    if not outside:
+        return {}
+    config = read_json(folder / "config.json")
+    settings = config.get("transformers.js_config")
+    config["transformers.js_config"] = (settings if isinstance(settings, dict) else {}) | {
+        "use_external_data_format": dict.fromkeys(outside, 1)
+    }
+    write_json(folder / "config.json", config)
+    return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
+
+
 def describe_release(
     model: str,
     results: Path,
@@ -275,10 +300,13 @@ def release(
                     shutil.copyfile(document, stage / document.name)
         for variant, path in shipped.items():
             copy_proven_model(variant, results, stage / path)
+        exported = read_json(results / "onnx" / "fp32.json")
+        if "exported_model" in exported:
+            write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         manifest["changed_files"] = (
             settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {}
-        )
+        ) | announce_weight_files(stage)
         manifest["golden"] = write_golden(reference, results / "reference", stage)
         shutil.copyfile(VERIFIER, stage / VERIFIER.name)
         card = render_model_card(manifest, read_metadata(results / "source" / "README.md"))

@@ -31,6 +31,7 @@ NOT_CARRIED = (
     "*.bin.index.json",
     "*.onnx",
     "*.onnx_data",
+    "export.json",  # of transformers' ExportedModel: names graphs of the source
 )
 DOCUMENTS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", ".gitattributes")
 

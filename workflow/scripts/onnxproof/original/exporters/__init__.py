@@ -7,6 +7,7 @@ model. Whoever wrote a graph, it is held to what transformers 5 answers.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import versions_of
@@ -19,12 +20,16 @@ EXPORTERS = ("auto", "transformers", "optimum")
 
 @dataclass(frozen=True)
 class Export:
-    """How a graph was made: by which exporter, with which versions, and why the first one did not make it."""
+    """How a graph was made: by which exporter, with which versions, and why the first one did not make it.
+
+    ``description`` is what transformers' ``ExportedModel`` is to know of it, see ``exported_model.describe_traced``.
+    """
 
     exporter: str
     versions: dict[str, str]
     settings: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
+    description: dict[str, Any] | None = None
 
 
 def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: Path) -> Export:
@@ -44,7 +49,7 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
     if exporter != "optimum":
         original = load_original(model, snapshot, task, attention=ATTENTION)
         try:
-            write_graphs(original, folder)
+            description = write_graphs(original, folder)
         except UserError as error:
             if exporter == "transformers":
                 raise UserError(f"{model}: {error}") from error
@@ -54,7 +59,7 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
         else:
             save_tokenizer(original, snapshot, folder)
             versions = versions_of("transformers", "torch", "onnxscript", "onnx", "sentence-transformers")
-            return Export("transformers", versions, {"attention": ATTENTION})
+            return Export("transformers", versions, {"attention": ATTENTION}, description=description)
         del original
     try:
         versions = export_with_optimum(model, snapshot, task, folder)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError
+from onnxproof.exported_model import describe_traced
 from onnxproof.external_data import SINGLE_FILE_BYTES
 from onnxproof.inputs import Array
 
@@ -18,6 +19,8 @@ from onnxproof.inputs import Array
 OPSET, IR_VERSION = 20, 10
 #: A graph counts as exported where it answers inputs of other shapes to within this part of the largest value.
 LARGEST_RELATIVE_DIFF = 1e-4
+#: Where in its ``meta`` a traced graph has what ``describe_traced`` says of it.
+DESCRIPTION = "description"
 #: What a graph keeps beside its network's own name for a weight.
 NETWORK = "network"
 
@@ -27,6 +30,9 @@ Axes = Mapping[str, Sequence[str | None]]
 
 def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence[str]) -> Any:
     """Return the graph of a network, an ``onnx_ir.Model`` of opset 20 and IR version 10.
+
+    What clients of transformers' exporter need to know of it is in its ``meta`` as ``DESCRIPTION``, see
+    ``exported_model.describe_traced``.
 
     Args:
         network: a torch module in evaluation mode, called with the inputs by name; it answers a mapping.
@@ -46,15 +52,19 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
         name: {axis: varying for axis, size in enumerate(axes[name]) if size is not None} or None for name in inputs
     }
     config = OnnxConfig(dynamic_shapes=shapes, opset_version=OPSET)
+    answered: list[type] = []
     try:
         with quiet_exporter(), torch.no_grad():
             exporter = OnnxExporter()  # type: ignore[no-untyped-call]
-            model, _ = exporter.export_program(_selecting(network, outputs), dict(inputs), config)
+            model, _ = exporter.export_program(_selecting(network, outputs, answered), dict(inputs), config)
     except Exception as error:  # torch.export's own exceptions share no other base
         raise UserError(
             f"transformers' exporter cannot trace it: {type(error).__name__}: {reason_of(error)}"
         ) from error
     tidy(model, axes)
+    kept = {name: (str(values.dtype).removeprefix("torch."), list(values.shape)) for name, values in inputs.items()}
+    named = [value.name for value in model.graph.outputs]
+    model.meta[DESCRIPTION] = describe_traced(type(network).__name__, kept, named, answered[-1])
     return model
 
 
@@ -67,8 +77,11 @@ def reason_of(error: Exception) -> str:
     return (lines[0] if lines else type(cause).__name__)[:300]
 
 
-def _selecting(network: Any, outputs: Sequence[str]) -> Any:
-    """Return a module that gives only some of a network's answers, in the given order."""
+def _selecting(network: Any, outputs: Sequence[str], answered: list[type]) -> Any:
+    """Return a module that gives only some of a network's answers, in the given order.
+
+    The type of the mapping that the network answers with is appended to ``answered``.
+    """
     import torch
 
     class Selecting(torch.nn.Module):
@@ -80,6 +93,7 @@ def _selecting(network: Any, outputs: Sequence[str]) -> Any:
 
         def forward(self, **features: Any) -> dict[str, Any]:
             answers = self.network(**features)
+            answered.append(type(answers))
             return {name: answers[name] for name in outputs if answers.get(name) is not None}
 
     return Selecting().eval()

@@ -8,7 +8,7 @@ from onnxproof.inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Arr
 from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
 from onnxproof.original.exporters.generation import export_decoder
-from onnxproof.original.exporters.tracing import check_generalizes, save_graph, trace
+from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes, save_graph, trace
 from onnxproof.original.model import Original
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS, model_takes
 
@@ -28,16 +28,22 @@ FIRST_INPUTS = (TOKENS, MASK, "token_type_ids")
 BATCH, LENGTH, CHOICES = "batch_size", "sequence_length", "num_choices"
 
 
-def write_graphs(original: Original, folder: Path) -> None:
+def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
     """Write the graphs of a model to ``folder``, and prove them on shapes that were not traced.
+
+    Returns:
+        What transformers' ``ExportedModel`` is to know of the graph, see ``exported_model.describe_traced``; None where
+        the model writes text.
 
     Raises:
         UserError: the model cannot be traced, or its graph answers other shapes otherwise.
     """
     if original.task == "text-generation":
-        return export_decoder(original.network, folder)
+        export_decoder(original.network, folder)
+        return None
     if original.task in ENCODER_DECODER_TASKS:
-        return export_encoder_decoder(original.network, original.task, encoder_sample(original), folder)
+        export_encoder_decoder(original.network, original.task, encoder_sample(original), folder)
+        return None
     traced, checked = example_inputs(original)
     names = sorted(original.fed(traced), key=_position)
     axes = {name: axes_of(name, original, traced, checked) for name in names}
@@ -45,8 +51,10 @@ def write_graphs(original: Original, folder: Path) -> None:
     graph = trace(original.network, tensors(first), axes, outputs_of(original))
     path = folder / MODEL_FILE
     save_graph(graph, path)
+    description: dict[str, Any] = graph.meta[DESCRIPTION]
     del graph
-    return check_generalizes(path, _other_shapes(original, checked, names), original.answer)
+    check_generalizes(path, _other_shapes(original, checked, names), original.answer)
+    return description
 
 
 def save_tokenizer(original: Original, snapshot: Path, folder: Path) -> None:
