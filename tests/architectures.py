@@ -4,7 +4,9 @@ Every weight is drawn so that signals neither vanish nor explode, and heads are 
 what is left over then is the error of the chain, not the toss of a coin.
 """
 
+import argparse
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +62,7 @@ def randomize(model: Any, seed: int = 0) -> Any:
             if parameter.ndim >= 2 and min(parameter.shape) > 1:
                 gain = HEAD_GAIN if any(part in name for part in HEADS) else 1.0
                 parameter.copy_(noise(parameter) * gain / math.sqrt(parameter[0].numel()))
-            elif parameter.ndim == 1 and parameter.numel() and "norm" not in name.lower() and parameter.abs().max() < 0.5:
+            elif parameter.ndim == 1 and "norm" not in name.lower() and (parameter.abs() < 0.5).all():
                 if any(part in name for part in ("lambda", "gamma", "layer_scale")):
                     parameter.fill_(0.5)
                 elif name.endswith("bias"):
@@ -805,3 +807,22 @@ SENTENCE_TRANSFORMERS = (
     ("distilbert", "mean", False),
     ("qwen3", "lasttoken", False),
 )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Save the cases of these names to folders of their names, unless they are there, with this transformers."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+")
+    args = parser.parse_args(argv)
+    cases = {case.name: case for case in all_cases()}
+    for name in args.names:
+        if not (args.folder / name).is_dir():
+            stage = args.folder / f"{name}.part"
+            shutil.rmtree(stage, ignore_errors=True)
+            cases[name].save(stage)
+            stage.rename(args.folder / name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,26 +1,41 @@
-"""Run every case of ``architectures`` through the chain and write docs/coverage.md: ``make coverage``.
+"""Run every case of the matrix through the chain and write docs/coverage.md: ``make coverage``.
 
-Two processes share the cases; starting Python for each step of each case would take hours.
+It has three columns: ``saved4``, the cases of ``architectures`` in folders that transformers 4.57 saved; ``saved5``, the
+same cases saved by transformers 5; and ``new``, the cases of ``new_architectures``. Two processes share the rows, since
+starting Python for each step of each case would take hours. Finished rows are kept in a file, and a run that was
+interrupted goes on from there.
 """
 
 import argparse
+import contextlib
+import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests"), str(ROOT / "tools")]
 
 from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
+from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
+from new_architectures import new_cases  # noqa: E402
 from onnxproof.cli import UserError  # noqa: E402
+
+#: Who saved the folders of a column, or which cases are in it.
+COLUMNS = {"saved4": "saved by 4.57", "saved5": "saved by 5", "new": "new types"}
+#: Names the interpreter of the environment with transformers 4.57, where that is not ``.venv-optimum``'s.
+OPTIMUM_PYTHON = "ONNXPROOF_OPTIMUM_PYTHON"
+#: Where finished rows are kept, and the models that transformers 4.57 saved.
+RECORDS, SAVED = ROOT / "results" / "coverage.jsonl", ROOT / "results" / "coverage-saved4"
 
 #: What int8 must keep of a tiny model with random weights, which averages out less than a real one.
 INT8_THRESHOLDS = {
@@ -44,18 +59,55 @@ INTEGER_OPERATORS = ("QAttention", "MatMulInteger", "DynamicQuantizeMatMul", "De
 REWRITTEN = "DisentangledAttention"
 
 
+#: Cases that do not pass, for reasons that are known: (column, name) → a part of the reason.
+KNOWN_FAILURES: dict[tuple[str, str], str] = {}
+
+
 @dataclass
 class Row:
-    """What became of one case; ``reason`` is empty where it passed the whole chain."""
+    """What became of one case in one column; ``reason`` is empty where it passed the whole chain."""
 
+    column: str
     name: str
     task: str
+    exporter: str = ""
     fused: str = ""
     integers: str = ""
     fp32: str = ""
     int8: str = ""
     reason: str = ""
     seconds: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the row fails for the reason that is written down for it."""
+        known = KNOWN_FAILURES.get((self.column, self.name))
+        return bool(self.reason) and known is not None and known in self.reason
+
+
+def cases_of(column: str) -> list[Architecture]:
+    """Return the cases of a column."""
+    return new_cases() if column == "new" else all_cases()
+
+
+def older_python() -> Path | None:
+    """Return the interpreter of the environment with transformers 4.57; None where there is none."""
+    python = Path(os.environ.get(OPTIMUM_PYTHON) or ROOT / ".venv-optimum" / "bin" / "python")
+    return python if python.is_file() else None
+
+
+def save_with_older(names: Sequence[str], folder: Path) -> None:
+    """Save those cases of ``architectures`` that are not below ``folder`` yet, with transformers 4.57.
+
+    Raises:
+        RuntimeError: there is no such environment.
+        subprocess.CalledProcessError: a case cannot be saved.
+    """
+    python = older_python()
+    if python is None:
+        raise RuntimeError(f"no environment with transformers 4.57: set {OPTIMUM_PYTHON}, or make .venv-optimum")
+    command = [str(python), str(ROOT / "tests" / "architectures.py"), str(folder), *names]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def few_texts(folder: Path) -> Path:
@@ -70,23 +122,32 @@ def few_texts(folder: Path) -> Path:
     return file
 
 
-def run_case(case: Architecture) -> Row:
-    """Build a case's model, run the chain on it and judge every variant."""
+def run_case(case: Architecture, column: str = "saved5", saved: Path | None = None) -> Row:
+    """Run the chain on a case's model and judge every variant.
+
+    Args:
+        case: the case.
+        column: one of ``COLUMNS``.
+        saved: the folder of its model; None to save it now.
+    """
     import torch
 
     from chain import missed, run_chain
 
     torch.set_num_threads(1)
-    row = Row(case.name, case.task)
+    row = Row(column, case.name, case.task)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        case.save(folder / "model")
+        model = saved or folder / "model"
         try:
+            if saved is None:
+                case.save(model)
             for manifest, parity in run_chain(
-                case.name, folder / "model", folder / "results", few_texts(folder), INT8_THRESHOLDS, case.requested
+                case.name, model, folder / "results", few_texts(folder), INT8_THRESHOLDS, case.requested
             ):
                 variant = parity["variant"]
+                row.exporter = row.exporter or manifest["settings"].get("exporter", "")
                 if parity["task"] != case.task:
                     row.reason = f"taken for a model of the task {parity['task']}"
                     break
@@ -134,81 +195,149 @@ def describe_metrics(metrics: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'not finite' if value is None else format(value, '.4f')}" for name, value in shown)
 
 
-def run_cases(cases: Sequence[Architecture], processes: int) -> list[Row]:
-    """Run cases in a few processes of one thread each; print a line for each."""
-    rows = []
+def run_rows(wanted: Sequence[tuple[str, str]], processes: int) -> Iterator[Row]:
+    """Run cases, given as (column, name), in a few processes of one thread each; yield rows as they are finished."""
+    older = [name for column, name in wanted if column == "saved4"]
+    if older:
+        print(f"saving {len(older)} models with transformers 4.57", flush=True)
+        save_with_older(older, SAVED)
     context = multiprocessing.get_context("spawn")
-    names = [case.name for case in cases]
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        for row in pool.map(run_named_case, names):
-            rows.append(row)
-            print(f"{row.seconds:5.1f} s  {row.name}: {row.reason or 'passed'}", file=sys.__stdout__, flush=True)
-    return rows
+        for job in as_completed([pool.submit(run_named_case, column, name) for column, name in wanted]):
+            yield job.result()
 
 
-def run_named_case(name: str) -> Row:
+def run_named_case(column: str, name: str) -> Row:
     """Run the case of this name, with the chain's own output left out."""
-    import contextlib
-
+    case = next(case for case in cases_of(column) if case.name == name)
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        return run_case(next(case for case in all_cases() if case.name == name))
+        return run_case(case, column, SAVED / name if column == "saved4" else None)
+
+
+def read_records(file: Path) -> dict[tuple[str, str], Row]:
+    """Return the rows of earlier runs, by column and name; of two rows of one case the later one."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rows = [Row(**json.loads(line)) for line in lines]
+    return {(row.column, row.name): row for row in rows}
 
 
 def write_table(rows: Iterable[Row], file: Path) -> None:
-    """Write the table of all cases, those that did not pass first."""
-    rows = list(rows)
-    passed = [row for row in rows if not row.reason]
+    """Write the document: the cases that do not pass, those that do, and what is not served."""
+    found = {(row.column, row.name): row for row in rows}
+    passed = [row for row in found.values() if not row.reason]
     versions = ", ".join(f"{name} {version}" for name, version in tool_versions().items())
     lines = [
         "# Architectures and tasks that were run through the chain",
         "",
-        f"{len(passed)} of {len(rows)} cases pass every step and every gate. Each is a tiny model with random weights, "
-        "made from transformers' own config class: what is proven is that the architecture goes through export, "
-        "optimization and quantization and stays equal, not how well a trained model of it survives int8. "
+        f"{len(passed)} of {len(found)} runs pass every step and every gate. Each is a tiny model with random weights, "
+        "made from transformers' own config class. This proves that the architecture goes through export, "
+        "optimization and quantization and stays equal. It does not show how well a trained model survives int8. "
         f"Written by `make coverage`, with {versions}.",
         "",
-        "The fp32 column is the largest difference from PyTorch over the largest value; int8 is the task's own measure "
-        "on 24 texts, 24 images or 16 sounds. DisentangledAttention is no operator: it stands for attentions that are "
-        "rewritten with fewer nodes.",
+        "Every case of the first table runs twice: from a folder that transformers 4.57 saved, and from one that "
+        "transformers 5 saved. The reference is what transformers 5 answers. The fp32 column is the largest difference "
+        "from PyTorch over the largest value; int8 is the task's own measure on 24 texts, 24 images or 16 sounds. "
+        "DisentangledAttention is not an operator: it stands for attentions that are rewritten with fewer nodes.",
         "",
-        "## Not through",
+        "## Cases that do not pass",
         "",
-        "| case | why |",
-        "| --- | --- |",
-        *[f"| {row.name} | {row.reason.replace('|', '/')} |" for row in rows if row.reason],
+        "| case | folder | reason |",
+        "| --- | --- | --- |",
+        *[
+            f"| {row.name} | {COLUMNS[row.column]} | {row.reason.replace('|', '/')} |"
+            for row in sorted(found.values(), key=lambda row: list(COLUMNS).index(row.column))
+            if row.reason
+        ],
         "",
-        "## Through",
+        "## Cases of both versions",
         "",
-        "| case | fused operators | integer operators | fp32 | int8 |",
-        "| --- | --- | --- | --- | --- |",
-        *[f"| {row.name} | {row.fused} | {row.integers} | {row.fp32} | {row.int8} |" for row in passed],
+        "| case | saved by 4.57 | saved by 5 | exporter | fused operators | integer operators | fp32 | int8 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in all_cases():
+        both = [found.get((column, case.name)) for column in ("saved4", "saved5")]
+        shown = next((row for row in reversed(both) if row is not None and not row.reason), both[1] or both[0])
+        if shown is not None:
+            lines.append(f"| {case.name} | {_verdict(both[0])} | {_verdict(both[1])} | {_details(shown)} |")
+    lines += [
+        "",
+        "## Cases of types that Optimum's exporter does not have",
+        "",
+        "| case | verdict | exporter | fused operators | integer operators | fp32 | int8 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for case in new_cases():
+        row = found.get(("new", case.name))
+        if row is not None:
+            lines.append(f"| {case.name} | {_verdict(row)} | {_details(row)} |")
+    lines += [
+        "",
+        "## Types that are refused",
+        "",
+        "transformers has a class for them, but they are refused before anything is downloaded.",
+        "",
+        "| model type | task | reason |",
+        "| --- | --- | --- |",
+        *[f"| {model_type} | every | {reason} |" for model_type, reason in FAILING.items()],
+        *[f"| {model_type} | {task} | {reason} |" for (task, model_type), reason in FAILING_TASKS.items()],
         "",
     ]
     file.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _verdict(row: Row | None) -> str:
+    return "not run" if row is None else "fails" if row.reason else "passes"
+
+
+def _details(row: Row) -> str:
+    return " | ".join((row.exporter, row.fused, row.integers, row.fp32, row.int8))
 
 
 def tool_versions() -> dict[str, Any]:
     """Return the versions that decide what can be exported and run."""
     from onnxproof.files import versions_of
 
-    return versions_of("optimum-onnx", "transformers", "onnxruntime")
+    return versions_of("transformers", "torch", "onnxruntime")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run all cases, or those whose names contain one of the given words."""
+def main(argv: list[str] | None = None) -> int:
+    """Run all cases, or those whose names contain one of the given words; return 1 if a failure is not a known one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="only cases whose names contain one of these")
+    parser.add_argument("--column", choices=COLUMNS, action="append", help="only these columns; all when left out")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", type=Path, help="file to write the table to; only printed when left out")
+    parser.add_argument("--records", type=Path, default=RECORDS, help="file of finished rows, which are not run again")
+    parser.add_argument("--again", action="store_true", help="also run rows again that are finished")
+    parser.add_argument("--output", type=Path, help="file to write the tables to; only printed when left out")
     args = parser.parse_args(argv)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    cases = [case for case in all_cases() if not args.words or any(word in case.name for word in args.words)]
+    columns = args.column or list(COLUMNS)
+    if "saved4" in columns and older_python() is None:
+        print(f"the column saved4 is left out: set {OPTIMUM_PYTHON}, or make .venv-optimum")
+        columns = [column for column in columns if column != "saved4"]
+    chosen = [
+        (column, case.name)
+        for column in columns
+        for case in cases_of(column)
+        if not args.words or any(word in case.name for word in args.words)
+    ]
+    finished = {} if args.again else read_records(args.records)
+    args.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    rows = run_cases(cases, args.processes)
+    with args.records.open("a", encoding="utf-8") as records:
+        for row in run_rows([key for key in chosen if key not in finished], args.processes):
+            finished[row.column, row.name] = row
+            print(json.dumps(asdict(row)), file=records, flush=True)
+            print(f"{row.seconds:5.1f} s  {row.column} {row.name}: {row.reason or 'passed'}", flush=True)
+    rows = [finished[key] for key in chosen]
+    unexpected = [row for row in rows if row.reason and not row.is_known]
     print(f"{sum(not row.reason for row in rows)} of {len(rows)} passed in {time.monotonic() - start:.0f} s")
+    for row in unexpected:
+        print(f"not a known failure: {row.column} {row.name}: {row.reason}")
     if args.output:
         write_table(rows, args.output)
+    return 1 if unexpected else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
