@@ -26,8 +26,13 @@ import numpy as np
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
 sys.path.append(str(SCRIPTS))
 
+from onnxproof.original.corrections import check_config, correct_biases, correct_tokenizer  # noqa: E402
 from onnxproof.stimuli import draw_images, synthesize_sounds  # noqa: E402
+from onnxproof.tasks.inference import read_transformer_config  # noqa: E402
 from onnxproof.tasks.registry import model_takes  # noqa: E402
+
+#: Set by ``--uncorrected`` for the processes that are asked.
+UNCORRECTED = "SECOND_WITNESS_UNCORRECTED"
 
 #: Texts of several scripts, with capitals, accents, marks that tokenizers normalize, and names of special tokens.
 TEXTS = (
@@ -71,7 +76,7 @@ class Difference:
 
 def answers_of(folder: Path) -> dict[str, np.ndarray]:
     """Return what the installed version answers from one model's folder, by the name of the answer."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_transformer_config(folder)
     takes = model_takes(config.get("model_type"))
     answers: dict[str, np.ndarray] = {}
     inputs: dict[str, Any] = {}
@@ -102,6 +107,7 @@ def _tokenize(folder: Path, answers: dict[str, np.ndarray]) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    _correct_tokenizer(folder, tokenizer)
     length = min(tokenizer.model_max_length, LONGEST)
     answers["tokenizer.model_max_length"] = np.array(min(tokenizer.model_max_length, 1 << 40))
     answers["tokenizer.special_ids"] = np.array(sorted(tokenizer.all_special_ids))
@@ -119,6 +125,21 @@ def _tokenize(folder: Path, answers: dict[str, np.ndarray]) -> dict[str, Any]:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     texts = list(TEXTS[:COMMON])
     return dict(tokenizer(texts, padding=True, truncation=True, max_length=length, return_tensors="pt"))
+
+
+def _correct_tokenizer(folder: Path, tokenizer: Any) -> None:
+    """Apply the pipeline's corrections, where this is the newer version and they are wanted."""
+    if is_corrected():
+        place = folder / "0_Transformer" if (folder / "0_Transformer/tokenizer_config.json").is_file() else folder
+        types = read_transformer_config(folder).get("type_vocab_size") or 0
+        correct_tokenizer(folder.name, place, tokenizer, types)
+
+
+def is_corrected() -> bool:
+    """Tell whether the answers are those of transformers 5 with the pipeline's corrections."""
+    import transformers
+
+    return int(transformers.__version__.split(".")[0]) >= 5 and not os.environ.get(UNCORRECTED)
 
 
 def _see(folder: Path, answers: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -151,9 +172,11 @@ def _ask_sentence_transformers(folder: Path, answers: dict[str, np.ndarray]) -> 
     kind = json.loads((folder / "config_sentence_transformers.json").read_text()).get("model_type")
     if kind == "CrossEncoder":
         reranker = sentence_transformers.CrossEncoder(str(folder), device="cpu", local_files_only=True)
+        _correct_tokenizer(folder, reranker.tokenizer)
         answers["predict"] = np.asarray(reranker.predict(list(PAIRS)))
     elif (folder / "modules.json").is_file():
         model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        _correct_tokenizer(folder, model.tokenizer)
         answers["max_seq_length"] = np.array(model.max_seq_length)
         answers["encode"] = np.asarray(model.encode(list(TEXTS)))
 
@@ -164,12 +187,21 @@ def _ask_network(folder: Path, config: dict[str, Any], inputs: dict[str, Any], a
     import torch
     import transformers
 
+    if is_corrected():
+        check_config(folder.name, config)
     network_class = getattr(transformers, (config.get("architectures") or ["AutoModel"])[0])
-    options: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32}
+    place = folder if (folder / "config.json").is_file() else folder / "0_Transformer"
+    options: dict[str, Any] = {"local_files_only": True, "dtype": torch.float32, "output_loading_info": True}
     try:
-        network = network_class.from_pretrained(folder, attn_implementation="eager", **options).eval()
+        network, report = network_class.from_pretrained(place, attn_implementation="eager", **options)
     except (ValueError, TypeError):  # models with one attention of their own
-        network = network_class.from_pretrained(folder, **options).eval()
+        network, report = network_class.from_pretrained(place, **options)
+    network.eval()
+    missing = set(report["missing_keys"])
+    if is_corrected():
+        missing -= set(correct_biases(network, missing))
+    if missing := {name for name in missing if "pooler" not in name}:  # they have other values each time
+        raise ValueError(f"no weights for {sorted(missing)}")
     parameters = inspect.signature(network.forward).parameters
     features = {name: values for name, values in inputs.items() if name in parameters}
     if (getattr(network.config, "type_vocab_size", 0) or 0) <= 1:
@@ -265,11 +297,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folders", type=Path, nargs="+", help="a folder of models; with --answers, each a model")
     parser.add_argument("--other", type=Path, help="the interpreter of the other environment")
     parser.add_argument("--others-folder", type=Path, help="the same models, saved another way, for the other version")
+    parser.add_argument("--uncorrected", action="store_true", help="leave the pipeline's corrections out")
     parser.add_argument("--answers", type=Path, help="write this version's answers to this file, and compare nothing")
     args = parser.parse_args(argv)
     if args.answers:
         write_answers(args.folders, args.answers)
         return 0
+    if args.uncorrected:
+        os.environ[UNCORRECTED] = "1"
     models = [model for folder in args.folders for model in models_in(folder)]
     others = [args.others_folder / model.name for model in models] if args.others_folder else models
     with tempfile.TemporaryDirectory() as scratch:

@@ -111,7 +111,9 @@ def test_a_t5(folders, scaled):
 
 def test_what_the_older_version_cannot_be_told_is_refused(folders):
     source, exported = folders
-    save(source, "GemmaConfig", "GemmaForCausalLM", head_dim=16, use_bidirectional_attention=True)
+    save(source, "GemmaConfig", "GemmaForCausalLM", head_dim=16, num_key_value_heads=2)
+    file = source / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_bidirectional_attention": True}))
     with pytest.raises(UserError, match="use_bidirectional_attention: True"):
         export_with_optimum("gemma", source, "text-generation", exported)
     assert list(exported.iterdir()) == []
