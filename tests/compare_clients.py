@@ -115,7 +115,7 @@ def ask_optimum(release: Release, client: str, python: Path) -> Answers:
 
 
 def ask_exported_model(release: Release) -> Answers:
-    """Answer with transformers 5, which reads ``export.json``; a file that it does not name takes the named one's place."""
+    """Answer with transformers 5, which reads ``export.json``; any file takes the place of the one named there."""
     import onnxruntime
     from transformers import AutoTokenizer
     from transformers.exporters import ExportedModel

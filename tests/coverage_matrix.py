@@ -1,8 +1,8 @@
 """Run every case of the matrix through the chain and write docs/coverage.md: ``make coverage``.
 
-It has three columns: ``saved4``, the cases of ``architectures`` in folders that transformers 4.57 saved; ``saved5``, the
-same cases saved by transformers 5; and ``new``, the cases of ``new_architectures``. Two processes share the rows, since
-starting Python for each step of each case would take hours. Finished rows are kept in a file, and a run that was
+It has three columns: ``saved4``, the cases of ``architectures`` in folders that transformers 4.57 saved; ``saved5``,
+the same cases saved by transformers 5; and ``new``, the cases of ``new_architectures``. Two processes share the rows,
+since starting Python for each step of each case would take hours. Finished rows are kept in a file, and a run that was
 interrupted goes on from there.
 """
 
@@ -25,8 +25,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests"), str(ROOT / "tools")]
 
-from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
 from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
+
+from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
 from new_architectures import new_cases  # noqa: E402
 from onnxproof.cli import UserError  # noqa: E402
 

@@ -37,7 +37,10 @@ NEW_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "xmod": ("XmodConfig", {"type_vocab_size": 1, "default_language": "en_XX"}),
     "yoso": ("YosoConfig", {}),
     "mra": ("MraConfig", {"max_position_embeddings": 128}),
-    "xlnet": ("XLNetConfig", {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128, "max_position_embeddings": None}),
+    "xlnet": (
+        "XLNetConfig",
+        {"d_model": 64, "n_layer": 2, "n_head": 4, "d_inner": 128, "max_position_embeddings": None},
+    ),
     "luke": ("LukeConfig", {"entity_vocab_size": 10, "entity_emb_size": 16}),
     "bert-generation": ("BertGenerationConfig", {}),
     "modernbert-decoder": ("ModernBertDecoderConfig", {"local_attention": 16}),
@@ -51,9 +54,9 @@ NEW_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 NEW_HEADS: dict[str, tuple[str, ...]] = {
     "feature-extraction": tuple(NEW_ENCODERS),
     "text-classification": (
-        "nomic_bert eurobert gte jina_embeddings_v3 ultrabert esmc ernie fnet funnel roberta-prelayernorm "
-        "xlm-roberta-xl xmod xlnet luke modernbert-decoder"
-    ).split(),
+        *("nomic_bert", "eurobert", "gte", "jina_embeddings_v3", "ultrabert", "esmc", "ernie", "fnet", "funnel"),
+        *("roberta-prelayernorm", "xlm-roberta-xl", "xmod", "xlnet", "luke", "modernbert-decoder"),
+    ),
     "token-classification": ("nomic_bert", "eurobert", "gte", "ultrabert", "esmc", "ernie"),
     "question-answering": ("jina_embeddings_v3", "ultrabert", "ernie", "xlnet"),
     "fill-mask": ("nomic_bert", "eurobert", "gte", "ultrabert", "esmc", "jina_embeddings_v3", "fnet"),
@@ -104,7 +107,10 @@ NEW_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "diffllama": ("DiffLlamaConfig", GROUPED),
     "internlm3": ("InternLM3Config", SIZED),
     "iquestcoder": ("IQuestCoderConfig", SIZED),
-    "dory": ("DoryConfig", SIZED | {"sliding_window": 16, "n_input_layers": 1, "n_output_layers": 1} | {"num_hidden_layers": 3}),
+    "dory": (
+        "DoryConfig",
+        SIZED | {"sliding_window": 16, "n_input_layers": 1, "n_output_layers": 1} | {"num_hidden_layers": 3},
+    ),
     "afmoe": ("AfmoeConfig", SIZED | MIXED | EXPERTS),
     "biogpt": ("BioGptConfig", {}),
     "kolibri1": ("Kolibri1Config", SIZED | MIXED | EXPERTS | {"shared_expert_intermediate_size": 64}),
@@ -118,7 +124,6 @@ DECODER_HEADS: dict[str, tuple[str, ...]] = {
     "text-classification": ("qwen3_5_text", "ministral3", "olmo3", "exaone4", "seed_oss", "glm4", "minicpm3"),
     "text-generation": tuple(name for name in NEW_DECODERS),
 }
-
 
 
 STAGES = [f"stage{number}" for number in range(1, 5)]
@@ -166,7 +171,11 @@ NEW_BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
         64,
     ),
     "pp_lcnet": ("PPLCNetConfig", {"scale": 0.25}, 64),
-    "textnet": ("TextNetConfig", {"image_size": [64, 64], "stem_out_channels": 8, "hidden_sizes": [8, 8, 16, 24, 32]}, 64),
+    "textnet": (
+        "TextNetConfig",
+        {"image_size": [64, 64], "stem_out_channels": 8, "hidden_sizes": [8, 8, 16, 24, 32]},
+        64,
+    ),
     "dinat": ("DinatConfig", {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1, 2, 2, 4]}, 64),
 }
 NEW_IMAGE_HEADS: dict[str, tuple[str, str]] = {
@@ -458,7 +467,9 @@ def save_omniasr(folder: Path) -> None:
     save_listener_of_spectrograms(folder, ("OmniASRFeatureExtractor", {"sampling_rate": 4000}), config)
 
 
-TOWER = {key: IMAGE_SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")}
+TOWER = {
+    key: IMAGE_SIZES[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+}
 
 
 def save_new_towers(folder: Path, kind: str) -> None:
@@ -518,7 +529,11 @@ def new_cases() -> list[Architecture]:
             config_class, sizes, side = NEW_BACKBONES[name]
             head = {"num_labels": 6} if task == "image-classification" else {}
             save = partial(
-                save_image_model, config_class=config_class, auto_class=auto_class, options=_known(sizes | head), side=side
+                save_image_model,
+                config_class=config_class,
+                auto_class=auto_class,
+                options=_known(sizes | head),
+                side=side,
             )
             cases.append(Architecture(f"{name} {task}", task, save))
     for name, (task, config_class, auto_class, sizes, side, parts) in COMPOSED.items():

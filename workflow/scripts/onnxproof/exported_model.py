@@ -14,7 +14,7 @@ from onnxproof.files import write_json, write_text
 EXPORT_FILE = "export.json"
 SCHEMA_VERSION = 1
 #: What torch writes for one tensor in the structure of a network's inputs or outputs.
-TENSOR = {"type": None, "context": None, "children_spec": []}
+TENSOR: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
 PYTREE_VERSION = 1
 
 

@@ -38,7 +38,7 @@ def import_transformers() -> ModuleType:
             del sys.modules["sklearn"]
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call] - a log is read line by line
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a log has lines
     return transformers
 
 

@@ -8,6 +8,7 @@ The operator takes a padding mask as integers of shape (B, S). That what is adde
 ``masks``. Causal and windowed masks, relative positions and other additions stay, and with them the whole attention.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,10 @@ class FuseSelfAttention(Rule):
         inputs = [attention.query.source, *self._pack(op, attention)]
         attributes: dict[str, Any] = {"num_heads": attention.query.heads}
         if attention.mask is not None:
-            inputs.append(_mask_index(op, attention, scores.producer().graph))
+            node = scores.producer()
+            assert node is not None
+            assert node.graph is not None
+            inputs.append(_mask_index(op, attention, node.graph.inputs))
             attributes["mask_filter_value"] = attention.mask.hidden
         return op.Attention(*inputs, **attributes, _domain=MICROSOFT)
 
@@ -157,12 +161,12 @@ def _read_attention(scores: ir.Value, values: ir.Value, shape: ir.Value, masks: 
     return SelfAttention(query, key, value, factor, mask if mask is not None and mask.tensor else None, added)
 
 
-def _mask_index(op: Any, attention: SelfAttention, graph: ir.Graph) -> ir.Value:
+def _mask_index(op: Any, attention: SelfAttention, inputs: Sequence[ir.Value]) -> Any:
     """Return what com.microsoft Attention reads as its mask: int32 of shape (B, S), 0 for what is hidden."""
     mask = attention.mask
     assert mask is not None
     if mask.is_input:
-        given = next(value for value in graph.inputs if value.name == mask.tensor)
+        given = next(value for value in inputs if value.name == mask.tensor)
         return op.Cast(given, to=ir.DataType.INT32)
     first = op.Constant(value_int=0)
     row = op.Gather(op.Gather(attention.added, first, axis=1), first, axis=1)
@@ -228,7 +232,7 @@ def _read_projection(value: ir.Value, order: list[int]) -> Projection:
     if is_made_by(source, "Add"):
         added = made_by(source, "Add")
         biases = [part for part in added.inputs if constant(part) is not None]
-        products = [part for part in added.inputs if constant(part) is None]
+        products = [part for part in added.inputs if part is not None and constant(part) is None]
         if len(biases) != 1 or len(products) != 1 or len(_dimensions(biases[0])) != 1:
             raise MismatchError("a projection has no plain bias")
         bias, source = biases[0], peeled(products[0])
@@ -247,7 +251,8 @@ def _read_projection(value: ir.Value, order: list[int]) -> Projection:
 
 
 def _dimensions(value: ir.Value | None) -> tuple[int, ...]:
-    assert value is not None and value.const_value is not None
+    assert value is not None
+    assert value.const_value is not None
     return tuple(int(size) for size in value.const_value.shape.numpy())
 
 

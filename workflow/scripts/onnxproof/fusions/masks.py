@@ -154,9 +154,7 @@ class MaskReader:
         return 2 * largest + 2
 
 
-def _random_input(
-    value: onnx.ValueInfoProto, length: int, generator: np.random.Generator
-) -> NDArray[np.generic]:
+def _random_input(value: onnx.ValueInfoProto, length: int, generator: np.random.Generator) -> NDArray[np.generic]:
     """Return zeros and ones for an input: the first free dimension is the number of texts, the others are lengths."""
     tensor = value.type.tensor_type
     shape = [
@@ -174,7 +172,7 @@ def _match(tensor: str, computed: NDArray[np.float32], inputs: dict[str, NDArray
     if not computed.any():
         return PaddingMask("")
     hidden = float(computed.min())
-    if computed.shape[1] != 1 or hidden > WEAKEST or not np.isin(computed, (0, np.float32(hidden))).all():
+    if computed.shape[1] != 1 or hidden > WEAKEST or not np.isin(computed, np.array((0, hidden), np.float32)).all():
         raise MismatchError("what is added to the scores is no mask that hides some keys and leaves others alone")
     if not (computed == computed[:, :, :1]).all():
         raise MismatchError("the mask is another one for each query")

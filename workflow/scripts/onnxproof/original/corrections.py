@@ -158,7 +158,7 @@ def correct_biases(network: Any, missing: Iterable[str]) -> list[str]:
 
 
 def class_of_4(config: Config, loaded: str) -> str:
-    """Return the tokenizer class that 4.57 took, without "Fast": the one of ``tokenizer_config.json``, or the loaded."""
+    """Return the tokenizer class that 4.57 took, without "Fast": the configured one, or the one that was loaded."""
     return str(config.get("tokenizer_class") or loaded).removesuffix("Fast")
 
 

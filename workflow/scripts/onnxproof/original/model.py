@@ -13,6 +13,7 @@ from onnxproof.cli import UserError, first_line
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, TOKENS, Array, ModelInputs
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
+from onnxproof.original.corrections import correct_biases, correct_tokenizer
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -137,10 +138,13 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
     """
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
-        return _load_sentence_transformer(snapshot, task, config, attention)
+        return _load_sentence_transformer(model, snapshot, task, config, attention)
     import_transformers()
     network = load_network(model, snapshot, task, attention)
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
+    if model_takes(config.get("model_type")) in ("text", "image+texts"):
+        tokenizer = processor[0] if isinstance(processor, tuple) else processor
+        correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
@@ -176,7 +180,7 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
     names = [name for name in read if name in inputs.items[index]]
     features = {name: torch.from_numpy(values) for name, values in inputs.feed([index], names).items()}
     with torch.inference_mode():
-        tokens = GenerationMixin.generate(network, **features)  # type: ignore[arg-type]
+        tokens = GenerationMixin.generate(network, **features)
     return [int(token) for token in tokens[0, -NEW_TOKENS:]]
 
 
@@ -194,7 +198,8 @@ def load_network(model: str, snapshot: Path, task: str, attention: str | None = 
         raise UserError(f"{model}: its weights cannot be loaded as config.json describes them: {reason}") from error
     # A pooler hangs beside the vectors that are compared, not below them, and many encoders come without one.
     bare = "feature-extraction" in TASKS[task].optimum
-    missing = [key for key in report["missing_keys"] if not (bare and "pooler" in key)]
+    corrected = correct_biases(network, report["missing_keys"])
+    missing = [key for key in report["missing_keys"] if key not in corrected and not (bare and "pooler" in key)]
     if missing:
         raise UserError(
             f"{model}: the snapshot holds no weights for {', '.join(sorted(missing)[:4])}: it was not made for "
@@ -212,11 +217,16 @@ def _chosen(attention: str | None) -> dict[str, str]:
     return {"attn_implementation": attention} if attention else {}
 
 
-def _load_sentence_transformer(snapshot: Path, task: str, config: dict[str, Any], attention: str | None) -> Original:
+def _load_sentence_transformer(
+    name: str, snapshot: Path, task: str, config: dict[str, Any], attention: str | None
+) -> Original:
     import torch
 
     loader = import_sentence_transformers().SentenceTransformer
     model = loader(str(snapshot), device="cpu", model_kwargs=_chosen(attention), **_local(snapshot)).eval().float()
+    nested = snapshot / "0_Transformer"
+    folder = nested if (nested / "config.json").is_file() and not (snapshot / "config.json").is_file() else snapshot
+    correct_tokenizer(name, folder, model.tokenizer, int(config.get("type_vocab_size") or 0))
 
     class Embedder(torch.nn.Module):
         """All modules of the sentence-transformer, called with tensors by name."""
@@ -261,7 +271,7 @@ def _load_image_processor(snapshot: Path, load: Callable[[Any], Any]) -> Any:
     same pixels as the original, so that the filter which scales them does not matter.
     """
     from transformers import AutoImageProcessor, ViTImageProcessorPil
-    from transformers.utils import is_torchvision_available
+    from transformers.utils.import_utils import is_torchvision_available
 
     try:
         return load(AutoImageProcessor)

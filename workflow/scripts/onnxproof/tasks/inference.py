@@ -5,6 +5,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.original.corrections import check_config
 from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.registry import TASKS, model_takes
 
@@ -76,8 +77,10 @@ def check_architecture(model: str, config: dict[str, Any], has_modules: bool = F
     """Refuse a model that no supported task can be served with, from its ``config.json`` alone.
 
     Raises:
-        UserError: names the architecture and what to do.
+        UserError: names the architecture and what to do; or a key that transformers 5 reads otherwise than the library
+            that saved the model.
     """
+    check_config(model, config)
     if tasks_of_config(config, has_modules):
         return
     model_type, architectures = config.get("model_type"), config.get("architectures")

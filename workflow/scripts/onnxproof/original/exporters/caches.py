@@ -65,16 +65,16 @@ def describe_cache(cache: Any) -> list[CachedLayer]:
     if not isinstance(cache, DynamicCache):
         raise UserError(f"its cache is a {type(cache).__name__}, not one of keys and values a layer")
     layers = []
-    for index, layer in enumerate(cache.layers):
+    for index, held in enumerate(cache.layers):
+        layer: Any = held
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise UserError(
                 f"its cache holds more than keys and values: layer {index} is a {type(layer).__name__}; "
                 "there is no form for it that clients read"
             )
         if layer.is_initialized:  # layers that share the keys of another have none
-            pair = (layer.keys, layer.values)
-            heads, sizes = tuple(int(t.shape[1]) for t in pair), tuple(int(t.shape[3]) for t in pair)
-            layers.append(CachedLayer(index, heads, sizes))  # type: ignore[arg-type] - pairs, as is ``pair``
+            keys, values = layer.keys.shape, layer.values.shape
+            layers.append(CachedLayer(index, (keys[1], values[1]), (keys[3], values[3])))
     if not layers:
         raise UserError("it fills no cache of keys and values")
     return layers
@@ -95,9 +95,9 @@ def fill_cache(layers: Sequence[CachedLayer], tensors: Mapping[str, Any], part: 
         if identifier(layer.names(PAST, part)[0]) not in tensors:
             continue
         while len(cache.layers) <= layer.index:
-            cache.layers.append(DynamicLayer())
+            cache.layers.append(DynamicLayer())  # type: ignore[no-untyped-call]
         keys, values = (tensors[identifier(name)] for name in layer.names(PAST, part))
-        held = cache.layers[layer.index]
+        held: Any = cache.layers[layer.index]
         held.lazy_initialization(keys, values)
         held.keys, held.values = keys, values
     return cache
@@ -120,7 +120,7 @@ def check_answers(path: Path, inputs: Mapping[str, Any], expected: Mapping[str, 
 
 def read_cache(layers: Sequence[CachedLayer], cache: Any, part: str = "") -> dict[str, Any]:
     """Return the tensors of a cache, by the names of a graph's outputs."""
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for layer in layers:
         held = cache.layers[layer.index]
         tensors |= dict(zip(layer.names(PRESENT, part), (held.keys, held.values), strict=True))

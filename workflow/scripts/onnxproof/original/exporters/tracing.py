@@ -63,7 +63,7 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
         ) from error
     tidy(model, axes)
     kept = {name: (str(values.dtype).removeprefix("torch."), list(values.shape)) for name, values in inputs.items()}
-    named = [value.name for value in model.graph.outputs]
+    named = [str(value.name) for value in model.graph.outputs]
     model.meta[DESCRIPTION] = describe_traced(type(network).__name__, kept, named, answered[-1])
     return model
 
