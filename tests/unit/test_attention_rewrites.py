@@ -172,7 +172,8 @@ def positions_beyond_the_table(model):
 
 def distances_of_no_range(model):
     """The matrix is no longer a function of row minus column: one side counts in squares."""
-    [difference] = [node for node in nodes_of_type(model, "Sub") if "Unsqueeze" in node.input[0]][:1]
+    columns = {node.output[0] for node in nodes_of_type(model, "Unsqueeze")}
+    difference = next(node for node in nodes_of_type(model, "Sub") if node.input[0] in columns)
     squares = helper.make_node("Mul", [difference.input[0]] * 2, ["squares"], name="squares")
     model.graph.node.insert(list(model.graph.node).index(difference), squares)
     difference.input[0] = "squares"
@@ -180,7 +181,9 @@ def distances_of_no_range(model):
 
 def keys_of_another_source(model):
     """Queries and keys no longer come from the same tensor, so that they could differ in number."""
-    products = [node for node in nodes_of_type(model, "MatMul") if "query_proj" in node.name]
+    added = [set(node.input) for node in nodes_of_type(model, "Add") if "query_proj.bias" in " ".join(node.input)]
+    products = [node for node in nodes_of_type(model, "MatMul") if any(node.output[0] in names for names in added)]
+    assert products
     for product in products:
         copy = helper.make_node("Identity", [product.input[0]], [f"{product.name}_source"], name=f"{product.name}_copy")
         model.graph.node.insert(list(model.graph.node).index(product), copy)
