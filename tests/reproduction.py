@@ -21,7 +21,7 @@ GOLDEN = ROOT / "tests" / "golden.json"
 #: texts, which may round differently on another CPU: add it here only for one kind of machine.
 GOLDEN_VARIANTS = ("fp32", "optimized")
 #: What a change of the bytes usually comes from, besides the recipe.
-GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch", "transformers")
 
 #: Files made of timings: that they exist is all that can be reproduced.
 TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json", "*/benchmark/*/*.json")
