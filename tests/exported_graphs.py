@@ -36,12 +36,15 @@ def export_model(model: Any, path: Path) -> onnx.ModelProto:
     """Export with transformers' exporter to a file and return the graph: attention in plain operators, free lengths."""
     from transformers.exporters import OnnxConfig, OnnxExporter
 
+    from onnxproof.original.exporters.tracing import share_equal_weights
+
     model.set_attn_implementation("eager")
     model.eval()
     inputs = example_inputs(model)
     free = {name: _free_dimensions(values) for name, values in inputs.items()}
     config = OnnxConfig(dynamic_shapes=free, opset_version=20)
     program, _ = OnnxExporter().export_program(model, inputs, config=config)
+    share_equal_weights(program.graph)
     program.ir_version = 10
     OnnxExporter.save_program(program, path)
     return onnx.load(path)

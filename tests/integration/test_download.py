@@ -316,11 +316,11 @@ def test_a_cache_whose_content_lies_in_a_store_of_all_repositories(from_hub: Dow
 def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
     from_hub: Downloader, hub: HubServer, model: Path
 ):
-    (model / "config.json").write_text('{"model_type": "reformer", "architectures": ["ReformerModel"]}')
+    (model / "config.json").write_text('{"model_type": "vits", "architectures": ["VitsModel"]}')
     hub.add(REPO, model, COMMIT, refs=("main", "v1"))
     error = from_hub(*PINNED).error
-    assert "ReformerModel" in error
-    assert "Optimum's ONNX exporter does not know; take a model" in error
+    assert "VitsModel" in error
+    assert "serve no supported task; take a model of a supported type" in error
     assert hub.served("GET", "/lfs/") == []
 
 

@@ -80,7 +80,7 @@ def test_sentence_transformers_are_fused_too(finished):
     assert operators["Attention"] == 2
     assert "SkipLayerNormalization" not in operators  # taken apart again
     made = {name: count for name, count in manifest["settings"]["rewrites"].items() if count}
-    assert made == {"LpNormalization": 1, "SkipLayerNormalization": 4}
+    assert made == {"LpNormalization": 1, "Attention": 2, "SkipLayerNormalization": 4}
     assert operators["LpNormalization"] == 1
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from onnxproof.cli import UserError
-from onnxproof.original.corrections import biases_to_copy, check_config, correct_tokenizer, file_of_4
+from onnxproof.original.corrections import biases_to_copy, correct_tokenizer, file_of_4
 from onnxproof.tasks.inference import check_architecture
+from onnxproof.tasks.misread_configs import check_config
 
 
 @pytest.mark.parametrize("value", ["relative_key", "relative_key_query"])
@@ -29,6 +30,14 @@ def test_a_scaled_mt5_of_4_is_refused_and_one_of_5_is_not():
     config = {"model_type": "mt5", "tie_word_embeddings": True}
     with pytest.raises(UserError, match="'tie_word_embeddings' is true"):
         check_config("m", config | {"transformers_version": "4.57.6"})
+    check_config("m", config | {"transformers_version": "5.24.0"})
+
+
+def test_longrope_of_4_is_refused_where_the_versions_differ():
+    config = {"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}, "transformers_version": "4.57.6"}
+    with pytest.raises(UserError, match="'rope_scaling' has the type 'longrope'"):
+        check_config("m", config)
+    check_config("m", config | {"model_type": "phi3"})
     check_config("m", config | {"transformers_version": "5.24.0"})
 
 

@@ -40,6 +40,7 @@ from onnxproof.onnx_folder import (
 )
 from onnxproof.recommendations import recommend
 from onnxproof.reference import read_reference
+from onnxproof.sentence_modules import settle_modules
 from onnxproof.tokenizer_files import settle_tokenizer
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
@@ -305,8 +306,10 @@ def release(
             write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         manifest["changed_files"] = (
-            settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {}
-        ) | announce_weight_files(stage)
+            (settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {})
+            | settle_modules(stage)
+            | announce_weight_files(stage)
+        )
         manifest["golden"] = write_golden(reference, results / "reference", stage)
         shutil.copyfile(VERIFIER, stage / VERIFIER.name)
         card = render_model_card(manifest, read_metadata(results / "source" / "README.md"))

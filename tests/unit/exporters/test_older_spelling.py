@@ -9,11 +9,11 @@ from onnxproof.original.exporters.older_spelling import (
     Accepted,
     complete_config,
     translate_config,
-    translate_modules,
     translate_preprocessor,
     unread_keys,
     write_older_copy,
 )
+from onnxproof.sentence_modules import classic_modules
 from onnxproof.tokenizer_files import older_tokenizer_config
 
 PLAIN = {"rope_type": "default", "rope_theta": 500000.0}
@@ -181,8 +181,8 @@ def test_image_processors_go_by_one_name(name):
 
 def test_modules_that_moved():
     modules = [{"idx": 0, "type": "sentence_transformers.base.modules.normalize.Normalize"}, {"type": "my.Own"}]
-    moved, own = translate_modules(modules)
-    assert moved["type"] == "sentence_transformers.sentence_transformer.modules.normalize.Normalize"
+    moved, own = classic_modules(modules)
+    assert moved["type"] == "sentence_transformers.models.Normalize"
     assert own == {"type": "my.Own"}
 
 

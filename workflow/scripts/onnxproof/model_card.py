@@ -32,8 +32,12 @@ TASK_TAGS = {
 #: Client → (its name, the language of its example, how to install it). A model has an example of a client where
 #: ``resources/usage/{kind of use}/{client}`` is, see ``kind_of_use``.
 CLIENTS = {
-    "optimum.py": ("Optimum", "python", "pip install optimum-onnx[onnxruntime]"),
-    "sentence_transformers.py": ("sentence-transformers", "python", "pip install sentence-transformers[onnx]"),
+    "optimum.py": ("Optimum", "python", 'pip install "optimum-onnx[onnxruntime]==0.1.0" "transformers<4.58"'),
+    "sentence_transformers.py": (
+        "sentence-transformers",
+        "python",
+        'pip install "sentence-transformers[onnx]==5.7.0" "transformers<4.58"',
+    ),
     "onnxruntime.py": ("onnxruntime and tokenizers alone", "python", "pip install onnxruntime numpy tokenizers"),
     "onnxruntime_images.py": (
         "onnxruntime, with transformers' image processor",

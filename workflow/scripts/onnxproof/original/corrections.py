@@ -7,7 +7,7 @@ Each point was found by asking both versions, see tests/second_witness.py, and i
   ``tokenizer_config.json``; so do all clients of a release. ``correct_tokenizer`` puts the file's parts back.
 - Some classes no longer give types of tokens: pairs of texts look like one text to ALBERT, RemBERT, Nyströmformer.
 - A head of BERT's kind whose word vectors are not shared has two biases in transformers 5, one of them from nowhere.
-- Relative positions of BERT's kind, and scaling in mT5, are gone.
+- Relative positions of BERT's kind, and scaling in mT5, are gone: see ``tasks.misread_configs``.
 
 The functions take parsed files and return plain data, but for ``correct_tokenizer``, which changes a tokenizer.
 """
@@ -99,39 +99,6 @@ SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece
 
 #: Endings of the bias of a head that transformers 5 took apart from its twin.
 OWN_BIAS = ".decoder.bias"
-
-
-def check_config(model: str, config: Config, place: str = "") -> None:
-    """Refuse a configuration with which transformers 5 computes another model than the one that was trained.
-
-    Args:
-        model: the model's name, for messages.
-        config: the content of ``config.json``.
-        place: where in the file the configuration stands, for messages.
-
-    Raises:
-        UserError: names the key, its value and what to do.
-    """
-    positions = config.get("position_embedding_type")
-    if isinstance(positions, str) and positions.startswith("relative"):
-        raise UserError(
-            f"{model}: config.json: '{place}position_embedding_type' is '{positions}', which transformers 5 ignores: "
-            "it would add absolute positions instead; take a model with absolute positions"
-        )
-    if config.get("model_type") == "mt5" and config.get("tie_word_embeddings") and _saved_by_4(config):
-        raise UserError(
-            f"{model}: config.json: '{place}tie_word_embeddings' is true, for which transformers 4 scales the "
-            "decoder's vectors and transformers 5 does not; take an mT5 that was trained with false, as the published "
-            "ones are"
-        )
-    for key, value in config.items():
-        if isinstance(value, dict):
-            check_config(model, value, f"{place}{key}.")
-
-
-def _saved_by_4(config: Config) -> bool:
-    """Tell whether a configuration names an older version, or none."""
-    return int(str(config.get("transformers_version") or "4").split(".", 1)[0]) < 5
 
 
 def biases_to_copy(missing: Iterable[str], present: Collection[str]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
-from onnxproof.original.corrections import check_config
 from onnxproof.tasks.architectures import SERVED
+from onnxproof.tasks.misread_configs import check_config
 from onnxproof.tasks.registry import TASKS, model_takes
 
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.

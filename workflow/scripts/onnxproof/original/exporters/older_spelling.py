@@ -17,6 +17,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
+from onnxproof.sentence_modules import classic_modules
 from onnxproof.tokenizer_files import older_tokenizer_config
 from onnxproof.untrusted import shortened
 
@@ -74,13 +75,6 @@ HARMLESS = frozenset(
 #: How a program is to run the model, and no part of it. Before 5.3, transformers could be led by such a key to load
 #: code from another repository (CVE-2026-4372).
 INTERNAL, NOT_A_MODELS = "_", ("attn_implementation", "experts_implementation")
-
-#: Modules that sentence-transformers 6 moved: new place → place in 5.7.
-MODULES = {
-    "sentence_transformers.base.modules.normalize.Normalize": (
-        "sentence_transformers.sentence_transformer.modules.normalize.Normalize"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -245,11 +239,6 @@ def translate_preprocessor(config: Config) -> Config:
     return config | {"image_processor_type": name.removesuffix("Pil").removesuffix("Fast")}
 
 
-def translate_modules(modules: list[Config]) -> list[Config]:
-    """Return a ``modules.json`` that names each module where sentence-transformers 5.7 has it."""
-    return [module | {"type": MODULES.get(str(module.get("type")), module.get("type"))} for module in modules]
-
-
 def write_older_copy(model: str, snapshot: Path, folder: Path) -> None:
     """Write a snapshot to an empty folder in the spelling of 4.57: configurations rewritten, weights linked.
 
@@ -274,7 +263,7 @@ def write_older_copy(model: str, snapshot: Path, folder: Path) -> None:
         elif path.name == "preprocessor_config.json" and isinstance(content, dict):
             write_json(path, translate_preprocessor(content))
         elif path.name == "modules.json" and isinstance(content, list):
-            write_json(path, translate_modules(content))
+            write_json(path, classic_modules(content))
         elif path.name == "processor_config.json" and isinstance(content, dict):
             _split_processor(path, content)
     for weights in sorted(folder.rglob("*.safetensors")):

@@ -1,5 +1,6 @@
 """One graph traced by transformers' exporter: named as clients expect it, and the same bytes in every clone."""
 
+import hashlib
 import io
 import logging
 import warnings
@@ -112,13 +113,15 @@ def quiet_exporter() -> Iterator[None]:
 
 
 def tidy(model: Any, axes: Axes) -> None:
-    """Give a traced graph its final names, in place, and take out what names this machine.
+    """Give a traced graph its final names, in place, and take out what names this machine and what is there twice.
 
-    Nodes and values carry the stack that made them, with paths of files. Symbols of sizes (``s18``) get the names of
+    Layers that share a weight have a transposed copy of it each. Nodes and values carry the stack that made them, with
+    paths of files. Symbols of sizes (``s18``) get the names of
     the axes that they stand for, in every shape of the graph.
     """
     import onnx_ir
 
+    share_equal_weights(model.graph)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "transformers", None
     model.metadata_props.clear()
@@ -157,6 +160,20 @@ def tidy(model: Any, axes: Axes) -> None:
         _forget_origin(value)
         if value.name.startswith(f"{NETWORK}."):
             value.name = value.name.removeprefix(f"{NETWORK}.")
+
+
+def share_equal_weights(graph: Any) -> None:
+    """Have readers of equal weights read the first of them, in place. onnx_ir's own pass takes no transposed views."""
+    first: dict[tuple[Any, ...], Any] = {}
+    for value in list(graph.initializers.values()):
+        if value.const_value is None or value.is_graph_output():
+            continue
+        content = np.ascontiguousarray(value.const_value.numpy())
+        key = (value.dtype, content.shape, hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest())
+        shared = first.setdefault(key, value)
+        if shared is not value:
+            value.replace_all_uses_with(shared)
+            graph.initializers.pop(value.name)
 
 
 def _forget_origin(value: Any) -> None:
