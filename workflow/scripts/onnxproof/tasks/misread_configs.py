@@ -4,7 +4,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 
-#: Model types whose published models have this scaling, and whose answers are the same in both versions.
+#: Model types whose published models have this scaling. Those found to differ are Llama and Qwen2.
 TRAINED_WITH_LONGROPE = frozenset({"phi3", "phimoe"})
 
 
