@@ -59,7 +59,8 @@ def randomize(model: Any, seed: int = 0) -> Any:
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point() or "parametrizations" in name or "logit_scale" in name:
                 continue
-            if parameter.ndim >= 2 and min(parameter.shape) > 1:
+            is_depthwise = parameter.ndim == 4 and parameter.shape[1] == 1  # a convolution of each channel by itself
+            if (parameter.ndim >= 2 and min(parameter.shape) > 1) or is_depthwise:
                 gain = HEAD_GAIN if any(part in name for part in HEADS) else 1.0
                 parameter.copy_(noise(parameter) * gain / math.sqrt(parameter[0].numel()))
             elif parameter.ndim == 1 and "norm" not in name.lower() and (parameter.abs() < 0.5).all():
@@ -68,6 +69,31 @@ def randomize(model: Any, seed: int = 0) -> Any:
                 elif name.endswith("bias"):
                     parameter.copy_(noise(parameter) * 0.1)
     return model.eval()
+
+
+def settle_batch_norms(model: Any, height: int, width: int) -> Any:
+    """Give every batch normalization the statistics of what it is given, as training does.
+
+    Without them signals vanish on their way through many convolutions, and a model answers all images alike.
+    """
+    import torch
+
+    def measure(module: Any, inputs: tuple[Any, ...]) -> None:
+        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        module.running_mean.copy_(inputs[0].mean(axes))
+        module.running_var.copy_(inputs[0].var(axes).clamp(min=1e-6))
+
+    hooks = [
+        module.register_forward_pre_hook(measure)
+        for module in model.modules()
+        if getattr(module, "running_var", None) is not None
+    ]
+    if hooks:
+        with torch.no_grad():
+            model(torch.randn((4, 3, height, width), generator=torch.Generator().manual_seed(0)))
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 TEXT_SIZES = {
@@ -357,8 +383,10 @@ def write_image_processor(folder: Path, side: int) -> None:
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder)
 
 
-def save_image_model(folder: Path, config_class: str, auto_class: str, options: dict[str, Any], side: int) -> None:
-    """Save an image model with its processor."""
+def save_image_model(
+    folder: Path, config_class: str, auto_class: str, options: dict[str, Any], side: int, width: int | None = None
+) -> None:
+    """Save an image model with its processor, for squares unless there is a ``width``."""
     import torch
     import transformers
 
@@ -366,7 +394,7 @@ def save_image_model(folder: Path, config_class: str, auto_class: str, options: 
     config = getattr(transformers, config_class)(**options)
     torch.manual_seed(0)
     model = getattr(transformers, auto_class).from_config(config)
-    randomize(model).save_pretrained(folder)
+    settle_batch_norms(randomize(model), side, width or side).save_pretrained(folder)
 
 
 def image_cases(task: str, auto_class: str, names: list[str], **head: Any) -> list[Architecture]:

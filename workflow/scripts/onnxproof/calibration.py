@@ -176,10 +176,11 @@ def _sound_inputs(folder: Path, config: dict[str, Any]) -> ModelInputs:
     """
     settings = read_preprocessor(folder)
     (name, shape), *_ = sound_shapes(folder, config).items()
-    if len(shape) == 1:
+    if len(shape) == 1 or shape[0] == 1:
         sounds = synthesize_sounds(CALIBRATION_SOUNDS, sampling_rate(folder), CALIBRATION_SEED)
         if settings.get("do_normalize", True):
             sounds = [((sound - sound.mean()) / (sound.std() + 1e-7)).astype(np.float32) for sound in sounds]
+        sounds = [sound.reshape(*shape[:-1], -1) for sound in sounds]
     else:
         height, width = shape
         images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))

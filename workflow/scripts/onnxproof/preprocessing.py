@@ -69,7 +69,8 @@ def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, .
         return {"input_features": (frames, int(bands)), MASK: (frames,)}
     if "num_mel_bins" not in config:
         samples = SOUND_SECONDS * sampling_rate(folder)
-        return {"input_values": (samples,), MASK: (samples,)}
+        channels = (1,) if config.get("model_type") == "omniasr_ctc" else ()  # which it keeps as an axis of its own
+        return {"input_values": (*channels, samples), MASK: (samples,)}
     bands = int(config["num_mel_bins"])
     if config.get("model_type") == "whisper":
         return {"input_features": (bands, 2 * int(config["max_source_positions"]))}

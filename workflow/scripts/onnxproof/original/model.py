@@ -302,7 +302,7 @@ def _sound_features(extractor: Any, sound: Array, has_mask: bool) -> dict[str, A
     ``has_mask`` adds which samples or frames are no padding, int64: all of them, where the extractor does not say. A
     mask of frames is always added: extractors of spectrograms mark a last frame that is not whole.
     """
-    features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    features = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     name = extractor.model_input_names[0]
     item = {name: np.asarray(features[name])[0].astype(np.float32)}
     if has_mask or (name == "input_features" and MASK in features):

@@ -29,8 +29,8 @@ SERVED: dict[str, frozenset[str]] = {
     ),
     "automatic-speech-recognition": _types(
         """
-        data2vec-audio granite_speech5_ctc hubert lasr_ctc omniasr_ctc parakeet_ctc sew sew-d unispeech
-        unispeech-sat wav2vec2 wav2vec2-bert wav2vec2-conformer wavlm
+        data2vec-audio hubert lasr_ctc omniasr_ctc parakeet_ctc sew sew-d unispeech unispeech-sat wav2vec2
+        wav2vec2-bert wav2vec2-conformer wavlm
         """
     ),
     "depth-estimation": _types(
@@ -46,55 +46,54 @@ SERVED: dict[str, frozenset[str]] = {
         data2vec-audio data2vec-text dbrx deberta deberta-v2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4
         diffllama distilbert doge dory dots1 dots3_note_text electra embedding_gemma2_text ernie ernie4_5
         ernie4_5_moe esm esmc eurobert exaone exaone4 exaone_moe falcon falcon_h1 falcon_mamba flaubert flex_olmo
-        flint fnet fsmt funnel gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4
-        glm4_moe glm4_moe_lite glm_moe_dsa gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite
-        granite_speech5_ctc granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte helium
-        hrm_text hubert hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4 hyperclovax ibert inkling2_loop_text
-        inkling2_text inkling_text internlm3 iquestcoder jais2 jamba jetmoe jina_embeddings_v3 kimi_linear kolibri1
-        laguna lara_mini lasr_ctc led lfm2 lfm2_moe lfm3 llama llama4_text longcat_flash longformer longt5 luke
-        m2m_100 mamba mamba2 marian mbart megatron-bert mellum mimo_v2_flash minicpm3 minimax minimax_m2
-        minimax_m3_vl_text ministral ministral3 mistral mixtral mobilebert modernbert modernbert-decoder moonshine
-        mpnet mpt mra mt5 mvp nanochat nemotron nemotron3_5_transcribe_word_timestamp nemotron3_diarization
-        nemotron_h nllb-moe nomic_bert nystromformer olmo olmo2 olmo3 olmo_hybrid olmoe omniasr_ctc openai-gpt opt
-        parakeet_ctc pegasus pegasus_x persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3
-        qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen4_exp_text recurrent_gemma reformer rembert roberta
-        roberta-prelayernorm roc_bert roformer rwkv sarvam_mla sarvam_moe seed_oss sew sew-d smollm3 solar_open
-        speech_to_text splinter squeezebert stablelm starcoder2 switch_transformers t5 t5gemma ultrabert umt5
-        unispeech unispeech-sat vaultgemma wav2vec2 wav2vec2-bert wav2vec2-conformer wavlm whisper xglm xlm
-        xlm-roberta xlm-roberta-xl xlnet xlstm xmod yoso youtu zamba zamba2 zaya
+        flint fnet fsmt gemma gemma2 gemma3_text gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe
+        glm4_moe_lite glm_moe_dsa gpt2 gpt_bigcode gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite
+        granite_swa granitemoe granitemoe_swa granitemoehybrid granitemoeshared gte helium hrm_text hubert
+        hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4 hyperclovax ibert inkling2_loop_text inkling2_text inkling_text
+        internlm3 iquestcoder jais2 jamba jetmoe jina_embeddings_v3 kimi_linear kolibri1 laguna lara_mini lasr_ctc
+        led lfm2 lfm2_moe lfm3 llama llama4_text longcat_flash longformer longt5 luke m2m_100 mamba mamba2 marian
+        mbart megatron-bert mellum mimo_v2_flash minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral ministral3
+        mistral mixtral mobilebert modernbert modernbert-decoder moonshine mpnet mpt mt5 mvp nanochat nemotron
+        nemotron3_5_transcribe_word_timestamp nemotron3_diarization nemotron_h nllb-moe nomic_bert nystromformer
+        olmo olmo2 olmo3 olmo_hybrid olmoe omniasr_ctc openai-gpt opt parakeet_ctc pegasus pegasus_x persimmon phi
+        phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next
+        qwen4_exp_text recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer rwkv
+        sarvam_mla sarvam_moe seed_oss sew sew-d smollm3 solar_open speech_to_text splinter squeezebert stablelm
+        starcoder2 switch_transformers t5 t5gemma ultrabert umt5 unispeech unispeech-sat vaultgemma wav2vec2
+        wav2vec2-bert wav2vec2-conformer wavlm whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod yoso
+        youtu zamba zamba2 zaya
         """
     ),
     "fill-mask": _types(
         """
         albert bart bert big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra ernie esm
-        esmc eurobert flaubert fnet funnel gte ibert jina_embeddings_v3 longformer luke mbart megatron-bert
-        mobilebert modernbert mpnet mra mvp nomic_bert nystromformer reformer rembert roberta roberta-prelayernorm
-        roc_bert roformer squeezebert ultrabert xlm xlm-roberta xlm-roberta-xl xmod yoso
+        esmc eurobert flaubert fnet gte ibert jina_embeddings_v3 longformer luke mbart megatron-bert mobilebert
+        modernbert mpnet mvp nomic_bert nystromformer reformer rembert roberta roberta-prelayernorm roc_bert
+        roformer squeezebert ultrabert xlm xlm-roberta xlm-roberta-xl xmod yoso
         """
     ),
     "image-classification": _types(
         """
         beit bit convnext convnextv2 cvt data2vec-vision deit dinat dinov2 dinov2_with_registers donut-swin
         efficientnet focalnet hgnet_v2 hiera ijepa imagegpt levit mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2
-        perceiver poolformer pp_lcnet pvt pvt_v2 regnet resnet segformer shieldgemma2 swiftformer swin swinv2
-        textnet timm_wrapper vit vit_msn
+        perceiver poolformer pvt pvt_v2 regnet resnet segformer shieldgemma2 swiftformer swin swinv2 textnet
+        timm_wrapper vit vit_msn
         """
     ),
     "image-feature-extraction": _types(
         """
         aimv2_vision_model beit bit clip_vision_model conditional_detr convnext convnextv2 cvt d_fine dab-detr
         data2vec-vision deformable_detr deit depth_pro detr dinat dinov2 dinov2_with_registers dinov3_convnext
-        dinov3_vit donut-swin dpt efficientnet focalnet glpn hgnet_v2 hiera ijepa imagegpt levit mask2former
+        dinov3_vit donut-swin dpt efficientnet focalnet glpn hgnet_v2 hiera ijepa imagegpt levit lw_detr mask2former
         maskformer mgp-str mobilenet_v1 mobilenet_v2 mobilevit mobilevitv2 oneformer perceiver pixio poolformer
-        pp_ocrv5_mobile_rec pp_ocrv5_server_rec pp_ocrv6_medium_det pp_ocrv6_small_det pp_ocrv6_small_rec
-        pp_ocrv6_tiny_rec pvt pvt_v2 regnet resnet rf_detr rt_detr rt_detr_v2 sapiens2 segformer siglip_vision_model
-        swiftformer swin swin2sr swinv2 table-transformer textnet timm_wrapper tipsv2_vision_model vit vit_msn
-        vitdet yolos
+        pp_ocrv5_mobile_rec pp_ocrv5_server_rec pp_ocrv6_small_rec pp_ocrv6_tiny_rec pvt pvt_v2 regnet resnet
+        rf_detr rt_detr rt_detr_v2 sapiens2 segformer siglip_vision_model swiftformer swin swin2sr swinv2
+        table-transformer textnet timm_wrapper tipsv2_vision_model vit vit_msn vitdet yolos
         """
     ),
     "image-segmentation": _types(
         """
-        detr eomt eomt_dinov3 mask2former maskformer oneformer videomt
+        detr mask2former maskformer oneformer videomt
         """
     ),
     "image-to-image": _types(
@@ -110,24 +109,24 @@ SERVED: dict[str, frozenset[str]] = {
     "multiple-choice": _types(
         """
         albert bert big_bird camembert canine convbert data2vec-text deberta-v2 distilbert electra ernie flaubert
-        fnet funnel ibert longformer luke megatron-bert mobilebert modernbert mpnet mra nystromformer rembert
-        roberta roberta-prelayernorm roc_bert roformer squeezebert xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
+        fnet ibert longformer luke megatron-bert mobilebert modernbert mpnet nystromformer rembert roberta
+        roberta-prelayernorm roc_bert roformer squeezebert xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
         """
     ),
     "object-detection": _types(
         """
-        conditional_detr d_fine dab-detr deformable_detr detr pp_ocrv5_mobile_det pp_ocrv5_server_det
-        pp_ocrv6_medium_det pp_ocrv6_small_det rf_detr rt_detr rt_detr_v2 table-transformer yolos
+        conditional_detr d_fine dab-detr deformable_detr detr lw_detr rf_detr rt_detr rt_detr_v2 table-transformer
+        yolos
         """
     ),
     "question-answering": _types(
         """
         albert arcee bart bert big_bird bigbird_pegasus bloom camembert canine convbert data2vec-text deberta
-        deberta-v2 diffllama distilbert electra ernie exaone4 falcon flaubert fnet funnel gpt2 gpt_neo gpt_neox gptj
-        ibert jina_embeddings_v3 led llama longformer luke mbart megatron-bert minimax ministral ministral3 mistral
-        mixtral mobilebert modernbert mpnet mpt mra mt5 mvp nemotron nystromformer opt qwen2 qwen2_moe qwen3
-        qwen3_moe qwen3_next reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3
-        splinter squeezebert t5 ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
+        deberta-v2 diffllama distilbert electra ernie exaone4 falcon flaubert fnet gpt2 gpt_neo gpt_neox gptj ibert
+        jina_embeddings_v3 led llama longformer luke mbart megatron-bert minimax ministral ministral3 mistral
+        mixtral mobilebert modernbert mpnet mpt mt5 mvp nemotron nystromformer opt qwen2 qwen2_moe qwen3 qwen3_moe
+        qwen3_next reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3 splinter
+        squeezebert t5 ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
         """
     ),
     "semantic-segmentation": _types(
@@ -142,7 +141,7 @@ SERVED: dict[str, frozenset[str]] = {
         canine codegen cohere cohere2 cohere2_moe cohere_compass_text convbert cpmant ctrl cwm data2vec-text dbrx
         deberta deberta-v2 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 diffllama distilbert doge dory dots1
         dots3_note_text electra embedding_gemma2_text ernie ernie4_5 ernie4_5_moe esm esmc eurobert exaone exaone4
-        exaone_moe falcon falcon_h1 falcon_mamba flaubert flex_olmo flint fnet fsmt funnel gemma gemma2 gemma3_text
+        exaone_moe falcon falcon_h1 falcon_mamba flaubert flex_olmo flint fnet fsmt gemma gemma2 gemma3_text
         gemma3n_text gemma4_text gemma4_unified_text glm glm4 glm4_moe glm4_moe_lite glm_moe_dsa gpt2 gpt_bigcode
         gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_swa granitemoe granitemoe_swa
         granitemoehybrid granitemoeshared gte helium hrm_text hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4
@@ -150,7 +149,7 @@ SERVED: dict[str, frozenset[str]] = {
         jina_embeddings_v3 kimi_linear kolibri1 laguna lara_mini led lfm2 lfm2_moe lfm3 llama llama4_text
         longcat_flash longformer longt5 luke m2m_100 mamba mamba2 marian mbart megatron-bert mellum mimo_v2_flash
         minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral mobilebert modernbert
-        modernbert-decoder mpnet mpt mra mt5 mvp nanochat nemotron nemotron3_5_transcribe_word_timestamp nemotron_h
+        modernbert-decoder mpnet mpt mt5 mvp nanochat nemotron nemotron3_5_transcribe_word_timestamp nemotron_h
         nllb-moe nomic_bert nystromformer olmo olmo2 olmo3 olmo_hybrid olmoe openai-gpt opt pegasus pegasus_x
         persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
         qwen3_next qwen4_exp_text recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer
@@ -168,14 +167,13 @@ SERVED: dict[str, frozenset[str]] = {
         """
         albert arcee axk1 axk2 bart bert big_bird bigbird_pegasus biogpt bloom camembert canine cohere_compass_text
         convbert ctrl data2vec-text deberta deberta-v2 deepseek_v2 deepseek_v3 diffllama distilbert doge electra
-        ernie esm esmc eurobert exaone4 falcon flaubert fnet funnel gemma gemma2 gemma3_text glm glm4 gpt2
-        gpt_bigcode gpt_neo gpt_neox gpt_oss gptj gte helium hunyuan_v1_dense hunyuan_v1_moe ibert jamba jetmoe
+        ernie esm esmc eurobert exaone4 falcon flaubert fnet gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode
+        gpt_neo gpt_neox gpt_oss gptj gte helium hunyuan_v1_dense hunyuan_v1_moe ibert jamba jetmoe
         jina_embeddings_v3 llama longformer luke mbart megatron-bert minicpm3 minimax ministral ministral3 mistral
-        mixtral mobilebert modernbert modernbert-decoder mpnet mpt mra mt5 mvp nemotron nomic_bert nystromformer
-        olmo olmo2 olmo3 openai-gpt opt persimmon phi phi3 phimoe plbart qwen2 qwen2_moe qwen3 qwen3_5_text
-        qwen3_moe qwen3_next reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3
-        squeezebert stablelm starcoder2 t5 t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
-        zamba zamba2
+        mixtral mobilebert modernbert modernbert-decoder mpnet mpt mt5 mvp nemotron nomic_bert nystromformer olmo
+        olmo2 olmo3 openai-gpt opt persimmon phi phi3 phimoe plbart qwen2 qwen2_moe qwen3 qwen3_5_text qwen3_moe
+        qwen3_next reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3 squeezebert
+        stablelm starcoder2 t5 t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso zamba zamba2
         """
     ),
     "text-generation": _types(
@@ -213,16 +211,16 @@ SERVED: dict[str, frozenset[str]] = {
         """
         albert apertus arcee axk1 axk2 beam bert big_bird biogpt bloom camembert canine convbert data2vec-text
         deberta deberta-v2 deepseek_v3 diffllama distilbert electra ernie esm esmc eurobert exaone4 falcon flaubert
-        fnet funnel gemma gemma2 glm glm4 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss gte helium ibert
-        jina_embeddings_v3 llama longformer luke megatron-bert minimax ministral ministral3 mistral mixtral
-        mobilebert modernbert mpnet mpt mra mt5 nemotron nomic_bert nystromformer persimmon phi phi3 qwen2 qwen2_moe
-        qwen3 qwen3_moe qwen3_next rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3
-        squeezebert stablelm starcoder2 t5 t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
+        fnet gemma gemma2 glm glm4 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss gte helium ibert jina_embeddings_v3
+        llama longformer luke megatron-bert minimax ministral ministral3 mistral mixtral mobilebert modernbert mpnet
+        mpt mt5 nemotron nomic_bert nystromformer persimmon phi phi3 qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next
+        rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3 squeezebert stablelm starcoder2 t5
+        t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso
         """
     ),
     "zero-shot-image-classification": _types(
         """
-        chinese_clip clip metaclip_2 siglip siglip2
+        chinese_clip clip metaclip_2 siglip
         """
     ),
     "zero-shot-object-detection": _types(

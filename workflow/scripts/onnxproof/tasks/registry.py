@@ -150,7 +150,7 @@ _TASKS = (
     Task(
         "image-segmentation",
         ("image-segmentation",),
-        ("ForInstanceSegmentation", "ForSegmentation"),
+        ("ForInstanceSegmentation", "ForSegmentation", "ForUniversalSegmentation"),
         "AutoModelForUniversalSegmentation",
         ("class_queries_logits", "masks_queries_logits", "logits", "pred_masks"),
         ("image",),
