@@ -169,7 +169,8 @@ def share_equal_weights(graph: Any) -> None:
         if value.const_value is None or value.is_graph_output():
             continue
         content = np.ascontiguousarray(value.const_value.numpy())
-        key = (value.dtype, content.shape, hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest())
+        shape = tuple(value.const_value.shape)  # of the tensor: a contiguous copy of a scalar has one axis
+        key = (value.dtype, shape, hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest())
         shared = first.setdefault(key, value)
         if shared is not value:
             value.replace_all_uses_with(shared)
