@@ -29,6 +29,7 @@ from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_json, write_text
 from onnxproof.hardware import cpu_description
 from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.original.exporters.optimum import find_interpreter
 from onnxproof.tasks import choose_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,6 +141,7 @@ def run_public(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
     embeds = task == "sentence-similarity"
     library = ["--library-name", "sentence_transformers" if embeds else "transformers"]
     task_words = ["--task", "feature-extraction" if embeds else task, *library]
+    optimum = find_interpreter("the comparison").with_name("optimum-cli")
     for number in range(count):
         exported, optimized, quantized = (scratch / f"{number}-{name}" for name in ("fp32", "optimized", "int8"))
         for words in (
@@ -147,7 +149,7 @@ def run_public(snapshot: Path, count: int, cores: int, scratch: Path) -> None:
             ["onnxruntime", "optimize", "--onnx_model", exported, "-O2", "-o", optimized],
             ["onnxruntime", "quantize", "--onnx_model", exported, f"--{optimum_preset()}", "-o", quantized],
         ):
-            run(["optimum-cli", *words], scratch, cores)
+            run([optimum, *words], scratch, cores)
         files = [exported / MODEL_FILE, optimized / "model_optimized.onnx", quantized / "model_quantized.onnx"]
         run([sys.executable, PARITY_SCRIPT, snapshot, task, cores, *files], scratch, cores)
 

@@ -4,9 +4,14 @@
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from onnxproof.cli import UserError
 from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.original.exporters.optimum import exporter_environment, find_interpreter, run_printing
+
+SCRIPT = Path(__file__).with_name("optimum_quantize.py")
 
 
 def quantize_with_onnxruntime(source: Path, folder: Path) -> None:
@@ -18,27 +23,21 @@ def quantize_with_onnxruntime(source: Path, folder: Path) -> None:
 
 def quantize_with_optimum(preset: str, per_channel: bool) -> Callable[[Path, Path], None]:
     """Return a function that writes what Optimum's ``ORTQuantizer`` makes with one of its presets."""
-
-    def quantize(source: Path, folder: Path) -> None:
-        from optimum.onnxruntime import ORTQuantizer
-        from optimum.onnxruntime.configuration import AutoQuantizationConfig
-
-        config = getattr(AutoQuantizationConfig, preset)(is_static=False, per_channel=per_channel)
-        quantizer = ORTQuantizer.from_pretrained(source, file_name=MODEL_FILE)
-        quantizer.quantize(save_dir=folder, quantization_config=config, file_suffix="")
-
-    return quantize
+    return partial(_quantize_elsewhere, ("optimum", preset, "per-channel" if per_channel else "per-tensor"))
 
 
 def quantize_with_sentence_transformers(preset: str) -> Callable[[Path, Path], None]:
     """Return a function that writes what sentence-transformers' quantization makes with one of its presets."""
+    return partial(_quantize_elsewhere, ("sentence-transformers", preset))
 
-    def quantize(source: Path, folder: Path) -> None:
-        from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model
 
-        model = SentenceTransformer(str(source), backend="onnx", device="cpu", model_kwargs={"file_name": MODEL_FILE})
-        export_dynamic_quantized_onnx_model(model, preset, str(folder))
-        [quantized] = folder.rglob("*.onnx")
-        quantized.rename(folder / MODEL_FILE)
+def _quantize_elsewhere(words: tuple[str, ...], source: Path, folder: Path) -> None:
+    """Run a tool in the environment of Optimum, which these tools need beside an older transformers.
 
-    return quantize
+    Raises:
+        UserError: there is no such environment, or the tool fails; the message holds its last line.
+    """
+    command = [str(find_interpreter("the comparison")), str(SCRIPT), *words, str(source), str(folder)]
+    status, last = run_printing(command, exporter_environment())
+    if status:
+        raise UserError(f"{words[0]} {words[1]} cannot quantize {source}: {last[:300]}")
