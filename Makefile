@@ -110,9 +110,9 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: clients
-clients: setup-dev $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
+clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
 	$(BIN)/python tests/compare_clients.py --output docs/clients.md \
-	  --node-modules $(VENV)/clients/node_modules --fastembed $(VENV)/clients/fastembed/bin/python
+	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules --fastembed $(VENV)/clients/fastembed/bin/python
 
 # Without npm's scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
 $(VENV)/clients.done: $(VENV)/uv.done

@@ -161,7 +161,7 @@ def measure_model(model: str, args: argparse.Namespace, environments: Environmen
         "peak_giga_operations_per_s": {kind: max(rates) for kind, rates in peaks.items()},
         "items_judged": len(judged.texts) if isinstance(judged, Traffic) else judged.batch,
         "contenders": field.records,
-        "versions": versions_of("onnxruntime", "optimum-onnx", "sentence-transformers", "torch", "transformers"),
+        "versions": versions_of("onnxruntime", "sentence-transformers", "torch", "transformers"),
     }
 
 

@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
         "contenders": {
             name: {"parity": parity[name], "size_mb": sizes[name], "speed": speed[name]} for name in folders
         },
-        "versions": versions_of("onnxruntime", "optimum", "optimum-onnx", "sentence-transformers"),
+        "versions": versions_of("onnxruntime", "sentence-transformers"),
     }
     write_json(args.json, record)
     write_table(record, args.table)

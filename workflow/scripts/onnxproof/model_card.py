@@ -122,7 +122,8 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
         return [f"`{file}`: {sentence}" for file, own in parts for sentence in recipe_in_words(own)]
     sentences = []
     if "exporter" in settings:
-        sentences.append("Exported from PyTorch by Optimum, in float32.")
+        by = "Optimum" if settings["exporter"].startswith("optimum") else "transformers' own exporter"
+        sentences.append(f"Exported from PyTorch by {by}, in float32.")
     if "method" in settings:
         fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
         sentences.append(f"Optimized by {settings['method']}: {fused or settings.get('reason', 'nothing to fuse')}.")
