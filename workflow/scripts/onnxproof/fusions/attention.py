@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxscript.rewriter import MatchResult
 
 from onnxproof.fusions.masks import MaskReader, PaddingMask
-from onnxproof.fusions.rules import MICROSOFT, Rule, apply_rules
+from onnxproof.fusions.rules import Rule, apply_rules
 from onnxproof.fusions.values import (
     HEADS_FIRST,
     constant,
@@ -31,6 +31,7 @@ from onnxproof.fusions.values import (
     shape_entries,
     transposed,
 )
+from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_matcher import MismatchError
 
 

@@ -12,8 +12,6 @@ from onnxscript.rewriter import MatchResult, RewriteRule, RewriteRuleClassBase, 
 from onnxproof.external_data import move_outside, weights_folder
 from onnxproof.graph_matcher import MismatchError
 
-MICROSOFT = "com.microsoft"
-
 
 class Rule(RewriteRuleClassBase):
     """A rewrite rule that counts the reasons why its check failed."""
