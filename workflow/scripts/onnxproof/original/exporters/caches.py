@@ -41,6 +41,15 @@ def identifier(name: str) -> str:
     return name.replace(".", "_")
 
 
+def without_padding(tokens: Any, config: Any) -> Any:
+    """Return random tokens with another one for the padding token, int64 of the same shape.
+
+    Some networks, such as M2M-100, do not count it as a position, and cannot know of those that are in the cache.
+    """
+    padding = getattr(config, "pad_token_id", None)
+    return tokens if padding is None else tokens.masked_fill(tokens == padding, padding - 1 if padding else 1)
+
+
 def cache_argument(network: Any) -> str:
     """Return the name of the argument by which a network takes its cache.
 

@@ -30,6 +30,7 @@ from onnxproof.original.exporters.caches import (
     fill_cache,
     identifier,
     read_cache,
+    without_padding,
     write_graph,
 )
 from onnxproof.original.exporters.tracing import Axes, reason_of
@@ -193,7 +194,8 @@ def draw_tokens(network: Any, batch: int, length: int) -> Any:
 
     config = network.config.get_text_config(decoder=True)
     rows = [torch.Generator().manual_seed(row) for row in range(batch)]
-    return torch.stack([torch.randint(config.vocab_size, (length,), generator=row) for row in rows])
+    tokens = torch.stack([torch.randint(config.vocab_size, (length,), generator=row) for row in rows])
+    return without_padding(tokens, config)
 
 
 def export_encoder_decoder(network: Any, task: str, sample: Mapping[str, Any], folder: Path) -> None:
