@@ -67,7 +67,8 @@ def exported_encoder_decoder(tmp_path_factory):
     def export(name):
         if name == "whisper":
             network = make_network(*ENCODER_DECODERS[name], "AutoModelForSpeechSeq2Seq")
-            sample = {"input_features": torch.randn(2, 8, 40)}
+            # Of one length, with a mask over its 8 frequency bands, as its own preprocessing gives it.
+            sample = {"input_features": torch.randn(2, 8, 40), "attention_mask": torch.ones(2, 8, dtype=torch.long)}
             task = "speech-to-text"
         else:
             network = make_network(*ENCODER_DECODERS[name], "AutoModelForSeq2SeqLM")

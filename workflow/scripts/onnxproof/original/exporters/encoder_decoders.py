@@ -10,7 +10,8 @@ is no second decoder.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from onnxproof.original.exporters.caches import (
     fill_cache,
     identifier,
     read_cache,
+    without_padding,
     write_graph,
 )
 from onnxproof.original.exporters.tracing import Axes, reason_of
@@ -152,6 +154,33 @@ class EncoderDecoder:
         return CacheForm(own, describe_cache(cache.cross_attention_cache) if has_own_form else ())
 
 
+@contextmanager
+def lengths_in_integers(encoder: Any) -> Iterator[None]:
+    """Have an encoder count the frames that its convolutions leave by divisions of integers, while it is traced.
+
+    Moonshine's (transformers 5.24) divides floating-point numbers and rounds them with ``int``, which makes a constant
+    of the traced length.
+    """
+    import torch
+
+    convolutions = [module for module in encoder.children() if isinstance(module, torch.nn.Conv1d)]
+    name = "_get_feat_extract_output_lengths"
+
+    def count(length: Any) -> Any:
+        for convolution in convolutions:
+            length = (length - convolution.kernel_size[0]) // convolution.stride[0] + 1
+        return length
+
+    if convolutions and type(encoder).__name__ == "MoonshineEncoder" and hasattr(encoder, name):
+        setattr(encoder, name, count)
+        try:
+            yield
+        finally:
+            delattr(encoder, name)
+    else:
+        yield
+
+
 def empty_pair() -> Any:
     """Return an empty cache of a decoder, for its own text and for the encoder's vectors."""
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
@@ -165,7 +194,8 @@ def draw_tokens(network: Any, batch: int, length: int) -> Any:
 
     config = network.config.get_text_config(decoder=True)
     rows = [torch.Generator().manual_seed(row) for row in range(batch)]
-    return torch.stack([torch.randint(config.vocab_size, (length,), generator=row) for row in rows])
+    tokens = torch.stack([torch.randint(config.vocab_size, (length,), generator=row) for row in rows])
+    return without_padding(tokens, config)
 
 
 def export_encoder_decoder(network: Any, task: str, sample: Mapping[str, Any], folder: Path) -> None:
@@ -195,10 +225,11 @@ def export_encoder_decoder(network: Any, task: str, sample: Mapping[str, Any], f
         except Exception as error:  # whatever the network's own code raises
             raise UserError(f"{type(network).__name__} cannot be run: {reason_of(error)}") from error
         axes = encoder_axes(task, model)
-    _write_encoder(model, axes, folder / ENCODER_FILE)
-    _write_decoder(model, axes, form, TRACED_START, folder / DECODER_FILE)
-    if form is not None:
-        _write_decoder(model, axes, form, TRACED_NEXT, folder / DECODER_WITH_PAST_FILE)
+    with lengths_in_integers(model.encoder):
+        _write_encoder(model, axes, folder / ENCODER_FILE)
+        _write_decoder(model, axes, form, TRACED_START, folder / DECODER_FILE)
+        if form is not None:
+            _write_decoder(model, axes, form, TRACED_NEXT, folder / DECODER_WITH_PAST_FILE)
     for step in CHECKED:
         if not step.past:
             check_encoder(model, axes, step, folder / ENCODER_FILE)
@@ -210,15 +241,24 @@ def export_encoder_decoder(network: Any, task: str, sample: Mapping[str, Any], f
 def encoder_axes(task: str, model: EncoderDecoder) -> dict[str, list[str | None]]:
     """Return the names of the axes of the encoder's inputs, None for an axis of a fixed size.
 
-    Texts and sounds have any length, where there is a mask for it; images have one size, and so have sounds that the
-    preprocessing pads to one length, as Whisper's, whose mask has another length than its frames.
+    Texts and sounds have any length, where the encoder reads a shorter input with its mask. Images have one size, and
+    so have sounds that the preprocessing pads to one length, as Whisper's.
     """
     lengths = {tensor.shape[1] for tensor in model.sample.values()}
     name = None
-    if task != "image-to-text" and MASK in model.sample and len(lengths) == 1:
+    if task != "image-to-text" and MASK in model.sample and len(lengths) == 1 and _reads_shorter(model):
         same = model.encode(model.sample)["last_hidden_state"].shape[1] in lengths
         name = ENCODER_SEQUENCE if same else ENCODER_INPUT
     return {key: [BATCH, name, *[None] * (tensor.ndim - 2)] for key, tensor in model.sample.items()}
+
+
+def _reads_shorter(model: EncoderDecoder) -> bool:
+    """Return whether the encoder reads the sample cut along its second axis, which may be one of frequency bands."""
+    try:
+        model.encode({name: tensor[:, : max(2, tensor.shape[1] * 2 // 3)] for name, tensor in model.sample.items()})
+    except (RuntimeError, ValueError):
+        return False
+    return True
 
 
 def encoder_inputs(model: EncoderDecoder, axes: Axes, step: Step) -> Tensors:

@@ -27,6 +27,7 @@ from onnxproof.original.exporters.caches import (
     identifier,
     pairs,
     read_cache,
+    without_padding,
     write_graph,
 )
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
@@ -145,7 +146,8 @@ def text_inputs(network: Any, step: Step) -> dict[str, Any]:
 
     length = step.past + step.new
     draw = torch.Generator().manual_seed(length)
-    tokens = torch.randint(network.config.get_text_config().vocab_size, (step.batch, length), generator=draw)
+    config = network.config.get_text_config()
+    tokens = without_padding(torch.randint(config.vocab_size, (step.batch, length), generator=draw), config)
     padding = torch.arange(step.padding, step.padding - step.batch, -1)
     mask = (torch.arange(length) >= padding[:, None]).long()
     inputs = {TOKENS: tokens, MASK: mask}
