@@ -150,6 +150,12 @@ def test_what_the_older_version_reads_otherwise_is_named(newer, older, unread):
     assert list(unread_keys(newer, {"attention_kind": "usual"}, older, ACCEPTED)) == unread
 
 
+@pytest.mark.parametrize(("model_type", "unread"), [("d_fine", []), ("llama", ["head_dim: 8 (there: no such key)"])])
+def test_a_key_that_both_versions_work_out_is_no_difference_for_its_type_alone(model_type, unread):
+    newer = {"model_type": model_type, "head_dim": 8}
+    assert list(unread_keys(newer, {"head_dim": 32}, {"model_type": model_type}, Accepted(frozenset()))) == unread
+
+
 def test_what_is_read_otherwise_inside_is_named_with_its_place():
     accepted = Accepted(frozenset({"text_config"}), {"text_config": ACCEPTED})
     newer, older = {"text_config": {"rope_theta": 1e6, "kind": 1}}, {"text_config": {"rope_theta": 1e4}}

@@ -71,6 +71,8 @@ HARMLESS = frozenset(
         "use_cache",
     }
 )
+#: Keys that both versions work out from others, and that only transformers 5 keeps: model type → keys.
+WORKED_OUT = {"d_fine": frozenset({"head_dim"})}
 
 #: How a program is to run the model, and no part of it. Before 5.3, transformers could be led by such a key to load
 #: code from another repository (CVE-2026-4372).
@@ -204,8 +206,9 @@ def unread_keys(newer: Config, defaults: Config, older: Config, accepted: Accept
         older: the configuration as 4.57 reads the translated files.
         accepted: what 4.57's class reads.
     """
+    ignored = HARMLESS | {"model_type"} | WORKED_OUT.get(str(newer.get("model_type")), frozenset())
     for key, value in newer.items():
-        if key in HARMLESS or key == "model_type":
+        if key in ignored:
             continue
         if key in accepted.parts and isinstance(value, dict) and isinstance(older.get(key), dict):
             inner = defaults.get(key)
