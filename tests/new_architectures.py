@@ -56,14 +56,6 @@ NEW_HEADS: dict[str, tuple[str, ...]] = {
     "fill-mask": ("nomic_bert", "eurobert", "gte", "ultrabert", "esmc", "jina_embeddings_v3", "fnet"),
     "multiple-choice": ("ernie", "roberta-prelayernorm", "xlnet"),
 }
-
-LINEAR = {
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "layer_types": ["linear_attention", "full_attention"],
-}
 LATENT = {
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
@@ -76,7 +68,6 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
 #: Decoders: config class, what differs from TEXT_SIZES.
 NEW_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3_5_text": ("Qwen3_5TextConfig", SIZED | LINEAR),
     "gemma4_text": (
         "Gemma4TextConfig",
         SIZED | MIXED | {"global_head_dim": 16, "vocab_size_per_layer_input": 200, "hidden_size_per_layer_input": 16},
@@ -114,8 +105,8 @@ NEW_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("MixtralConfig", GROUPED | {"num_local_experts": 4}),
 }
 DECODER_HEADS: dict[str, tuple[str, ...]] = {
-    "feature-extraction": ("qwen3_5_text", "gemma4_text", "lfm2", "lfm3", "youtu", "hyperclovax", "jais2"),
-    "text-classification": ("qwen3_5_text", "ministral3", "olmo3", "exaone4", "seed_oss", "glm4", "minicpm3"),
+    "feature-extraction": ("gemma4_text", "lfm2", "lfm3", "youtu", "hyperclovax", "jais2"),
+    "text-classification": ("ministral3", "olmo3", "exaone4", "seed_oss", "glm4", "minicpm3"),
     "text-generation": tuple(name for name in NEW_DECODERS),
 }
 

@@ -56,12 +56,12 @@ SERVED: dict[str, frozenset[str]] = {
         mistral mixtral mobilebert modernbert modernbert-decoder moonshine mpnet mpt mt5 mvp nanochat nemotron
         nemotron3_5_transcribe_word_timestamp nemotron3_diarization nemotron_h nllb-moe nomic_bert nystromformer
         olmo olmo2 olmo3 olmo_hybrid olmoe omniasr_ctc openai-gpt opt parakeet_ctc pegasus pegasus_x persimmon phi
-        phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next
-        qwen4_exp_text recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer rwkv
-        sarvam_mla sarvam_moe seed_oss sew sew-d smollm3 solar_open speech_to_text splinter squeezebert stablelm
-        starcoder2 switch_transformers t5 t5gemma ultrabert umt5 unispeech unispeech-sat vaultgemma wav2vec2
-        wav2vec2-bert wav2vec2-conformer wavlm whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod yoso
-        youtu zamba zamba2 zaya
+        phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_moe qwen3_next qwen4_exp_text
+        recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer rwkv sarvam_mla sarvam_moe
+        seed_oss sew sew-d smollm3 solar_open speech_to_text splinter squeezebert stablelm starcoder2
+        switch_transformers t5 t5gemma ultrabert umt5 unispeech unispeech-sat vaultgemma wav2vec2 wav2vec2-bert
+        wav2vec2-conformer wavlm whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod yoso youtu zamba
+        zamba2 zaya
         """
     ),
     "fill-mask": _types(
@@ -151,9 +151,9 @@ SERVED: dict[str, frozenset[str]] = {
         minicpm3 minimax minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral mobilebert modernbert
         modernbert-decoder mpnet mpt mt5 mvp nanochat nemotron nemotron3_5_transcribe_word_timestamp nemotron_h
         nllb-moe nomic_bert nystromformer olmo olmo2 olmo3 olmo_hybrid olmoe openai-gpt opt pegasus pegasus_x
-        persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe
-        qwen3_next qwen4_exp_text recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer
-        rwkv sarvam_mla sarvam_moe seed_oss smollm3 solar_open splinter squeezebert stablelm starcoder2
+        persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe qwen3 qwen3_5_moe_text qwen3_moe qwen3_next
+        qwen4_exp_text recurrent_gemma reformer rembert roberta roberta-prelayernorm roc_bert roformer rwkv
+        sarvam_mla sarvam_moe seed_oss smollm3 solar_open splinter squeezebert stablelm starcoder2
         switch_transformers t5 t5gemma ultrabert umt5 vaultgemma xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm
         xmod yoso youtu zamba zamba2 zaya
         """
@@ -171,9 +171,9 @@ SERVED: dict[str, frozenset[str]] = {
         gpt_neo gpt_neox gpt_oss gptj gte helium hunyuan_v1_dense hunyuan_v1_moe ibert jamba jetmoe
         jina_embeddings_v3 llama longformer luke mbart megatron-bert minicpm3 minimax ministral ministral3 mistral
         mixtral mobilebert modernbert modernbert-decoder mpnet mpt mt5 mvp nemotron nomic_bert nystromformer olmo
-        olmo2 olmo3 openai-gpt opt persimmon phi phi3 phimoe plbart qwen2 qwen2_moe qwen3 qwen3_5_text qwen3_moe
-        qwen3_next reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3 squeezebert
-        stablelm starcoder2 t5 t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso zamba zamba2
+        olmo2 olmo3 openai-gpt opt persimmon phi phi3 phimoe plbart qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next
+        reformer rembert roberta roberta-prelayernorm roc_bert roformer seed_oss smollm3 squeezebert stablelm
+        starcoder2 t5 t5gemma ultrabert umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod yoso zamba zamba2
         """
     ),
     "text-generation": _types(
@@ -191,9 +191,9 @@ SERVED: dict[str, frozenset[str]] = {
         mamba mamba2 marian mbart megatron-bert mellum mimo_v2_flash minicpm3 minimax minimax_m2 minimax_m3_vl_text
         ministral ministral3 mistral mixtral modernbert-decoder mpt mvp nanochat nemotron nemotron_h olmo olmo2
         olmo3 olmo_hybrid olmoe openai-gpt opt pegasus persimmon phi phi3 phimoe plbart prophetnet qwen2 qwen2_moe
-        qwen3 qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen4_exp_text recurrent_gemma reformer rembert
-        roberta roberta-prelayernorm roc_bert roformer rwkv sarvam_mla sarvam_moe seed_oss smollm3 solar_open
-        stablelm starcoder2 vaultgemma xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod youtu zamba zamba2 zaya
+        qwen3 qwen3_5_moe_text qwen3_moe qwen3_next qwen4_exp_text recurrent_gemma reformer rembert roberta
+        roberta-prelayernorm roc_bert roformer rwkv sarvam_mla sarvam_moe seed_oss smollm3 solar_open stablelm
+        starcoder2 vaultgemma xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod youtu zamba zamba2 zaya
         """
     ),
     "text-recognition": _types(
