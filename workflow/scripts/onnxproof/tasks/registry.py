@@ -22,7 +22,6 @@ class Task:
     outputs: tuple[str, ...]  #: outputs that are recorded and compared
     takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_takes``
     per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
-    further_outputs: tuple[str, ...] = ()  #: outputs that a graph has besides, for its clients
     largest_batch: int | None = None  #: inputs that an exported graph takes at once; None for any number
 
     def fit_batch(self, size: int) -> int:

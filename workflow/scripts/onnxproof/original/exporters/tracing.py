@@ -25,7 +25,7 @@ DESCRIPTION = "description"
 #: What a graph keeps beside its network's own name for a weight.
 NETWORK = "network"
 
-#: Names of the axes of each input, by the input's name and rank. "" is an axis that no client names.
+#: For each input the names of its axes; None for an axis of a fixed size.
 Axes = Mapping[str, Sequence[str | None]]
 
 
@@ -116,8 +116,8 @@ def tidy(model: Any, axes: Axes) -> None:
     """Give a traced graph its final names, in place, and take out what names this machine and what is there twice.
 
     Layers that share a weight have a transposed copy of it each. Nodes and values carry the stack that made them, with
-    paths of files. Symbols of sizes (``s18``) get the names of
-    the axes that they stand for, in every shape of the graph.
+    paths of files. Symbols of sizes (``s18``) get the names of the axes that they stand for, in every shape of the
+    graph.
     """
     import onnx_ir
 

@@ -48,7 +48,7 @@ def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
     names = sorted(original.fed(traced), key=_position)
     axes = {name: axes_of(name, original, traced, checked) for name in names}
     first = traced.feed(range(TASKS[original.task].fit_batch(2)), names)
-    graph = trace(original.network, tensors(first), axes, outputs_of(original))
+    graph = trace(original.network, tensors(first), axes, TASKS[original.task].outputs)
     path = folder / MODEL_FILE
     save_graph(graph, path)
     description: dict[str, Any] = graph.meta[DESCRIPTION]
@@ -78,12 +78,6 @@ def encoder_sample(original: Original) -> dict[str, Any]:
     inputs, _ = example_inputs(original)
     names = [name for name in original.fed(inputs) if name not in (DECODER_TOKENS, MASKED_POSITIONS)]
     return tensors(inputs.feed(range(len(inputs.items)), names))
-
-
-def outputs_of(original: Original) -> tuple[str, ...]:
-    """Return the outputs that a graph gives, where the network has them: those that are compared, and those that
-    clients ask for besides."""
-    return (*TASKS[original.task].outputs, *TASKS[original.task].further_outputs)
 
 
 def example_inputs(original: Original) -> tuple[ModelInputs, ModelInputs]:
