@@ -115,7 +115,7 @@ def ask_optimum(release: Release, client: str, python: Path) -> Answers:
 
 
 def ask_exported_model(release: Release) -> Answers:
-    """Answer with transformers 5, which reads ``export.json``; a file that it does not name takes the named one's place."""
+    """Answer with transformers 5, from ``export.json``; another file takes the place of the one that this names."""
     import onnxruntime
     from transformers import AutoTokenizer
     from transformers.exporters import ExportedModel
