@@ -236,9 +236,10 @@ def write_images(release: Release, folder: Path, scaled: bool) -> list[str]:
     paths = []
     for number, image in enumerate(release.images):
         if scaled:
-            image = processor.resize(image, processor.size, processor.resample)
+            channels_first = np.moveaxis(image, -1, 0)
+            image = np.moveaxis(processor.resize(channels_first, processor.size, processor.resample), 0, -1)
         paths.append(str(folder / f"{number}.png"))
-        Image.fromarray(image).save(paths[-1])
+        Image.fromarray(np.ascontiguousarray(image)).save(paths[-1])
     return paths
 
 

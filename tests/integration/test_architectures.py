@@ -1,7 +1,6 @@
 """Architectures beyond BERT through the real chain, and the document that says which."""
 
 import json
-import re
 import subprocess
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 import coverage_matrix
 from architectures import all_cases
+from card_programs import programs, run_program
 from compare_clients import as_markdown, compare
 from coverage_matrix import ROOT, few_texts, run_case, run_cases
 from project import make_project
@@ -117,15 +117,13 @@ def test_pictures_are_timed_in_pytorch_too_and_released_with_their_processor(res
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", WORKFLOW)
-def test_the_examples_of_the_card_run_as_they_stand(results, model, monkeypatch):
+def test_the_examples_of_the_card_run_as_they_stand(results, model, optimum_python):
     release = results / model / "release"
-    monkeypatch.chdir(release)
-    codes = re.findall(r"```python\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+    codes = programs(release, "python")
     assert len(codes) == {"pictures": 2, "ranker": 2}.get(model, 1)
     answers = []
     for code in codes:
-        names: dict = {}
-        exec(code, names)
+        names = run_program(code, release, ["answers", "scores", "outputs"], optimum_python)
         answers.append(names.get("answers", names.get("scores", names.get("outputs"))))
     assert all(len(answer) for answer in answers)
     if model == "ranker":
@@ -136,11 +134,11 @@ def test_the_examples_of_the_card_run_as_they_stand(results, model, monkeypatch)
 
 
 @pytest.mark.slow
-def test_every_client_of_images_gives_pytorchs_answers(results, node_modules):
-    rows = compare(results / "pictures/release", node_modules)
+def test_every_client_of_images_gives_pytorchs_answers(results, optimum_python, node_modules):
+    rows = compare(results / "pictures/release", optimum_python, node_modules)
     # transformers.js scales images in a way of its own, which docs/clients.md tells.
     rows = [row for row in rows if row["client"] != "transformers.js"]
-    assert len(rows) == 8, as_markdown(rows)
+    assert len(rows) == 10, as_markdown(rows)
     for row in rows:
         assert row["max_abs_diff"] < (1e-5 if row["variant"] == "fp32" else 0.1), row
 
@@ -148,7 +146,7 @@ def test_every_client_of_images_gives_pytorchs_answers(results, node_modules):
 @pytest.mark.slow
 def test_the_javascript_example_of_the_card_of_images_runs_as_it_stands(results, node_modules):
     release = results / "pictures/release"
-    [code] = re.findall(r"```js\n(.*?)```", (release / "README.md").read_text(), flags=re.DOTALL)
+    [code] = programs(release, "js")
     script = node_modules.parent / "pictures.mjs"
     script.write_text(code)
     process = subprocess.run(["node", script], cwd=release, capture_output=True, text=True, timeout=100, check=False)
