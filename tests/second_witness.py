@@ -197,7 +197,7 @@ def _ask_network(folder: Path, config: dict[str, Any], inputs: dict[str, Any], a
     except (ValueError, TypeError):  # models with one attention of their own
         network, report = network_class.from_pretrained(place, **options)
     network.eval()
-    missing = set(report["missing_keys"])
+    missing = set(report["missing_keys"]) & {name for name, _ in network.named_parameters()}
     if is_corrected():
         missing -= set(correct_biases(network, missing))
     if missing := {name for name in missing if "pooler" not in name}:  # they have other values each time

@@ -40,6 +40,7 @@ def check_clients(rows: list[dict], clients: int) -> None:
         assert max(differences) - min(differences) < 1e-4, same
 
 
+@pytest.mark.slow
 def test_every_client_gives_pytorchs_answers(release, optimum_python):
     check_clients(compare(release, optimum_python), {"stars.v1": 4, "sentences": 5}[release.parent.name])
 

@@ -30,6 +30,8 @@ from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, exporter_task
 
 #: What transformers logs when it invents weights.
 INVENTED = "newly initialized"
+#: Parts of the names of what may be missing: poolers beside the answer, and tables that a model works out by itself.
+NOT_NEEDED = ("pooler", "inv_freq", "relative_position_index", "relative_coords_table", "position_ids")
 #: Keys of a configuration's constructor that are no keys of its file.
 NOT_KEYS = {"self", "kwargs", "args"}
 
@@ -133,7 +135,7 @@ class WeightsWatch(logging.Handler):
 
 @contextmanager
 def invented_weights_refused(model: str) -> Iterator[None]:
-    """Refuse an export for which transformers 4.57 did not find all weights. Poolers beside the answer may be missing.
+    """Refuse an export for which transformers 4.57 did not find all weights that the answer needs.
 
     Raises:
         UserError: names the weights.
@@ -147,8 +149,9 @@ def invented_weights_refused(model: str) -> Iterator[None]:
         logger.removeHandler(watch)
     for message in watch.messages:
         _, _, names = message.partition(f"{INVENTED}: ")
-        missing = [name for name in names.partition("]")[0].strip("[]").split(", ") if "pooler" not in name]
-        if missing and names:
+        listed = names.partition("]")[0].strip("[").split(", ") if names else []
+        missing = [name for name in listed if not any(part in name for part in NOT_NEEDED)]
+        if missing:
             raise UserError(
                 f"{model}: transformers 4.57, which Optimum's exporter uses, finds no weights for "
                 f"{', '.join(missing[:4])}: use transformers' own exporter"

@@ -82,6 +82,7 @@ def test_nothing_in_it_tells_where_it_was_made(tmp_path):
     assert b"site-packages" not in content
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_with_another_hash_seed(tmp_path):
     script = f"import sys; sys.path[:0] = {sys.path!r}; from test_tracing import *; "
     script += "traced(product, Path(sys.argv[1]))"
