@@ -116,8 +116,8 @@ def tidy(model: Any, axes: Axes) -> None:
     """Give a traced graph its final names, in place, and take out what names this machine and what is there twice.
 
     Layers that share a weight have a transposed copy of it each. Nodes and values carry the stack that made them, with
-    paths of files. Symbols of sizes (``s18``) get the names of the axes that they stand for, in every shape of the
-    graph.
+    paths of files. Symbols of sizes (``s18``) get the names of the axes that they stand for. Shapes inside the graph
+    are left out: onnxruntime works them out itself, and ran MiniLM 6 to 9 % slower with those of the exporter.
     """
     import onnx_ir
 
@@ -144,7 +144,9 @@ def tidy(model: Any, axes: Axes) -> None:
             node.doc_string = None
             for value in node.outputs:
                 _forget_origin(value)
-                if value.shape is not None:
+                if not value.is_graph_output():
+                    value.shape = value.type = None
+                elif value.shape is not None:
                     value.shape = renamed(value.shape)
     for value in graph.inputs:
         _forget_origin(value)
