@@ -145,7 +145,7 @@ def test_pictures_are_timed_in_pytorch_too_and_released_with_their_processor(res
 def test_the_examples_of_the_card_run_as_they_stand(results, model, optimum_python):
     release = results / model / "release"
     codes = programs(release, "python")
-    assert len(codes) == {"pictures": 2, "ranker": 2}.get(model, 1)
+    assert len(codes) == {"pictures": 3, "ranker": 2}.get(model, 1)
     answers = []
     for code in codes:
         names = run_program(code, release, ["answers", "scores", "outputs"], optimum_python)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from card_programs import needs_optimum
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -82,21 +84,29 @@ def test_commands_of_the_readme(clone, command):
     clone.run(command)
 
 
+@pytest.fixture(scope="module")
+def older_python(clone) -> str:
+    """The interpreter for the programs that need Optimum."""
+    clone.run("make setup-optimum")
+    return ".venv-optimum/bin/python"
+
+
 @pytest.mark.parametrize("program", blocks("python"), ids=lambda program: program.split()[1])
-def test_programs_of_the_readme(clone, program):
+def test_programs_of_the_readme(clone, older_python, program):
     (clone.folder / "program.py").write_text(program)
-    clone.run("python program.py")
+    clone.run(f"{older_python if needs_optimum(program) else 'python'} program.py")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "star-rating-tiny"])
-def test_the_model_card_s_programs(clone, model):
+def test_the_model_card_s_programs(clone, older_python, model):
     release = clone.folder / "results" / model / "release"
     programs = re.findall(r"^```python\n(.*?)^```", (release / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert len(programs) >= 2
     for program in programs:
         (clone.folder / "program.py").write_text(program)
-        clone.run(f"cd results/{model}/release && python ../../../program.py")
+        python = f"../../../{older_python}" if needs_optimum(program) else "python"
+        clone.run(f"cd results/{model}/release && {python} ../../../program.py")
 
 
 @pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "star-rating-tiny"])

@@ -1,6 +1,8 @@
 """What a release is put together from: golden inputs, tokenizer files, the model card."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
 from onnxproof.model_card import (
+    CLIENTS,
+    READS_EXPORT_FILE,
     card_metadata,
     kind_of_use,
     places_of,
@@ -24,6 +28,7 @@ from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
 from verify_release import check_tokenizer, read_golden
 
+ROOT = Path(__file__).parents[2]
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
 
 
@@ -212,4 +217,19 @@ def test_every_task_has_examples_of_its_clients(task, file, dtype):
     for name, code in examples.items():
         if name.endswith(".py"):
             compile(code, name, "exec")
-            assert file.removeprefix("onnx/") in code
+            assert file.removeprefix("onnx/") in code or name == READS_EXPORT_FILE
+
+
+def test_examples_that_read_export_json_are_left_out_where_there_is_none():
+    files = [example["file"] for example in usage_examples("text-classification", "m.onnx", with_export_file=False)]
+    assert READS_EXPORT_FILE not in files
+    assert "onnxruntime.py" in files
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_card_names_the_versions_that_its_programs_are_run_with(client):
+    places = {"optimum": "envs/exporters/optimum.txt", "transformers.mjs": "Makefile"}
+    place = "optimum" if "optimum-onnx" in CLIENTS[client].run_with else client
+    lock = (ROOT / places.get(place, "envs/locks/run.txt")).read_text()
+    for package, version in CLIENTS[client].run_with.items():
+        assert re.search(rf"(?m)(^| ){re.escape(package)}(==|@){re.escape(version)}\b", lock), package

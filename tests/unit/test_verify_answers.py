@@ -45,3 +45,28 @@ def test_agreement_is_the_gates(task, make):
     assert found == pytest.approx(gate)
     assert 0.1 < found < 0.95
     assert np.mean([agreement(item, item, LABELS) for item in expected]) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("audio-frame-classification", "logits"),
+        ("automatic-speech-recognition", "logits"),
+        ("text-recognition", "last_hidden_state"),
+        ("token-classification", "logits"),
+    ],
+)
+def test_agreement_of_places_is_the_gates(task, name):
+    rng = np.random.default_rng(0)
+    expected = rng.random(size=(5, 30, LABELS)).astype(np.float32)
+    actual = np.clip(expected + rng.normal(scale=0.1, size=expected.shape), 1e-6, None).astype(np.float32)
+    read, output, compare = verify_release.TASKS[task]
+    assert output == name
+    rows = [np.concatenate([read({name: item}, name) for item in items]) for items in (expected, actual)]
+    found = compare(*rows)
+
+    columns = [{name: list(items)} for items in (expected, actual)]
+    gate = measure_answers(task, *(read_answers(task, outputs, LABELS) for outputs in columns))
+    assert 0.5 < found["token_agreement"] < 0.95
+    for metric in ("token_agreement", "mean_kl"):
+        assert found[metric] == pytest.approx(gate[metric])

@@ -302,7 +302,8 @@ def release(
         for variant, path in shipped.items():
             copy_proven_model(variant, results, stage / path)
         exported = read_json(results / "onnx" / "fp32.json")
-        if "exported_model" in exported:
+        with_export_file = "exported_model" in exported
+        if with_export_file:
             write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         manifest["changed_files"] = (
@@ -312,7 +313,7 @@ def release(
         )
         manifest["golden"] = write_golden(reference, results / "reference", stage)
         shutil.copyfile(VERIFIER, stage / VERIFIER.name)
-        card = render_model_card(manifest, read_metadata(results / "source" / "README.md"))
+        card = render_model_card(manifest, read_metadata(results / "source" / "README.md"), with_export_file)
         write_text(stage / "README.md", card)
         write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
         write_sums(stage)

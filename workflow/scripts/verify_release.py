@@ -370,6 +370,13 @@ def logits_of(outputs: dict[str, Any], name: str) -> Any:
     return outputs[name].reshape(-1, outputs[name].shape[-1])
 
 
+def likelihoods_of(outputs: dict[str, Any], name: str) -> Any:
+    """Return rows of the logarithms of likelihoods, shape (places along a line of writing, characters)."""
+    import numpy as np
+
+    return np.log(logits_of(outputs, name) + np.finfo(np.float32).tiny)
+
+
 def pixels_of(outputs: dict[str, Any], name: str) -> Any:
     """Return rows of logits, shape (pixels, classes), of an output (classes, height, width)."""
     return outputs[name].reshape(len(outputs[name]), -1).T
@@ -386,6 +393,8 @@ TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any,
     "zero-shot-image-classification": (logits_of, "logits_per_image", compare_labels),
     "token-classification": (logits_of, "logits", compare_tokens),
     "automatic-speech-recognition": (logits_of, "logits", compare_tokens),
+    "audio-frame-classification": (logits_of, "logits", compare_tokens),
+    "text-recognition": (likelihoods_of, "last_hidden_state", compare_tokens),
     "semantic-segmentation": (pixels_of, "logits", compare_pixels),
     "depth-estimation": (logits_of, "predicted_depth", compare_depths),
     "text-generation": (logits_of, "logits", compare_guesses),

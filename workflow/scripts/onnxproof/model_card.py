@@ -1,7 +1,7 @@
 """The model card of a release, in the Hub's format: YAML metadata, then Markdown."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
@@ -29,24 +29,61 @@ TASK_TAGS = {
     "feature-extraction": ("text-embeddings-inference",),
 }
 
-#: Client → (its name, the language of its example, how to install it). A model has an example of a client where
-#: ``resources/usage/{kind of use}/{client}`` is, see ``kind_of_use``.
+
+class Client(NamedTuple):
+    """A library that loads a release: its name, its language, how it is installed, and what its program was run with.
+
+    ``run_with`` are versions by the name of the package.
+    """
+
+    name: str
+    language: str
+    install: str
+    run_with: dict[str, str]
+
+
+_OPTIMUM = {"optimum-onnx": "0.1.0", "transformers": "4.57.6", "onnxruntime": "1.32.0"}
+_TRANSFORMERS = {"transformers": "5.24.0", "onnxruntime": "1.32.0"}
+
+#: A model has an example of a client where ``resources/usage/{kind of use}/{file of the client}.j2`` is, see
+#: ``kind_of_use``. A test compares the versions with the locks.
 CLIENTS = {
-    "optimum.py": ("Optimum", "python", 'pip install "optimum-onnx[onnxruntime]==0.1.0" "transformers<4.58"'),
-    "sentence_transformers.py": (
+    "optimum.py": Client(
+        "Optimum", "python", 'pip install "optimum-onnx[onnxruntime]==0.1.0" "transformers<4.58"', _OPTIMUM
+    ),
+    "sentence_transformers.py": Client(
         "sentence-transformers",
         "python",
         'pip install "sentence-transformers[onnx]==5.7.0" "transformers<4.58"',
+        {"sentence-transformers": "5.7.0"} | _OPTIMUM,
     ),
-    "onnxruntime.py": ("onnxruntime and tokenizers alone", "python", "pip install onnxruntime numpy tokenizers"),
-    "onnxruntime_images.py": (
+    "exported_model.py": Client(
+        "transformers 5", "python", "pip install transformers torch onnxruntime onnxscript", _TRANSFORMERS
+    ),
+    "onnxruntime.py": Client(
+        "onnxruntime and tokenizers alone",
+        "python",
+        "pip install onnxruntime numpy tokenizers",
+        {"onnxruntime": "1.32.0", "tokenizers": "0.23.3"},
+    ),
+    "onnxruntime_images.py": Client(
         "onnxruntime, with transformers' image processor",
         "python",
         "pip install onnxruntime numpy pillow transformers",
+        _TRANSFORMERS,
     ),
-    "onnxruntime_alone.py": ("onnxruntime alone", "python", "pip install onnxruntime numpy"),
-    "transformers.mjs": ("transformers.js in Node", "js", "npm install @huggingface/transformers"),
+    "onnxruntime_alone.py": Client(
+        "onnxruntime alone", "python", "pip install onnxruntime numpy", {"onnxruntime": "1.32.0"}
+    ),
+    "transformers.mjs": Client(
+        "transformers.js in Node",
+        "js",
+        "npm install @huggingface/transformers",
+        {"@huggingface/transformers": "4.3.1"},
+    ),
 }
+#: The client that needs ``export.json``, which only graphs of transformers' exporter have.
+READS_EXPORT_FILE = "exported_model.py"
 
 #: What a reader chooses a variant for.
 VARIANTS = {
@@ -103,15 +140,20 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     return task
 
 
-def usage_examples(kind: str, file: str) -> list[dict[str, str]]:
-    """Return the clients' examples of a kind of use for one ONNX file, as ``{name, language, install, file, code}``."""
+def usage_examples(kind: str, file: str, with_export_file: bool = True) -> list[dict[str, Any]]:
+    """Return the clients' examples of a kind of use, as ``{name, language, install, run_with, file, code}``.
+
+    Args:
+        kind: see ``kind_of_use``.
+        file: the ONNX file that they load. Transformers 5 loads the one that ``export.json`` names.
+        with_export_file: whether the release has ``export.json``.
+    """
     examples = []
-    for client, (name, language, install) in CLIENTS.items():
+    for client, facts in CLIENTS.items():
         path = USAGE / kind / f"{client}.j2"
-        if path.is_file():
+        if path.is_file() and (with_export_file or client != READS_EXPORT_FILE):
             code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
-            example = {"name": name, "language": language, "install": install, "file": client, "code": code.strip()}
-            examples.append(example)
+            examples.append(facts._asdict() | {"file": client, "code": code.strip()})
     return examples
 
 
@@ -139,8 +181,14 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> str:
-    """Return the release's README.md; ``manifest`` as in ``manifest.json``, without its list of files."""
+def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any], with_export_file: bool = False) -> str:
+    """Return the release's README.md.
+
+    Args:
+        manifest: as in ``manifest.json``, without its list of files.
+        source_metadata: the metadata of the source's card.
+        with_export_file: whether the release has ``export.json``.
+    """
     metadata = card_metadata(manifest, source_metadata)
     kind = kind_of_use(manifest["task"], manifest["reference"])
     files = [facts["file"] for facts in manifest["variants"].values()]
@@ -150,7 +198,7 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any])
         license=metadata.get("license"),
         origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
         kind_of_use=kind,
-        examples=usage_examples(kind, best_file(manifest)),
+        examples=usage_examples(kind, best_file(manifest), with_export_file),
         files=files,
         places=places_of(manifest["variants"]),
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
