@@ -48,6 +48,7 @@ def run_program(program: str, folder: Path, names: list[str], optimum_python: Pa
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path.cwd())  # as for a program that lies in that folder
     variables: dict[str, Any] = {}
     exec(compile(sys.stdin.read(), "program", "exec"), variables)
     ended = {name: variables[name] for name in sys.argv[2:] if name in variables}

@@ -10,6 +10,7 @@ from pathlib import Path
 from onnxproof.cli import UserError
 from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.optimum import exporter_environment, find_interpreter, run_printing
+from onnxproof.sentence_modules import settle_modules
 
 SCRIPT = Path(__file__).with_name("optimum_quantize.py")
 
@@ -37,6 +38,7 @@ def _quantize_elsewhere(words: tuple[str, ...], source: Path, folder: Path) -> N
     Raises:
         UserError: there is no such environment, or the tool fails; the message holds its last line.
     """
+    settle_modules(source)  # for the older sentence-transformers there
     command = [str(find_interpreter("the comparison")), str(SCRIPT), *words, str(source), str(folder)]
     status, last = run_printing(command, exporter_environment())
     if status:
