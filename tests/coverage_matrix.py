@@ -8,6 +8,7 @@ interrupted goes on from there.
 
 import argparse
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
 from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
 from new_architectures import new_cases  # noqa: E402
 from onnxproof.cli import UserError  # noqa: E402
+from onnxproof.files import read_json  # noqa: E402
 
 #: Who saved the folders of a column, or which cases are in it.
 COLUMNS = {"saved4": "saved by 4.57", "saved5": "saved by 5", "new": "new types"}
@@ -69,7 +71,10 @@ KNOWN_FAILURES: dict[tuple[str, str], str] = {
 
 @dataclass
 class Row:
-    """What became of one case in one column; ``reason`` is empty where it passed the whole chain."""
+    """What became of one case in one column; ``reason`` is empty where it passed the whole chain.
+
+    ``made_from`` is the sha256 of the exported graphs and of the reference, which decide all that follows.
+    """
 
     column: str
     name: str
@@ -80,6 +85,7 @@ class Row:
     fp32: str = ""
     int8: str = ""
     reason: str = ""
+    made_from: str = ""
     seconds: float = 0.0
 
     @property
@@ -126,13 +132,15 @@ def few_texts(folder: Path) -> Path:
     return file
 
 
-def run_case(case: Architecture, column: str = "saved5", saved: Path | None = None) -> Row:
+def run_case(case: Architecture, column: str = "saved5", saved: Path | None = None, records: Path | None = None) -> Row:
     """Run the chain on a case's model and judge every variant.
 
     Args:
         case: the case.
         column: one of ``COLUMNS``.
         saved: the folder of its model; None to save it now.
+        records: the rows of finished cases. Where one was made from the same graphs and the same reference, as those
+            of one model saved by two versions mostly are, its variants are the same too and are not made again.
     """
     import torch
 
@@ -158,6 +166,16 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
                 if variant == "fp32":
                     largest = max(output["max_relative_diff"] for output in parity["outputs"].values())
                     row.fp32 = f"{largest:.0e}"
+                    row.made_from = digest_of(manifest, read_json(folder / "results" / "reference.json"))
+                    twin = twin_of(row, records) if records else None
+                    if twin:
+                        row.fused, row.integers, row.int8, row.reason = (
+                            twin.fused,
+                            twin.integers,
+                            twin.int8,
+                            twin.reason,
+                        )
+                        break
                 elif variant == "optimized":
                     row.fused = describe_counts(fused_of(manifest["settings"])) or "none"
                 else:
@@ -174,6 +192,24 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
             row.reason = f"a step crashed: {type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
     row.seconds = time.monotonic() - start
     return row
+
+
+def digest_of(manifest: dict[str, Any], reference: dict[str, Any]) -> str:
+    """Return one sha256 over the files of an export and of a reference, as their manifests describe them."""
+    files = json.dumps([manifest["files"], reference["files"]], sort_keys=True)
+    return hashlib.sha256(files.encode()).hexdigest()
+
+
+def twin_of(row: Row, records: Path) -> Row | None:
+    """Return a finished row of the same case that was made from the same graphs and reference."""
+    return next(
+        (
+            other
+            for other in read_records(records).values()
+            if other.name == row.name and other.made_from == row.made_from
+        ),
+        None,
+    )
 
 
 def fused_of(settings: dict[str, Any]) -> dict[str, int]:
@@ -199,7 +235,7 @@ def describe_metrics(metrics: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'not finite' if value is None else format(value, '.4f')}" for name, value in shown)
 
 
-def run_rows(wanted: Sequence[tuple[str, str]], processes: int) -> Iterator[Row]:
+def run_rows(wanted: Sequence[tuple[str, str]], processes: int, records: Path | None = None) -> Iterator[Row]:
     """Run cases, given as (column, name), in a few processes of one thread each; yield rows as they are finished."""
     older = [name for column, name in wanted if column == "saved4"]
     if older:
@@ -207,15 +243,15 @@ def run_rows(wanted: Sequence[tuple[str, str]], processes: int) -> Iterator[Row]
         save_with_older(older, SAVED)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        for job in as_completed([pool.submit(run_named_case, column, name) for column, name in wanted]):
+        for job in as_completed([pool.submit(run_named_case, column, name, records) for column, name in wanted]):
             yield job.result()
 
 
-def run_named_case(column: str, name: str) -> Row:
+def run_named_case(column: str, name: str, records: Path | None) -> Row:
     """Run the case of this name, with the chain's own output left out."""
     case = next(case for case in cases_of(column) if case.name == name)
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        return run_case(case, column, SAVED / name if column == "saved4" else None)
+        return run_case(case, column, SAVED / name if column == "saved4" else None, records)
 
 
 def read_records(file: Path) -> dict[tuple[str, str], Row]:
@@ -329,7 +365,7 @@ def main(argv: list[str] | None = None) -> int:
     args.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with args.records.open("a", encoding="utf-8") as records:
-        for row in run_rows([key for key in chosen if key not in finished], args.processes):
+        for row in run_rows([key for key in chosen if key not in finished], args.processes, args.records):
             finished[row.column, row.name] = row
             print(json.dumps(asdict(row)), file=records, flush=True)
             print(f"{row.seconds:5.1f} s  {row.column} {row.name}: {row.reason or 'passed'}", flush=True)
