@@ -62,6 +62,7 @@ FUSION_TYPES = {
 FUSED_OPERATORS = (
     "Attention",
     "MultiHeadAttention",
+    "SimplifiedLayerNormalization",
     "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization",
     "RotaryEmbedding",
@@ -211,8 +212,10 @@ def optimize_graph(
         if by_onnxruntime:
             model = fuse_transformer(model, config)
         model, rewritten_later = apply_rewrites(model, special_attentions(), proof, reasons)
-        rewritten |= rewritten_later | {"SkipLayerNormalization": split_skip_layer_normalization(model)}
-        if not fused_operators(model):
+        rewritten |= rewritten_later
+        is_faster = any(rewritten.values())
+        rewritten["SkipLayerNormalization"] = split_skip_layer_normalization(model)
+        if not is_faster and not fused_operators(model):
             raise UserError("the fusions found nothing in this graph that is faster fused")
         return model, rewritten
 
@@ -259,11 +262,15 @@ def fusions() -> list[Rewrite]:
 def special_attentions() -> list[Rewrite]:
     """Return the rewrites of attentions that have no operator of their own."""
     from onnxproof.disentangled_attention import simplify_disentangled_attention
+    from onnxproof.fusions.grouped import group_queries
+    from onnxproof.fusions.rotary import fuse_rotations
     from onnxproof.rotary_embedding import fuse_rotary_embedding
 
     return [
         Rewrite("DisentangledAttention", "Softmax", simplify_disentangled_attention),
-        Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),
+        Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),  # that of encoders, whose positions are 0, 1, 2 …
+        Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
+        Rewrite("GroupedQueries", "Expand", group_queries),
     ]
 
 
@@ -291,7 +298,8 @@ def apply_rewrites(
         except UserError as error:
             reasons.append(f"without a rewrite of {rewrite.name}: {error}")
             continue
-        model, counts[rewrite.name] = rewritten, count
+        model = rewritten
+        counts[rewrite.name] += count
     return model, counts
 
 
@@ -327,8 +335,15 @@ def prove(
 
 
 def fused_operators(model: "onnx.ModelProto") -> dict[str, int]:
-    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too."""
-    found = Counter(node.op_type for node in nodes_of(model.graph) if node.domain == MICROSOFT)
+    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too.
+
+    onnxruntime has its SimplifiedLayerNormalization in ONNX's domain.
+    """
+    found = Counter(
+        node.op_type
+        for node in nodes_of(model.graph)
+        if node.domain == MICROSOFT or node.op_type == "SimplifiedLayerNormalization"
+    )
     return {name: found[name] for name in sorted(found) if name in FUSED_OPERATORS}
 
 
@@ -352,7 +367,7 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     write_json(manifest, description)
     for file, settings in made.items():
         fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
-        print(f"{model} {file}: {settings['method']}: {fused or settings['reason']}", flush=True)
+        print(f"{model} {file}: {settings['method']}: {fused or settings.get('reason', 'nothing fused')}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:
