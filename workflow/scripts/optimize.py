@@ -211,8 +211,10 @@ def optimize_graph(
         model, rewritten = apply_rewrites(model, fusions(), proof, reasons)
         if by_onnxruntime:
             model = fuse_transformer(model, config)
-        model, rewritten_later = apply_rewrites(model, special_attentions(), proof, reasons)
-        rewritten |= rewritten_later
+        model, of_attentions = apply_rewrites(model, special_attentions(), proof, reasons)
+        model, of_decoders = apply_rewrites(model, decoder_rewrites(), proof, reasons)
+        for name, count in [*of_attentions.items(), *of_decoders.items()]:
+            rewritten[name] = rewritten.get(name, 0) + count
         is_faster = any(rewritten.values())
         rewritten["SkipLayerNormalization"] = split_skip_layer_normalization(model)
         if not is_faster and not fused_operators(model):
@@ -262,13 +264,20 @@ def fusions() -> list[Rewrite]:
 def special_attentions() -> list[Rewrite]:
     """Return the rewrites of attentions that have no operator of their own."""
     from onnxproof.disentangled_attention import simplify_disentangled_attention
-    from onnxproof.fusions.grouped import group_queries
-    from onnxproof.fusions.rotary import fuse_rotations
     from onnxproof.rotary_embedding import fuse_rotary_embedding
 
     return [
         Rewrite("DisentangledAttention", "Softmax", simplify_disentangled_attention),
-        Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),  # that of encoders, whose positions are 0, 1, 2 …
+        Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),
+    ]
+
+
+def decoder_rewrites() -> list[Rewrite]:
+    """Return the rewrites of decoders, whose texts start at any position, and of what ``special_attentions`` left."""
+    from onnxproof.fusions.grouped import group_queries
+    from onnxproof.fusions.rotary import fuse_rotations
+
+    return [
         Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
         Rewrite("GroupedQueries", "Expand", group_queries),
     ]
@@ -298,8 +307,7 @@ def apply_rewrites(
         except UserError as error:
             reasons.append(f"without a rewrite of {rewrite.name}: {error}")
             continue
-        model = rewritten
-        counts[rewrite.name] += count
+        model, counts[rewrite.name] = rewritten, count
     return model, counts
 
 

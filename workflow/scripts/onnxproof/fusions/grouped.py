@@ -1,8 +1,8 @@
 """Grouped queries without repeated keys and values.
 
-Where several heads of queries share one head of keys and values (Ainslie et al. 2023, arXiv 2305.13245), PyTorch repeats
-the keys and values for each of them: with a cache, the whole cache, for every new token. The queries of a group can as
-well stand below each other, as more rows of one product, which gives the same sums of the same products.
+Where several heads of queries share one head of keys and values (Ainslie et al. 2023, arXiv 2305.13245), PyTorch
+repeats the keys and values for each of them: with a cache, the whole cache, for every new token. The queries of a group
+can as well stand below each other, as more rows of one product, which gives the same sums of the same products.
 """
 
 from typing import Any

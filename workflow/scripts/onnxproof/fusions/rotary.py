@@ -23,12 +23,11 @@ from onnxscript.rewriter import MatchResult
 from onnxproof.fusions.rules import Rule, apply_rules
 from onnxproof.fusions.values import (
     HEADS_FIRST,
-    constant,
     input_of,
     integers,
     is_made_by,
-    last_slice,
     last_size,
+    last_slice,
     made_by,
     scalar,
     shape_entries,
