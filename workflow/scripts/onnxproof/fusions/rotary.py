@@ -177,7 +177,7 @@ def _tables(op: Any, rotation: Rotation) -> tuple[Any, Any, Any]:
 
 
 def _read_rotation(heads: ir.Value, cosines: ir.Value, turned: ir.Value, sines: ir.Value) -> Rotation:
-    if is_made_by(turned, "Concat"):
+    if made_by(turned, "Concat", "Reshape").op_type == "Concat":
         interleaved, size = False, _read_halves(heads, turned)
     else:
         interleaved, size = True, _read_pairs(heads, turned)

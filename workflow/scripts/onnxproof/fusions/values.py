@@ -118,6 +118,8 @@ def last_size(value: ir.Value | None) -> int | None:
         whole = last_size(node.inputs[0])
         is_last = node.attributes.get_int("axis", 0) in (-1, 3)
         return whole // len(node.outputs) if whole and is_last and len(node.inputs) == 1 else None
+    if node.op_type == "Slice" and not {-1, 3} & set(integers(input_of(node, 3))):
+        return last_size(node.inputs[0])
     if node.op_type == "Slice":
         source, start, end, step = last_slice(value)
         end = last_size(source) if end is None else end
