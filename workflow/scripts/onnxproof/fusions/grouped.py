@@ -4,13 +4,10 @@ Where several heads of queries share one head of keys and values (Ainslie et al.
 repeats the keys and values for each of them: with a cache, the whole cache, for every new token. The queries of a group
 can as well stand below each other, as more rows of one product, which gives the same sums of the same products.
 
-Operators for the whole attention were tried and left out. The figures are speeds over the graph without fusions, at a
-prompt of 128 tokens, one token behind 128, and one behind 1,024 (onnxruntime 1.32, one thread, 12 layers of 576
-channels with 9 heads, median of turns). With 3 heads of keys, int8: these plain products 1.08, 1.07 and 1.28;
-com.microsoft GroupQueryAttention 1.05, 1.07 and 1.12; MultiHeadAttention over the rows of a group 1.06, 1.04 and 1.29.
-In float32 they differ by 2 % at most. GroupQueryAttention also refuses several new tokens behind a cache in a batch
-("batch_size must be 1"), and gives other values at padding on the left, in the cache too, so that it cannot be proven.
-Where every head has keys of its own, MultiHeadAttention is 2 to 6 % faster for one token in int8, not for prompts.
+Operators for the whole attention were measured and left out, see docs/performance.md. com.microsoft
+GroupQueryAttention is no faster than these plain products; it refuses several new tokens behind a cache in a batch
+("batch_size must be 1", onnxruntime 1.32), and gives other values at padding on the left, in the cache too, so that it
+cannot be proven by all outputs.
 """
 
 from typing import Any
