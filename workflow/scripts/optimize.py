@@ -274,12 +274,14 @@ def special_attentions() -> list[Rewrite]:
 
 def decoder_rewrites() -> list[Rewrite]:
     """Return the rewrites of decoders, whose texts start at any position, and of what ``special_attentions`` left."""
+    from onnxproof.fusions.cached_attention import fuse_cached_attention
     from onnxproof.fusions.grouped import group_queries
     from onnxproof.fusions.rotary import fuse_rotations
 
     return [
         Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
         Rewrite("GroupedQueries", "Expand", group_queries),
+        Rewrite("MultiHeadAttention", "Softmax", fuse_cached_attention),
     ]
 
 
