@@ -62,6 +62,7 @@ FUSION_TYPES = {
 FUSED_OPERATORS = (
     "Attention",
     "MultiHeadAttention",
+    "SimplifiedLayerNormalization",
     "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization",
     "RotaryEmbedding",
@@ -210,9 +211,13 @@ def optimize_graph(
         model, rewritten = apply_rewrites(model, fusions(), proof, reasons)
         if by_onnxruntime:
             model = fuse_transformer(model, config)
-        model, rewritten_later = apply_rewrites(model, special_attentions(), proof, reasons)
-        rewritten |= rewritten_later | {"SkipLayerNormalization": split_skip_layer_normalization(model)}
-        if not fused_operators(model):
+        model, of_attentions = apply_rewrites(model, special_attentions(), proof, reasons)
+        model, of_decoders = apply_rewrites(model, decoder_rewrites(), proof, reasons)
+        for name, count in [*of_attentions.items(), *of_decoders.items()]:
+            rewritten[name] = rewritten.get(name, 0) + count
+        is_faster = any(rewritten.values())
+        rewritten["SkipLayerNormalization"] = split_skip_layer_normalization(model)
+        if not is_faster and not fused_operators(model):
             raise UserError("the fusions found nothing in this graph that is faster fused")
         return model, rewritten
 
@@ -264,6 +269,19 @@ def special_attentions() -> list[Rewrite]:
     return [
         Rewrite("DisentangledAttention", "Softmax", simplify_disentangled_attention),
         Rewrite("RotaryEmbedding", "Cos", fuse_rotary_embedding),
+    ]
+
+
+def decoder_rewrites() -> list[Rewrite]:
+    """Return the rewrites of decoders, whose texts start at any position, and of what ``special_attentions`` left."""
+    from onnxproof.fusions.cached_attention import fuse_cached_attention
+    from onnxproof.fusions.grouped import group_queries
+    from onnxproof.fusions.rotary import fuse_rotations
+
+    return [
+        Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
+        Rewrite("GroupedQueries", "Expand", group_queries),
+        Rewrite("MultiHeadAttention", "Softmax", fuse_cached_attention),
     ]
 
 
@@ -327,8 +345,15 @@ def prove(
 
 
 def fused_operators(model: "onnx.ModelProto") -> dict[str, int]:
-    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too."""
-    found = Counter(node.op_type for node in nodes_of(model.graph) if node.domain == MICROSOFT)
+    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too.
+
+    onnxruntime has its SimplifiedLayerNormalization in ONNX's domain.
+    """
+    found = Counter(
+        node.op_type
+        for node in nodes_of(model.graph)
+        if node.domain == MICROSOFT or node.op_type == "SimplifiedLayerNormalization"
+    )
     return {name: found[name] for name in sorted(found) if name in FUSED_OPERATORS}
 
 
@@ -352,7 +377,7 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     write_json(manifest, description)
     for file, settings in made.items():
         fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
-        print(f"{model} {file}: {settings['method']}: {fused or settings['reason']}", flush=True)
+        print(f"{model} {file}: {settings['method']}: {fused or settings.get('reason', 'nothing fused')}", flush=True)
 
 
 def main(argv: list[str] | None = None) -> None:

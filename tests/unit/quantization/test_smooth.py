@@ -32,17 +32,18 @@ def matmul(source, weight, output):
     return helper.make_node("MatMul", [source, weight], [output], name=output)
 
 
-def normalized():
-    """LayerNormalization (with an outlier channel) → two products, added."""
+def normalized(operator="LayerNormalization"):
+    """A normalization (with an outlier channel) → two products, added."""
+    has_beta = operator == "LayerNormalization"
     gamma = np.ones(HIDDEN, dtype=np.float32)
     gamma[2] = 50
     return chain(
-        helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["n"]),
+        helper.make_node(operator, ["x", "gamma", *(["beta"] if has_beta else [])], ["n"]),
         matmul("n", "w1", "a"),
         matmul("n", "w2", "b"),
         helper.make_node("Add", ["a", "b"], ["y"]),
         gamma=gamma,
-        beta=np.full(HIDDEN, 0.5, dtype=np.float32),
+        **({"beta": np.full(HIDDEN, 0.5, dtype=np.float32)} if has_beta else {}),
         w1=square(1),
         w2=square(2),
     )
@@ -69,6 +70,7 @@ def scores_of(model, feeds):
     ("model", "inserted"),
     [
         (normalized(), []),
+        (normalized("SimplifiedLayerNormalization"), []),
         (chain(helper.make_node("Erf", ["x"], ["e"]), matmul("e", "w", "y"), w=square(1)), ["Mul"]),
         (
             chain(matmul("x", "w1", "h"), matmul("h", "w2", "t"), helper.make_node("Add", ["t", "h"], ["y"]),
@@ -76,7 +78,7 @@ def scores_of(model, feeds):
             ["Mul", "Mul"],
         ),
     ],
-    ids=["folded into the normalization", "behind a function", "read by a residual too"],
+    ids=["folded into the normalization", "into one without a mean", "behind a function", "read by a residual too"],
 )  # fmt: skip
 def test_the_float_answer_stays_and_scales_go_where_they_cost_least(model, inserted):
     feeds = {"x": outlier_input(0)}

@@ -43,6 +43,7 @@ FUSED_OPERATORS = frozenset(
         "QAttention",
         "QuickGelu",
         "RotaryEmbedding",
+        "SimplifiedLayerNormalization",
         "SkipLayerNormalization",
         "SkipSimplifiedLayerNormalization",
     }

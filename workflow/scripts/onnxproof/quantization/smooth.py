@@ -29,6 +29,8 @@ STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8)
 CAPS = (0.7, 0.9, 0.98)
 #: Scales keep this many bits behind the leading one, so that rounding noise between CPUs seldom changes the bytes.
 SCALE_BITS = 4
+#: The normalizations that scales are folded into, and which of their inputs is gamma; beta comes next, if at all.
+NORMALIZATIONS = {"LayerNormalization": 1, "SimplifiedLayerNormalization": 1, "SkipLayerNormalization": 2}
 
 
 def smooth_activations(
@@ -42,8 +44,8 @@ def smooth_activations(
 
     All quantizable readers of one activation share its scales; where one of them shares its weight with other
     nodes, the activation is left alone. ``1 / s`` is folded into the producer where that is
-    exact and free: into gamma and beta of a LayerNormalization that has no other readers, or into the value columns
-    of the Attention that feeds an output projection. Elsewhere one Mul is inserted for all of them.
+    exact and free: into gamma and beta of a normalization that has no other readers, or into the value columns of
+    the Attention that feeds an output projection. Elsewhere one Mul is inserted for all of them.
 
     Args:
         model: the model to change.
@@ -139,8 +141,8 @@ def _fold_into_producer(
     readers = {node.name for node in editor.readers(tensor)}
     if producer is None or editor.is_output(tensor) or readers != {target.name for target in targets}:
         return False
-    if producer.op_type in ("LayerNormalization", "SkipLayerNormalization") and producer.output[0] == tensor:
-        first = 1 if producer.op_type == "LayerNormalization" else 2
+    if producer.op_type in NORMALIZATIONS and producer.output[0] == tensor:
+        first = NORMALIZATIONS[producer.op_type]
         return _divide_constants(editor, producer, range(first, min(first + 2, len(producer.input))), scales)
     if producer.op_type == "Mul":
         return _divide_constants(editor, producer, (1,), scales)
