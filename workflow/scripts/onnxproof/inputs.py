@@ -21,6 +21,12 @@ POSITIONS = "position_ids"
 TOKEN_KINDS = "token_type_ids"
 #: Of an image in patches: their numbers along time, height and width. The patches of a batch then follow each other.
 PIXELS, GRID = "pixel_values", "image_grid_thw"
+#: What the vision encoder of Qwen2-VL calls these numbers: transformers.js feeds them by this name.
+GRAPH_GRID = "grid_thw"
+#: Of an image in tiles: which pixels are none of padding.
+PIXEL_MASK = "pixel_attention_mask"
+#: Of a decoder behind a vision encoder: vectors in the place of tokens, float32 (tokens, size).
+EMBEDDINGS = "inputs_embeds"
 #: Of an encoder-decoder: the text that it is to go on with.
 DECODER_TOKENS = "decoder_input_ids"
 #: int64 (k,): which tokens of an item are masked, or have the next one guessed. Never fed: it says which rows of the
@@ -74,7 +80,7 @@ class ModelInputs:
 
     def _batch(self, name: str, indices: Sequence[int]) -> Array:
         arrays = [self.items[index][name] for index in indices]
-        if name == PIXELS and GRID in self.items[0]:
+        if name == PIXELS and {GRID, GRAPH_GRID} & self.items[0].keys():
             return np.concatenate(arrays)
         shape = np.max([array.shape for array in arrays], axis=0)
         batch = np.empty((len(arrays), *shape), dtype=arrays[0].dtype)

@@ -1,5 +1,6 @@
 """What a model's image processor or feature extractor makes, read from its settings: shapes, without running it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,25 @@ def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
     else:
         height = width = size or IMAGE_SIDE
     return int(config.get("num_channels") or 3), int(height), int(width)
+
+
+def prompt_image_shape(settings: Mapping[str, Any], config: dict[str, Any]) -> tuple[int, int]:
+    """Return height and width of the pixels that the vision encoder of a model that writes about images takes.
+
+    Those of one tile, where images are cut into tiles; a size that needs no scaling, where any size is taken.
+    """
+    if "merge_size" in settings:
+        step = int(settings["patch_size"]) * int(settings["merge_size"])
+        size = settings.get("size") or {}
+        least, most = (int(size.get(key) or IMAGE_SIDE**2) for key in ("shortest_edge", "longest_edge"))
+        side = min(max(IMAGE_SIDE, least**0.5), most**0.5)
+        return (max(1, int(side / step)) * step,) * 2
+    size = settings["max_image_size"] if "max_image_size" in settings else settings.get("crop_size")
+    size = size or settings.get("size") or config["vision_config"].get("image_size") or IMAGE_SIDE
+    if not isinstance(size, dict):
+        return int(size), int(size)
+    side = size.get("longest_edge") or size.get("shortest_edge") or IMAGE_SIDE
+    return int(size.get("height") or side), int(size.get("width") or side)
 
 
 def patch_sizes(settings: dict[str, Any]) -> tuple[int, int, int]:

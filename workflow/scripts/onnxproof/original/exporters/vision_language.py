@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.inputs import GRID, MASK, PIXELS, POSITIONS, TOKEN_KINDS, TOKENS
+from onnxproof.inputs import (
+    EMBEDDINGS,
+    GRAPH_GRID,
+    GRID,
+    MASK,
+    PIXEL_MASK,
+    PIXELS,
+    POSITIONS,
+    TOKEN_KINDS,
+    TOKENS,
+)
 from onnxproof.onnx_folder import EMBEDDING_FILE, MERGED_FILE, VISION_FILE
 from onnxproof.original.exporters.caches import (
     BATCH,
@@ -21,10 +31,10 @@ from onnxproof.original.exporters.caches import (
 )
 from onnxproof.original.exporters.generation import Reading, Step, export_decoder, text_inputs
 from onnxproof.original.exporters.tracing import reason_of
-from onnxproof.vision_language import EMBEDDINGS, GRAPH_GRID, IMAGE_FEATURES
+from onnxproof.original.image_prompts import image_features, takes_positions_in_parts, takes_token_kinds
+from onnxproof.vision_language import IMAGE_FEATURES
 
 Tensors = dict[str, Any]
-PIXEL_MASK = "pixel_attention_mask"
 IMAGES, PATCHES = "num_images", "num_patches"
 
 
@@ -46,15 +56,6 @@ def export_vision_language(network: Any, samples: Sequence[Mapping[str, Any]], f
 
 
 # ------------------------------------------------------------------------------------------------ the vision encoder
-
-
-def image_features(network: Any, inputs: Mapping[str, Any]) -> Any:
-    """Return what a network makes of images by its own method, float32 (image tokens, size)."""
-    import torch
-
-    features = network.get_image_features(**inputs).pooler_output
-    joined = features if isinstance(features, torch.Tensor) else torch.cat(list(features))
-    return joined.reshape(-1, joined.shape[-1])
 
 
 def tiles_features(network: Any, inputs: Mapping[str, Any]) -> Any:
@@ -301,16 +302,3 @@ def reading_of(network: Any) -> Reading:
         return {EMBEDDINGS: network.get_input_embeddings()(tokens), **inputs}
 
     return Reading(make, axes, MERGED_FILE)
-
-
-def takes_positions_in_parts(network: Any) -> bool:
-    """Tell whether a network counts positions in time, height and width: int64 (3, batch, tokens)."""
-    rope = getattr(network.config.get_text_config(), "rope_parameters", None) or {}
-    return "mrope_section" in rope
-
-
-def takes_token_kinds(network: Any) -> bool:
-    """Tell whether all tokens of an image see each other, as in Gemma 3: which they are is an input then."""
-    import inspect
-
-    return TOKEN_KINDS in inspect.signature(network.forward).parameters
