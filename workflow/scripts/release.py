@@ -30,11 +30,11 @@ from onnxproof.gate import judge
 from onnxproof.golden import write_golden
 from onnxproof.model_card import read_metadata, render_model_card
 from onnxproof.onnx_folder import (
-    DECODER_FILE,
     DOCUMENTS,
     MODEL_FILE,
     check_external_data,
     copy_support_files,
+    decoder_file,
     graph_files,
     proven_sha256,
 )
@@ -168,9 +168,9 @@ def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def name_files(folder: Path, path: str) -> dict[str, Any]:
-    """Return ``{file}`` of a variant in a release; of several graphs the first decoder's, and all as ``files``."""
+    """Return ``{file}`` of a variant in a release; of several graphs the decoder's, and all as ``files``."""
     files = {name: target.as_posix() for name, target in released_graphs(Path(path), graph_files(folder)).items()}
-    return {"file": files[DECODER_FILE], "files": files} if DECODER_FILE in files else {"file": path}
+    return {"file": files[decoder_file(files)], "files": files} if len(files) > 1 else {"file": path}
 
 
 def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:

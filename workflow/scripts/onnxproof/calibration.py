@@ -37,7 +37,7 @@ from onnxproof.tasks.material import (
     written_item,
 )
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, model_takes
-from onnxproof.text_limits import most_tokens
+from onnxproof.text_limits import most_tokens, text_settings
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 
 Array = NDArray[Any]
@@ -200,7 +200,7 @@ def cut_into_patches(image: Array, repeats: int, side: int, merged: int) -> dict
 def prompt_words(folder: Path, config: dict[str, Any]) -> list[tuple[Array, bool]]:
     """Return the tokens of some captions, int64 (tokens,), and whether the first only starts a text."""
     tokenizer = _open_tokenizer(folder)
-    longest = most_tokens(config.get("text_config", {})) or MAX_TOKENS
+    longest = most_tokens(text_settings(config)) or MAX_TOKENS
     tokenizer.enable_truncation(prompt_limit(min(MAX_TOKENS, longest)))
     encodings = [tokenizer.encode(caption) for caption in CAPTIONS]
     return [

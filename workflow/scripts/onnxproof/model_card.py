@@ -177,7 +177,7 @@ def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
 def best_file(manifest: dict[str, Any]) -> str:
     """Return the ONNX file to show in examples: the quantized one where the release has one."""
     files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
-    return next((file for file in files if file.endswith("model_quantized.onnx")), files[-1])
+    return next((file for file in files if file.endswith(("model_quantized.onnx", "merged_quantized.onnx"))), files[-1])
 
 
 def _environment() -> Any:
