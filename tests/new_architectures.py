@@ -470,14 +470,14 @@ IMAGE_WRITERS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, An
         "Gemma3Config",
         {"head_dim": 16, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
         WRITER_VISION,
-        {"mm_tokens_per_image": 4},
+        {"mm_tokens_per_image": 4, "boi_token_index": 201, "eoi_token_index": 202},
         ("Gemma3ImageProcessorPil", {"size": {"height": 32, "width": 32}}),
     ),
     "qwen2_vl": (
         "Qwen2VLConfig",
         {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}},
         {"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4},
-        {"video_token_id": 1, "vision_start_token_id": 1, "vision_end_token_id": 1},
+        {"video_token_id": 200, "vision_start_token_id": 201, "vision_end_token_id": 202},
         ("Qwen2VLImageProcessorPil", {"patch_size": 4, "min_pixels": 256, "max_pixels": 1024}),
     ),
 }

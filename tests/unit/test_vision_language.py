@@ -10,7 +10,7 @@ from onnxproof.calibration import cut_into_patches, prompt_images
 from onnxproof.cli import UserError
 from onnxproof.inputs import ModelInputs
 from onnxproof.preprocessing import prompt_image_shape
-from onnxproof.vision_language import VisionLanguage, image_positions, image_prompt, read_image_token
+from onnxproof.vision_language import VisionLanguage, image_marks, image_positions, image_prompt, read_image_token
 
 IMAGE_TOKEN = 9
 
@@ -21,6 +21,15 @@ def test_image_comes_after_what_starts_a_text(has_start):
     expected = [2, 9, 9, 9, 5, 6] if has_start else [9, 9, 9, 2, 5, 6]
     assert tokens.tolist() == expected
     assert kinds.tolist() == [int(token == IMAGE_TOKEN) for token in expected]
+
+
+def test_marks_that_the_configuration_names_stand_around_an_image():
+    marks = image_marks({"vision_start_token_id": 7, "vision_end_token_id": 8})
+    assert marks == image_marks({"boi_token_index": 7, "eoi_token_index": 8}) == [7, 8]
+    assert image_marks({"vision_start_token_id": 7}) == []
+    tokens, kinds = image_prompt(np.array([2, 5]), IMAGE_TOKEN, 2, True, marks)
+    assert tokens.tolist() == [2, 7, 9, 9, 8, 5]
+    assert kinds.tolist() == [0, 0, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("grid", [(1, 4, 6), (1, 8, 4), (1, 2, 2)])

@@ -221,6 +221,27 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
 
 
+#: What transformers.js reads of a decoder's cache from the top of ``config.json``.
+CACHE_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+
+
+def announce_cache_sizes(folder: Path) -> dict[str, str]:
+    """Tell transformers.js, at the top of ``config.json``, the sizes of Qwen2-VL's decoder.
+
+    It looks for them where transformers 4 kept them; transformers 5 keeps them in ``text_config`` and reads them there.
+
+    Returns:
+        ``{file: what was changed}``, empty for other models, and where they are there.
+    """
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    text = config.get("text_config") or {}
+    missing = {key: text[key] for key in CACHE_SIZES if key in text and key not in config}
+    if config.get("model_type") != "qwen2_vl" or not missing:
+        return {}
+    write_json(folder / "config.json", config | missing)
+    return {"config.json": "the sizes of the decoder stand at the top too, where transformers.js looks for them"}
+
+
 def describe_release(
     model: str,
     results: Path,
@@ -305,9 +326,11 @@ def release(
         if "exported_model" in exported:
             write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
+        cache_sizes = announce_cache_sizes(stage)
         manifest["changed_files"] = (
             (settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {})
             | settle_modules(stage)
+            | cache_sizes
             | announce_weight_files(stage)
         )
         manifest["golden"] = write_golden(reference, results / "reference", stage)

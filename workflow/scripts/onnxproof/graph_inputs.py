@@ -34,7 +34,7 @@ from onnxproof.preprocessing import read_preprocessor
 from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import WRITTEN_TOKENS, image_prompt_item, written_item
 from onnxproof.texts import CALIBRATION_TEXTS
-from onnxproof.vision_language import VisionLanguage, graph_name, image_positions, image_prompt
+from onnxproof.vision_language import VisionLanguage, graph_name, image_marks, image_positions, image_prompt
 
 
 def inputs_of_graph(
@@ -89,7 +89,7 @@ def _inputs_of_part(
         text, has_start = words[index % len(words)]
         feed = ModelInputs([image]).feed([0], list(image))
         features = model.look(feed)
-        tokens, kinds = image_prompt(text, model.image_token, len(features), has_start)
+        tokens, kinds = image_prompt(text, model.image_token, len(features), has_start, image_marks(config))
         item: dict[str, Array] = {TOKENS: tokens, MASK: np.ones_like(tokens), TOKEN_KINDS: kinds}
         item[POSITIONS] = image_positions(kinds, image[GRID], merged) if GRID in image else np.arange(len(tokens))
         if file != EMBEDDING_FILE:

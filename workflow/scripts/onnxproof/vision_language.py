@@ -23,6 +23,8 @@ Array = NDArray[Any]
 Feed = Mapping[str, Array]
 
 IMAGE_FEATURES = "image_features"
+#: Of the keys of ``config.json``, those that name the tokens before and after an image.
+MARKS = (("vision_start_token_id", "vision_end_token_id"), ("boi_token_index", "eoi_token_index"))
 #: ``model_type`` → the image token that transformers takes where a configuration names none.
 IMAGE_TOKENS = {"gemma3": 262_144, "idefics3": 128_257, "llava": 32_000, "qwen2_vl": 151_655, "smolvlm": 128_257}
 
@@ -121,7 +123,18 @@ def put_images(vectors: Array, places: Array, features: Array) -> Array:
     return joined
 
 
-def image_prompt(words: Array, image_token: int, count: int, has_start: bool) -> tuple[Array, Array]:
+def image_marks(config: Mapping[str, Any]) -> list[int]:
+    """Return the tokens that stand before and after an image, from a ``config.json``; none where it names none."""
+    for names in MARKS:
+        marks = [config.get(name) for name in names]
+        if all(isinstance(mark, int) for mark in marks):
+            return [int(mark) for mark in marks if mark is not None]
+    return []
+
+
+def image_prompt(
+    words: Array, image_token: int, count: int, has_start: bool, marks: Sequence[int] = ()
+) -> tuple[Array, Array]:
     """Return a prompt with the places of an image in it, and which of its tokens these are: both int64 (tokens,).
 
     Args:
@@ -129,9 +142,11 @@ def image_prompt(words: Array, image_token: int, count: int, has_start: bool) ->
         image_token: the token that stands for a part of an image.
         count: how many of them an image takes.
         has_start: whether the first token only starts a text; the image comes after it then, else first.
+        marks: see ``image_marks``.
     """
-    start = int(has_start)
-    tokens = np.concatenate([words[:start], np.full(count, image_token), words[start:]]).astype(np.int64)
+    image = [*marks[:1], *[image_token] * count, *marks[1:]]
+    tokens = np.concatenate([words[: int(has_start)], image, words[int(has_start) :]]).astype(np.int64)
+    start = int(has_start) + len(marks[:1])
     kinds = np.zeros_like(tokens)
     kinds[start : start + count] = 1
     return tokens, kinds

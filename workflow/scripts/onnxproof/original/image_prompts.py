@@ -24,7 +24,7 @@ from onnxproof.inputs import (
 )
 from onnxproof.stimuli import draw_images
 from onnxproof.tasks.material import EVALUATION_IMAGES, EVALUATION_SEED, QUESTIONS, image_prompt_item
-from onnxproof.vision_language import image_positions, image_prompt
+from onnxproof.vision_language import image_marks, image_positions, image_prompt
 
 #: The name by which the networks that count positions in parts take the kinds of tokens.
 KINDS_ARGUMENT = "mm_token_type_ids"
@@ -34,11 +34,12 @@ IMAGE_INPUTS = (PIXELS, PIXEL_MASK, GRID)
 TILED = 6
 
 
-def prompt_inputs(network: Any, processors: tuple[Any, Any], longest: int) -> ModelInputs:
+def prompt_inputs(network: Any, config: Mapping[str, Any], processors: tuple[Any, Any], longest: int) -> ModelInputs:
     """Return the evaluation inputs: drawn images, each with a question.
 
     Args:
         network: a transformers model for image-text-to-text.
+        config: its ``config.json``.
         processors: its tokenizer and its image processor.
         longest: how many tokens of a question are read.
     """
@@ -52,7 +53,8 @@ def prompt_inputs(network: Any, processors: tuple[Any, Any], longest: int) -> Mo
             count = len(image_features(network, {name: torch.from_numpy(values) for name, values in seen.items()}))
         words = tokenizer(QUESTIONS[index % len(QUESTIONS)], truncation=True, max_length=longest)[TOKENS]
         has_start = bool(words) and words[0] in tokenizer.all_special_ids
-        tokens, kinds = image_prompt(np.array(words), network.config.image_token_id, count, has_start)
+        image_token = network.config.image_token_id
+        tokens, kinds = image_prompt(np.array(words), image_token, count, has_start, image_marks(config))
         made = {name: values[0] if name != PIXELS or GRID not in seen else values for name, values in seen.items()}
         items.append(image_prompt_item(made | text_part(network, tokens, kinds, made), kinds))
     padding = {TOKENS: tokenizer.pad_token_id or 0}

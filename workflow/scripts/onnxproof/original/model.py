@@ -74,7 +74,8 @@ class Original:
             longest = min(self.most_tokens, MAX_TOKENS)
             return _text_inputs(self.processor, self.task, self.config, texts, longest, self.start_token)
         if takes == "image+prompt":
-            return prompt_inputs(self.network, self.processor, prompt_limit(min(self.most_tokens, MAX_TOKENS)))
+            longest = prompt_limit(min(self.most_tokens, MAX_TOKENS))
+            return prompt_inputs(self.network, self.config, self.processor, longest)
         inputs = self._make_others(takes)
         if self.generate is None or self.start_token is None:
             return inputs
