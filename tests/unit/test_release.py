@@ -22,6 +22,7 @@ from onnxproof.model_card import (
 )
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
+from release import announce_cache_sizes
 from verify_release import check_tokenizer, read_golden
 
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
@@ -213,3 +214,22 @@ def test_every_task_has_examples_of_its_clients(task, file, dtype):
         if name.endswith(".py"):
             compile(code, name, "exec")
             assert file.removeprefix("onnx/") in code
+
+
+def test_sizes_of_qwen2_vls_cache_stand_where_transformers_js_looks_for_them(tmp_path):
+    text = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "qwen2_vl", "text_config": text | {"vocab_size": 9}}))
+    assert list(announce_cache_sizes(tmp_path)) == ["config.json"]
+    assert json.loads(path.read_text()) == {"model_type": "qwen2_vl", "text_config": text | {"vocab_size": 9}} | text
+    assert announce_cache_sizes(tmp_path) == {}
+    path.write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    assert announce_cache_sizes(tmp_path) == {}
+
+
+def test_writer_about_images_is_not_tagged_for_a_client_that_does_not_load_it():
+    manifest = {"task": "image-text-to-text", "source": {"kind": "path", "path": "x"}}
+    metadata = card_metadata(manifest, {})
+    assert metadata["pipeline_tag"] == "image-text-to-text"
+    assert "transformers.js" in metadata["tags"]
+    assert "optimum" not in metadata["tags"]
