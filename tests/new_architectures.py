@@ -480,6 +480,14 @@ IMAGE_WRITERS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, An
         {"video_token_id": 200, "vision_start_token_id": 201, "vision_end_token_id": 202},
         ("Qwen2VLImageProcessorPil", {"patch_size": 4, "min_pixels": 256, "max_pixels": 1024}),
     ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VLConfig",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}},
+        {"depth": 3, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 4, "intermediate_size": 128}
+        | {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]},
+        {"video_token_id": 200, "vision_start_token_id": 201, "vision_end_token_id": 202},
+        ("Qwen2VLImageProcessorPil", {"patch_size": 4, "min_pixels": 256, "max_pixels": 1024}),
+    ),
 }
 
 

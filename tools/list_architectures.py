@@ -35,7 +35,7 @@ SOUNDS = "moonshine speech_to_text whisper"
 IMAGES = "clip_vision_model mgp-str pix2struct siglip_vision_model siglip2_vision_model trocr vision-encoder-decoder"
 IMAGES += " dinov3_vit dinov3_convnext vit_mae pixio mlcd aimv2_vision_model tipsv2_vision_model vitdet radio"
 #: They write about an image and a prompt; other models of these classes take their inputs in ways of their own.
-PROMPTED = "gemma3 idefics3 llava qwen2_vl smolvlm"
+PROMPTED = "gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm"
 #: They take a layout, a table, a series, entities or a modality beside the text, and no inputs are made for that.
 OTHERS = """
 autoformer bros decision_transformer dpr fastspeech2_conformer fastspeech2_conformer_with_hifigan informer layoutlm lilt

@@ -31,7 +31,8 @@ WITH_PAST, MERGED, USE_CACHE = "decoder_with_past_model", "decoder_model_merged"
 VISION, EMBEDDING, EMBEDDINGS, TOKEN_KINDS = "vision_encoder", "embed_tokens", "inputs_embeds", "token_type_ids"
 PIXELS, GRID, GRAPH_GRID = "pixel_values", "image_grid_thw", "grid_thw"
 #: Image tokens of model types whose configuration may leave them out.
-IMAGE_TOKENS = {"gemma3": 262144, "idefics3": 128257, "llava": 32000, "qwen2_vl": 151655, "smolvlm": 128257}
+IMAGE_TOKENS = {"gemma3": 262144, "idefics3": 128257, "llava": 32000, "smolvlm": 128257}
+IMAGE_TOKENS |= {"qwen2_vl": 151655, "qwen2_5_vl": 151655}
 BATCH_SIZE = 8
 NEEDED = "onnxruntime, numpy and tokenizers"
 

@@ -51,6 +51,17 @@ KINDS = {
             "vision_start_token_id": 112,
         },
     ),
+    # Windows of 2 x 2 tokens in the first layer and the last, of images of 2 x 3, 1 x 2 and 3 x 2 tokens.
+    "qwen2_5_vl": (
+        "Qwen2_5_VLConfig",
+        {
+            "text_config": TEXT | {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}},
+            "vision_config": {"depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "patch_size": 4}
+            | {"intermediate_size": 48, "window_size": 16, "fullatt_block_indexes": [1]},
+            "video_token_id": 111,
+            "vision_start_token_id": 112,
+        },
+    ),
 }
 #: Exporting takes seconds: one kind is enough for the quick tests.
 QUICK_OR_SLOW = ["smolvlm", *(pytest.param(name, marks=pytest.mark.slow) for name in list(KINDS)[1:])]
@@ -80,7 +91,7 @@ def make_images(name):
             mask[:, -1, :, 24:] = False
             samples.append({"pixel_values": pixels, "pixel_attention_mask": mask})
         return samples
-    if name == "qwen2_vl":
+    if name.startswith("qwen2"):
         return [
             {
                 "pixel_values": torch.randn(rows * columns, 96, generator=draw),

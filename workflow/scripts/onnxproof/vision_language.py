@@ -26,7 +26,8 @@ IMAGE_FEATURES = "image_features"
 #: Of the keys of ``config.json``, those that name the tokens before and after an image.
 MARKS = (("vision_start_token_id", "vision_end_token_id"), ("boi_token_index", "eoi_token_index"))
 #: ``model_type`` → the image token that transformers takes where a configuration names none.
-IMAGE_TOKENS = {"gemma3": 262_144, "idefics3": 128_257, "llava": 32_000, "qwen2_vl": 151_655, "smolvlm": 128_257}
+IMAGE_TOKENS = {"gemma3": 262_144, "idefics3": 128_257, "llava": 32_000, "smolvlm": 128_257}
+IMAGE_TOKENS |= {"qwen2_vl": 151_655, "qwen2_5_vl": 151_655}
 
 
 class VisionLanguage:

@@ -98,7 +98,7 @@ SERVED: dict[str, frozenset[str]] = {
     ),
     "image-text-to-text": _types(
         """
-        gemma3 idefics3 llava qwen2_vl smolvlm
+        gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm
         """
     ),
     "image-to-image": _types(
@@ -254,7 +254,7 @@ TAKES: dict[str, frozenset[str]] = {
     ),
     "image+prompt": _types(
         """
-        gemma3 idefics3 llava qwen2_vl smolvlm
+        gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm
         """
     ),
     "image+texts": _types(
@@ -293,7 +293,7 @@ TAKES: dict[str, frozenset[str]] = {
         parakeet_rnnt parakeet_tdt patchtsmixer patchtst pe_audio pe_audio_encoder pe_audio_video
         pe_audio_video_encoder pe_video pe_video_encoder perception_lm phi4_multimodal pi0 pixtral pocket_tts
         pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder pocket_tts_audio_tokenizer_encoder pop2piano
-        pp_chart2table pp_formulanet qianfan_ocr qianfan_ocr_vision qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl
+        pp_chart2table pp_formulanet qianfan_ocr qianfan_ocr_vision qwen2_5_omni qwen2_5_omni_thinker
         qwen2_5_vl_text qwen2_5_vl_vision qwen2_audio qwen2_audio_encoder qwen2_vl_text qwen3_5 qwen3_5_moe
         qwen3_5_moe_vision qwen3_5_vision qwen3_asr qwen3_asr_encoder qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl
         qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_moe_vision qwen3_vl_text qwen3_vl_vision qwen4_exp qwen4_exp_vision

@@ -77,11 +77,12 @@ def tiles_features(network: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 def patches_features(network: Any, inputs: Mapping[str, Any]) -> Any:
-    """Return what Qwen2-VL makes of images, float32 (image tokens, size).
+    """Return what Qwen2-VL or Qwen2.5-VL makes of images, float32 (image tokens, size).
 
     ``pixel_values`` are float32 (patches of all images, values), ``image_grid_thw`` int64 (images, 3): how many
     patches an image has along time, of which there is one, height and width. The network attends to each image by
-    itself; here a mask hides the others.
+    itself, and Qwen2.5-VL in most layers to each window of an image; here masks hide the others, so that the patches
+    need not be put in the order of the windows.
     """
     import torch
 
@@ -95,13 +96,27 @@ def patches_features(network: Any, inputs: Mapping[str, Any]) -> Any:
     # Patches come in squares of so many a side, which become one token.
     square, inside = place // side**2, place % side**2
     across = width // side
-    heights = square // across * side + inside // side
-    widths = square % across * side + inside % side
-    hidden = torch.zeros(count, count).masked_fill(image[:, None] != image[None], torch.finfo(torch.float32).min)
-    lengths = torch.zeros(2, dtype=torch.int32)  # not read: the attention is told by the mask
-    with attention_by_mask(visual, hidden):
-        positions = torch.stack([heights, widths], dim=-1)
-        return visual(pixels, grid_thw=grid, position_ids=positions, cu_seqlens=lengths, max_seqlen=0).pooler_output
+    down, right = square // across, square % across
+    positions = torch.stack([down * side + inside // side, right * side + inside % side], dim=-1)
+    masks = [mask_of_others(image)] * len(visual.blocks)
+    if hasattr(visual, "fullatt_block_indexes"):
+        window = visual.window_size // side // visual.patch_size
+        in_windows = mask_of_others(image, down // window, right // window)
+        masks = [mask if layer in visual.fullatt_block_indexes else in_windows for layer, mask in enumerate(masks)]
+    hidden = visual.patch_embed(pixels)
+    angles = visual.rotary_pos_emb(hidden, positions)
+    with attention_by_masks(visual, masks):
+        for block in visual.blocks:
+            hidden = block(hidden, cu_seqlens=None, position_embeddings=angles)
+    return visual.merger(hidden)
+
+
+def mask_of_others(*groups: Any) -> Any:
+    """Return a mask of pairs of places that are not of one group each, float32 (places, places): 0, or the lowest."""
+    import torch
+
+    apart = torch.stack([group[:, None] != group[None] for group in groups]).any(0)
+    return torch.zeros(apart.shape).masked_fill(apart, torch.finfo(torch.float32).min)  # len() would fix the size
 
 
 def projected_features(network: Any, inputs: Mapping[str, Any]) -> Any:
@@ -120,15 +135,15 @@ def projected_features(network: Any, inputs: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def attention_by_mask(visual: Any, mask: Any) -> Iterator[None]:
-    """Have a vision encoder of Qwen2-VL attend as a mask says, float32 (patches, patches), added to the products."""
+def attention_by_masks(visual: Any, masks: Sequence[Any]) -> Iterator[None]:
+    """Have the layers of Qwen2-VL's vision encoder attend as masks say, float32 (patches, patches), which are added."""
     import sys
 
     import torch
 
     blocks = [block.attn for block in visual.blocks]
 
-    def attend(layer: Any) -> Callable[..., Any]:
+    def attend(layer: Any, mask: Any) -> Callable[..., Any]:
         rotate = sys.modules[type(layer).__module__].apply_rotary_pos_emb_vision
 
         def forward(hidden_states: Any, position_embeddings: Any, **_: Any) -> Any:
@@ -141,8 +156,8 @@ def attention_by_mask(visual: Any, mask: Any) -> Iterator[None]:
 
         return forward
 
-    for layer in blocks:
-        layer.forward = attend(layer)
+    for layer, mask in zip(blocks, masks, strict=True):
+        layer.forward = attend(layer, mask)
     try:
         yield
     finally:
@@ -154,6 +169,7 @@ def attention_by_mask(visual: Any, mask: Any) -> Iterator[None]:
 READERS: dict[str, Callable[[Any, Mapping[str, Any]], Any]] = {
     "idefics3": tiles_features,
     "llava": projected_features,
+    "qwen2_5_vl": patches_features,
     "qwen2_vl": patches_features,
     "smolvlm": tiles_features,
 }
@@ -207,7 +223,9 @@ def join_images(network: Any, samples: Sequence[Mapping[str, Any]]) -> Tensors:
     if GRID in names:
         return {
             PIXELS: torch.cat([sample[PIXELS] for sample in samples]),
-            GRAPH_GRID: torch.cat([sample[GRID].reshape(-1, 3) for sample in samples]),
+            GRAPH_GRID if network.config.model_type == "qwen2_vl" else GRID: torch.cat(
+                [sample[GRID].reshape(-1, 3) for sample in samples]
+            ),
         }
     if PIXEL_MASK not in names:
         return {name: torch.cat([sample[name] for sample in samples]) for name in names}
@@ -225,8 +243,9 @@ def join_images(network: Any, samples: Sequence[Mapping[str, Any]]) -> Tensors:
 
 def image_axes(inputs: Mapping[str, Any]) -> dict[str, list[str | None]]:
     """Return the names of the axes of images: their number varies, and that of their patches; not their size."""
-    if GRAPH_GRID in inputs:
-        return {PIXELS: [PATCHES, None], GRAPH_GRID: [IMAGES, None]}
+    grids = {name: [IMAGES, None] for name in (GRID, GRAPH_GRID) if name in inputs}
+    if grids:
+        return {PIXELS: [PATCHES, None], **grids}
     several = [BATCH, IMAGES] if PIXEL_MASK in inputs else [IMAGES]
     return {name: [*several, *[None] * (tensor.ndim - len(several))] for name, tensor in inputs.items()}
 
