@@ -221,25 +221,33 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
 
 
-#: What transformers.js reads of a decoder's cache from the top of ``config.json``.
+#: What transformers.js reads of a decoder's cache.
 CACHE_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+#: Keys at the top of Qwen2.5-VL's ``config.json`` that say nothing of its text part.
+NOT_OF_TEXT = ("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version")
+NOT_OF_TEXT += ("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id")
 
 
 def announce_cache_sizes(folder: Path) -> dict[str, str]:
-    """Tell transformers.js, at the top of ``config.json``, the sizes of Qwen2-VL's decoder.
+    """Tell transformers.js the sizes of the decoder of Qwen2-VL or Qwen2.5-VL where it looks for them.
 
-    It looks for them where transformers 4 kept them; transformers 5 keeps them in ``text_config`` and reads them there.
+    The first are to stand at the top of ``config.json``, the second in ``text_config``. transformers 4 wrote both at
+    the top, transformers 5 writes both in ``text_config``, and reads either.
 
     Returns:
         ``{file: what was changed}``, empty for other models, and where they are there.
     """
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    text = config.get("text_config") or {}
-    missing = {key: text[key] for key in CACHE_SIZES if key in text and key not in config}
-    if config.get("model_type") != "qwen2_vl" or not missing:
+    text, added = config.get("text_config") or {}, {}
+    if config.get("model_type") == "qwen2_vl":
+        added = {key: text[key] for key in CACHE_SIZES if key in text and key not in config}
+    elif config.get("model_type") == "qwen2_5_vl" and not text:
+        text = {key: value for key, value in config.items() if key not in NOT_OF_TEXT}
+        added = {"text_config": text | {"model_type": "qwen2_5_vl_text"}}
+    if not added:
         return {}
-    write_json(folder / "config.json", config | missing)
-    return {"config.json": "the sizes of the decoder stand at the top too, where transformers.js looks for them"}
+    write_json(folder / "config.json", config | added)
+    return {"config.json": "the sizes of the decoder stand where transformers.js looks for them too"}
 
 
 def describe_release(

@@ -29,7 +29,7 @@ TOKENS, MASK, POSITIONS, DECODER_TOKENS = "input_ids", "attention_mask", "positi
 PAST, PRESENT = "past_key_values.", "present."
 WITH_PAST, MERGED, USE_CACHE = "decoder_with_past_model", "decoder_model_merged", "use_cache_branch"
 VISION, EMBEDDING, EMBEDDINGS, TOKEN_KINDS = "vision_encoder", "embed_tokens", "inputs_embeds", "token_type_ids"
-PIXELS, GRID, GRAPH_GRID = "pixel_values", "image_grid_thw", "grid_thw"
+PIXELS, PIXEL_MASK, GRID, GRAPH_GRID = "pixel_values", "pixel_attention_mask", "image_grid_thw", "grid_thw"
 #: Image tokens of model types whose configuration may leave them out.
 IMAGE_TOKENS = {"gemma3": 262144, "idefics3": 128257, "llava": 32000, "smolvlm": 128257}
 IMAGE_TOKENS |= {"qwen2_vl": 151655, "qwen2_5_vl": 151655}
@@ -592,6 +592,9 @@ class VisionLanguage:
         """Return the vectors of prompts with those of their images in place, float32 (batch, tokens, size)."""
         (vectors,) = self.embedding.run([EMBEDDINGS], {TOKENS: feed[TOKENS]})
         images = feed | ({GRAPH_GRID: feed[GRID]} if GRID in feed else {})
+        if PIXEL_MASK in feed:  # images that are all 0 are padding
+            is_real = feed[PIXELS].any(axis=(2, 3, 4))
+            images = {name: feed[name][is_real][None] for name in (PIXELS, PIXEL_MASK)}
         (features,) = self.vision.run(["image_features"], self._known(self.vision, images))
         vectors[feed[TOKENS] == self.image_token] = features.reshape(-1, features.shape[-1])
         return vectors

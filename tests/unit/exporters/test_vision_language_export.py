@@ -202,4 +202,6 @@ def test_images_that_are_padding_are_left_out(exported):
         for name in many
     }
     alone = [model.look({name: tensor.numpy() for name, tensor in images.items()}) for images in (many, one)]
-    np.testing.assert_allclose(model.look(padded), np.concatenate(alone), atol=1e-5)
+    (by_graph,) = model.vision.run(["image_features"], padded)
+    for features in (by_graph, model.look(padded)):
+        np.testing.assert_allclose(features, np.concatenate(alone), atol=1e-5)

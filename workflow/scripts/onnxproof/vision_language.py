@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, empty_cache
-from onnxproof.inputs import EMBEDDINGS, GRAPH_GRID, GRID, MASK, POSITIONS, TOKEN_KINDS, TOKENS
+from onnxproof.inputs import EMBEDDINGS, GRAPH_GRID, GRID, MASK, PIXEL_MASK, PIXELS, POSITIONS, TOKEN_KINDS, TOKENS
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -60,10 +60,10 @@ class VisionLanguage:
 
     def look(self, feed: Feed) -> Array:
         """Return the vectors of the images in ``feed``, float32 (image tokens, size)."""
-        values = {graph_name(name): array for name, array in feed.items()}
-        wanted = {value.name for value in self.vision.get_inputs()}
-        fed = {name: array for name, array in (values | dict(feed)).items() if name in wanted}
-        (features,) = self.vision.run([IMAGE_FEATURES], fed)
+        images = dict(feed) | {graph_name(name): array for name, array in feed.items()}
+        if PIXEL_MASK in feed:
+            images |= without_padding(feed[PIXELS], feed[PIXEL_MASK])
+        (features,) = self.vision.run([IMAGE_FEATURES], feed_of(self.vision, images))
         return np.asarray(features.reshape(-1, features.shape[-1]))
 
     def embed(self, feed: Feed) -> Array:
@@ -99,6 +99,17 @@ class VisionLanguage:
 def feed_of(session: Any, values: Feed) -> dict[str, Array]:
     """Return those values that a session takes."""
     return {value.name: values[value.name] for value in session.get_inputs() if value.name in values}
+
+
+def without_padding(pixels: Array, mask: Array) -> dict[str, Array]:
+    """Return images in tiles, of all prompts together, without those that are all 0: the graph leaves them out last.
+
+    Args:
+        pixels: float32 (batch, images, channels, height, width).
+        mask: bool (batch, images, height, width).
+    """
+    is_real = pixels.any(axis=(2, 3, 4))
+    return {PIXELS: pixels[is_real][None], PIXEL_MASK: mask[is_real][None]}
 
 
 def graph_name(name: str) -> str:

@@ -31,7 +31,7 @@ KINDS_ARGUMENT = "mm_token_type_ids"
 #: What a vision encoder takes of an image.
 IMAGE_INPUTS = (PIXELS, PIXEL_MASK, GRID)
 #: Of the images, every so many-th is cut into tiles where the image processor does that; the others are one tile.
-TILED = 6
+TILED = 12
 
 
 def prompt_inputs(network: Any, config: Mapping[str, Any], processors: tuple[Any, Any], longest: int) -> ModelInputs:
