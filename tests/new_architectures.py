@@ -501,7 +501,7 @@ def save_image_writer(folder: Path, kind: str) -> None:
     getattr(transformers, processor_class)(**settings).save_pretrained(folder)
     text = TOWER | GROUPED | {"vocab_size": 300, "max_position_embeddings": 256, "pad_token_id": 0} | text
     config = getattr(transformers, config_class)(
-        text_config=text, vision_config=vision, image_token_id=words, tie_word_embeddings=False, **options
+        text_config=text, vision_config=vision, image_token_id=words, **{"tie_word_embeddings": False} | options
     )
     torch.manual_seed(0)
     network = randomize(transformers.AutoModelForImageTextToText.from_config(config))
