@@ -10,6 +10,7 @@ import verify_release
 from onnxproof.calibration import cut_into_patches, prompt_images
 from onnxproof.cli import UserError
 from onnxproof.inputs import ModelInputs
+from onnxproof.original.image_prompts import prompt_inputs
 from onnxproof.preprocessing import prompt_image_shape
 from onnxproof.vision_language import VisionLanguage, image_marks, image_positions, image_prompt, read_image_token
 
@@ -117,6 +118,53 @@ def test_configuration_without_an_image_token_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="names no image_token_id"):
         read_image_token(tmp_path)
+
+
+class Processor:
+    """Stands for an image processor that cuts images into so many, and makes them as high as they were."""
+
+    do_pan_and_scan = None
+
+    def __init__(self, images):
+        self.images, self.options = images, []
+
+    def __call__(self, images, return_tensors, **options):
+        self.options.append(options)
+        return {"pixel_values": np.zeros((self.images, 3, images.shape[0], 8)), "num_crops": [self.images]}
+
+
+class Tokenizer:
+    all_special_ids, pad_token_id = (2,), 0
+
+    def __call__(self, text, truncation, max_length):
+        return {"input_ids": [2, 5, 6]}
+
+
+def network_of(features):
+    """Return what stands for a network: it makes these vectors of an image."""
+
+    def get_image_features(pixel_values):
+        return SimpleNamespace(pooler_output=features(pixel_values))
+
+    text = SimpleNamespace(rope_parameters=None)
+    config = SimpleNamespace(image_token_id=IMAGE_TOKEN, get_text_config=lambda: text)
+    return SimpleNamespace(get_image_features=get_image_features, config=config, forward=lambda input_ids: None)
+
+
+@pytest.mark.parametrize(
+    ("images", "features", "reason"),
+    [
+        (2, lambda pixels: pixels, "makes 2 images of one"),
+        (1, lambda pixels: pixels.mean(1), r"images of different sizes \(240 x 8 and 256 x 8 pixels\)"),
+        (1, lambda pixels: pixels.no_such_method(), "cannot read its image processor's images: .*no_such_method"),
+    ],
+)
+def test_images_that_are_not_served_are_refused_with_the_reason(images, features, reason):
+    pytest.importorskip("torch")
+    processor = Processor(images)
+    with pytest.raises(UserError, match=reason):
+        prompt_inputs(network_of(features), {}, (Tokenizer(), processor), 8)
+    assert processor.options[0] == {"do_pan_and_scan": False}
 
 
 def value(name, shape=(1,)):
