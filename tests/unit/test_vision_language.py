@@ -29,6 +29,7 @@ def test_marks_that_the_configuration_names_stand_around_an_image():
     marks = image_marks({"vision_start_token_id": 7, "vision_end_token_id": 8})
     assert marks == image_marks({"boi_token_index": 7, "eoi_token_index": 8}) == [7, 8]
     assert image_marks({"vision_start_token_id": 7}) == []
+    assert image_marks({"boi_token_index": 7, "eoi_token_index": 8, "text_config": {"vocab_size": 8}}) == []
     tokens, kinds = image_prompt(np.array([2, 5]), IMAGE_TOKEN, 2, True, marks)
     assert tokens.tolist() == [2, 7, 9, 9, 8, 5]
     assert kinds.tolist() == [0, 0, 1, 1, 0, 0]

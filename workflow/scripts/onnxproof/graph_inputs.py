@@ -18,7 +18,6 @@ from onnxproof.generation import with_empty_cache
 from onnxproof.inputs import (
     DECODER_TOKENS,
     EMBEDDINGS,
-    GRAPH_GRID,
     GRID,
     MASK,
     MASKED_POSITIONS,
@@ -74,14 +73,12 @@ def _inputs_of_part(
     config = read_transformer_config(folder)
     images = prompt_images(folder, config)
     if file == VISION_FILE:
-        return "image-features", ModelInputs(
-            [
-                {graph_name(name): values for name, values in image.items()}
-                if GRAPH_GRID in {value.name for value in graph_inputs}
-                else image
-                for image in images
-            ]
-        )
+        names = {value.name for value in graph_inputs}
+        items: list[Item] = [
+            {graph_name(name) if graph_name(name) in names else name: values for name, values in image.items()}
+            for image in images
+        ]
+        return "image-features", ModelInputs(items)
     words = prompt_words(folder, config)
     merged = int(read_preprocessor(folder).get("merge_size") or 1)
     items = []

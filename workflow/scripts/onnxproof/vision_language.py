@@ -18,6 +18,7 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, empty_cache
 from onnxproof.inputs import EMBEDDINGS, GRAPH_GRID, GRID, MASK, PIXEL_MASK, PIXELS, POSITIONS, TOKEN_KINDS, TOKENS
+from onnxproof.text_limits import text_settings
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -136,10 +137,14 @@ def put_images(vectors: Array, places: Array, features: Array) -> Array:
 
 
 def image_marks(config: Mapping[str, Any]) -> list[int]:
-    """Return the tokens that stand before and after an image, from a ``config.json``; none where it names none."""
+    """Return the tokens that stand before and after an image, from a ``config.json``; none where it names none.
+
+    Defaults that a small vocabulary does not hold count as none.
+    """
+    words = text_settings(config).get("vocab_size") or float("inf")
     for names in MARKS:
         marks = [config.get(name) for name in names]
-        if all(isinstance(mark, int) for mark in marks):
+        if all(isinstance(mark, int) and mark < words for mark in marks):
             return [int(mark) for mark in marks if mark is not None]
     return []
 
