@@ -439,6 +439,75 @@ def save_metaclip_2(folder: Path) -> None:
     save_network(folder, "MetaClip2Model", config)
 
 
+#: Writers about images: model class, config class, what differs from the sizes of their text and their vision model,
+#: other settings, and the image processor's class and settings. Their image token is the first after the tokenizer's.
+WRITER_VISION = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+WRITER_VISION |= {"image_size": 32, "patch_size": 8}
+TILES = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
+IMAGE_WRITERS: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], tuple[str, dict[str, Any]]]] = {
+    "smolvlm": (
+        "SmolVLMConfig",
+        {"model_type": "llama"},
+        WRITER_VISION,
+        {"scale_factor": 2},
+        ("SmolVLMImageProcessorPil", TILES),
+    ),
+    "idefics3": (
+        "Idefics3Config",
+        {"model_type": "llama"},
+        WRITER_VISION,
+        {"scale_factor": 2},
+        ("Idefics3ImageProcessorPil", TILES),
+    ),
+    "llava": (
+        "LlavaConfig",
+        {"model_type": "llama"},
+        WRITER_VISION | {"model_type": "clip_vision_model", "num_hidden_layers": 3},
+        {},
+        ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
+    ),
+    "gemma3": (
+        "Gemma3Config",
+        {"head_dim": 16, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},
+        WRITER_VISION,
+        {"mm_tokens_per_image": 4, "boi_token_index": 201, "eoi_token_index": 202},
+        ("Gemma3ImageProcessorPil", {"size": {"height": 32, "width": 32}}),
+    ),
+    "qwen2_vl": (
+        "Qwen2VLConfig",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}},
+        {"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4},
+        {"video_token_id": 200, "vision_start_token_id": 201, "vision_end_token_id": 202},
+        ("Qwen2VLImageProcessorPil", {"patch_size": 4, "min_pixels": 256, "max_pixels": 1024}),
+    ),
+    "qwen2_5_vl": (
+        "Qwen2_5_VLConfig",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}},
+        {"depth": 3, "hidden_size": 64, "out_hidden_size": 64, "num_heads": 4, "intermediate_size": 128}
+        | {"patch_size": 4, "window_size": 16, "fullatt_block_indexes": [1]},
+        {"video_token_id": 200, "vision_start_token_id": 201, "vision_end_token_id": 202},
+        ("Qwen2VLImageProcessorPil", {"patch_size": 4, "min_pixels": 256, "max_pixels": 1024}),
+    ),
+}
+
+
+def save_image_writer(folder: Path, kind: str) -> None:
+    """Save a model that writes about images, with the tiny tokenizer and its own image processor."""
+    import torch
+    import transformers
+
+    config_class, text, vision, options, (processor_class, settings) = IMAGE_WRITERS[kind]
+    words = write_tokenizer(folder)
+    getattr(transformers, processor_class)(**settings).save_pretrained(folder)
+    text = TOWER | GROUPED | {"vocab_size": 300, "max_position_embeddings": 256, "pad_token_id": 0} | text
+    config = getattr(transformers, config_class)(
+        text_config=text, vision_config=vision, image_token_id=words, **{"tie_word_embeddings": False} | options
+    )
+    torch.manual_seed(0)
+    network = randomize(transformers.AutoModelForImageTextToText.from_config(config))
+    network.save_pretrained(folder)
+
+
 #: Blocks of a PP-LCNetV3 that leave three rows of a line 48 pixels high: kernel, channels, stride, squeeze.
 LINE_BLOCKS = [
     [[3, 16, 32, 1, False]],
@@ -511,6 +580,9 @@ def new_cases() -> list[Architecture]:
         save = partial(save_wav2vec2_bert, auto_class=auto_class)
         cases.append(Architecture(f"wav2vec2-bert {task}", task, save))
     cases.append(Architecture("metaclip_2 zero-shot", "zero-shot-image-classification", save_metaclip_2))
+    for kind in IMAGE_WRITERS:
+        task = "image-text-to-text"
+        cases.append(Architecture(f"{kind} {task}", task, partial(save_image_writer, kind=kind)))
     for name, (config_class, sizes, backbone) in READERS.items():
         save = partial(
             save_with_parts,

@@ -34,6 +34,8 @@ IMAGE_AND_TEXT_CLASSES = ("AutoModelForZeroShotImageClassification", "AutoModelF
 SOUNDS = "moonshine speech_to_text whisper"
 IMAGES = "clip_vision_model mgp-str pix2struct siglip_vision_model siglip2_vision_model trocr vision-encoder-decoder"
 IMAGES += " dinov3_vit dinov3_convnext vit_mae pixio mlcd aimv2_vision_model tipsv2_vision_model vitdet radio"
+#: They write about an image and a prompt; other models of these classes take their inputs in ways of their own.
+PROMPTED = "gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm"
 #: They take a layout, a table, a series, entities or a modality beside the text, and no inputs are made for that.
 OTHERS = """
 autoformer bros decision_transformer dpr fastspeech2_conformer fastspeech2_conformer_with_hifigan informer layoutlm lilt
@@ -45,6 +47,7 @@ visual_bert vits vjepa2 maskformer-swin edgetam_video timm_backbone
 SERVED = {
     "speech-to-text": "moonshine speech_to_text whisper",
     "image-to-text": "pix2struct vision-encoder-decoder",
+    "image-text-to-text": PROMPTED,
     "zero-shot-image-classification": "chinese_clip clip metaclip_2 siglip siglip2",
     "zero-shot-object-detection": "owlv2 owlvit",
     "text2text-generation": """
@@ -104,7 +107,7 @@ def types_of(auto_class: str) -> set[str]:
 
 
 def kinds() -> dict[str, set[str]]:
-    """Return what models take, where that is not text alone: "image", "image+texts", "sound", "other" → model types."""
+    """Return what models take, where that is not text alone → model types: see ``registry.model_takes``."""
     from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
@@ -116,8 +119,9 @@ def kinds() -> dict[str, set[str]]:
     parts = {name for name in types_of("AutoModel") if name.endswith(PARTS)}
     # A text model of a family with images, such as gemma3_text, is a decoder of its own.
     parts -= {name for name in parts if name.endswith("_text") and name in types_of("AutoModelForCausalLM")} | TEXTS
-    other = processed.union(parts, OTHERS.split(), *map(types_of, OTHER_CLASSES)) - sound - both - image
-    return {"image": image, "image+texts": both, "other": other, "sound": sound}
+    prompted = set(PROMPTED.split())
+    other = processed.union(parts, OTHERS.split(), *map(types_of, OTHER_CLASSES)) - sound - both - image - prompted
+    return {"image": image, "image+prompt": prompted, "image+texts": both, "other": other, "sound": sound}
 
 
 def served() -> dict[str, set[str]]:

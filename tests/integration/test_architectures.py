@@ -75,6 +75,8 @@ SAMPLE = (
     ("new", "dinov3_vit image-feature-extraction"),
     ("new", "depth_anything depth-estimation"),
     ("new", "pp_ocrv5_mobile_rec text-recognition"),
+    ("new", "smolvlm image-text-to-text"),
+    ("new", "qwen2_vl image-text-to-text"),
 )
 
 

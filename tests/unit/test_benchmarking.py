@@ -8,6 +8,7 @@ import pytest
 
 import benchmark
 from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking, hardware
+from onnxproof.benchmark_runtimes import Seeing
 from onnxproof.benchmarking import Case, Contender, ModelSizes
 from onnxproof.cli import UserError
 
@@ -168,6 +169,57 @@ def test_a_graph_of_one_image_at_a_time_is_timed_on_one(tmp_path):
     config = {"model_type": "owlvit", "text_config": {"vocab_size": 100}, "vision_config": {"image_size": 32}}
     sizes = benchmarking.read_model_sizes(write_config(tmp_path, **config))
     assert benchmarking.choose_cases(sizes, [1, 4], [16]) == [Case(1, None)]
+
+
+WRITERS = {
+    "llava": (
+        {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}},
+        {"pixel_values": (3, 16, 16)},
+        {"pixel_values": (2, 3, 16, 16)},
+    ),
+    "smolvlm": (
+        {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 16}},
+        {"pixel_values": (1, 3, 16, 16), "pixel_attention_mask": (1, 16, 16)},
+        {"pixel_values": (2, 1, 3, 16, 16), "pixel_attention_mask": (2, 1, 16, 16)},
+    ),
+    "qwen2_vl": (
+        {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 64, "max_pixels": 256},
+        {"pixel_values": (16, 96), "image_grid_thw": (3,)},
+        {"pixel_values": (32, 96), "image_grid_thw": (2, 3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_prompts_of_writers_about_images_have_an_image_each(tmp_path, kind):
+    settings, items, shapes = WRITERS[kind]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    sizes = benchmarking.read_model_sizes(write_config(tmp_path, model_type=kind, text_config={"vocab_size": 50}))
+    assert (sizes.vocab_size, sizes.items) == (50, items)
+    assert benchmarking.choose_cases(sizes, [1, 2], [8]) == [Case(1, 8), Case(2, 8)]
+    types = dict.fromkeys(("input_ids", "attention_mask", "position_ids", "image_grid_thw"), "tensor(int64)")
+    types = {name: kind for name, kind in types.items() if name != "image_grid_thw" or name in items}
+    types |= {"pixel_values": "tensor(float)"}
+    types |= {"pixel_attention_mask": "tensor(bool)"} if "pixel_attention_mask" in items else {}
+    drawn = benchmark_worker.draw_inputs(types, 2, 8, 50, 0, item_shapes=items)
+    feed = benchmark_worker.add_images(drawn, Seeing(99, lambda _: 8))
+    assert {name: feed[name].shape for name in shapes} == shapes
+    assert feed["input_ids"].shape == feed["attention_mask"].shape == (2, 12)
+    assert (feed["input_ids"] == 99).sum(axis=1).tolist() == [4, 4]
+    if kind == "qwen2_vl":
+        assert feed["image_grid_thw"].tolist() == [[1, 4, 4]] * 2
+        assert feed["position_ids"][:, 1].tolist() == [
+            [0, 0, 0, 0, *range(2, 10)],
+            [0, 0, 1, 1, *range(2, 10)],
+            [0, 1, 0, 1, *range(2, 10)],
+        ]
+    else:
+        assert feed["position_ids"].tolist() == [list(range(12))] * 2
+
+
+def test_vocabulary_that_a_writer_about_images_leaves_to_its_type_is_taken_for_its_least(tmp_path):
+    path = write_config(tmp_path, model_type="gemma3", text_config={"hidden_size": 8}, vision_config={"image_size": 16})
+    assert benchmarking.read_model_sizes(path).vocab_size == benchmarking.LEAST_VOCABULARY
 
 
 def test_texts_beside_images_and_choices_have_their_own_shapes():

@@ -9,7 +9,7 @@ import pytest
 
 from onnxproof.encoder_decoder import EncoderDecoder
 from onnxproof.files import describe_files
-from onnxproof.onnx_folder import GRAPH_FILES, MODEL_FILE, describe_variant, graph_files, proven_sha256
+from onnxproof.onnx_folder import ENCODER_DECODER_FILES, MODEL_FILE, describe_variant, graph_files, proven_sha256
 from release import released_graphs
 
 WORDS = 13
@@ -86,7 +86,7 @@ def test_with_and_without_the_cache_the_same_is_written(adder):
 
 
 def test_every_graph_is_described_and_named_by_one_sum(tmp_path):
-    files = GRAPH_FILES[1:]
+    files = ENCODER_DECODER_FILES
     for name in files:
         node = onnx.helper.make_node("Identity", ["x"], [name])
         onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [])), tmp_path / name)
@@ -101,7 +101,7 @@ def test_every_graph_is_described_and_named_by_one_sum(tmp_path):
 def test_graphs_are_released_under_names_that_tell_the_variant():
     target = Path("onnx/model_quantized.onnx")
     assert released_graphs(target, [MODEL_FILE]) == {MODEL_FILE: target}
-    assert [path.as_posix() for path in released_graphs(target, list(GRAPH_FILES[1:])).values()] == [
+    assert [path.as_posix() for path in released_graphs(target, list(ENCODER_DECODER_FILES)).values()] == [
         "onnx/encoder_model_quantized.onnx",
         "onnx/decoder_model_quantized.onnx",
         "onnx/decoder_with_past_model_quantized.onnx",

@@ -26,6 +26,7 @@ from onnxproof.model_card import (
 )
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
+from release import announce_cache_sizes
 from verify_release import check_tokenizer, read_golden
 
 ROOT = Path(__file__).parents[2]
@@ -233,3 +234,39 @@ def test_the_card_names_the_versions_that_its_programs_are_run_with(client):
     lock = (ROOT / places.get(place, "envs/locks/run.txt")).read_text()
     for package, version in CLIENTS[client].run_with.items():
         assert re.search(rf"(?m)(^| ){re.escape(package)}(==|@){re.escape(version)}\b", lock), package
+
+
+def test_sizes_of_qwen2_vls_cache_stand_where_transformers_js_looks_for_them(tmp_path):
+    text = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "qwen2_vl", "text_config": text | {"vocab_size": 9}}))
+    assert list(announce_cache_sizes(tmp_path)) == ["config.json"]
+    assert json.loads(path.read_text()) == {"model_type": "qwen2_vl", "text_config": text | {"vocab_size": 9}} | text
+    assert announce_cache_sizes(tmp_path) == {}
+    path.write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    assert announce_cache_sizes(tmp_path) == {}
+
+
+def test_text_part_of_qwen2_5_vl_is_read_alike_from_either_place(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    flat = {"model_type": "qwen2_5_vl", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4}
+    flat |= {"num_key_value_heads": 1, "vocab_size": 9, "pad_token_id": 3, "rope_theta": 5000.0, "image_token_id": 7}
+    flat |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 0, 0]}, "tie_word_embeddings": True}
+    flat |= {"vision_config": {"depth": 1}, "bos_token_id": 1, "eos_token_id": 2}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(flat))
+    before = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert list(announce_cache_sizes(tmp_path)) == ["config.json"]
+    after = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert (after.image_token_id, after.tie_word_embeddings) == (before.image_token_id, before.tie_word_embeddings)
+    texts = [config.get_text_config().to_dict() | {"tie_word_embeddings": True} for config in (before, after)]
+    assert texts[0] == texts[1]
+    assert announce_cache_sizes(tmp_path) == {}
+
+
+def test_writer_about_images_is_not_tagged_for_a_client_that_does_not_load_it():
+    manifest = {"task": "image-text-to-text", "source": {"kind": "path", "path": "x"}}
+    metadata = card_metadata(manifest, {})
+    assert metadata["pipeline_tag"] == "image-text-to-text"
+    assert "transformers.js" in metadata["tags"]
+    assert "optimum" not in metadata["tags"]

@@ -23,10 +23,10 @@ import numpy as np
 from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
-from onnxproof.generation import PAST, continue_from_cache
+from onnxproof.generation import PAST, continue_from_cache, fed_length
 from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_inputs import inputs_of_graph
-from onnxproof.inputs import TOKENS, Array, ModelInputs
+from onnxproof.inputs import Array, ModelInputs
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.metrics import compare_output
 from onnxproof.onnx_folder import (
@@ -153,7 +153,7 @@ class Proof:
         self.feeds = [inputs.feed(indices, names) for indices in (*alone, together)]
         if any(name.startswith(PAST) for name in names):
             session = open_session(graph, 1)
-            longer = [feed for feed in self.feeds if feed[TOKENS].shape[1] > 1]
+            longer = [feed for feed in self.feeds if fed_length(feed) > 1]
             self.feeds += [continue_from_cache(session, feed) for feed in longer]
         self.expected = self.run(open_session(graph, 1))
 

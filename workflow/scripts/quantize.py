@@ -99,15 +99,21 @@ def quantize_graph(
         "recipe": found.recipe,
         "search": {"targets": targets} | found.record(),
         "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
-        "calibration": describe_calibration(inputs, texts),
+        "calibration": describe_calibration(inputs, texts, has_images=task == "image-text-to-text"),
     }
 
 
-def describe_calibration(inputs: ModelInputs, texts: Path) -> dict[str, Any]:
-    """Return how many texts the recipe was judged on and their file's sha256, or how many images or sounds."""
-    if TOKENS in inputs.items[0]:
+def describe_calibration(inputs: ModelInputs, texts: Path, has_images: bool = False) -> dict[str, Any]:
+    """Return how many texts the recipe was judged on and their file's sha256, or how many images or sounds.
+
+    ``has_images`` says that the texts are prompts with images.
+    """
+    if TOKENS in inputs.items[0] and not has_images:
         return {"texts": len(inputs.items), "sha256": sha256_of(texts)}
-    return {"images" if "pixel_values" in inputs.items[0] else "sounds": len(inputs.items), "seed": CALIBRATION_SEED}
+    return {
+        "images" if has_images or "pixel_values" in inputs.items[0] else "sounds": len(inputs.items),
+        "seed": CALIBRATION_SEED,
+    }
 
 
 def progress_printer(model: str, variant: str) -> Callable[[str], None]:

@@ -18,7 +18,7 @@ from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.inference import count_labels, read_transformer_config
 from onnxproof.tasks.material import Entry, compose_texts
-from onnxproof.tasks.registry import GENERATING_TASKS
+from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 
 #: Of PyTorch's answers in batches, so many batches are looked at first; a cosine from here on is that of rounding.
@@ -130,7 +130,7 @@ def record(
     invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
     generated = generate_some(original, inputs)
     with staged_folder(folder) as stage:
-        if TOKENS in inputs.items[0]:
+        if model_takes(original.config.get("model_type")) == "text":
             write_json(stage / TEXTS_FILE, texts_of_inputs(original, texts))
         save_reference(stage, inputs, outputs, generated)
         files = describe_files(stage)

@@ -30,11 +30,11 @@ from onnxproof.gate import judge
 from onnxproof.golden import write_golden
 from onnxproof.model_card import read_metadata, render_model_card
 from onnxproof.onnx_folder import (
-    DECODER_FILE,
     DOCUMENTS,
     MODEL_FILE,
     check_external_data,
     copy_support_files,
+    decoder_file,
     graph_files,
     proven_sha256,
 )
@@ -168,9 +168,9 @@ def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def name_files(folder: Path, path: str) -> dict[str, Any]:
-    """Return ``{file}`` of a variant in a release; of several graphs the first decoder's, and all as ``files``."""
+    """Return ``{file}`` of a variant in a release; of several graphs the decoder's, and all as ``files``."""
     files = {name: target.as_posix() for name, target in released_graphs(Path(path), graph_files(folder)).items()}
-    return {"file": files[DECODER_FILE], "files": files} if DECODER_FILE in files else {"file": path}
+    return {"file": files[decoder_file(files)], "files": files} if len(files) > 1 else {"file": path}
 
 
 def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +219,35 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     }
     write_json(folder / "config.json", config)
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
+
+
+#: What transformers.js reads of a decoder's cache.
+CACHE_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+#: Keys at the top of Qwen2.5-VL's ``config.json`` that say nothing of its text part.
+NOT_OF_TEXT = ("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version")
+NOT_OF_TEXT += ("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id")
+
+
+def announce_cache_sizes(folder: Path) -> dict[str, str]:
+    """Tell transformers.js the sizes of the decoder of Qwen2-VL or Qwen2.5-VL where it looks for them.
+
+    The first are to stand at the top of ``config.json``, the second in ``text_config``. transformers 4 wrote both at
+    the top, transformers 5 writes both in ``text_config``, and reads either.
+
+    Returns:
+        ``{file: what was changed}``, empty for other models, and where they are there.
+    """
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    text, added = config.get("text_config") or {}, {}
+    if config.get("model_type") == "qwen2_vl":
+        added = {key: text[key] for key in CACHE_SIZES if key in text and key not in config}
+    elif config.get("model_type") == "qwen2_5_vl" and not text:
+        text = {key: value for key, value in config.items() if key not in NOT_OF_TEXT}
+        added = {"text_config": text | {"model_type": "qwen2_5_vl_text"}}
+    if not added:
+        return {}
+    write_json(folder / "config.json", config | added)
+    return {"config.json": "the sizes of the decoder stand where transformers.js looks for them too"}
 
 
 def describe_release(
@@ -306,9 +335,11 @@ def release(
         if with_export_file:
             write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
+        cache_sizes = announce_cache_sizes(stage)
         manifest["changed_files"] = (
             (settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {})
             | settle_modules(stage)
+            | cache_sizes
             | announce_weight_files(stage)
         )
         manifest["golden"] = write_golden(reference, results / "reference", stage)

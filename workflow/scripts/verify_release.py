@@ -28,6 +28,11 @@ MANIFEST, SUMS, GOLDEN, GOLDEN_FACTS = "manifest.json", "SHA256SUMS", "golden.np
 TOKENS, MASK, POSITIONS, DECODER_TOKENS = "input_ids", "attention_mask", "position_ids", "decoder_input_ids"
 PAST, PRESENT = "past_key_values.", "present."
 WITH_PAST, MERGED, USE_CACHE = "decoder_with_past_model", "decoder_model_merged", "use_cache_branch"
+VISION, EMBEDDING, EMBEDDINGS, TOKEN_KINDS = "vision_encoder", "embed_tokens", "inputs_embeds", "token_type_ids"
+PIXELS, PIXEL_MASK, GRID, GRAPH_GRID = "pixel_values", "pixel_attention_mask", "image_grid_thw", "grid_thw"
+#: Image tokens of model types whose configuration may leave them out.
+IMAGE_TOKENS = {"gemma3": 262144, "idefics3": 128257, "llava": 32000, "smolvlm": 128257}
+IMAGE_TOKENS |= {"qwen2_vl": 151655, "qwen2_5_vl": 151655}
 BATCH_SIZE = 8
 NEEDED = "onnxruntime, numpy and tokenizers"
 
@@ -104,6 +109,8 @@ class Golden:
         import numpy as np
 
         arrays = [self.items[index][name] for index in indices]
+        if name == PIXELS and GRID in self.items[0]:  # patches of several images follow each other
+            return np.concatenate(arrays)
         largest = np.max([array.shape for array in arrays], axis=0)
         rows = []
         for array in arrays:
@@ -111,7 +118,8 @@ class Golden:
             if self.padding["side"] == "left":
                 widths = [(after, before) for before, after in widths]
             rows.append(np.pad(array, widths, constant_values=self.padding["values"].get(name, 0)))
-        return np.stack(rows)
+        # Of positions with several parts each, the parts come first.
+        return np.stack(rows, axis=1 if name == POSITIONS and rows[0].ndim == 2 else 0)
 
     def output_of(self, name: str, row: Any, index: int) -> Any:
         """Return what one row of a batch's output says about an input: of texts, the rows of its tokens only."""
@@ -401,6 +409,7 @@ TASKS: dict[str, tuple[Callable[[dict[str, Any], str], Any], str, Callable[[Any,
     "text2text-generation": (logits_of, "logits", compare_guesses),
     "speech-to-text": (logits_of, "logits", compare_guesses),
     "image-to-text": (logits_of, "logits", compare_guesses),
+    "image-text-to-text": (logits_of, "logits", compare_guesses),
     "audio-xvector": (embedding_of, "embeddings", compare_embeddings),
     "sentence-similarity": (embedding_of, "sentence_embedding", compare_embeddings),
     "feature-extraction": (embedding_of, "last_hidden_state", compare_embeddings),
@@ -570,15 +579,78 @@ class Branch:
         return self.session.run(names, empty_cache(self.session, 1) | feed | {USE_CACHE: np.array([self.use_cache])})
 
 
+class VisionLanguage:
+    """Runs the three graphs of a model that writes about images as if they were one."""
+
+    def __init__(self, vision: Any, embedding: Any, decoder: Any, image_token: int) -> None:
+        """Take onnxruntime sessions, and the token that stands for a part of an image."""
+        self.vision, self.embedding, self.decoder, self.image_token = vision, embedding, decoder, image_token
+
+    def get_inputs(self) -> list[Any]:
+        """Return the inputs of the vision encoder and of the prompt; ``run`` starts with an empty cache."""
+        names = [GRID if put.name == GRAPH_GRID else put.name for put in self.vision.get_inputs()]
+        own = [put.name for put in self.decoder.get_inputs() if not put.name.startswith((PAST, EMBEDDINGS))]
+        return [SimpleNamespace(name=name) for name in (*names, TOKENS, *own)]
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
+        """Return outputs of the decoder after prompts."""
+        values = feed | {EMBEDDINGS: self.embed(feed)} | empty_cache(self.decoder, len(feed[TOKENS]))
+        return self.decoder.run(names, self._known(self.decoder, values))
+
+    def embed(self, feed: dict[str, Any]) -> Any:
+        """Return the vectors of prompts with those of their images in place, float32 (batch, tokens, size)."""
+        (vectors,) = self.embedding.run([EMBEDDINGS], {TOKENS: feed[TOKENS]})
+        images = feed | ({GRAPH_GRID: feed[GRID]} if GRID in feed else {})
+        if PIXEL_MASK in feed:  # images that are all 0 are padding
+            is_real = feed[PIXELS].any(axis=(2, 3, 4))
+            images = {name: feed[name][is_real][None] for name in (PIXELS, PIXEL_MASK)}
+        (features,) = self.vision.run(["image_features"], self._known(self.vision, images))
+        vectors[feed[TOKENS] == self.image_token] = features.reshape(-1, features.shape[-1])
+        return vectors
+
+    def generate(self, feed: dict[str, Any], count: int) -> list[int]:
+        """Return the ``count`` tokens that the model finds likeliest after one prompt, with its cache."""
+        import numpy as np
+
+        values = feed | {EMBEDDINGS: self.embed(feed)} | empty_cache(self.decoder, 1)
+        names, made = [value.name for value in self.decoder.get_outputs()], []
+        after = int(feed[POSITIONS].max()) + 1 if POSITIONS in feed else 0
+        for step in range(count):
+            outputs = dict(zip(names, self.decoder.run(names, self._known(self.decoder, values)), strict=True))
+            made.append(int(outputs["logits"][0, -1].argmax()))
+            (values[EMBEDDINGS],) = self.embedding.run([EMBEDDINGS], {TOKENS: np.array([made[-1:]])})
+            for name, value in ((MASK, 1), (TOKEN_KINDS, 0)):
+                if name in values:
+                    values[name] = np.append(values[name], [[value]], axis=1)
+            if POSITIONS in feed:
+                values[POSITIONS] = np.full_like(feed[POSITIONS][..., :1], after + step)
+            values |= {PAST + name.removeprefix(PRESENT): outputs[name] for name in names if name.startswith(PRESENT)}
+        return made
+
+    @staticmethod
+    def _known(session: Any, values: dict[str, Any]) -> dict[str, Any]:
+        return {put.name: values[put.name] for put in session.get_inputs() if put.name in values}
+
+
+def read_image_token(folder: Path) -> int:
+    """Return the token that stands for a part of an image in prompts, from the release's configuration."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = (config.get("image_token_id"), config.get("image_token_index"))
+    return int(next(token for token in (*named, IMAGE_TOKENS.get(config.get("model_type"))) if token is not None))
+
+
 def open_model(path: Path, threads: int) -> Any:
-    """Open an ONNX file; of an encoder-decoder's first or merged decoder, the graphs beside it that it needs too."""
+    """Open an ONNX file; of a decoder that needs other graphs beside it, these too."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     names = [path.name]
-    if path.name.startswith(MERGED):
+    sees = path.name.startswith(MERGED) and path.with_name(path.name.replace(MERGED, VISION)).is_file()
+    if sees:
+        names = [path.name.replace(MERGED, part) for part in (VISION, EMBEDDING, MERGED)]
+    elif path.name.startswith(MERGED):
         names = [path.name.replace(MERGED, "encoder_model"), path.name]
     elif path.name.startswith("decoder_model"):
         names = [path.name.replace("decoder_model", part) for part in ("encoder_model", "decoder_model", WITH_PAST)]
@@ -587,6 +659,8 @@ def open_model(path: Path, threads: int) -> Any:
         onnxruntime.InferenceSession(str(path.with_name(name)), options, providers=["CPUExecutionProvider"])
         for name in names
     ]
+    if sees:
+        return VisionLanguage(*sessions, read_image_token(path.parents[1]))
     if path.name.startswith(MERGED):
         sessions[1:] = [Branch(sessions[1], False), Branch(sessions[1], True)]
     return sessions[0] if len(sessions) == 1 else EncoderDecoder(*sessions)
@@ -594,7 +668,7 @@ def open_model(path: Path, threads: int) -> Any:
 
 def generate_after(session: Any, golden: Golden, index: int, count: int) -> list[int]:
     """Return the likeliest ``count`` tokens after one of the golden inputs."""
-    if isinstance(session, EncoderDecoder):
+    if isinstance(session, (EncoderDecoder, VisionLanguage)):
         return session.generate(golden.feed([index], [value.name for value in session.get_inputs()]), count)
     return generate(session, golden.items[index][TOKENS], count)
 
@@ -651,7 +725,9 @@ def check_answers(folder: Path, manifest: dict[str, Any], golden: Golden, thread
     named = [
         (name, facts)
         for facts in manifest["variants"].values()
-        for name in (facts["file"], *(file for file in facts.get("files", {}).values() if MERGED in file))
+        for name in dict.fromkeys(
+            (facts["file"], *(file for file in facts.get("files", {}).values() if MERGED in file))
+        )
     ]
     for name, facts in named:
         try:

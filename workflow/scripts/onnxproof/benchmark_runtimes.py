@@ -38,7 +38,7 @@ class LoadedModel:
     ``prepare`` turns numpy inputs into the runtime's own, outside the timed part; ``read`` takes one output, by its
     name, from what ``predict`` returned. ``input_types`` maps input names to ONNX types, ``input_ranks`` to their
     numbers of axes; both are None for PyTorch, which takes what the ONNX graph takes. ``cache`` is the empty cache of
-    one text, where a graph takes one: see ``empty_cache``.
+    one text, where a graph takes one: see ``empty_cache``. ``seeing`` makes prompts, where it writes about images.
     """
 
     predict: Callable[[Any], Any]
@@ -49,6 +49,15 @@ class LoadedModel:
     load_ms: float
     rss_before_load_mb: float
     cache: Arrays = field(default_factory=dict)
+    seeing: "Seeing | None" = None
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """What makes a prompt with images for a model: its image token, and how many of them the images in a feed take."""
+
+    image_token: int
+    count: Callable[[Arrays], int]
 
 
 def status_mb(field: str) -> float | None:
@@ -84,19 +93,19 @@ def current_rss_mb() -> float:
     return peak_rss_mb() if current is None else current
 
 
-def is_encoder_decoder(folder: Path) -> bool:
-    """Tell whether a folder holds the graphs of an encoder-decoder."""
-    return (folder / "encoder_model.onnx").is_file()
+def has_several_graphs(folder: Path) -> bool:
+    """Tell whether a folder holds the graphs of an encoder-decoder, or of a model that writes about images."""
+    return any((folder / name).is_file() for name in ("encoder_model.onnx", "vision_encoder.onnx"))
 
 
 def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any:
-    """Open ``folder/model.onnx``, or the graphs of an encoder-decoder."""
+    """Open ``folder/model.onnx``, or the graphs of a model of several."""
     import onnxruntime
 
     def open_session(file: Path) -> Any:
         return onnxruntime.InferenceSession(str(file), options, providers=[provider])
 
-    if not is_encoder_decoder(folder):
+    if not has_several_graphs(folder):
         return open_session(folder / "model.onnx")
     from onnxproof.encoder_decoder import open_graphs
 
@@ -136,7 +145,7 @@ def load_onnx(
     options.execution_mode = mode.ORT_PARALLEL if parallel else mode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    if is_encoder_decoder(folder):
+    if has_several_graphs(folder):
         import onnxproof.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
     rss = current_rss_mb()
     start = time.perf_counter_ns()
@@ -162,6 +171,7 @@ def load_onnx(
         load_ms=load_ms,
         rss_before_load_mb=rss,
         cache=empty_cache(session.get_inputs()),
+        seeing=Seeing(session.image_token, lambda feed: len(session.look(feed))) if hasattr(session, "look") else None,
     )
 
 
@@ -243,6 +253,13 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
         values: NDArray[Any] = outputs[name].float().numpy()
         return values
 
+    def count_image_tokens(arrays: Arrays) -> int:
+        names = ("pixel_values", "pixel_attention_mask", "image_grid_thw")
+        features = prepare({name: arrays[name] for name in names if name in arrays})
+        with torch.inference_mode():
+            made = model.get_image_features(**features).pooler_output
+        return sum(part[..., 0].numel() for part in made)
+
     def predict_features(features: dict[str, Any]) -> object:
         with torch.inference_mode():
             return model(dict(features))  # a copy: the model adds its outputs to the mapping it is given
@@ -259,6 +276,7 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
         input_ranks=None,
         load_ms=load_ms,
         rss_before_load_mb=rss,
+        seeing=Seeing(model.config.image_token_id, count_image_tokens) if task == "image-text-to-text" else None,
     )
 
 

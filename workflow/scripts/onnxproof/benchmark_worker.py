@@ -35,9 +35,10 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.benchmark_runtimes import ONNX_DTYPES, Arrays, LoadedModel, load_contender, peak_rss_mb
+from onnxproof.benchmark_runtimes import ONNX_DTYPES, Arrays, LoadedModel, Seeing, load_contender, peak_rss_mb
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST
+from onnxproof.vision_language import image_positions, image_prompt
 
 FILLABLE_INPUTS = (
     "input_ids",
@@ -48,6 +49,8 @@ FILLABLE_INPUTS = (
     "global_attention_mask",
     "pixel_values",
     "pixel_mask",
+    "pixel_attention_mask",
+    "image_grid_thw",
     "input_values",
     "input_features",
     "flattened_patches",
@@ -102,6 +105,36 @@ def draw_inputs(
     return {
         name: values[name].astype(ONNX_DTYPES[kind]) for name, kind in input_types.items() if not name.startswith(PAST)
     }
+
+
+def add_images(drawn: Arrays, seeing: Seeing) -> Arrays:
+    """Return drawn inputs of a model that writes about images, with an image before the text of each prompt.
+
+    Patches of several images follow each other, and their grids are square.
+    """
+    feed, batch = dict(drawn), len(drawn["input_ids"])
+    if "image_grid_thw" in feed:
+        patches, values = feed["pixel_values"].shape[1:]
+        side = round(patches**0.5)
+        feed["pixel_values"] = feed["pixel_values"].reshape(batch * patches, values)
+        feed["image_grid_thw"] = np.array([[1, side, side]] * batch)
+    count = seeing.count(feed) // batch
+    prompts = [image_prompt(words, seeing.image_token, count, has_start=False) for words in drawn["input_ids"]]
+    feed["input_ids"] = np.stack([tokens for tokens, _ in prompts])
+    kinds = prompts[0][1]
+    positions = np.arange(len(kinds))
+    if "image_grid_thw" in feed:
+        merged = round((patches / count) ** 0.5)
+        positions = image_positions(kinds, feed["image_grid_thw"][0], merged)[:, None]
+    made = {
+        "attention_mask": np.ones_like(kinds),
+        "token_type_ids": kinds,
+        "position_ids": positions,
+    }
+    for name, values in made.items():
+        if name in feed:
+            feed[name] = np.repeat(values[None], batch, axis=0) if values.ndim == 1 else values.repeat(batch, axis=1)
+    return feed
 
 
 @contextmanager
@@ -207,7 +240,10 @@ class Server:
         """Make one case's inputs, see ``draw_inputs``, with an empty cache of keys and values where one is taken."""
         self.serving = self.contender
         cache = {name: np.stack([values] * shapes["batch"]) for name, values in self.contender.cache.items()}
-        self.feeds = self.contender.prepare(draw_inputs(**shapes) | cache)
+        drawn = draw_inputs(**shapes)
+        if self.contender.seeing is not None:
+            drawn = add_images(drawn, self.contender.seeing)
+        self.feeds = self.contender.prepare(drawn | cache)
         return {}
 
     def prepare_texts(self, texts: list[str], tokenizer: str, **settings: Any) -> dict[str, Any]:

@@ -20,18 +20,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES, is_encoder_decoder
+from onnxproof.benchmark_runtimes import BYTES_PER_MB, ONNX_DTYPES, has_several_graphs
 from onnxproof.benchmark_worker import FILLABLE_INPUTS
 from onnxproof.cli import UserError
 from onnxproof.figures import format_shape
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
-from onnxproof.onnx_folder import MERGED_FILE
+from onnxproof.onnx_folder import graph_files, separate_graphs
 from onnxproof.preprocessing import item_shapes
 from onnxproof.tasks.registry import TASKS, is_open_detector, model_takes
-from onnxproof.text_limits import most_tokens
+from onnxproof.text_limits import most_tokens, text_settings
 
 STDERR_TAIL_LINES = 10
+#: Writers about images have at least so many tokens where their configuration leaves the default of their type out.
+LEAST_VOCABULARY = 32_000
 EXIT_GRACE_S = 10.0
 FEWEST_ROUNDS = 3
 SCRIPTS_FOLDER = Path(__file__).resolve().parent.parent
@@ -93,13 +95,14 @@ class ModelSizes:
     """What the inputs depend on: ids in [0, ``vocab_size``); at most ``max_tokens`` of them, None if open.
 
     ``items`` holds the shapes of what is no text: pixels, samples, spectrograms, without a batch axis. A graph takes at
-    most ``largest_batch`` of them at once, None for any number.
+    most ``largest_batch`` of them at once, None for any number. ``has_prompts`` says that there is a text to each.
     """
 
     vocab_size: int
     max_tokens: int | None
     items: dict[str, tuple[int, ...]] = field(default_factory=dict)
     largest_batch: int | None = None
+    has_prompts: bool = False
 
 
 def read_model_sizes(config_file: Path) -> ModelSizes:
@@ -117,13 +120,15 @@ def read_model_sizes(config_file: Path) -> ModelSizes:
     if takes == "image+texts":
         largest_batch = TASKS["zero-shot-object-detection"].largest_batch if is_open_detector(config) else None
         config = config.get("text_config", {}) | {"model_type": ""}
+    if takes == "image+prompt":
+        config = {"vocab_size": LEAST_VOCABULARY} | dict(text_settings(config)) | {"model_type": ""}
     vocab_size = config.get("vocab_size")
     if not isinstance(vocab_size, int) or vocab_size < 1:
         raise UserError(
             f"{config_file}: vocab_size is {vocab_size!r}; the benchmark draws token ids from a vocabulary "
             "and needs a positive integer"
         )
-    return ModelSizes(vocab_size, most_tokens(config), items, largest_batch)
+    return ModelSizes(vocab_size, most_tokens(config), items, largest_batch, has_prompts=takes == "image+prompt")
 
 
 def check_cases(model: str, sizes: ModelSizes, cases: list[Case]) -> None:
@@ -142,12 +147,13 @@ def check_cases(model: str, sizes: ModelSizes, cases: list[Case]) -> None:
 
 
 def choose_cases(sizes: ModelSizes, batch_sizes: list[int], sequence_lengths: list[int]) -> list[Case]:
-    """Return every batch size with every sequence length; of images and sounds, every batch size.
+    """Return every batch size with every sequence length; of images and sounds without a prompt, every batch size.
 
     Batches that the graph does not take become the largest that it takes.
     """
     batches = dict.fromkeys(min(batch, sizes.largest_batch or batch) for batch in batch_sizes)
-    return [Case(batch, length) for batch in batches for length in ([None] if sizes.items else sequence_lengths)]
+    lengths: list[int | None] = [*sequence_lengths] if sizes.has_prompts or not sizes.items else [None]
+    return [Case(batch, length) for batch in batches for length in lengths]
 
 
 def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
@@ -180,10 +186,11 @@ def model_files(contender: Contender) -> list[Path]:
     if contender.runtime == "openvino" and (contender.folder / "model.xml").is_file():
         return [contender.folder / "model.xml", contender.folder / "model.bin"]
     if contender.runtime != "pytorch":
-        if not (is_encoder_decoder(contender.folder) or (contender.folder / "model.onnx").is_file()):
+        if not (has_several_graphs(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")
         # A merged decoder holds the two decoders once more; it is not what is timed.
-        return sorted(path for path in contender.folder.glob("*.onnx*") if not path.name.startswith(MERGED_FILE))
+        left_out = set(graph_files(contender.folder)) - set(separate_graphs(contender.folder))
+        return sorted(path for path in contender.folder.glob("*.onnx*") if not path.name.startswith(tuple(left_out)))
     folders = [contender.folder, *sorted(path for path in contender.folder.glob("*") if path.is_dir())]
     files: list[Path] = []
     for folder in folders:

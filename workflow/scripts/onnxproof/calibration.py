@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
-from onnxproof.inputs import MASK, TOKENS, Item, ModelInputs
-from onnxproof.preprocessing import image_shape, patch_sizes, read_preprocessor, sampling_rate, sound_shapes
+from onnxproof.inputs import GRID, MASK, PIXEL_MASK, PIXELS, TOKENS, Item, ModelInputs
+from onnxproof.preprocessing import (
+    image_shape,
+    patch_sizes,
+    prompt_image_shape,
+    read_preprocessor,
+    sampling_rate,
+    sound_shapes,
+)
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import (
@@ -30,7 +37,7 @@ from onnxproof.tasks.material import (
     written_item,
 )
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, model_takes
-from onnxproof.text_limits import most_tokens
+from onnxproof.text_limits import most_tokens, text_settings
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 
 Array = NDArray[Any]
@@ -131,13 +138,7 @@ def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: b
     images = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, shapes)
     items: list[Item] = []
     for image in images:
-        pixels = image[..., :channels].astype(np.float32)
-        if settings.get("do_rescale", True):
-            pixels *= settings.get("rescale_factor") or 1 / 255
-        if settings.get("do_normalize", bool(settings.get("image_mean"))):
-            mean, deviation = (np.array(settings.get(key, 0.5)) for key in ("image_mean", "image_std"))
-            pixels = ((pixels - mean) / deviation).astype(np.float32)
-        pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        pixels = _normalized(image[..., :channels], settings)
         items.append({"pixel_values": pixels, "pixel_mask": np.ones(image.shape[:2], dtype=np.int64)})
     shared: dict[str, Array] = {}
     if with_texts:
@@ -149,6 +150,63 @@ def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: b
         encodings = [_encoded(encoding) for encoding in tokenizer.encode_batch(list(CAPTIONS))]
         shared = {name: np.stack([encoding[name] for encoding in encodings]) for name in encodings[0]}
     return ModelInputs(items, shared)
+
+
+def _normalized(image: Array, settings: dict[str, Any]) -> Array:
+    """Return an image, uint8 (height, width, channels), as float32 (channels, height, width)."""
+    pixels = image.astype(np.float32)
+    if settings.get("do_rescale", True):
+        pixels *= settings.get("rescale_factor") or 1 / 255
+    if settings.get("do_normalize", bool(settings.get("image_mean"))):
+        mean, deviation = (np.array(settings.get(key, 0.5)) for key in ("image_mean", "image_std"))
+        pixels = ((pixels - mean) / deviation).astype(np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def prompt_images(folder: Path, config: dict[str, Any]) -> list[dict[str, Array]]:
+    """Return drawn images as the vision encoder of a model that writes about images takes them, without a batch axis.
+
+    SmolVLM's are one tile each; Qwen2-VL's are cut into patches, see ``cut_into_patches``.
+    """
+    settings = read_preprocessor(folder)
+    shape = prompt_image_shape(settings, config)
+    drawn = draw_images(CALIBRATION_IMAGES, CALIBRATION_SEED, (shape,))
+    images = [_normalized(image, settings) for image in drawn]
+    if "merge_size" in settings:
+        sizes = (int(settings["temporal_patch_size"]), int(settings["patch_size"]), int(settings["merge_size"]))
+        return [cut_into_patches(image, *sizes) for image in images]
+    if "max_image_size" in settings:
+        return [{PIXELS: image[None], PIXEL_MASK: np.ones((1, *shape), dtype=np.bool_)} for image in images]
+    return [{PIXELS: image} for image in images]
+
+
+def cut_into_patches(image: Array, repeats: int, side: int, merged: int) -> dict[str, Array]:
+    """Return an image as Qwen2-VL takes it: float32 (patches, values), and how many of them each way, int64 (3,).
+
+    A patch is ``side`` pixels a side, and there ``repeats`` times, as if it were of a film. Squares of ``merged``
+    patches a side, which become one token, stand together.
+
+    Source: P. Wang et al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution",
+    2024, section 2.1; the order is that of transformers' image processor.
+    """
+    channels, height, width = image.shape
+    rows, columns = height // side, width // side
+    squares = image.reshape(channels, rows // merged, merged, side, columns // merged, merged, side)
+    squares = squares.transpose(1, 4, 2, 5, 0, 3, 6)
+    patches = np.repeat(squares[..., None, :, :], repeats, axis=5).reshape(rows * columns, -1)
+    return {PIXELS: np.ascontiguousarray(patches), GRID: np.array([1, rows, columns])}
+
+
+def prompt_words(folder: Path, config: dict[str, Any]) -> list[tuple[Array, bool]]:
+    """Return the tokens of some captions, int64 (tokens,), and whether the first only starts a text."""
+    tokenizer = _open_tokenizer(folder)
+    longest = most_tokens(text_settings(config)) or MAX_TOKENS
+    tokenizer.enable_truncation(prompt_limit(min(MAX_TOKENS, longest)))
+    encodings = [tokenizer.encode(caption) for caption in CAPTIONS]
+    return [
+        (np.array(encoding.ids, dtype=np.int64), bool(encoding.special_tokens_mask[:1] == [1]))
+        for encoding in encodings
+    ]
 
 
 def _patch_inputs(settings: dict[str, Any]) -> ModelInputs:

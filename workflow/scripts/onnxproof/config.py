@@ -34,6 +34,7 @@ SUPPORTED_TASKS = (
     "text2text-generation",
     "speech-to-text",
     "image-to-text",
+    "image-text-to-text",
     "feature-extraction",
     "sentence-similarity",
     "text-classification",

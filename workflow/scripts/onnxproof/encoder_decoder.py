@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, USE_CACHE, empty_cache, generate_greedily
 from onnxproof.inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE, MERGED_FILE, MODEL_FILE
+from onnxproof.onnx_folder import (
+    DECODER_FILE,
+    DECODER_WITH_PAST_FILE,
+    ENCODER_FILE,
+    MERGED_FILE,
+    MODEL_FILE,
+    VISION_FILE,
+    VISION_LANGUAGE_FILES,
+)
 from onnxproof.sessions import open_session
+from onnxproof.vision_language import VisionLanguage, feed_of, read_image_token
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -102,11 +111,6 @@ def written(tokens: Array) -> dict[str, Array]:
     return {TOKENS: tokens, MASK: np.ones_like(tokens)}
 
 
-def feed_of(session: Any, values: Feed) -> dict[str, Array]:
-    """Return those values that a session takes."""
-    return {value.name: values[value.name] for value in session.get_inputs() if value.name in values}
-
-
 def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Array]]:
     names = [value.name for value in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, feed_of(session, values)), strict=True))
@@ -115,20 +119,23 @@ def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Arra
 
 
 def open_variant(folder: Path, threads: int) -> Any:
-    """Open an ONNX folder: a session of its one graph, or the sessions of an encoder-decoder."""
+    """Open an ONNX folder: a session of its one graph, or those of several, run as if they were one."""
     return open_graphs(folder, partial(open_session, threads=threads))
 
 
 def open_merged(folder: Path, threads: int, separate: Any) -> EncoderDecoder | None:
     """Open a folder's merged decoder beside the encoder that ``open_variant`` opened; None where there is none."""
-    if not (folder / MERGED_FILE).is_file():
+    if not (folder / MERGED_FILE).is_file() or isinstance(separate, VisionLanguage):
         return None
     decoder = open_session(folder / MERGED_FILE, threads)
     return EncoderDecoder(separate.encoder, Branch(decoder, False), Branch(decoder, True))
 
 
 def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:
-    """Return what ``open_graph`` makes of the one graph of a folder, or an encoder-decoder of what it makes of each."""
+    """Return what ``open_graph`` makes of the one graph of a folder, or a model of what it makes of each of several."""
+    if (folder / VISION_FILE).is_file():
+        vision, embedding, decoder = (open_graph(folder / name) for name in VISION_LANGUAGE_FILES)
+        return VisionLanguage(vision, embedding, decoder, read_image_token(folder))
     if not (folder / ENCODER_FILE).is_file():
         return open_graph(folder / MODEL_FILE)
     files = (folder / name for name in (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE))
@@ -136,8 +143,8 @@ def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:
 
 
 def generate_after(session: Any, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:
-    """Return the likeliest ``count`` tokens after one of the inputs, of either kind of model."""
-    if isinstance(session, EncoderDecoder):
+    """Return the likeliest ``count`` tokens after one of the inputs, of any kind of model."""
+    if isinstance(session, EncoderDecoder | VisionLanguage):
         names = [value.name for value in session.get_inputs()]
         return session.generate(inputs.feed([index], names), count, use_cache)
     return generate_greedily(session, inputs.items[index][TOKENS], count, use_cache)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.inputs import MASK, POSITIONS, TOKENS, ModelInputs
+from onnxproof.inputs import EMBEDDINGS, MASK, POSITIONS, TOKEN_KINDS, TOKENS, ModelInputs
 
 Array = NDArray[Any]
 
@@ -52,12 +52,23 @@ def with_empty_cache(inputs: ModelInputs, graph_inputs: Iterable[Any]) -> ModelI
 
 def continue_from_cache(session: Any, feed: Mapping[str, Array]) -> dict[str, Array]:
     """Return a feed of the second half of another's tokens, with the cache that the first half leaves behind."""
-    middle = feed[TOKENS].shape[1] // 2
-    first = {name: values[:, :middle] if name in (TOKENS, MASK, POSITIONS) else values for name, values in feed.items()}
+    middle = fed_length(feed) // 2
+    axes = {TOKENS: 1, MASK: -1, POSITIONS: -1, EMBEDDINGS: 1, TOKEN_KINDS: -1}
+    new = (TOKENS, POSITIONS, EMBEDDINGS)
+
+    def part(name: str, places: slice) -> Array:
+        return feed[name][(*[slice(None)] * (axes[name] % feed[name].ndim), places)]
+
+    first = {name: part(name, slice(middle)) if name in axes else values for name, values in feed.items()}
     past = [name for name in feed if name.startswith(PAST)]
     present = session.run([PRESENT + name.removeprefix(PAST) for name in past], first)
-    rest = {name: values[:, middle:] for name, values in feed.items() if name in (TOKENS, POSITIONS)}
+    rest = {name: part(name, slice(middle, None)) for name in feed if name in new}
     return {**feed, **rest, **dict(zip(past, present, strict=True))}
+
+
+def fed_length(feed: Mapping[str, Array]) -> int:
+    """Return how many tokens, or vectors in their place, a decoder is fed."""
+    return int(feed[TOKENS if TOKENS in feed else EMBEDDINGS].shape[1])
 
 
 def generate_greedily(session: Any, prompt: Array, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:

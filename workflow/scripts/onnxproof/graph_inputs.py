@@ -1,7 +1,8 @@
 """What each graph of a model is fed, and judged as, when it is optimized or quantized by itself.
 
 The one graph of most models takes the calibration inputs as they are. The decoders of an encoder-decoder take what
-the float encoder, and the float decoder before them, make of these.
+the float encoder, and the float decoder before them, make of these. The decoder of a model that writes about images
+takes what the float graphs before it make of images and prompts.
 """
 
 from collections.abc import Sequence
@@ -11,14 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.calibration import calibration_inputs
+from onnxproof.calibration import calibration_inputs, prompt_images, prompt_words
 from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, EncoderDecoder, open_variant, written
 from onnxproof.generation import with_empty_cache
-from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, Array, Item, ModelInputs
-from onnxproof.onnx_folder import DECODER_FILE, ENCODER_FILE, MODEL_FILE
-from onnxproof.tasks.inference import read_start_token
-from onnxproof.tasks.material import WRITTEN_TOKENS, written_item
+from onnxproof.inputs import (
+    DECODER_TOKENS,
+    EMBEDDINGS,
+    GRID,
+    MASK,
+    MASKED_POSITIONS,
+    POSITIONS,
+    TOKEN_KINDS,
+    TOKENS,
+    Array,
+    Item,
+    ModelInputs,
+)
+from onnxproof.onnx_folder import DECODER_FILE, EMBEDDING_FILE, ENCODER_FILE, MODEL_FILE, VISION_FILE
+from onnxproof.preprocessing import read_preprocessor
+from onnxproof.tasks.inference import read_start_token, read_transformer_config
+from onnxproof.tasks.material import WRITTEN_TOKENS, image_prompt_item, written_item
 from onnxproof.texts import CALIBRATION_TEXTS
+from onnxproof.vision_language import VisionLanguage, graph_name, image_marks, image_positions, image_prompt
 
 
 def inputs_of_graph(
@@ -40,6 +55,8 @@ def inputs_of_graph(
         made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts)
         return task, with_empty_cache(made, graph_inputs)
     model = open_variant(folder, 1)
+    if isinstance(model, VisionLanguage):
+        return _inputs_of_part(model, folder, file, graph_inputs)
     inputs = calibration_inputs(folder, task, [value.name for value in model.encoder.get_inputs()], texts)
     if file == ENCODER_FILE:
         return "feature-extraction", without(inputs, {DECODER_TOKENS, MASKED_POSITIONS})
@@ -47,6 +64,37 @@ def inputs_of_graph(
         inputs = _with_own_text(model, inputs, read_start_token(folder))
     items = [_decoder_item(model, inputs, index, file == DECODER_FILE) for index in range(len(inputs.items))]
     return "text-generation", ModelInputs(items)
+
+
+def _inputs_of_part(
+    model: VisionLanguage, folder: Path, file: str, graph_inputs: Sequence[Any]
+) -> tuple[str, ModelInputs]:
+    """Return what a graph of a model that writes about images is judged as, and its calibration inputs."""
+    config = read_transformer_config(folder)
+    images = prompt_images(folder, config)
+    if file == VISION_FILE:
+        names = {value.name for value in graph_inputs}
+        items: list[Item] = [
+            {graph_name(name) if graph_name(name) in names else name: values for name, values in image.items()}
+            for image in images
+        ]
+        return "image-features", ModelInputs(items)
+    words = prompt_words(folder, config)
+    merged = int(read_preprocessor(folder).get("merge_size") or 1)
+    items = []
+    for index, image in enumerate(images):
+        text, has_start = words[index % len(words)]
+        feed = ModelInputs([image]).feed([0], list(image))
+        features = model.look(feed)
+        tokens, kinds = image_prompt(text, model.image_token, len(features), has_start, image_marks(config))
+        item: dict[str, Array] = {TOKENS: tokens, MASK: np.ones_like(tokens), TOKEN_KINDS: kinds}
+        item[POSITIONS] = image_positions(kinds, image[GRID], merged) if GRID in image else np.arange(len(tokens))
+        if file != EMBEDDING_FILE:
+            item[EMBEDDINGS] = model.embed(feed | {TOKENS: tokens[None]})[0]
+        items.append(image_prompt_item(item, kinds))
+    if file == EMBEDDING_FILE:
+        return "token-embeddings", without(ModelInputs(items), {MASKED_POSITIONS})
+    return "text-generation", with_empty_cache(ModelInputs(items, padding_side="left"), graph_inputs)
 
 
 def without(inputs: ModelInputs, names: set[str]) -> ModelInputs:

@@ -17,6 +17,16 @@ Item = Mapping[str, Array]
 MASK = "attention_mask"
 TOKENS = "input_ids"
 POSITIONS = "position_ids"
+#: Of a prompt with an image: which of its tokens stand for the image, 1, and which for words, 0.
+TOKEN_KINDS = "token_type_ids"
+#: Of an image in patches: their numbers along time, height and width. The patches of a batch then follow each other.
+PIXELS, GRID = "pixel_values", "image_grid_thw"
+#: What the vision encoder of Qwen2-VL calls these numbers: transformers.js feeds them by this name.
+GRAPH_GRID = "grid_thw"
+#: Of an image in tiles: which pixels are none of padding.
+PIXEL_MASK = "pixel_attention_mask"
+#: Of a decoder behind a vision encoder: vectors in the place of tokens, float32 (tokens, size).
+EMBEDDINGS = "inputs_embeds"
 #: Of an encoder-decoder: the text that it is to go on with.
 DECODER_TOKENS = "decoder_input_ids"
 #: int64 (k,): which tokens of an item are masked, or have the next one guessed. Never fed: it says which rows of the
@@ -70,6 +80,8 @@ class ModelInputs:
 
     def _batch(self, name: str, indices: Sequence[int]) -> Array:
         arrays = [self.items[index][name] for index in indices]
+        if name == PIXELS and {GRID, GRAPH_GRID} & self.items[0].keys():
+            return np.concatenate(arrays)
         shape = np.max([array.shape for array in arrays], axis=0)
         batch = np.empty((len(arrays), *shape), dtype=arrays[0].dtype)
         for row, array in enumerate(arrays):
@@ -77,7 +89,8 @@ class ModelInputs:
             if self.padding_side == "right":
                 padding = [(after, before) for before, after in padding]
             batch[row] = np.pad(array, padding, constant_values=self.padding_values.get(name, 0))
-        return batch
+        # Of positions with several parts each, as in the rotary embedding of images, the parts come first.
+        return batch.swapaxes(0, 1) if name == POSITIONS and batch.ndim == 3 else batch
 
 
 def pack(items: Sequence[Item]) -> dict[str, Array]:

@@ -24,6 +24,8 @@ PIPELINE_TAGS = {"speech-to-text": "automatic-speech-recognition", "semantic-seg
 
 #: Tags by which the Hub finds a model for a client, beside those of the source.
 TAGS = ("onnx", "onnxruntime", "optimum", "transformers.js")
+#: Of these clients, those that do not load the models of a task.
+NOT_LOADED_BY = {"image-text-to-text": frozenset({"optimum"})}
 TASK_TAGS = {
     "sentence-similarity": ("sentence-transformers", "text-embeddings-inference"),
     "feature-extraction": ("text-embeddings-inference",),
@@ -122,7 +124,8 @@ def read_metadata(card: Path) -> dict[str, Any]:
 def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> dict[str, Any]:
     """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
     task, source = manifest["task"], manifest["source"]
-    tags = dict.fromkeys((*TAGS, *TASK_TAGS.get(task, ()), *(source_metadata.get("tags") or ())))
+    clients = [tag for tag in TAGS if tag not in NOT_LOADED_BY.get(task, ())]
+    tags = dict.fromkeys((*clients, *TASK_TAGS.get(task, ()), *(source_metadata.get("tags") or ())))
     metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
     if source["kind"] == "hub":
         metadata |= {"base_model": source["repo"], "base_model_relation": "quantized"}
@@ -225,7 +228,7 @@ def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
 def best_file(manifest: dict[str, Any]) -> str:
     """Return the ONNX file to show in examples: the quantized one where the release has one."""
     files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
-    return next((file for file in files if file.endswith("model_quantized.onnx")), files[-1])
+    return next((file for file in files if file.endswith(("model_quantized.onnx", "merged_quantized.onnx"))), files[-1])
 
 
 def _environment() -> Any:

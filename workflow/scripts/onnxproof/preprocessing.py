@@ -1,10 +1,11 @@
 """What a model's image processor or feature extractor makes, read from its settings: shapes, without running it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxproof.files import read_json
-from onnxproof.inputs import MASK
+from onnxproof.inputs import GRID, MASK, PIXEL_MASK, PIXELS
 
 #: What is assumed where a model's files do not say: the commonest values.
 IMAGE_SIDE = 224
@@ -43,6 +44,41 @@ def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
     else:
         height = width = size or IMAGE_SIDE
     return int(config.get("num_channels") or 3), int(height), int(width)
+
+
+def prompt_image_shape(settings: Mapping[str, Any], config: dict[str, Any]) -> tuple[int, int]:
+    """Return height and width of the pixels that the vision encoder of a model that writes about images takes.
+
+    Those of one tile, where images are cut into tiles; a size that needs no scaling, where any size is taken.
+    """
+    if "merge_size" in settings:
+        step = int(settings["patch_size"]) * int(settings["merge_size"])
+        size = settings.get("size") or {}
+        names = (("shortest_edge", "min_pixels"), ("longest_edge", "max_pixels"))  # numbers of pixels under either name
+        least, most = (int(size.get(key) or settings.get(other) or IMAGE_SIDE**2) for key, other in names)
+        side = min(max(IMAGE_SIDE, least**0.5), most**0.5)
+        return (max(1, int(side / step)) * step,) * 2
+    size = settings["max_image_size"] if "max_image_size" in settings else settings.get("crop_size")
+    size = size or settings.get("size") or config["vision_config"].get("image_size") or IMAGE_SIDE
+    if not isinstance(size, dict):
+        return int(size), int(size)
+    side = size.get("longest_edge") or size.get("shortest_edge") or IMAGE_SIDE
+    return int(size.get("height") or side), int(size.get("width") or side)
+
+
+def prompt_image_shapes(settings: Mapping[str, Any], config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes, without a batch axis, of what an image is to a model that writes about images.
+
+    An image in tiles is one of them. Of an image in patches, there is a row for each.
+    """
+    height, width = prompt_image_shape(settings, config)
+    if "merge_size" in settings:
+        side = int(settings["patch_size"])
+        values = 3 * int(settings["temporal_patch_size"]) * side**2
+        return {PIXELS: (height // side * (width // side), values), GRID: (3,)}
+    if "max_image_size" in settings:
+        return {PIXELS: (1, 3, height, width), PIXEL_MASK: (1, height, width)}
+    return {PIXELS: (3, height, width)}
 
 
 def patch_sizes(settings: dict[str, Any]) -> tuple[int, int, int]:
@@ -85,6 +121,8 @@ def item_shapes(folder: Path, config: dict[str, Any], takes: str) -> dict[str, t
     if takes == "sound":
         return sound_shapes(folder, config)
     settings = read_preprocessor(folder)
+    if takes == "image+prompt":
+        return prompt_image_shapes(settings, config)
     if "max_patches" in settings:
         most, height, width = patch_sizes(settings)
         return {"flattened_patches": (most, 2 + 3 * height * width), MASK: (most,)}

@@ -24,6 +24,12 @@ OFFSET_POSITION_MODELS = frozenset(
 POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
+def text_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a ``config.json`` says of a model's text part: in a part of its own, or, as in Qwen2-VL's, not."""
+    part = config.get("text_config")
+    return part if isinstance(part, Mapping) else config
+
+
 def most_tokens(config: Mapping[str, Any]) -> int | None:
     """Return the longest text, in tokens, that a model with this ``config.json`` takes; None where it is open."""
     positions = next((config[key] for key in POSITION_KEYS if isinstance(config.get(key), int)), None)

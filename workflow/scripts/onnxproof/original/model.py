@@ -11,9 +11,10 @@ import numpy as np
 
 from onnxproof.cli import UserError, first_line
 from onnxproof.generation import NEW_TOKENS
-from onnxproof.inputs import MASK, TOKENS, Array, ModelInputs
+from onnxproof.inputs import MASK, POSITIONS, TOKEN_KINDS, TOKENS, Array, ModelInputs
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.original.corrections import correct_biases, correct_tokenizer
+from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -72,6 +73,9 @@ class Original:
         if takes == "text":
             longest = min(self.most_tokens, MAX_TOKENS)
             return _text_inputs(self.processor, self.task, self.config, texts, longest, self.start_token)
+        if takes == "image+prompt":
+            longest = prompt_limit(min(self.most_tokens, MAX_TOKENS))
+            return prompt_inputs(self.network, self.config, self.processor, longest)
         inputs = self._make_others(takes)
         if self.generate is None or self.start_token is None:
             return inputs
@@ -142,15 +146,20 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
     import_transformers()
     network = load_network(model, snapshot, task, attention)
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
-    if model_takes(config.get("model_type")) in ("text", "image+texts"):
+    if model_takes(config.get("model_type")) in ("text", "image+texts", "image+prompt"):
         tokenizer = processor[0] if isinstance(processor, tuple) else processor
         correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
+    elif task == "image-text-to-text":
+        text = network.config.get_text_config().to_dict()
+        limit = min(most_tokens(text) or MAX_TOKENS, processor[0].model_max_length)
     accepted = set(inspect.signature(network.forward).parameters)
     has_types = (getattr(network.config, "type_vocab_size", 0) or 0) > 1 or config.get("model_type") in TYPES_AS_WORDS
-    if not has_types:
+    if task == "image-text-to-text":
+        accepted.discard(POSITIONS)  # it works them out itself, and so proves those that a graph is fed
+    elif not has_types:
         accepted.discard("token_type_ids")  # there is one type, or none: decoders would look them up among the words
     if task not in GENERATING_TASKS:
         network.config.use_cache = False  # nothing is written, so nothing is to be remembered
@@ -176,8 +185,10 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
         pad_token_id=0,
         decoder_start_token_id=start,
     )
-    read = (TOKENS, MASK, "input_features", "input_values", "pixel_values", "flattened_patches")
-    names = [name for name in read if name in inputs.items[index]]
+    read: tuple[str, ...] = (TOKENS, MASK, "input_features", "input_values", "pixel_values", "flattened_patches")
+    if set(IMAGE_INPUTS) & inputs.items[index].keys() and TOKENS in inputs.items[index]:
+        read += (*IMAGE_INPUTS, KINDS_ARGUMENT, TOKEN_KINDS)
+    names = [name for name in dict.fromkeys(read) if name in inputs.items[index]]
     features = {name: torch.from_numpy(values) for name, values in inputs.feed([index], names).items()}
     with torch.inference_mode():
         tokens = GenerationMixin.generate(network, **features)

@@ -27,7 +27,7 @@ from onnxproof.metrics import (
     span_metrics,
     token_metrics,
 )
-from onnxproof.tasks.registry import TASKS
+from onnxproof.tasks.registry import PARTS, TASKS
 
 Array = NDArray[Any]
 #: One array an input.
@@ -36,6 +36,8 @@ Answers = Sequence[Array]
 Outputs = Mapping[str, Sequence[Array]]
 Metrics = dict[str, float | None]
 
+_JUDGED = TASKS | PARTS
+
 
 def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1) -> dict[str, list[Array]]:
     """Run all inputs through an onnxruntime session, alone or in batches; return the task's outputs, one array an item.
@@ -43,9 +45,9 @@ def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1)
     Rows of padding are left out. Outputs that the graph lacks are left out too.
     """
     graph_inputs = [value.name for value in session.get_inputs()]
-    names = [value.name for value in session.get_outputs() if value.name in TASKS[task].outputs]
+    names = [value.name for value in session.get_outputs() if value.name in _JUDGED[task].outputs]
     outputs: dict[str, list[Array]] = {name: [np.empty(0)] * len(inputs.items) for name in names}
-    for indices in inputs.batches(TASKS[task].fit_batch(batch_size), graph_inputs):
+    for indices in inputs.batches(_JUDGED[task].fit_batch(batch_size), graph_inputs):
         values = _run(session, names, inputs.feed(indices, graph_inputs))
         for name, value in zip(names, values, strict=True):
             for row, index in enumerate(indices):
@@ -63,7 +65,9 @@ def _run(session: Any, names: list[str], feed: Mapping[str, Array]) -> Sequence[
 
 def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row: int, index: int) -> Array:
     """Return what one row of a batch's output says about an item: its tokens' rows only, or those of masked tokens."""
-    if name not in TASKS[task].per_token or not {TOKENS, DECODER_TOKENS} & inputs.items[index].keys():
+    if task == "image-features":  # of one image, a row a token
+        return np.asarray(output.reshape(-1, output.shape[-1]))
+    if name not in _JUDGED[task].per_token or not {TOKENS, DECODER_TOKENS} & inputs.items[index].keys():
         return np.asarray(output[row])
     tokens = inputs.tokens_of(output, row, index)
     positions = inputs.items[index].get(MASKED_POSITIONS)
@@ -105,7 +109,7 @@ def read_answers(task: str, outputs: Outputs, labels: int) -> list[Array]:
     - Depth: one row a line of the picture.
     """
     reader = _KINDS[task].read
-    columns = [outputs[name] for name in TASKS[task].outputs if name in outputs]
+    columns = [outputs[name] for name in _JUDGED[task].outputs if name in outputs]
     return [reader([column[index] for column in columns], labels) for index in range(len(columns[0]))]
 
 
@@ -235,6 +239,9 @@ _KINDS: dict[str, _Kind] = {
     "text2text-generation": _GUESSES,
     "speech-to-text": _GUESSES,
     "image-to-text": _GUESSES,
+    "image-text-to-text": _GUESSES,
+    "image-features": _EMBEDDING,
+    "token-embeddings": _EMBEDDING,
     "token-classification": _TOKENS,
     "automatic-speech-recognition": _TOKENS,
     "audio-frame-classification": _TOKENS,

@@ -96,6 +96,11 @@ SERVED: dict[str, frozenset[str]] = {
         detr mask2former maskformer oneformer videomt
         """
     ),
+    "image-text-to-text": _types(
+        """
+        gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm
+        """
+    ),
     "image-to-image": _types(
         """
         swin2sr
@@ -247,6 +252,11 @@ TAKES: dict[str, frozenset[str]] = {
         upernet videomt vision-encoder-decoder vit vit_mae vit_msn vitdet yolos zoedepth
         """
     ),
+    "image+prompt": _types(
+        """
+        gemma3 idefics3 llava qwen2_5_vl qwen2_vl smolvlm
+        """
+    ),
     "image+texts": _types(
         """
         align altclip blip blip-2 chinese_clip clip clipseg grounding-dino metaclip_2 mm-grounding-dino omdet-turbo
@@ -262,35 +272,34 @@ TAKES: dict[str, frozenset[str]] = {
         deepseek_vl_hybrid dia diffusion_gemma dots3_note dpr edgetam edgetam_video edgetam_vision_model
         efficientloftr embedding_gemma2 emu3 encodec ernie4_5_vl_moe evolla exaone4_5 exaone4_5_vision fast_vlm
         fastspeech2_conformer fastspeech2_conformer_with_hifigan flava florence2 fun_asr_nano fun_asr_nano_encoder
-        fuyu gemma3 gemma3n gemma3n_audio gemma3n_vision gemma4 gemma4_audio gemma4_unified gemma4_vision git glm46v
-        glm4v glm4v_moe glm4v_moe_text glm4v_moe_vision glm4v_text glm4v_vision glm5_next glm5_next_text
-        glm5_next_vision glm_image glm_image_text glm_image_vision glm_image_vqmodel glm_ocr glm_ocr_text
-        glm_ocr_vision glmasr glmasr_encoder glmga got_ocr2 gradium_phonon_tts granite4_vision granite_docling
-        granite_docling_text granite_docling_vision granite_speech granite_speech5_encoder granite_speech_plus
-        groupvit higgs_audio_v2 higgs_audio_v2_tokenizer hunyuan_vl hunyuan_vl_text hunyuan_vl_vision hy_v4_vl
-        hy_v4_vl_text hy_v4_vl_vision hyperclovax_vision_v2 idefics idefics2 idefics3 idefics3_vision informer
-        inkling2 inkling2_loop inkling2_vision inkling_mm_model instructblip instructblipvideo internvl
-        internvl_vision janus kimi_k25 kimi_k25_vision kosmos-2 kosmos-2.5 kyutai_speech_to_text lasr_encoder
-        layoutlm layoutlmv2 layoutlmv3 layoutxlm lfm2_vl lfm3_vl lfm3_vl_vision lightglue lighton_ocr lilt llama4
-        llava llava_next llava_next_video llava_onevision lxmert markuplm maskformer-swin mimi mimi_decoder
-        mimi_encoder minicpm_ocr minicpm_ocr_vision minicpmv4_6 minicpmv4_7 minicpmv4_7_vision minimax_m3_vl
-        mistral3 mistral4 mistral_large4 mistral_large4_text mlcd_vision_model mllama modernvbert molmo2 molmo2_text
-        moonshine_streaming moshi moss_transcribe_diarize moss_transcribe_diarize_audio muse_glimmer
-        muse_glimmer_assistant muse_glimmer_text muse_glimmer_vision muse_spark muse_spark_audio muse_spark_text
-        muse_spark_vision musicflamingo musicgen musicgen_melody nemo_speechlm nemotron3_5_asr
-        nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_audio nemotron3_diarization_audio
-        nemotron_asr_streaming nemotron_asr_streaming_encoder nemotron_h_omni neomme neucodec nougat omniasr
-        omniasr_audio openai_privacy_filter ovis2 paddleocr_vl paligemma parakeet_encoder parakeet_rnnt parakeet_tdt
-        patchtsmixer patchtst pe_audio pe_audio_encoder pe_audio_video pe_audio_video_encoder pe_video
-        pe_video_encoder perception_lm phi4_multimodal pi0 pixtral pocket_tts pocket_tts_audio_tokenizer
-        pocket_tts_audio_tokenizer_decoder pocket_tts_audio_tokenizer_encoder pop2piano pp_chart2table pp_formulanet
-        qianfan_ocr qianfan_ocr_vision qwen2_5_omni qwen2_5_omni_thinker qwen2_5_vl qwen2_5_vl_text
-        qwen2_5_vl_vision qwen2_audio qwen2_audio_encoder qwen2_vl qwen2_vl_text qwen3_5 qwen3_5_moe
+        fuyu gemma3n gemma3n_audio gemma3n_vision gemma4 gemma4_audio gemma4_unified gemma4_vision git glm46v glm4v
+        glm4v_moe glm4v_moe_text glm4v_moe_vision glm4v_text glm4v_vision glm5_next glm5_next_text glm5_next_vision
+        glm_image glm_image_text glm_image_vision glm_image_vqmodel glm_ocr glm_ocr_text glm_ocr_vision glmasr
+        glmasr_encoder glmga got_ocr2 gradium_phonon_tts granite4_vision granite_docling granite_docling_text
+        granite_docling_vision granite_speech granite_speech5_encoder granite_speech_plus groupvit higgs_audio_v2
+        higgs_audio_v2_tokenizer hunyuan_vl hunyuan_vl_text hunyuan_vl_vision hy_v4_vl hy_v4_vl_text hy_v4_vl_vision
+        hyperclovax_vision_v2 idefics idefics2 idefics3_vision informer inkling2 inkling2_loop inkling2_vision
+        inkling_mm_model instructblip instructblipvideo internvl internvl_vision janus kimi_k25 kimi_k25_vision
+        kosmos-2 kosmos-2.5 kyutai_speech_to_text lasr_encoder layoutlm layoutlmv2 layoutlmv3 layoutxlm lfm2_vl
+        lfm3_vl lfm3_vl_vision lightglue lighton_ocr lilt llama4 llava_next llava_next_video llava_onevision lxmert
+        markuplm maskformer-swin mimi mimi_decoder mimi_encoder minicpm_ocr minicpm_ocr_vision minicpmv4_6
+        minicpmv4_7 minicpmv4_7_vision minimax_m3_vl mistral3 mistral4 mistral_large4 mistral_large4_text
+        mlcd_vision_model mllama modernvbert molmo2 molmo2_text moonshine_streaming moshi moss_transcribe_diarize
+        moss_transcribe_diarize_audio muse_glimmer muse_glimmer_assistant muse_glimmer_text muse_glimmer_vision
+        muse_spark muse_spark_audio muse_spark_text muse_spark_vision musicflamingo musicgen musicgen_melody
+        nemo_speechlm nemotron3_5_asr nemotron3_5_transcribe_asr_audio nemotron3_5_transcribe_audio
+        nemotron3_diarization_audio nemotron_asr_streaming nemotron_asr_streaming_encoder nemotron_h_omni neomme
+        neucodec nougat omniasr omniasr_audio openai_privacy_filter ovis2 paddleocr_vl paligemma parakeet_encoder
+        parakeet_rnnt parakeet_tdt patchtsmixer patchtst pe_audio pe_audio_encoder pe_audio_video
+        pe_audio_video_encoder pe_video pe_video_encoder perception_lm phi4_multimodal pi0 pixtral pocket_tts
+        pocket_tts_audio_tokenizer pocket_tts_audio_tokenizer_decoder pocket_tts_audio_tokenizer_encoder pop2piano
+        pp_chart2table pp_formulanet qianfan_ocr qianfan_ocr_vision qwen2_5_omni qwen2_5_omni_thinker
+        qwen2_5_vl_text qwen2_5_vl_vision qwen2_audio qwen2_audio_encoder qwen2_vl_text qwen3_5 qwen3_5_moe
         qwen3_5_moe_vision qwen3_5_vision qwen3_asr qwen3_asr_encoder qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl
         qwen3_vl_moe qwen3_vl_moe_text qwen3_vl_moe_vision qwen3_vl_text qwen3_vl_vision qwen4_exp qwen4_exp_vision
         sam sam2 sam2_hiera_det_model sam2_video sam2_vision_model sam3 sam3_lite_text sam3_lite_text_text_model
         sam3_tracker sam3_tracker_video sam3_video sam3_vision_model sam3_vit_model sam_hq sam_hq_vision_model
-        sam_vision_model seamless_m4t seamless_m4t_v2 seggpt slanet slanext smolvlm smolvlm_vision speecht5 step3p7
+        sam_vision_model seamless_m4t seamless_m4t_v2 seggpt slanet slanext smolvlm_vision speecht5 step3p7
         superglue superpoint t5gemma2 t5gemma2_encoder tapas time_series_transformer timesfm timesfm2_5 timesformer
         timm_backbone tipsv2_text_model tvp udop ultravbert univnet unlimited_ocr uvdoc vibevoice
         vibevoice_acoustic_tokenizer vibevoice_acoustic_tokenizer_decoder vibevoice_acoustic_tokenizer_encoder

@@ -104,6 +104,15 @@ def prompt_item(item: dict[str, Array]) -> dict[str, Array]:
     return item | {POSITIONS: np.arange(length, dtype=np.int64), MASKED_POSITIONS: _spread_places(length)}
 
 
+def image_prompt_item(item: Item, kinds: Array) -> dict[str, Array]:
+    """Return the item of a prompt with an image, with the places of its words whose next tokens are compared.
+
+    ``kinds`` says which of the tokens are the image's, int64 (tokens,): no guess is made in the middle of an image.
+    """
+    rest = len(kinds) - int(np.flatnonzero(kinds)[-1])
+    return {**item, MASKED_POSITIONS: len(kinds) - rest + _spread_places(rest)}
+
+
 def written_item(item: Item, start: int, text: Sequence[int]) -> dict[str, Array]:
     """Return an encoder-decoder's item with what it has written already: a start, then the first tokens of a text."""
     written = np.array([start, *text[: WRITTEN_TOKENS - 1]], dtype=np.int64)

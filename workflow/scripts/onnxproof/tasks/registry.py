@@ -66,6 +66,15 @@ _TASKS = (
         per_token=("logits",),
     ),
     Task(
+        "image-text-to-text",
+        ("image-text-to-text",),
+        ("ForConditionalGeneration",),
+        "AutoModelForImageTextToText",
+        ("logits",),
+        ("image+prompt",),
+        per_token=("logits",),
+    ),
+    Task(
         "feature-extraction",
         ("feature-extraction",),
         ("Model", "ForMaskedLM", "ForPreTraining", "GenerationEncoder"),
@@ -237,7 +246,16 @@ TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 ENCODER_DECODER_TASKS = frozenset({"text2text-generation", "speech-to-text", "image-to-text"})
 
 #: Tasks whose models write texts token by token.
-GENERATING_TASKS = ENCODER_DECODER_TASKS | {"text-generation"}
+GENERATING_TASKS = ENCODER_DECODER_TASKS | {"text-generation", "image-text-to-text"}
+
+#: What the graphs before a decoder that writes about images are judged as, each by itself.
+PARTS: dict[str, Task] = {
+    part.name: part
+    for part in (
+        Task("image-features", (), (), "", ("image_features",), largest_batch=1),
+        Task("token-embeddings", (), (), "", ("inputs_embeds",), per_token=("inputs_embeds",)),
+    )
+}
 
 
 def is_open_detector(config: dict[str, Any]) -> bool:
@@ -252,5 +270,5 @@ def exporter_task(task: str, model_type: str | None) -> str:
 
 
 def model_takes(model_type: str | None) -> str:
-    """Return what models of a type take: "text", "image", "image+texts", "sound", or "other"."""
+    """Return what models of a type take: "text", "image", "image+texts", "image+prompt", "sound", or "other"."""
     return next((kind for kind, types in TAKES.items() if model_type in types), "text")

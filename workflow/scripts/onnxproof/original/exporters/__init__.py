@@ -16,6 +16,8 @@ from onnxproof.original.exporters.transformers import ATTENTION, save_tokenizer,
 from onnxproof.original.model import load_original
 
 EXPORTERS = ("auto", "transformers", "optimum")
+#: Tasks for which Optimum's exporter makes none of the graphs that are served.
+NOT_OPTIMUMS = frozenset({"image-text-to-text"})
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,14 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
         UserError: the exporter cannot export the model; with ``auto``, neither can.
     """
     reason = None
+    if exporter == "optimum" and task in NOT_OPTIMUMS:
+        raise UserError(f"{model}: Optimum's exporter does not serve {task}: use transformers' own exporter")
     if exporter != "optimum":
         original = load_original(model, snapshot, task, attention=ATTENTION)
         try:
             description = write_graphs(original, folder)
         except UserError as error:
-            if exporter == "transformers":
+            if exporter == "transformers" or task in NOT_OPTIMUMS:
                 raise UserError(f"{model}: {error}") from error
             reason = str(error)
             print(f"{model}: {reason}; Optimum's exporter is tried", flush=True)

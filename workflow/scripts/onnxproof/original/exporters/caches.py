@@ -149,6 +149,7 @@ def write_graph(
     inputs: Mapping[str, Any],
     axes: Axes,
     outputs: Mapping[str, Sequence[str | int]],
+    renamed: Mapping[str, str] | None = None,
 ) -> None:
     """Trace a network that takes and gives plain tensors, and write its graph.
 
@@ -158,13 +159,14 @@ def write_graph(
         inputs: the example that is traced, by the graph's names.
         axes: of each input, see ``trace``.
         outputs: the graph's outputs in order, each with the names or sizes of its axes.
+        renamed: inputs that the network calls otherwise than the graph: the graph's name → the network's.
 
     Raises:
         UserError: the network cannot be traced, or a graph's inputs would not be those that were given.
     """
     import onnx_ir
 
-    arguments = {name: identifier(name) for name in inputs}
+    arguments = {name: identifier(name) for name in inputs} | dict(renamed or {})
     model = trace(
         network,
         {arguments[name]: tensor for name, tensor in inputs.items()},

@@ -5,7 +5,7 @@ it gave before. Batches of prompts are padded on the left; a mask over past and 
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from onnxproof.original.exporters.caches import (
     write_graph,
 )
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
-from onnxproof.original.exporters.tracing import reason_of
+from onnxproof.original.exporters.tracing import Axes, reason_of
 
 __all__ = ["export_decoder", "export_encoder_decoder"]
 
@@ -56,41 +56,76 @@ TRACED = Step(batch=2, past=5, new=3, padding=2)
 CHECKED = (Step(1, 0, 6), Step(3, 0, 19, 4), Step(1, 23, 1), Step(3, 4, 1, 3), Step(4, 18, 7, 5))
 
 
-def export_decoder(network: Any, folder: Path) -> None:
-    """Write a decoder with its cache as ``model.onnx``, and prove it at sizes that were not traced.
+@dataclass(frozen=True)
+class Reading:
+    """How a decoder is fed a text.
 
-    Inputs are ``input_ids``, int64 (batch, new tokens), ``attention_mask``, int64 (batch, past and new tokens), where
-    the network reads them ``position_ids``, int64 (batch, new tokens), and the cache, see ``caches``. Outputs are
-    ``logits``, float32 (batch, new tokens, vocabulary), and the cache with the new tokens.
+    ``make`` returns the inputs of a step's texts as a whole, tensors by name, and ``axes`` names their axes: one that
+    is ``SEQUENCE`` holds the new tokens of a step alone, one that is ``TOTAL`` those in the cache too. ``file`` is the
+    graph's name.
+    """
+
+    make: Callable[[Any, Step], dict[str, Any]]
+    axes: Axes
+    file: str
+
+    def past(self, whole: dict[str, Any], count: int) -> dict[str, Any]:
+        """Return the inputs of the first ``count`` tokens of texts."""
+        return {name: tensor.narrow(self._axis(name), 0, count) for name, tensor in whole.items()}
+
+    def new(self, whole: dict[str, Any], count: int) -> dict[str, Any]:
+        """Return the inputs of all tokens but the first ``count``, which are in the cache."""
+        return {
+            name: tensor
+            if TOTAL in self.axes[name]
+            else tensor.narrow(self._axis(name), count, tensor.shape[self._axis(name)] - count)
+            for name, tensor in whole.items()
+        }
+
+    def _axis(self, name: str) -> int:
+        return next(axis for axis, size in enumerate(self.axes[name]) if size in (SEQUENCE, TOTAL))
+
+
+def export_decoder(network: Any, folder: Path, reading: Reading | None = None) -> None:
+    """Write a decoder with its cache as one graph, and prove it at sizes that were not traced.
+
+    Inputs are, unless ``reading`` says otherwise, ``input_ids``, int64 (batch, new tokens), ``attention_mask``, int64
+    (batch, past and new tokens), where the network reads them ``position_ids``, int64 (batch, new tokens), and the
+    cache, see ``caches``. Outputs are ``logits``, float32 (batch, new tokens, vocabulary), and the cache with the new
+    tokens.
 
     Args:
         network: a transformers model for causal language modeling, in evaluation mode, float32, with eager attention.
         folder: where to write.
+        reading: how the network is fed a text, tokens where left out.
 
     Raises:
         UserError: the network has no cache of keys and values alone, cannot be traced, or its graph answers otherwise.
     """
     import torch
 
+    reading = reading or READING_TOKENS
     with torch.inference_mode():
-        layers = find_layers(network)
-        inputs = decoder_inputs(network, layers, TRACED)
-        vocabulary = int(whole_answer(network, layers, TRACED)["logits"].shape[2])
-    axes: dict[str, list[str | None]] = {
-        TOKENS: [BATCH, SEQUENCE],
-        MASK: [BATCH, TOTAL],
-        POSITIONS: [BATCH, SEQUENCE],
-    }
+        layers = find_layers(network, reading)
+        inputs = decoder_inputs(network, layers, TRACED, reading)
+        vocabulary = int(whole_answer(network, layers, TRACED, reading)["logits"].shape[2])
+    axes: dict[str, Sequence[str | None]] = {**reading.axes}
     outputs: dict[str, list[str | int]] = {"logits": [BATCH, SEQUENCE, vocabulary]}
     for layer in layers:
         axes |= {name: [BATCH, None, PAST_SEQUENCE, None] for name in layer.names(PAST)}
         outputs |= dict(zip(layer.names(PRESENT), layer.axes(TOTAL), strict=True))
-    path = folder / MODEL_FILE
+    path = folder / reading.file
     write_graph(path, as_decoder(network, layers), inputs, axes, outputs)
-    check_decoder(path, network, layers)
+    check_decoder(path, network, layers, reading=reading)
 
 
-def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps: Sequence[Step] = CHECKED) -> None:
+def check_decoder(
+    path: Path,
+    network: Any,
+    layers: Sequence[CachedLayer],
+    steps: Sequence[Step] = CHECKED,
+    reading: Reading | None = None,
+) -> None:
     """Compare a decoder's graph, which is fed a cache, with the network, which reads the same texts as a whole.
 
     Raises:
@@ -98,21 +133,22 @@ def check_decoder(path: Path, network: Any, layers: Sequence[CachedLayer], steps
     """
     import torch
 
+    reading = reading or READING_TOKENS
     for step in steps:
         with torch.inference_mode():
-            inputs = decoder_inputs(network, layers, step)
-            expected = whole_answer(network, layers, step)
+            inputs = decoder_inputs(network, layers, step, reading)
+            expected = whole_answer(network, layers, step, reading)
             for past, present in pairs(layers):
                 # What is kept of padding depends on the length of the text, as padding sees all of it.
                 expected[present][:, :, : step.past] = inputs[past]
         check_answers(path, inputs, expected)
 
 
-def find_layers(network: Any) -> list[CachedLayer]:
+def find_layers(network: Any, reading: Reading | None = None) -> list[CachedLayer]:
     """Return the layers of the cache that a decoder fills; see ``describe_cache``."""
     argument = cache_argument(network)
     try:
-        answers = network(**text_inputs(network, Step(2, 0, 3)), use_cache=True)
+        answers = network(**(reading or READING_TOKENS).make(network, Step(2, 0, 3)), use_cache=True)
     except Exception as error:  # whatever the network's own code raises
         raise UserError(f"{type(network).__name__} cannot be run: {reason_of(error)}") from error
     return describe_cache(answers.get(argument))
@@ -156,14 +192,18 @@ def text_inputs(network: Any, step: Step) -> dict[str, Any]:
     return inputs
 
 
-def decoder_inputs(network: Any, layers: Sequence[CachedLayer], step: Step) -> dict[str, Any]:
+READING_TOKENS = Reading(
+    text_inputs, {TOKENS: [BATCH, SEQUENCE], MASK: [BATCH, TOTAL], POSITIONS: [BATCH, SEQUENCE]}, MODEL_FILE
+)
+
+
+def decoder_inputs(network: Any, layers: Sequence[CachedLayer], step: Step, reading: Reading) -> dict[str, Any]:
     """Return what a decoder's graph is fed in a step: the new tokens, and the cache that is made of the others."""
     import torch
 
-    whole = text_inputs(network, step)
+    whole = reading.make(network, step)
     if step.past:
-        first = {name: tensor[:, : step.past] for name, tensor in whole.items()}
-        present = run_network(network, layers, first)
+        present = run_network(network, layers, reading.past(whole, step.past))
         past = {before: present[after] for before, after in pairs(layers)}
     else:
         past = {
@@ -171,13 +211,12 @@ def decoder_inputs(network: Any, layers: Sequence[CachedLayer], step: Step) -> d
             for layer in layers
             for name, heads, size in zip(layer.names(PAST), layer.heads, layer.sizes, strict=True)
         }
-    new = {name: tensor if name == MASK else tensor[:, step.past :] for name, tensor in whole.items()}
-    return {**new, **past}
+    return {**reading.new(whole, step.past), **past}
 
 
-def whole_answer(network: Any, layers: Sequence[CachedLayer], step: Step) -> dict[str, Any]:
+def whole_answer(network: Any, layers: Sequence[CachedLayer], step: Step, reading: Reading) -> dict[str, Any]:
     """Return what the network answers at the new tokens when it reads a step's texts as a whole, and its cache."""
-    answers = run_network(network, layers, text_inputs(network, step))
+    answers = run_network(network, layers, reading.make(network, step))
     return {**answers, "logits": answers["logits"][:, step.past :]}
 
 

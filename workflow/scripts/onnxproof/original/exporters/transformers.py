@@ -9,6 +9,8 @@ from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
 from onnxproof.original.exporters.generation import export_decoder
 from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes, save_graph, trace
+from onnxproof.original.exporters.vision_language import export_vision_language
+from onnxproof.original.image_prompts import IMAGE_INPUTS
 from onnxproof.original.model import Original
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS, model_takes
 
@@ -43,6 +45,11 @@ def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
         return None
     if original.task in ENCODER_DECODER_TASKS:
         export_encoder_decoder(original.network, original.task, encoder_sample(original), folder)
+        return None
+    if original.task == "image-text-to-text":
+        inputs = original.make_inputs(())
+        samples = [tensors(inputs.feed([index], IMAGE_INPUTS)) for index in range(len(inputs.items))]
+        export_vision_language(original.network, samples, folder)
         return None
     traced, checked = example_inputs(original)
     names = sorted(original.fed(traced), key=_position)
