@@ -40,6 +40,7 @@ from onnxproof.onnx_folder import (
 )
 from onnxproof.sessions import open_session
 from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.registry import PARTS, TASKS
 
 if TYPE_CHECKING:
     import onnx
@@ -140,16 +141,17 @@ def torch_hidden() -> Iterator[None]:
 class Proof:
     """Holds the exported graph's outputs for a few inputs and compares optimized graphs with them."""
 
-    def __init__(self, graph: Path, inputs: ModelInputs, names: list[str]):
+    def __init__(self, graph: Path, inputs: ModelInputs, names: list[str], batch_size: int):
         """Run the exported graph of a file, whose inputs have these names, on the first of the inputs.
 
-        A graph with a cache of keys and values is run with an empty one, and again with what its own run left there.
+        Each is run alone, and ``batch_size`` of them together. A graph with a cache of keys and values is run with an
+        empty one, and again with what its own run left there.
 
         Raises:
             UserError: it does not run on them.
         """
         alone = [[index] for index in range(min(PROOF_INPUTS, len(inputs.items)))]
-        together = next(iter(inputs.batches(PROOF_INPUTS, names)))
+        together = next(iter(inputs.batches(batch_size, names)))
         self.feeds = [inputs.feed(indices, names) for indices in (*alone, together)]
         if any(name.startswith(PAST) for name in names):
             session = open_session(graph, 1)
@@ -193,10 +195,10 @@ def optimize_graph(
     exported = load_model(source / file, scratch)
     names = [value.name for value in exported.graph.input]
     try:
-        _, inputs = inputs_of_graph(source, file, task, exported.graph.input)
+        judged_as, inputs = inputs_of_graph(source, file, task, exported.graph.input)
     except UserError as error:
         return exported, {"method": "unchanged", "fused": {}, "reason": f"nothing could be proven: {error}"}
-    proof = Proof(source / file, inputs, names)
+    proof = Proof(source / file, inputs, names, (TASKS | PARTS)[judged_as].fit_batch(PROOF_INPUTS))
     basic = scratch / "basic.onnx"
     rewrites = {"LpNormalization": normalize_with_one_node(exported)}
     reasons: list[str] = []
