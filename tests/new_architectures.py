@@ -65,6 +65,7 @@ LATENT = {
     "qk_nope_head_dim": 16,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+ROUTED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "n_group": 1, "topk_group": 1}
 MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
 #: Decoders: config class, what differs from TEXT_SIZES.
 NEW_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,6 +104,16 @@ NEW_DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "flint": ("FlintConfig", SIZED | MIXED | EXPERTS | {"shared_expert_intermediate_size": 64}),
     "persimmon": ("PersimmonConfig", {}),
     "mixtral": ("MixtralConfig", GROUPED | {"num_local_experts": 4}),
+    "exaone": ("ExaoneConfig", GROUPED),
+    "granite_swa": ("GraniteSWAConfig", GROUPED | MIXED),
+    "granitemoe_swa": ("GraniteMoeSWAConfig", GROUPED | MIXED | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mellum": ("MellumConfig", SIZED | MIXED | EXPERTS),
+    "minimax_m2": ("MiniMaxM2Config", SIZED | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "solar_open": ("SolarOpenConfig", SIZED | ROUTED),
+    "hy_v3": ("HYV3Config", SIZED | EXPERTS),
+    "glm4_moe_lite": ("Glm4MoeLiteConfig", LATENT | ROUTED),
+    "gemma4_unified_text": ("Gemma4UnifiedTextConfig", SIZED | MIXED | {"global_head_dim": 16}),
+    "laguna": ("LagunaConfig", SIZED | MIXED | EXPERTS),
 }
 DECODER_HEADS: dict[str, tuple[str, ...]] = {
     "feature-extraction": ("gemma4_text", "lfm2", "lfm3", "youtu", "hyperclovax", "jais2"),
