@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from onnxproof.exported_model import describe_traced, write_export_file
 from onnxproof.golden import choose_golden, count_within, write_golden
 from onnxproof.inputs import ModelInputs
 from onnxproof.model_card import (
@@ -26,7 +29,7 @@ from onnxproof.model_card import (
 )
 from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
-from release import announce_cache_sizes
+from release import announce_cache_sizes, announce_weight_files
 from verify_release import check_tokenizer, read_golden
 
 ROOT = Path(__file__).parents[2]
@@ -270,3 +273,40 @@ def test_writer_about_images_is_not_tagged_for_a_client_that_does_not_load_it():
     assert metadata["pipeline_tag"] == "image-text-to-text"
     assert "transformers.js" in metadata["tags"]
     assert "optimum" not in metadata["tags"]
+
+
+def save_graph_of_one_weight(path, external_data=None):
+    weight = numpy_helper.from_array(np.ones(300, np.float32), "weight")
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [300])
+    graph = helper.make_graph([helper.make_node("Identity", ["weight"], ["y"])], "g", [], [output], [weight])
+    outside = {"save_as_external_data": True, "location": external_data} if external_data else {}
+    onnx.save(helper.make_model(graph), path, size_threshold=0, **outside)
+
+
+def test_graphs_with_weights_outside_are_announced_to_transformers_js(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"transformers.js_config": {"dtype": "q8"}}))
+    save_graph_of_one_weight(tmp_path / "onnx/model_quantized.onnx")
+    assert announce_weight_files(tmp_path) == {}
+    save_graph_of_one_weight(tmp_path / "onnx/model.onnx", "model.onnx_data")
+    assert list(announce_weight_files(tmp_path)) == ["config.json"]
+    settings = json.loads((tmp_path / "config.json").read_text())["transformers.js_config"]
+    assert settings == {"dtype": "q8", "use_external_data_format": {"model.onnx": 1}}
+
+
+def test_transformers_loads_what_export_json_describes(tmp_path):
+    from transformers import BertConfig
+    from transformers.exporters import ExportedModel
+
+    BertConfig(num_labels=2).save_pretrained(tmp_path)
+    (tmp_path / "onnx").mkdir()
+    save_graph_of_one_weight(tmp_path / "onnx/model.onnx", "model.onnx_data")
+    weights = (tmp_path / "onnx/model.onnx_data").read_bytes()
+    description = describe_traced("BertModel", {}, ["y"], dict)
+    write_export_file(description, {"python": "3.11", "torch": "2.13.0"}, "onnx/model.onnx", tmp_path)
+    assert (tmp_path / "onnx/model.onnx_data").read_bytes() == weights
+    assert b"no weights" in (tmp_path / "onnx/model.onnx.data").read_bytes()
+    component = json.loads((tmp_path / "export.json").read_text())["components"]["model"]
+    assert component["file"] == "onnx/model.onnx"
+    assert component["metadata"]["packages"] == {"torch": "2.13.0"}
+    assert "model" in ExportedModel.from_pretrained(tmp_path, device="cpu").components
