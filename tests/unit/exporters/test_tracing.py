@@ -109,6 +109,12 @@ def test_a_graph_that_does_not_run_is_refused(tmp_path):
         check_generalizes(path, [{"values": np.ones((1, 9, 5), np.float32)}], answer_of(product))
 
 
+def test_a_graph_that_does_not_load_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(UserError, match=r"onnxruntime does not load the exported model.onnx"):
+        check_generalizes(tmp_path / "model.onnx", [], dict)
+
+
 def test_what_cannot_be_traced_is_told_in_one_line(tmp_path):
     def depends_on_data(values, weight):
         return values @ weight if float(values.sum()) > 0 else values[..., :3]

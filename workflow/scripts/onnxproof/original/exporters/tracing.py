@@ -207,11 +207,15 @@ def check_generalizes(path: Path, feeds: Sequence[dict[str, Array]], answer: Run
         answer: what the network answers to such a feed, by the name of the output.
 
     Raises:
-        UserError: names the output, the shape of the inputs, and the difference over the largest value.
+        UserError: names the output, the shape of the inputs, and the difference over the largest value; or says that
+            onnxruntime does not load the graph.
     """
     from onnxproof.sessions import open_session
 
-    session = open_session(path, 1)
+    try:
+        session = open_session(path, 1)
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        raise UserError(f"onnxruntime does not load the exported {path.name}: {reason_of(error)}") from error
     names = [value.name for value in session.get_outputs()]
     wanted = [value.name for value in session.get_inputs()]
     for feed in feeds:
