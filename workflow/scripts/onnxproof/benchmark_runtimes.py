@@ -254,11 +254,11 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
         return values
 
     def count_image_tokens(arrays: Arrays) -> int:
-        names = ("pixel_values", "pixel_attention_mask", "image_grid_thw")
-        features = prepare({name: arrays[name] for name in names if name in arrays})
+        from onnxproof.original.image_prompts import IMAGE_INPUTS, image_features
+
+        images = prepare({name: arrays[name] for name in IMAGE_INPUTS if name in arrays})
         with torch.inference_mode():
-            made = model.get_image_features(**features).pooler_output
-        return sum(part[..., 0].numel() for part in made)
+            return len(image_features(model, images))
 
     def predict_features(features: dict[str, Any]) -> object:
         with torch.inference_mode():

@@ -90,7 +90,7 @@ def _inputs_of_part(
         item: dict[str, Array] = {TOKENS: tokens, MASK: np.ones_like(tokens), TOKEN_KINDS: kinds}
         item[POSITIONS] = image_positions(kinds, image[GRID], merged) if GRID in image else np.arange(len(tokens))
         if file != EMBEDDING_FILE:
-            item[EMBEDDINGS] = model.embed(feed | {TOKENS: tokens[None]})[0]
+            item[EMBEDDINGS] = model.embed({TOKENS: tokens[None]}, features)[0]
         items.append(image_prompt_item(item, kinds))
     if file == EMBEDDING_FILE:
         return "token-embeddings", without(ModelInputs(items), {MASKED_POSITIONS})

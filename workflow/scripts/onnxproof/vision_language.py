@@ -67,10 +67,14 @@ class VisionLanguage:
         (features,) = self.vision.run([IMAGE_FEATURES], feed_of(self.vision, images))
         return np.asarray(features.reshape(-1, features.shape[-1]))
 
-    def embed(self, feed: Feed) -> Array:
-        """Return the vectors of prompts with those of their images in place, float32 (batch, tokens, size)."""
+    def embed(self, feed: Feed, features: Array | None = None) -> Array:
+        """Return the vectors of prompts with those of their images in place, float32 (batch, tokens, size).
+
+        ``features`` are those of the images, where ``look`` has been asked already.
+        """
         (vectors,) = self.embedding.run([EMBEDDINGS], {TOKENS: feed[TOKENS]})
-        return put_images(vectors, feed[TOKENS] == self.image_token, self.look(feed))
+        seen = self.look(feed) if features is None else features
+        return put_images(vectors, feed[TOKENS] == self.image_token, seen)
 
     def generate(self, feed: Feed, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
         """Return the ``count`` likeliest tokens after one prompt, one after another; none ends the text.

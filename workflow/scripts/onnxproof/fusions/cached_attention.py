@@ -16,6 +16,7 @@ from onnxscript.rewriter import MatchResult
 from onnxproof.fusions.rules import Rule, apply_rules
 from onnxproof.fusions.values import (
     HEADS_FIRST,
+    KEYS_LAST,
     input_of,
     is_made_by,
     made_by,
@@ -27,9 +28,6 @@ from onnxproof.fusions.values import (
 from onnxproof.generation import PAST
 from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_matcher import MismatchError
-
-#: What a product of queries and keys needs of the keys behind it.
-KEYS_LAST = [0, 1, 3, 2]
 
 
 @dataclass(frozen=True)

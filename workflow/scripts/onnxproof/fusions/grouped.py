@@ -17,11 +17,8 @@ import onnx_ir as ir
 from onnxscript.rewriter import MatchResult
 
 from onnxproof.fusions.rules import Rule, apply_rules
-from onnxproof.fusions.values import input_of, integers, made_by, scalar, shape_entries
+from onnxproof.fusions.values import KEYS_LAST, input_of, integers, made_by, scalar, shape_entries
 from onnxproof.graph_matcher import MismatchError
-
-#: What a product of queries and keys needs of the keys behind it.
-KEYS_LAST = [0, 1, 3, 2]
 
 
 class GroupQueries(Rule):

@@ -10,6 +10,8 @@ from onnxproof.graph_matcher import MismatchError
 
 #: The order of dimensions from (B, S, heads, size) to (B, heads, S, size), or back.
 HEADS_FIRST = [0, 2, 1, 3]
+#: What a product of queries and keys needs of the keys behind it.
+KEYS_LAST = [0, 1, 3, 2]
 
 
 def maker(value: ir.Value | None) -> ir.Node | None:

@@ -328,9 +328,8 @@ def _write_decoder(model: EncoderDecoder, axes: Axes, form: CacheForm | None, st
         def forward(self, **features: Any) -> Tensors:
             cache = None if form is None else form.fill(features)
             hidden = features.get(HIDDEN_STATES)
-            if (
-                hidden is None and form is not None
-            ):  # what the decoder reads of it is in the cache; its length is still asked for
+            if hidden is None and form is not None:
+                # What the decoder reads of it is in the cache; its length is still asked for.
                 keys = features[identifier(form.cross[0].names(PAST, CROSS)[0])]
                 hidden = keys.new_zeros(keys.shape[0], keys.shape[2], size)
             logits = model.decode(hidden, features.get(ENCODER_MASK), features[TOKENS], cache)

@@ -32,7 +32,7 @@ from onnxproof.original.exporters.caches import (
 from onnxproof.original.exporters.generation import Reading, Step, export_decoder, text_inputs
 from onnxproof.original.exporters.tracing import reason_of
 from onnxproof.original.image_prompts import image_features, takes_positions_in_parts, takes_token_kinds
-from onnxproof.vision_language import IMAGE_FEATURES
+from onnxproof.vision_language import IMAGE_FEATURES, item_name
 
 Tensors = dict[str, Any]
 IMAGES, PATCHES = "num_images", "num_patches"
@@ -252,7 +252,7 @@ def image_axes(inputs: Mapping[str, Any]) -> dict[str, list[str | None]]:
 
 def _by_argument(inputs: Mapping[str, Any]) -> Tensors:
     """Return the vision encoder's inputs by the names of the network's arguments."""
-    return {GRID if name == GRAPH_GRID else name: tensor for name, tensor in inputs.items()}
+    return {item_name(name): tensor for name, tensor in inputs.items()}
 
 
 # --------------------------------------------------------------------------------------- the tokens and the decoder
