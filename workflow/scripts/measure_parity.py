@@ -50,14 +50,15 @@ def measure(
     unknown = {value.name for value in session.get_inputs()} - known
     if unknown:
         raise UserError(f"{model} {variant}: the graph wants {', '.join(sorted(unknown))}, which was not recorded")
-    task, labels = reference.manifest["task"], reference.manifest["label_count"]
+    task, judged = reference.manifest["task"], reference.manifest["judged_as"]
+    labels = reference.manifest["label_count"]
     alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
     compared = {name: compare_output(reference.outputs[name], alone[name]) for name in reference.outputs}
     batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
     expected, answers, answers_in_batch = (
-        read_answers(task, outputs, labels) for outputs in (reference.outputs, alone, batched)
+        read_answers(judged, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
-    metrics = measure_answers(task, expected, answers)
+    metrics = measure_answers(judged, expected, answers)
     merged = open_merged(onnx_folder, threads, session)
     if merged is not None:
         outputs = run_items(merged, inputs, task)
@@ -83,9 +84,9 @@ def measure(
         "batch_invariance": {"batch_size": batch_size} | batch_invariance(answers, answers_in_batch),
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "samples": sample_answers(
-            task, texts, np.concatenate(expected), np.concatenate(answers), reference.manifest["labels"]
+            judged, texts, np.concatenate(expected), np.concatenate(answers), reference.manifest["labels"]
         )
-        if texts and task in SAMPLED_TASKS and isinstance(texts[0], str)
+        if texts and judged in SAMPLED_TASKS and isinstance(texts[0], str)
         else [],
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),

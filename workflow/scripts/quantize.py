@@ -27,7 +27,8 @@ from onnxproof.onnx_folder import (
 )
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
-from onnxproof.tasks.inference import count_labels, read_transformer_config
+from onnxproof.tasks.heads import count_labels
+from onnxproof.tasks.inference import judged_as_in, read_transformer_config
 from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.texts import CALIBRATION_TEXTS
 
@@ -85,12 +86,12 @@ def quantize_graph(
     The settings are ``{recipe, search, portability, calibration}``.
     """
     optimized = load_model(source / file, scratch)
-    judged_as, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
+    task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
     found = find_recipe(
         optimized,
         inputs,
         targets,
-        task=judged_as,
+        task=judged_as_in(source, task_of_graph),
         variant=variant,
         labels=count_labels(read_transformer_config(source)),
         progress=progress_printer(model, variant),

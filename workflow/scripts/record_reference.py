@@ -16,7 +16,8 @@ from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
-from onnxproof.tasks.inference import count_labels, read_transformer_config
+from onnxproof.tasks.heads import count_labels
+from onnxproof.tasks.inference import judged_as_in, read_transformer_config
 from onnxproof.tasks.material import Entry, compose_texts
 from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
@@ -37,7 +38,7 @@ def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
 
 
 def measure_own_invariance(
-    original: Original, inputs: ModelInputs, alone: list[Item], labels: int, batch_size: int
+    original: Original, inputs: ModelInputs, alone: list[Item], judged: str, labels: int, batch_size: int
 ) -> dict[str, Any]:
     """Return how far PyTorch's answers in padded batches are from its answers alone.
 
@@ -57,7 +58,7 @@ def measure_own_invariance(
             {name: [item[name] for item in items] for name in items[0]} for items in zip(*pairs, strict=True)
         )
         actual = align_queries(original.task, expected, actual)
-        answers, in_batch = (read_answers(original.task, outputs, labels) for outputs in (expected, actual))
+        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, actual))
         measured = batch_invariance(answers, in_batch)
         if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
             break
@@ -127,7 +128,8 @@ def record(
     outputs = run_alone(original, inputs)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
-    invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
+    judged = judged_as_in(snapshot, task)
+    invariance = measure_own_invariance(original, inputs, outputs, judged, labels, batch_size)
     generated = generate_some(original, inputs)
     with staged_folder(folder) as stage:
         if model_takes(original.config.get("model_type")) == "text":
@@ -137,6 +139,7 @@ def record(
     description = {
         "model": model,
         "task": task,
+        "judged_as": judged,
         "reference": "pytorch",
         "inputs": describe_inputs(inputs, files[INPUTS_FILE]["sha256"], original.most_tokens),
         "outputs": describe_outputs(outputs),

@@ -101,6 +101,7 @@ METRICS = {
     "cosine_mean": Metric("at least", -1, 1, "mean cosine between the outputs and PyTorch's"),
     "rank_overlap": Metric("at least", 0, 1, "share of each text's nearest neighbours that stay the same"),
     "top1_agreement": Metric("at least", 0, 1, "share of texts given the same label as by PyTorch"),
+    "label_agreement": Metric("at least", 0, 1, "share of yes-or-no decisions on a label that stay the same"),
     "token_agreement": Metric("at least", 0, 1, "share of tokens, or frames of speech, given the same label"),
     "span_agreement": Metric("at least", 0, 1, "share of questions answered with the same words"),
     "greedy_token_match": Metric(
@@ -113,6 +114,11 @@ METRICS = {
     "max_abs_diff": Metric("at most", 0, math.inf, "largest absolute difference of any output value"),
     "max_relative_diff": Metric("at most", 0, math.inf, "largest difference over the largest value, or over 1"),
     "mean_relative_diff": Metric("at most", 0, math.inf, "mean difference over the mean value, of depths"),
+    "max_norm_diff": Metric("at most", 0, math.inf, "largest difference of an embedding's norm, over PyTorch's norm"),
+    "value_nrmse": Metric(
+        "at most", 0, math.inf, "root mean square error of a regression's values over their standard deviation"
+    ),
+    "max_value_diff": Metric("at most", 0, math.inf, "largest difference of a regression's values"),
     "max_probability_diff": Metric("at most", 0, math.inf, "largest difference of any class probability"),
     "mean_kl": Metric("at most", 0, math.inf, "mean KL divergence from PyTorch's class probabilities, in nats"),
     "batch_cosine_min": Metric("at least", -1, 1, "lowest cosine between a text alone and in a padded batch"),

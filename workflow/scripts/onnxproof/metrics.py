@@ -15,6 +15,8 @@ from onnxproof.cli import UserError
 Array = NDArray[Any]
 
 SIMILARITY_DECIMALS = 7
+#: The similarity of embeddings where their model names none.
+COSINE = "cosine"
 #: How many nearest neighbours ``rank_overlap`` compares.
 NEIGHBOURS = 10
 #: The longest answer to a question, in tokens.
@@ -76,20 +78,38 @@ def as_rows(array: Array) -> Array:
     return array if array.ndim == 2 else array.reshape(1, -1)
 
 
-def rank_overlap(expected: Array, actual: Array, neighbours: int = NEIGHBOURS) -> float:
-    """Return the mean share of each input's nearest neighbours, by cosine, that both (n, d) embeddings name.
+def similarities(embeddings: Array, by: str = COSINE) -> Array:
+    """Return the similarity of each pair of (n, d) embeddings, (n, n) in float64, as sentence-transformers defines it.
+
+    Args:
+        embeddings: one a row.
+        by: "cosine", "dot", "euclidean" or "manhattan"; of the last two the negated distance.
+    """
+    vectors = embeddings.astype(np.float64)
+    if by == COSINE:
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    if by in (COSINE, "dot"):
+        return np.asarray(vectors @ vectors.T)
+    order = {"euclidean": 2, "manhattan": 1}[by]
+    return -np.stack([np.linalg.norm(vectors - vector, ord=order, axis=1) for vector in vectors])
+
+
+def rank_overlap(expected: Array, actual: Array, neighbours: int = NEIGHBOURS, by: str = COSINE) -> float:
+    """Return the mean share of each input's nearest neighbours that both (n, d) embeddings name.
 
     This is what a search engine built on the embeddings would notice. Similarities that agree to
-    ``SIMILARITY_DECIMALS`` are taken for equal: beyond, they depend on the number of threads that summed them up.
+    ``SIMILARITY_DECIMALS`` of the largest are taken for equal: beyond, they depend on the number of threads that summed
+    them up. ``by`` is as in ``similarities``.
     """
     count = min(neighbours, len(expected) - 1)
     if count < 1:
         return 1.0
 
     def nearest(embeddings: Array) -> Array:
-        unit = embeddings.astype(np.float64)
-        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-        similarity = (unit @ unit.T).round(SIMILARITY_DECIMALS)
+        similarity = similarities(embeddings, by)
+        if by != COSINE:
+            similarity /= max(float(np.abs(similarity).max()), 1e-12)
+        similarity = similarity.round(SIMILARITY_DECIMALS)
         np.fill_diagonal(similarity, -np.inf)
         return np.argsort(-similarity, axis=1, kind="stable")[:, :count]
 
@@ -97,15 +117,22 @@ def rank_overlap(expected: Array, actual: Array, neighbours: int = NEIGHBOURS) -
     return float(np.mean([len(np.intersect1d(left, right)) / count for left, right in pairs]))
 
 
-def embedding_metrics(expected: Array, actual: Array) -> dict[str, float | None]:
-    """Compare (n, d) embeddings: cosine similarity to PyTorch's, and agreement on the nearest neighbours."""
+def embedding_metrics(expected: Array, actual: Array, by: str = COSINE) -> dict[str, float | None]:
+    """Compare (n, d) embeddings: cosine similarity to PyTorch's, and agreement on the nearest neighbours.
+
+    Where they are compared ``by`` another similarity than the cosine, their norms count too.
+    """
     cosine = cosine_similarity(expected, actual)
     is_finite = np.isfinite(actual).all()
-    return {
+    metrics = {
         "cosine_min": finite(cosine.min()),
         "cosine_mean": finite(cosine.mean()),
-        "rank_overlap": rank_overlap(expected, actual) if is_finite else None,
+        "rank_overlap": rank_overlap(expected, actual, by=by) if is_finite else None,
     }
+    if by == COSINE:
+        return metrics
+    norms, made = (np.linalg.norm(vectors.astype(np.float64), axis=1) for vectors in (expected, actual))
+    return metrics | {"max_norm_diff": finite((np.abs(made - norms) / np.maximum(norms, 1e-12)).max())}
 
 
 def log_probabilities(logits: Array) -> Array:
@@ -151,6 +178,25 @@ def order_agreement(expected: Array, actual: Array) -> float | None:
         return 1.0
     same = np.sign(expected[first] - expected[second]) == np.sign(actual[first] - actual[second])
     return float(same.mean())
+
+
+def value_metrics(expected: Array, actual: Array) -> dict[str, float | None]:
+    """Compare the (n, values) answers of a regression: their error, and the order that they put inputs into.
+
+    ``value_nrmse`` is the root mean square error over the standard deviation of PyTorch's values, the larger one of
+    several values.
+    """
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    if not np.isfinite(actual).all():
+        return {"value_nrmse": None, "max_value_diff": None, "order_agreement": None}
+    errors = np.sqrt(((actual - expected) ** 2).mean(axis=0))
+    spread = np.maximum(expected.std(axis=0), np.finfo(np.float32).eps * np.abs(expected).max(axis=0))
+    orders = [order_agreement(expected[:, column], actual[:, column]) for column in range(expected.shape[1])]
+    return {
+        "value_nrmse": finite((errors / np.maximum(spread, np.finfo(np.float64).tiny)).max()),
+        "max_value_diff": finite(np.abs(actual - expected).max()),
+        "order_agreement": min(order for order in orders if order is not None),
+    }
 
 
 def best_span(start: Array, end: Array, longest: int = LONGEST_SPAN) -> tuple[int, int]:

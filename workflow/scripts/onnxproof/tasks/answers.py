@@ -26,8 +26,9 @@ from onnxproof.metrics import (
     order_agreement,
     span_metrics,
     token_metrics,
+    value_metrics,
 )
-from onnxproof.tasks.registry import PARTS, TASKS
+from onnxproof.tasks.registry import HEADS, MULTI_LABEL, PARTS, REGRESSION, SIMILARITIES, TASKS
 
 Array = NDArray[Any]
 #: One array an input.
@@ -36,7 +37,7 @@ Answers = Sequence[Array]
 Outputs = Mapping[str, Sequence[Array]]
 Metrics = dict[str, float | None]
 
-_JUDGED = TASKS | PARTS
+_JUDGED = TASKS | PARTS | HEADS
 
 
 def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1) -> dict[str, list[Array]]:
@@ -95,7 +96,7 @@ def read_answers(task: str, outputs: Outputs, labels: int) -> list[Array]:
     """Return what a user of the task reads, one (rows, features) array an input.
 
     Args:
-        task: the task's name.
+        task: the task's name, or what its head makes of it, see ``heads.judged_as``.
         outputs: what ``run_items`` gave.
         labels: number of the model's labels, see ``count_labels``; a detector with one more has a "nothing here".
 
@@ -121,12 +122,14 @@ def measure_answers(task: str, expected: Answers, actual: Answers) -> Metrics:
 def answer_distance(task: str, expected: Answers, actual: Answers) -> float:
     """Return one number that ranks models by how far their answers are from the expected ones; infinite if broken.
 
-    The mean KL divergence of probabilities where there are some, else one minus the mean cosine of all rows.
+    The mean KL divergence of probabilities where there are some, the error of a regression's values, else one minus
+    the mean cosine of all rows.
     """
     if not all(np.isfinite(answer).all() for answer in actual):
         return float("inf")
-    divergence = measure_answers(task, expected, actual).get("mean_kl")
-    return 1 - float(row_cosines(expected, actual).mean()) if divergence is None else divergence
+    metrics = measure_answers(task, expected, actual)
+    distance = metrics.get("mean_kl", metrics.get("value_nrmse"))
+    return 1 - float(row_cosines(expected, actual).mean()) if distance is None else distance
 
 
 def row_cosines(expected: Answers, actual: Answers) -> Array:
@@ -207,12 +210,31 @@ def _measure_embeddings(expected: Answers, actual: Answers) -> Metrics:
     return embedding_metrics(np.concatenate(expected), np.concatenate(actual))
 
 
+def _by_similarity(similarity: str) -> Callable[[Answers, Answers], Metrics]:
+    """Return the measure of embeddings that their users compare by this similarity."""
+
+    def measure(expected: Answers, actual: Answers) -> Metrics:
+        return embedding_metrics(np.concatenate(expected), np.concatenate(actual), similarity)
+
+    return measure
+
+
 def _measure_classes(expected: Answers, actual: Answers) -> Metrics:
     left, right = np.concatenate(expected), np.concatenate(actual)
     metrics = classification_metrics(left, right)
     if left.shape[1] == 1:
         metrics["order_agreement"] = order_agreement(left[:, 0], right[:, 0])
     return metrics
+
+
+def _measure_labels(expected: Answers, actual: Answers) -> Metrics:
+    """Compare the labels of a multi-label head: each is a decision of its own, by a sigmoid."""
+    metrics = classification_metrics(*(np.concatenate(logits).reshape(-1, 1) for logits in (expected, actual)))
+    return {"label_agreement": metrics.pop("top1_agreement")} | metrics
+
+
+def _measure_values(expected: Answers, actual: Answers) -> Metrics:
+    return value_metrics(np.concatenate(expected), np.concatenate(actual))
 
 
 def _measure_tokens(expected: Answers, actual: Answers) -> Metrics:
@@ -234,6 +256,9 @@ _KINDS: dict[str, _Kind] = {
     "image-classification": _CLASSES,
     "audio-classification": _CLASSES,
     "zero-shot-image-classification": _CLASSES,
+    MULTI_LABEL: _Kind(_read_rows, _measure_labels),
+    **{name: _Kind(_read_embedding, _by_similarity(similarity)) for similarity, name in SIMILARITIES.items()},
+    REGRESSION: _Kind(_read_rows, _measure_values),
     "audio-xvector": _EMBEDDING,
     "text-generation": _GUESSES,
     "text2text-generation": _GUESSES,

@@ -6,8 +6,11 @@ from typing import Any
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.tasks.architectures import SERVED
+from onnxproof.tasks.heads import check_head, judged_as
 from onnxproof.tasks.misread_configs import check_config
 from onnxproof.tasks.registry import TASKS, model_takes
+
+SENTENCE_SETTINGS = "config_sentence_transformers.json"
 
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
 ENCODER_DECODER_HEADS = (
@@ -68,7 +71,7 @@ def tasks_of_snapshot(snapshot: Path) -> list[str]:
 
 def is_sentence_transformer(snapshot: Path) -> bool:
     """Tell whether a snapshot embeds sentences; a cross-encoder's ``modules.json`` looks alike, but holds a head."""
-    settings = snapshot / "config_sentence_transformers.json"
+    settings = snapshot / SENTENCE_SETTINGS
     kind = read_json(settings).get("model_type") if settings.is_file() else None
     return (snapshot / "modules.json").is_file() and kind != "CrossEncoder"
 
@@ -81,6 +84,7 @@ def check_architecture(model: str, config: dict[str, Any], has_modules: bool = F
             that saved the model.
     """
     check_config(model, config)
+    check_head(model, config)
     if tasks_of_config(config, has_modules):
         return
     model_type, architectures = config.get("model_type"), config.get("architectures")
@@ -144,18 +148,11 @@ def read_start_token(folder: Path) -> int:
     return next((int(token) for token in tokens if isinstance(token, int)), 0)
 
 
-def takes_pairs(config: dict[str, Any]) -> bool:
-    """Tell whether a sequence classifier judges pairs of texts: a reranker, or natural-language inference.
-
-    A cross-encoder has one logit, or the mark that sentence-transformers leaves; inference has a label "entailment".
-    """
-    labels = {str(label).lower() for label in (config.get("id2label") or {}).values()}
-    return count_labels(config) == 1 or "sentence_transformers" in config or "entailment" in labels
-
-
-def count_labels(config: dict[str, Any]) -> int:
-    """Return the number of classes of a model's head, as transformers reads it: two where nothing is said."""
-    return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
+def judged_as_in(folder: Path, task: str) -> str:
+    """Return what ``judged_as`` says of the model in a folder, a snapshot's or a variant's."""
+    settings = folder / SENTENCE_SETTINGS
+    similarity = read_json(settings).get("similarity_fn_name") if settings.is_file() else None
+    return judged_as(task, read_transformer_config(folder), similarity)
 
 
 def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:

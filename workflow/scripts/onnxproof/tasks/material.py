@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
-from onnxproof.tasks.inference import takes_pairs
+from onnxproof.tasks.heads import takes_pairs
 
 #: One text, a pair, or the pairs of a prompt with each of its choices.
 Entry = str | tuple[str, str] | list[tuple[str, str]]

@@ -4,7 +4,7 @@ Plain data, cheap to import. How answers are read and compared is in ``answers``
 PyTorch is run, in ``pytorch``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxproof.tasks.architectures import SERVED, TAKES
@@ -255,6 +255,15 @@ PARTS: dict[str, Task] = {
         Task("image-features", (), (), "", ("image_features",), largest_batch=1),
         Task("token-embeddings", (), (), "", ("inputs_embeds",), per_token=("inputs_embeds",)),
     )
+}
+
+#: What classification heads of other kinds than "one of these labels" are judged as, see ``heads.judged_as``; and
+#: embeddings that are compared by something else than their cosine.
+MULTI_LABEL, REGRESSION = "multi-label-classification", "regression"
+SIMILARITIES = {name: f"sentence-similarity by {name}" for name in ("dot", "euclidean", "manhattan")}
+HEADS: dict[str, Task] = {
+    **{name: Task(name, (), (), "", ("logits",), ("text", "image", "sound")) for name in (MULTI_LABEL, REGRESSION)},
+    **{name: replace(TASKS["sentence-similarity"], name=name) for name in SIMILARITIES.values()},
 }
 
 
