@@ -10,13 +10,15 @@ from typing import Any
 
 from onnxproof.cli import run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
+from onnxproof.final_answers import FinalAnswers
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
-from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
+from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
 from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
-from onnxproof.tasks.heads import count_labels
+from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
 from onnxproof.tasks.inference import judged_as_in, read_transformer_config
 from onnxproof.tasks.material import Entry, compose_texts
 from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
@@ -102,6 +104,13 @@ def describe_outputs(outputs: list[Item]) -> dict[str, dict[str, Any]]:
     return described
 
 
+def describe_usage(final: FinalAnswers | None, task: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the programs of a card must know, and what was asked of the original's public interface."""
+    if final is not None:
+        return {"use": final.use, "interface": final.interface, "inputs": len(final.inputs)} | final.settings
+    return {"activation": activation_of(task, config)} if task in CLASSIFYING_TASKS else {}
+
+
 def record(
     model: str,
     snapshot: Path,
@@ -131,7 +140,10 @@ def record(
     judged = judged_as_in(snapshot, task)
     invariance = measure_own_invariance(original, inputs, outputs, judged, labels, batch_size)
     generated = generate_some(original, inputs)
+    final = record_final_answers(original, model, snapshot)
     with staged_folder(folder) as stage:
+        if final is not None:
+            save_final_answers(stage, final)
         if model_takes(original.config.get("model_type")) == "text":
             write_json(stage / TEXTS_FILE, texts_of_inputs(original, texts))
         save_reference(stage, inputs, outputs, generated)
@@ -150,6 +162,7 @@ def record(
         "labels": config.get("id2label"),
         "label_count": labels,
         "batch_invariance": invariance,
+        "usage": describe_usage(final, task, original.config),
         "threads": threads,
         "files": files,
         "versions": versions_of("torch", "transformers", "tokenizers", "sentence-transformers"),

@@ -41,7 +41,7 @@ from onnxproof.onnx_folder import (
 from onnxproof.recommendations import recommend
 from onnxproof.reference import read_reference
 from onnxproof.sentence_modules import settle_modules
-from onnxproof.tokenizer_files import settle_tokenizer
+from onnxproof.tokenizer_files import TOKENIZER_FILE, settle_tokenizer
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
@@ -271,7 +271,7 @@ def describe_release(
         "model": model,
         "task": reference["task"],
         "source": {key: value for key, value in source.items() if key not in ("files", "versions", "model")},
-        "reference": {key: reference[key] for key in ("inputs", "outputs", "padding", "versions")},
+        "reference": {key: reference[key] for key in ("inputs", "outputs", "padding", "usage", "versions")},
         "headline": headline(first["parity"], first["benchmark"]),
         "variants": variants,
         "recommended": [
@@ -342,6 +342,10 @@ def release(
             | cache_sizes
             | announce_weight_files(stage)
         )
+        if most_tokens:
+            tokenizer = stage / TOKENIZER_FILE
+            pads = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
+            manifest["reference"]["usage"] |= {"pads": pads, "max_tokens": most_tokens}
         manifest["golden"] = write_golden(reference, results / "reference", stage)
         shutil.copyfile(VERIFIER, stage / VERIFIER.name)
         card = render_model_card(manifest, read_metadata(results / "source" / "README.md"), with_export_file)

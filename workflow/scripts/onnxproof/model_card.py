@@ -8,6 +8,8 @@ import yaml
 
 from onnxproof.config import METRICS
 from onnxproof.figures import format_figure
+from onnxproof.final_answers import PAIRS, TEXTS
+from onnxproof.tasks.heads import NONE, SOFTMAX
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "model_card.md.j2"
@@ -86,6 +88,25 @@ CLIENTS = {
 }
 #: The client that needs ``export.json``, which only graphs of transformers' exporter have.
 READS_EXPORT_FILE = "exported_model.py"
+#: Clients whose examples pad texts, for which a tokenizer needs a padding token.
+PADDING_CLIENTS = {"exported_model.py"}
+#: The client whose pipeline takes no pairs of texts, and makes probabilities of a regression's values.
+NO_PAIRS_NO_VALUES = "transformers.mjs"
+
+#: What examples are told of an original that nothing special is known of.
+DEFAULT_USAGE: dict[str, Any] = {
+    "takes": TEXTS,
+    "activation": SOFTMAX,
+    "pads": True,
+    "prompts": {},
+    "default_prompt": "",
+    "mask_token": "[MASK]",
+    "chat": None,
+    "ends": [],
+    "first": [0],
+    "not_applied": {},
+    "max_tokens": 512,
+}
 
 #: What a reader chooses a variant for.
 VARIANTS = {
@@ -134,29 +155,39 @@ def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> 
 
 
 def kind_of_use(task: str, reference: dict[str, Any]) -> str:
-    """Return whose examples fit a model: its task's, a reranker's, or, where nobody wrote any, those of any graph."""
+    """Return whose examples fit a model: those of its use, of its task, or, where nobody wrote any, of any graph."""
+    if use := reference["usage"].get("use"):
+        return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
-    if task == "text-classification" and reference["outputs"]["logits"]["shape"][-1] == 1:
-        return "reranking"
     if (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task
 
 
-def usage_examples(kind: str, file: str, with_export_file: bool = True) -> list[dict[str, Any]]:
+def usage_examples(
+    kind: str, file: str, usage: dict[str, Any] | None = None, with_export_file: bool = True
+) -> list[dict[str, Any]]:
     """Return the clients' examples of a kind of use, as ``{name, language, install, run_with, file, code}``.
 
     Args:
         kind: see ``kind_of_use``.
         file: the ONNX file that they load. Transformers 5 loads the one that ``export.json`` names.
+        usage: what the examples must know of the original, and whether the tokenizer ``pads``.
         with_export_file: whether the release has ``export.json``.
     """
+    facts = DEFAULT_USAGE | (usage or {})
+    facts["pairs"] = facts["takes"] == PAIRS
+    left_out = set() if with_export_file else {READS_EXPORT_FILE}
+    if not facts["pads"]:
+        left_out |= PADDING_CLIENTS
+    if kind == "text-classification" and (facts["pairs"] or facts["activation"] == NONE):
+        left_out.add(NO_PAIRS_NO_VALUES)
     examples = []
-    for client, facts in CLIENTS.items():
+    for client, told in CLIENTS.items():
         path = USAGE / kind / f"{client}.j2"
-        if path.is_file() and (with_export_file or client != READS_EXPORT_FILE):
-            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(file=file)
-            examples.append(facts._asdict() | {"file": client, "code": code.strip()})
+        if path.is_file() and client not in left_out:
+            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(facts, file=file)
+            examples.append(told._asdict() | {"file": client, "code": code.strip()})
     return examples
 
 
@@ -201,7 +232,7 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any],
         license=metadata.get("license"),
         origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
         kind_of_use=kind,
-        examples=usage_examples(kind, best_file(manifest), with_export_file),
+        examples=usage_examples(kind, best_file(manifest), manifest["reference"]["usage"], with_export_file),
         files=files,
         places=places_of(manifest["variants"]),
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
@@ -234,4 +265,5 @@ def best_file(manifest: dict[str, Any]) -> str:
 def _environment() -> Any:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = format_figure
+    environment.filters["python"] = repr
     return environment

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.files import read_json, write_json
+from onnxproof.final_answers import FINAL_FILE, FINAL_VECTORS_FILE, FinalAnswers, from_json
 from onnxproof.inputs import Array, Item, ModelInputs, pack, unpack
 
 INPUTS_FILE = "inputs.safetensors"
@@ -41,6 +42,26 @@ def save_reference(
     save_file(pack(outputs), folder / OUTPUTS_FILE)
     if generated:
         write_json(folder / GENERATED_FILE, generated)
+
+
+def save_final_answers(folder: Path, final: FinalAnswers) -> None:
+    """Write raw inputs and the original's final answers: JSON, and vectors as safetensors."""
+    from safetensors.numpy import save_file
+
+    facts, arrays = final.as_json()
+    write_json(folder / FINAL_FILE, facts)
+    if arrays:
+        save_file(arrays, folder / FINAL_VECTORS_FILE)
+
+
+def read_final_answers(folder: Path) -> FinalAnswers | None:
+    """Read what ``save_final_answers`` wrote; None where nothing was recorded."""
+    from safetensors.numpy import load_file
+
+    if not (folder / FINAL_FILE).is_file():
+        return None
+    vectors = folder / FINAL_VECTORS_FILE
+    return from_json(read_json(folder / FINAL_FILE), load_file(vectors) if vectors.is_file() else {})
 
 
 def read_reference(folder: Path, manifest_file: Path) -> Reference:

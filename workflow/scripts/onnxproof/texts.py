@@ -10,6 +10,8 @@ RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 EVALUATION_TEXTS = RESOURCES / "evaluation_texts.jsonl"
 #: What a quantization recipe may look at. Shares no sentence with the evaluation texts.
 CALIBRATION_TEXTS = RESOURCES / "calibration_texts.jsonl"
+#: What the original and a release's programs are asked as users ask them: empty, odd, in many scripts.
+RAW_TEXTS = RESOURCES / "raw_texts.jsonl"
 
 
 def read_texts(path: Path) -> list[str]:

@@ -53,6 +53,7 @@ class Original:
     fed. ``processor`` makes model inputs: a tokenizer, an image processor, a feature extractor, or tokenizer and image
     processor. ``most_tokens`` is where the model cuts a text. ``generate``, of a model that generates text, returns the
     tokens it finds likeliest after one of the inputs. ``start_token`` is what an encoder-decoder's texts start with.
+    ``embedder`` is the ``SentenceTransformer`` that the network is made of, of such a model.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Original:
     most_tokens: int
     generate: Callable[[ModelInputs, int], list[int]] | None = None
     start_token: int | None = None
+    embedder: Any = None
 
     def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
         """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized.
@@ -202,7 +204,7 @@ def load_network(model: str, snapshot: Path, task: str, attention: str | None = 
 
     try:
         network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
-            snapshot, dtype=torch.float32, output_loading_info=True, **_local(snapshot), **_chosen(attention)
+            snapshot, dtype=torch.float32, output_loading_info=True, **local_options(snapshot), **_chosen(attention)
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
@@ -219,7 +221,7 @@ def load_network(model: str, snapshot: Path, task: str, attention: str | None = 
     return network.eval()
 
 
-def _local(snapshot: Path) -> dict[str, bool]:
+def local_options(snapshot: Path) -> dict[str, bool]:
     """Return the options that keep a loader off the network, and off the snapshot's own code unless that is allowed."""
     return {"local_files_only": True, "trust_remote_code": remote_code_allowed(snapshot)}
 
@@ -234,7 +236,9 @@ def _load_sentence_transformer(
     import torch
 
     loader = import_sentence_transformers().SentenceTransformer
-    model = loader(str(snapshot), device="cpu", model_kwargs=_chosen(attention), **_local(snapshot)).eval().float()
+    model = (
+        loader(str(snapshot), device="cpu", model_kwargs=_chosen(attention), **local_options(snapshot)).eval().float()
+    )
     nested = snapshot / "0_Transformer"
     folder = nested if (nested / "config.json").is_file() and not (snapshot / "config.json").is_file() else snapshot
     correct_tokenizer(name, folder, model.tokenizer, int(config.get("type_vocab_size") or 0))
@@ -250,11 +254,14 @@ def _load_sentence_transformer(
             outputs: dict[str, Any] = dict(features)
             for module in self.modules_in_turn:
                 outputs = module(outputs)
+            if model.truncate_dim is not None:  # encode() does this behind the modules
+                outputs["sentence_embedding"] = outputs["sentence_embedding"][..., : model.truncate_dim]
             names = {"last_hidden_state": "token_embeddings", "sentence_embedding": "sentence_embedding"}
             return {name: outputs[key] for name, key in names.items() if key in outputs}
 
     accepted = frozenset(model.tokenizer.model_input_names)
-    return Original(task, config, Embedder().eval(), accepted, model.tokenizer, model.max_seq_length or MAX_TOKENS)
+    limit = model.max_seq_length or MAX_TOKENS
+    return Original(task, config, Embedder().eval(), accepted, model.tokenizer, limit, embedder=model)
 
 
 def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
@@ -262,7 +269,7 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
 
     def load(loader: Any, **options: Any) -> Any:
         try:
-            return loader.from_pretrained(snapshot, **_local(snapshot), **options)
+            return loader.from_pretrained(snapshot, **local_options(snapshot), **options)
         except (OSError, ValueError, ImportError) as error:
             reason = f"its preprocessing cannot be loaded with {loader.__name__}: {first_line(error)}"
             raise UserError(f"{model}: {reason}") from error

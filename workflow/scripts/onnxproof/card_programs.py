@@ -1,0 +1,74 @@
+"""The program of a release's card for onnxruntime alone, asked about raw inputs.
+
+The program runs as it is printed, but for the folder and the ONNX file that it names. The function that it defines
+answers other inputs than its own. This is what the gate of final answers holds to the original.
+"""
+
+import ast
+import contextlib
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxproof.final_answers import USES, FinalAnswers
+
+#: The heading above the program on the card.
+HEADING = "onnxruntime and tokenizers alone"
+#: Inputs in a batch of unlike lengths.
+BATCH_SIZE = 6
+
+Answer = Callable[..., Sequence[Any]]
+
+
+def program_of(card: str, heading: str = HEADING) -> str | None:
+    """Return the Python program below a heading of a card; None where the card has no such heading."""
+    section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^### |^## |\Z)", card, flags=re.DOTALL | re.MULTILINE)
+    found = re.search(r"```python\n(.*?)```", section[1], flags=re.DOTALL) if section else None
+    return found[1] if found else None
+
+
+def with_file(program: str, shown: str, file: str) -> str:
+    """Return a program that loads another variant: all files that it names end as that variant's do."""
+    endings = [Path(name).stem.partition("model")[2].removeprefix("_merged") for name in (shown, file)]
+    return program.replace(f"{endings[0]}.onnx", f"{endings[1]}.onnx")
+
+
+def load_function(program: str, name: str, folder: Path) -> Answer:
+    """Run a program in this process, in a release's folder, and return the function of that name that it defines.
+
+    What the program prints is left out.
+    """
+    tree = ast.parse(program)
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and [ast.unparse(target) for target in statement.targets] == ["folder"]:
+            place = next(node for node in ast.walk(statement) if isinstance(node, ast.Constant))
+            place.value = str(folder)
+    variables: dict[str, Any] = {"__name__": "program"}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(tree, HEADING, "exec"), variables)  # the release's own card, with its sha256
+    answer: Answer = variables[name]
+    return answer
+
+
+def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
+    """Return a program's answers to the raw inputs, so many at once."""
+    prompts = final.settings.get("prompts", {})
+    plain = [index for index, value in enumerate(final.inputs) if not isinstance(value, dict)]
+    answers: list[Any] = [None] * len(final.inputs)
+    for start in range(0, len(plain), size):
+        indices = plain[start : start + size]
+        values = [final.inputs[index] for index in indices]
+        made = function([tuple(value) if isinstance(value, list) else value for value in values])
+        for index, answer in zip(indices, made, strict=True):
+            answers[index] = answer
+    for index, value in enumerate(final.inputs):
+        if isinstance(value, dict):
+            answers[index] = function([value["text"]], prompt=prompts[value["prompt"]])[0]
+    return answers
+
+
+def function_of(use: str) -> str:
+    """Return what the program of a use calls its function."""
+    return USES[use].function

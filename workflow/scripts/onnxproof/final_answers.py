@@ -1,0 +1,251 @@
+"""Final answers to raw inputs: what the original gives its users, and what a program of a release's card gives.
+
+The original's are recorded with the reference and shipped in the golden files. NumPy alone: a release is verified with
+these functions where it is deployed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxproof.generation import matched_share
+from onnxproof.metrics import cosine_similarity, finite, order_agreement, value_metrics
+from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
+
+Array = NDArray[Any]
+Metrics = dict[str, float | None]
+
+#: What inputs are: texts, pairs of texts, questions with their contexts, or texts with one masked word.
+TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
+
+FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
+#: In the place of a vector in JSON; the vectors stand in a file of their own, in this order.
+VECTOR = "vector"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a model is used for: the examples that fit it, their function, and what that takes and gives.
+
+    ``name`` is the folder of the examples. ``function`` is what the program for onnxruntime alone calls the function
+    that answers a list of inputs. ``gives`` is a key of ``MEASURES``.
+    """
+
+    name: str
+    function: str
+    takes: str
+    gives: str
+
+
+_USES = (
+    Use("sentence-similarity", "embed", TEXTS, "vectors"),
+    Use("feature-extraction", "extract", TEXTS, "token vectors"),
+    Use("text-classification", "classify", TEXTS, "labels"),
+    Use("reranking", "score", PAIRS, "scores"),
+    Use("token-classification", "tag", TEXTS, "tags"),
+    Use("question-answering", "ask", QUESTIONS, "spans"),
+    Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
+    Use("text-generation", "generate", TEXTS, "tokens"),
+    Use("text2text-generation", "generate", TEXTS, "tokens"),
+)
+USES: dict[str, Use] = {use.name: use for use in _USES}
+
+
+def use_of(task: str, config: Mapping[str, Any]) -> Use | None:
+    """Return what a model is used for; None where the card has no program that takes raw inputs.
+
+    Args:
+        task: one of ``TASKS``.
+        config: the content of ``config.json``.
+    """
+    if is_cross_encoder(task, dict(config)):
+        return USES["reranking"]
+    use = USES.get(task)
+    if use and task == "text-classification" and takes_pairs(dict(config)):
+        return Use(use.name, use.function, PAIRS, use.gives)
+    return use
+
+
+@dataclass(frozen=True)
+class FinalAnswers:
+    """Raw inputs, and what the original's public interface answers to each of them alone.
+
+    Attributes:
+        use: a key of ``USES``.
+        interface: the interface that was asked, for readers.
+        inputs: texts, pairs of texts, or ``{text, prompt}`` with the name of a prompt.
+        answers: of the kind that ``measure`` reads, one an input.
+        settings: what the programs of a card need to know beside the release's files.
+    """
+
+    use: str
+    interface: str
+    inputs: list[Any]
+    answers: list[Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def chosen(self, indices: Sequence[int]) -> "FinalAnswers":
+        """Return some of the inputs with their answers."""
+        inputs, answers = ([values[index] for index in indices] for values in (self.inputs, self.answers))
+        return FinalAnswers(self.use, self.interface, inputs, answers, self.settings)
+
+    def as_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what JSON can hold, and the arrays by the name that stands in the place of each."""
+        arrays = {
+            f"{VECTOR}.{index}": answer for index, answer in enumerate(self.answers) if isinstance(answer, np.ndarray)
+        }
+        answers = [
+            f"{VECTOR}.{index}" if isinstance(answer, np.ndarray) else answer
+            for index, answer in enumerate(self.answers)
+        ]
+        facts = {"use": self.use, "interface": self.interface, "settings": self.settings, "inputs": self.inputs}
+        return facts | {"answers": answers}, arrays
+
+
+def from_json(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> FinalAnswers:
+    """Return what ``FinalAnswers.as_json`` gave."""
+    answers = [arrays[answer] if isinstance(answer, str) else answer for answer in facts["answers"]]
+    return FinalAnswers(facts["use"], facts["interface"], list(facts["inputs"]), answers, dict(facts["settings"]))
+
+
+#: An answer to a question has at most so many tokens, as the pipeline of transformers 4 had it.
+LONGEST_ANSWER = 15
+
+
+def likeliest_span(start: Array, end: Array, is_context: Array) -> tuple[int, int, float]:
+    """Return the first and the last token of the likeliest answer, and its probability.
+
+    Args:
+        start: logits of the first token, shape (tokens,).
+        end: logits of the last token, shape (tokens,).
+        is_context: which tokens are the context's, bool (tokens,). The first token of all, which stands for "there is
+            no answer", takes part in the probabilities alone.
+    """
+    allowed = is_context.copy()
+    allowed[0] = True
+    probabilities = []
+    for logits in (start, end):
+        shifted = np.where(allowed, logits.astype(np.float64), -np.inf)
+        odds = np.exp(shifted - shifted.max())
+        probabilities.append(np.where(is_context, odds / odds.sum(), 0.0))
+    products = np.triu(np.outer(*probabilities))
+    products = np.tril(products, LONGEST_ANSWER - 1)
+    first, last = divmod(int(products.argmax()), len(start))
+    return first, last, float(products[first, last])
+
+
+def measure(use: str, activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Return how far final answers are from the original's, by the names of the gate's metrics.
+
+    Args:
+        use: a key of ``USES``.
+        activation: what makes a classification head's answers, see ``tasks.heads``.
+        expected: the original's answers.
+        actual: a program's, one for each.
+    """
+    return _MEASURES[USES[use].gives](activation, expected, actual)
+
+
+def _measure_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    left, right = (np.stack([np.asarray(row, dtype=np.float64) for row in rows]) for rows in (expected, actual))
+    if left.shape != right.shape:
+        return {"cosine_min": None, "max_relative_diff": None}
+    largest = max(1.0, float(np.abs(left).max()))
+    return {
+        "cosine_min": finite(cosine_similarity(left, right).min()),
+        "max_relative_diff": finite(np.abs(left - right).max() / largest),
+    }
+
+
+def _measure_token_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
+        return {"cosine_min": None, "max_relative_diff": None}  # other tokens
+    means = _measure_vectors(activation, [row.mean(axis=0) for row in expected], [row.mean(axis=0) for row in actual])
+    largest = max(1.0, *(float(np.abs(left).max()) for left in expected))
+    differences = [float(np.abs(left - right).max()) for left, right in zip(expected, actual, strict=True)]
+    return means | {"max_relative_diff": finite(float(np.max(differences)) / largest)}
+
+
+def _measure_labels(
+    activation: str, expected: Sequence[Mapping[str, float]], actual: Sequence[Mapping[str, float]]
+) -> Metrics:
+    names = list(expected[0])
+    if any(answer.keys() != expected[0].keys() for answer in actual):
+        return {"top1_agreement": None, "max_probability_diff": None}
+    left, right = (np.array([[answer[name] for name in names] for answer in answers]) for answers in (expected, actual))
+    if activation == NONE:
+        return value_metrics(left, right)
+    return {
+        "top1_agreement": float((left.argmax(axis=1) == right.argmax(axis=1)).mean()),
+        "label_agreement": float(((left >= 0.5) == (right >= 0.5)).mean()),
+        "max_probability_diff": finite(np.abs(left - right).max()),
+    }
+
+
+def _measure_scores(activation: str, expected: Sequence[float], actual: Sequence[float]) -> Metrics:
+    left, right = (np.array(scores, dtype=np.float64).reshape(-1, 1) for scores in (expected, actual))
+    if activation == NONE:
+        return value_metrics(left, right)
+    return {
+        "max_probability_diff": finite(np.abs(left - right).max()),
+        "order_agreement": order_agreement(left[:, 0], right[:, 0]),
+    }
+
+
+def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare the label of every character, and the probabilities of what both name."""
+    same, count, differences = 0, 0, [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        spans = [{(tag["start"], tag["end"]): tag for tag in tags} for tags in (left, right)]
+        for place in spans[0].keys() | spans[1].keys():
+            tags = [span.get(place) for span in spans]
+            count += place[1] - place[0]
+            if tags[0] and tags[1] and tags[0]["entity"] == tags[1]["entity"]:
+                same += place[1] - place[0]
+                differences.append(abs(tags[0]["score"] - tags[1]["score"]))
+    return {
+        "token_agreement": same / count if count else 1.0,
+        "max_probability_diff": finite(float(np.max(differences))),
+    }
+
+
+def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare the likeliest words; one that only the original names counts with its whole probability."""
+    firsts = [next(iter(left)) == next(iter(right), None) for left, right in zip(expected, actual, strict=True)]
+    differences = [
+        abs(probability - right.get(word, 0.0))
+        for left, right in zip(expected, actual, strict=True)
+        for word, probability in left.items()
+        if word in right or probability > min(right.values(), default=0.0)
+    ]
+    return {"top1_agreement": float(np.mean(firsts)), "max_probability_diff": finite(float(np.max(differences)))}
+
+
+def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    same = [left["answer"] == right["answer"] for left, right in zip(expected, actual, strict=True)]
+    return {"span_agreement": float(np.mean(same))}
+
+
+def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: Sequence[Sequence[int]]) -> Metrics:
+    """Return the share of the original's tokens before the first other one; a text that ends early has one."""
+    shares = [
+        matched_share(list(left), (list(right) + [-1] * len(left))[: len(left)])
+        for left, right in zip(expected, actual, strict=True)
+        if len(left)
+    ]
+    return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
+
+
+_MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
+    "vectors": _measure_vectors,
+    "token vectors": _measure_token_vectors,
+    "labels": _measure_labels,
+    "scores": _measure_scores,
+    "tags": _measure_tags,
+    "guesses": _measure_guesses,
+    "spans": _measure_spans,
+    "tokens": _measure_tokens,
+}

@@ -1,0 +1,308 @@
+"""What a user of the original gets from raw inputs, through its own public interface.
+
+The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, ``CrossEncoder.predict`` or ``generate``.
+A release answers the same raw inputs by the programs on its card; see ``programs``.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.cli import first_line
+from onnxproof.files import read_json
+from onnxproof.final_answers import MASKED_TEXTS, QUESTIONS, TEXTS, FinalAnswers, Use, likeliest_span, use_of
+from onnxproof.generation import NEW_TOKENS
+from onnxproof.inputs import MASK, TOKENS
+from onnxproof.lean_imports import import_sentence_transformers
+from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.tasks.heads import activation_of
+from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.material import QUESTIONS as ASKED
+from onnxproof.texts import RAW_TEXTS, read_texts
+
+#: The label that a token classifier gives to tokens that are nothing, and that its pipeline leaves out.
+NOTHING = "O"
+#: How many words a masked language model is asked for.
+GUESSES = 5
+#: The place of the masked word in a text that has so many; a long text is cut behind it.
+MASKED_WORD = 5
+#: Settings of generation that the programs of a card apply; others, such as beams, are named on the card.
+APPLIED_SETTINGS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
+
+#: Settings that change a text and that the programs do not apply, with the value that changes nothing.
+UNAPPLIED_SETTINGS = {
+    "num_beams": 1,
+    "do_sample": False,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_eos_token_id": None,
+    "forced_decoder_ids": None,
+}
+
+Ask = Callable[[Any], Any]
+
+
+def record_final_answers(original: Original, model: str, snapshot: Path) -> FinalAnswers | None:
+    """Ask the original about raw inputs; None for a task whose cards have no program for raw inputs.
+
+    An input that the original itself cannot answer, such as an empty prompt, is left out.
+
+    Args:
+        original: the loaded model.
+        model: its name, for messages.
+        snapshot: its folder.
+    """
+    use = use_of(original.task, original.config)
+    if use is None:
+        return None
+    settings = _settings(use, original, snapshot)
+    original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
+    interface, ask = _ASK[use.name](original, model, snapshot)
+    inputs, answers = [], []
+    for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
+        try:
+            answers.append(ask(value))
+        except Exception as error:  # whatever the original says: it has no answer that a release could be held to
+            print(f"{model}: the original has no answer to {str(value)[:60]!r}: {first_line(error)}", flush=True)
+            continue
+        inputs.append(value)
+    return FinalAnswers(use.name, interface, inputs, answers, settings)
+
+
+def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
+    """Return what the programs of a card must know of the original beside the files of a release."""
+    settings: dict[str, Any] = {"takes": use.takes}
+    if use.gives in ("labels", "scores"):
+        settings["activation"] = activation_of(original.task, original.config)
+    if original.embedder is not None and any(original.embedder.prompts.values()):
+        settings["prompts"] = {name: prompt for name, prompt in original.embedder.prompts.items() if prompt}
+        settings["default_prompt"] = original.embedder.prompts.get(original.embedder.default_prompt_name, "")
+    if use.takes == MASKED_TEXTS:
+        settings["mask_token"] = original.processor.mask_token
+    if use.gives == "tokens":
+        applied = applied_settings(snapshot)
+        ends = applied.get("eos_token_id", [])
+        settings["ends"] = ends if isinstance(ends, list) else [ends]
+        first = [original.start_token, applied.get("forced_bos_token_id")]
+        settings["first"] = [token for token in first if token is not None]
+        settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
+        settings["not_applied"] = unapplied_settings(snapshot)
+    return settings
+
+
+def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
+    """Yield texts, pairs, questions with their contexts, or texts with a mask, as the use takes them."""
+    texts = read_texts(RAW_TEXTS)
+    texts.insert(len(texts) // 2, _long_text(original, texts))
+    if use.takes == TEXTS:
+        yield from texts
+    elif use.takes == MASKED_TEXTS:
+        for text in texts:
+            words = text.split(" ")
+            words[min(len(words) // 2, MASKED_WORD)] = original.processor.mask_token
+            yield " ".join(words)
+    elif use.takes == QUESTIONS:
+        for index, text in enumerate(texts):
+            yield ASKED[index % len(ASKED)], text
+    else:
+        for index, text in enumerate(texts):
+            yield text, texts[(index * 7 + 4) % len(texts)]
+
+
+def _prompted_inputs(settings: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield a few texts with each prompt that a sentence-transformer has, by its name."""
+    for name in settings.get("prompts", {}):
+        yield from ({"text": text, "prompt": name} for text in read_texts(RAW_TEXTS)[4:8])
+
+
+def _long_text(original: Original, texts: Sequence[str]) -> str:
+    """Return a text that is longer than the model takes, or, where it takes very long ones, than the others."""
+    wanted = min(original.most_tokens, MAX_TOKENS) + 16
+    part = " ".join(text for text in texts if text.isascii() and text.strip())
+    tokens = max(1, len(original.processor(part)[TOKENS]))
+    return " ".join([part] * (wanted // tokens + 1))
+
+
+def _ask_encode(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    """Ask for embeddings, with a prompt by its name; ``encode_query`` and ``encode_document`` take theirs so."""
+    asked = {"query": original.embedder.encode_query, "document": original.embedder.encode_document}
+
+    def ask(value: Any) -> Any:
+        text, name = (value, None) if isinstance(value, str) else (value["text"], value["prompt"])
+        encode = asked.get(str(name), partial(original.embedder.encode, prompt_name=name))
+        return np.asarray(encode([text], show_progress_bar=False)[0], dtype=np.float32)
+
+    return "SentenceTransformer.encode", ask
+
+
+def _ask_extract(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    extract = _pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
+    return "pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32)
+
+
+def _ask_classify(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    classify = _pipeline("text-classification", original)
+
+    def ask(value: Any) -> dict[str, float]:
+        asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
+        answers = classify([asked], top_k=None, **_truncation(original))
+        return {answer["label"]: float(answer["score"]) for answer in answers[0]}
+
+    return "pipeline('text-classification')", ask
+
+
+def _ask_predict(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    encoder = import_sentence_transformers().CrossEncoder(
+        str(snapshot), device="cpu", max_length=original.most_tokens, **local_options(snapshot)
+    )
+    encoder.eval().float()
+    correct_tokenizer(model, snapshot, encoder.tokenizer, int(original.config.get("type_vocab_size") or 0))
+    return "CrossEncoder.predict", lambda pair: float(encoder.predict([pair], show_progress_bar=False)[0])
+
+
+def _ask_tag(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    tag = _pipeline("token-classification", original)
+
+    def ask(text: str) -> list[dict[str, Any]]:
+        return [
+            {"entity": found["entity"], "score": float(found["score"]), "start": found["start"], "end": found["end"]}
+            for found in tag(text)
+        ]
+
+    return "pipeline('token-classification')", ask
+
+
+def _ask_fill(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    fill = _pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
+
+    def ask(text: str) -> dict[str, float]:
+        name = original.processor.convert_ids_to_tokens
+        return {name(found["token"]): float(found["score"]) for found in fill(text, top_k=GUESSES)}
+
+    return "pipeline('fill-mask')", ask
+
+
+def _ask_span(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    """Ask questions as the pipeline of transformers 4 did: version 5 has none for this task.
+
+    The answer is the part of the context, of at most ``LONGEST_ANSWER`` tokens, whose first and last token have the
+    largest product of probabilities.
+    """
+    import torch
+
+    def ask(value: Sequence[str]) -> dict[str, Any]:
+        question, context = value
+        features = original.processor(
+            question,
+            context,
+            truncation="only_second",
+            max_length=original.most_tokens,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        offsets = features.pop("offset_mapping")[0].tolist()
+        is_context = np.array([part == 1 for part in features.sequence_ids(0)])
+        fed = {name: values for name, values in features.items() if name in original.accepted}
+        with torch.inference_mode():
+            outputs = original.network(**fed)
+        start_logits, end_logits = (outputs[name][0].float().numpy() for name in ("start_logits", "end_logits"))
+        first, last, score = likeliest_span(start_logits, end_logits, is_context)
+        start, end = offsets[first][0], offsets[last][1]
+        return {"answer": context[start:end], "start": start, "end": end, "score": score}
+
+    return "AutoModelForQuestionAnswering and its likeliest span", ask
+
+
+def _ask_generate(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    """Generate greedily, with those settings of the model's own that a card's program applies."""
+    import torch
+    from transformers import GenerationConfig
+
+    applied = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(snapshot)
+    )
+    chat = chat_parts(original.processor)
+
+    def ask(text: str) -> list[int]:
+        prompt = text if chat is None else f"{chat[0]}{text}{chat[1]}"
+        features = original.processor(
+            prompt,
+            truncation=True,
+            max_length=original.most_tokens - NEW_TOKENS,
+            add_special_tokens=chat is None,
+            return_tensors="pt",
+        )
+        fed = {name: values for name, values in features.items() if name in (TOKENS, MASK)}
+        if not features[TOKENS].shape[1]:
+            raise ValueError("it has no tokens")
+        original.network.generation_config = applied
+        with torch.inference_mode():
+            tokens = original.network.generate(**fed)[0].tolist()
+        return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
+
+    return "generate(do_sample=False, num_beams=1, max_new_tokens=32)", ask
+
+
+def applied_settings(snapshot: Path) -> dict[str, Any]:
+    """Return those settings of a snapshot's ``generation_config.json`` that the programs of a card apply."""
+    file = snapshot / "generation_config.json"
+    saved = read_json(file) if file.is_file() else {}
+    settings = {key: saved[key] for key in APPLIED_SETTINGS if saved.get(key) is not None}
+    config = read_transformer_config(snapshot)
+    for key in APPLIED_SETTINGS:  # an older folder has them in its config.json
+        if key not in settings and isinstance(config.get(key), (int, list)):
+            settings[key] = config[key]
+    return settings
+
+
+def unapplied_settings(snapshot: Path) -> dict[str, Any]:
+    """Return those settings of ``generation_config.json`` that change a greedy text and that no program applies."""
+    file = snapshot / "generation_config.json"
+    saved = read_json(file) if file.is_file() else {}
+    return {key: saved[key] for key, neutral in UNAPPLIED_SETTINGS.items() if saved.get(key) not in (None, [], neutral)}
+
+
+def chat_parts(tokenizer: Any) -> tuple[str, str] | None:
+    """Return what a chat template puts before and behind the first message of a user; None without a template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    message = "\u2402"  # a sign that no template has
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+    before, _, behind = rendered.partition(message)
+    return before, behind
+
+
+def _pipeline(task: str, original: Original, **options: Any) -> Any:
+    import transformers
+
+    make: Any = transformers.pipeline
+    return make(task, model=original.network, tokenizer=original.processor, device="cpu", **options)
+
+
+def _truncation(original: Original) -> dict[str, Any]:
+    return {"truncation": True, "max_length": original.most_tokens}
+
+
+_ASK: dict[str, Callable[[Original, str, Path], tuple[str, Ask]]] = {
+    "sentence-similarity": _ask_encode,
+    "feature-extraction": _ask_extract,
+    "text-classification": _ask_classify,
+    "reranking": _ask_predict,
+    "token-classification": _ask_tag,
+    "fill-mask": _ask_fill,
+    "question-answering": _ask_span,
+    "text-generation": _ask_generate,
+    "text2text-generation": _ask_generate,
+}
