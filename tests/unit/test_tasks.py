@@ -158,10 +158,10 @@ def test_a_head_that_is_not_served_says_what_the_type_is_supported_for(tmp_path)
 def test_the_tables_of_tasks_agree():
     from onnxproof.config import SUPPORTED_TASKS
     from onnxproof.tasks import TASKS, answers
-    from onnxproof.tasks.registry import PARTS
+    from onnxproof.tasks.registry import HEADS, PARTS
 
     assert tuple(TASKS) == SUPPORTED_TASKS
-    assert set(TASKS) | set(PARTS) == set(answers._KINDS)
+    assert set(TASKS) | set(PARTS) | set(HEADS) == set(answers._KINDS)
 
 
 def test_the_list_of_model_types_is_that_of_the_installed_transformers(monkeypatch):
