@@ -8,7 +8,7 @@ import pytest
 from onnxproof import card_programs
 from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
 from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
-from onnxproof.model_card import USAGE, usage_examples
+from onnxproof.model_card import CLIENTS, USAGE, usage_examples
 
 RANDOM = np.random.default_rng(0)
 
@@ -123,7 +123,8 @@ print(answers)
 
 
 def test_the_program_of_a_card_answers_other_inputs_with_another_file(tmp_path, capsys):
-    program = card_programs.program_of(CARD)
+    assert card_programs.program_of(CARD, "Another") is None
+    program = card_programs.program_of(CARD, USES["sentence-similarity"].heading)
     assert "other" not in program
     program = card_programs.with_file(program, "onnx/model_quantized.onnx", "onnx/model.onnx")
     embed = card_programs.load_function(program, "embed", tmp_path)
@@ -166,9 +167,11 @@ def test_every_use_has_a_program_with_its_function(use, activation, pads):
     }
     examples = {example["file"]: example["code"] for example in usage_examples(use, "onnx/model.onnx", usage)}
     assert (USAGE / use).is_dir()
-    assert f"def {USES[use].function}(" in examples["onnxruntime.py"]
+    (client,) = [name for name, client in CLIENTS.items() if client.name == USES[use].heading]
+    assert f"def {USES[use].function}(" in examples[client]
+    given = {"images": "images", "sounds": "sounds"}.get(USES[use].takes, "texts")
     for name, code in examples.items():
         if name.endswith(".py"):
             compile(code, name, "exec")
-            assert "\ntexts = " in code
+            assert f"\n{given} = " in code
             assert "\nanswers = " in code

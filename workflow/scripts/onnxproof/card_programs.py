@@ -12,17 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxproof.final_answers import USES, FinalAnswers
+import numpy as np
+from numpy.typing import NDArray
 
-#: The heading above the program on the card.
-HEADING = "onnxruntime and tokenizers alone"
+from onnxproof.final_answers import IMAGES, USES, FinalAnswers
+
 #: Inputs in a batch of unlike lengths.
 BATCH_SIZE = 6
 
 Answer = Callable[..., Sequence[Any]]
 
 
-def program_of(card: str, heading: str = HEADING) -> str | None:
+def program_of(card: str, heading: str) -> str | None:
     """Return the Python program below a heading of a card; None where the card has no such heading."""
     section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^### |^## |\Z)", card, flags=re.DOTALL | re.MULTILINE)
     found = re.search(r"```python\n(.*?)```", section[1], flags=re.DOTALL) if section else None
@@ -47,7 +48,7 @@ def load_function(program: str, name: str, folder: Path) -> Answer:
             place.value = str(folder)
     variables: dict[str, Any] = {"__name__": "program"}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(tree, HEADING, "exec"), variables)  # the release's own card, with its sha256
+        exec(compile(tree, "a program of the card", "exec"), variables)  # the release's own card, with its sha256
     answer: Answer = variables[name]
     return answer
 
@@ -60,7 +61,7 @@ def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
     for start in range(0, len(plain), size):
         indices = plain[start : start + size]
         values = [final.inputs[index] for index in indices]
-        made = function([tuple(value) if isinstance(value, list) else value for value in values])
+        made = function([_as_argument(final, value) for value in values])
         for index, answer in zip(indices, made, strict=True):
             answers[index] = answer
     for index, value in enumerate(final.inputs):
@@ -69,6 +70,15 @@ def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
     return answers
 
 
-def function_of(use: str) -> str:
-    """Return what the program of a use calls its function."""
-    return USES[use].function
+def open_image(content: NDArray[np.uint8]) -> Any:
+    """Return the image, one of PIL's, of a file's bytes."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(content.tobytes()))
+
+
+def _as_argument(final: FinalAnswers, value: Any) -> Any:
+    """Return a raw input as a program takes it: a pair as a tuple, an image's file as an image."""
+    if USES[final.use].takes == IMAGES:
+        return open_image(value)
+    return tuple(value) if isinstance(value, list) else value

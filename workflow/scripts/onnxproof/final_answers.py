@@ -5,7 +5,7 @@ these functions where it is deployed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,27 @@ Metrics = dict[str, float | None]
 
 #: What inputs are: texts, pairs of texts, questions with their contexts, or texts with one masked word.
 TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
+IMAGES, SOUNDS = "images", "sounds"
 
 FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
-#: In the place of a vector in JSON; the vectors stand in a file of their own, in this order.
-VECTOR = "vector"
+#: What stands in JSON in the place of an input or an answer that is an array, before its number.
+INPUT_ARRAY, ANSWER_ARRAY = "input", "answer"
 
 
 @dataclass(frozen=True)
 class Use:
     """What a model is used for: the examples that fit it, their function, and what that takes and gives.
 
-    ``name`` is the folder of the examples. ``function`` is what the program for onnxruntime alone calls the function
-    that answers a list of inputs. ``gives`` is a key of ``MEASURES``.
+    ``name`` is the folder of the examples. ``function`` is what the program below ``heading`` on a card calls the
+    function that answers a list of inputs; it needs the packages ``needs`` beside onnxruntime, NumPy and tokenizers.
     """
 
     name: str
     function: str
     takes: str
     gives: str
+    heading: str = "onnxruntime and tokenizers alone"
+    needs: tuple[str, ...] = ()
 
 
 _USES = (
@@ -50,6 +53,22 @@ _USES = (
     Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
     Use("text-generation", "generate", TEXTS, "tokens"),
     Use("text2text-generation", "generate", TEXTS, "tokens"),
+    Use(
+        "image-classification",
+        "classify",
+        IMAGES,
+        "labels",
+        "onnxruntime, with transformers' image processor",
+        ("transformers", "PIL"),
+    ),
+    Use(
+        "audio-classification",
+        "classify",
+        SOUNDS,
+        "labels",
+        "onnxruntime, with transformers' feature extractor",
+        ("transformers",),
+    ),
 )
 USES: dict[str, Use] = {use.name: use for use in _USES}
 
@@ -65,7 +84,7 @@ def use_of(task: str, config: Mapping[str, Any]) -> Use | None:
         return USES["reranking"]
     use = USES.get(task)
     if use and task == "text-classification" and takes_pairs(dict(config)):
-        return Use(use.name, use.function, PAIRS, use.gives)
+        return replace(use, takes=PAIRS)
     return use
 
 
@@ -76,7 +95,8 @@ class FinalAnswers:
     Attributes:
         use: a key of ``USES``.
         interface: the interface that was asked, for readers.
-        inputs: texts, pairs of texts, or ``{text, prompt}`` with the name of a prompt.
+        inputs: texts, pairs of texts, ``{text, prompt}`` with the name of a prompt, images as the uint8 bytes of their
+            files, or sounds as float32 (samples,).
         answers: of the kind that ``measure`` reads, one an input.
         settings: what the programs of a card need to know beside the release's files.
     """
@@ -94,21 +114,37 @@ class FinalAnswers:
 
     def as_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what JSON can hold, and the arrays by the name that stands in the place of each."""
-        arrays = {
-            f"{VECTOR}.{index}": answer for index, answer in enumerate(self.answers) if isinstance(answer, np.ndarray)
-        }
-        answers = [
-            f"{VECTOR}.{index}" if isinstance(answer, np.ndarray) else answer
-            for index, answer in enumerate(self.answers)
+        arrays: dict[str, Array] = {}
+
+        def named(values: Sequence[Any], kind: str) -> list[Any]:
+            names = []
+            for index, value in enumerate(values):
+                if isinstance(value, np.ndarray):
+                    arrays[f"{kind}.{index}"] = value
+                    value = {"array": f"{kind}.{index}"}
+                names.append(value)
+            return names
+
+        facts = {"use": self.use, "interface": self.interface, "settings": self.settings}
+        named_inputs, named_answers = named(self.inputs, INPUT_ARRAY), named(self.answers, ANSWER_ARRAY)
+        return facts | {"inputs": named_inputs, "answers": named_answers}, arrays
+
+    def sizes(self) -> list[int]:
+        """Return how many bytes the arrays of each input and its answer take."""
+        return [
+            sum(value.nbytes for value in pair if isinstance(value, np.ndarray))
+            for pair in zip(self.inputs, self.answers, strict=True)
         ]
-        facts = {"use": self.use, "interface": self.interface, "settings": self.settings, "inputs": self.inputs}
-        return facts | {"answers": answers}, arrays
 
 
 def from_json(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> FinalAnswers:
     """Return what ``FinalAnswers.as_json`` gave."""
-    answers = [arrays[answer] if isinstance(answer, str) else answer for answer in facts["answers"]]
-    return FinalAnswers(facts["use"], facts["interface"], list(facts["inputs"]), answers, dict(facts["settings"]))
+
+    def read(values: Sequence[Any]) -> list[Any]:
+        return [arrays[value["array"]] if isinstance(value, dict) and "array" in value else value for value in values]
+
+    inputs, answers = read(facts["inputs"]), read(facts["answers"])
+    return FinalAnswers(facts["use"], facts["interface"], inputs, answers, dict(facts["settings"]))
 
 
 #: An answer to a question has at most so many tokens, as the pipeline of transformers 4 had it.

@@ -76,6 +76,12 @@ CLIENTS = {
         "pip install onnxruntime numpy pillow transformers",
         _TRANSFORMERS,
     ),
+    "onnxruntime_sounds.py": Client(
+        "onnxruntime, with transformers' feature extractor",
+        "python",
+        "pip install onnxruntime numpy transformers",
+        _TRANSFORMERS,
+    ),
     "onnxruntime_alone.py": Client(
         "onnxruntime alone", "python", "pip install onnxruntime numpy", {"onnxruntime": "1.32.0"}
     ),

@@ -4,6 +4,7 @@ The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, `
 A release answers the same raw inputs by the programs on its card; see ``programs``.
 """
 
+import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from onnxproof.card_programs import open_image
 from onnxproof.cli import first_line
 from onnxproof.files import read_json
-from onnxproof.final_answers import MASKED_TEXTS, QUESTIONS, TEXTS, FinalAnswers, Use, likeliest_span, use_of
+from onnxproof.final_answers import (
+    IMAGES,
+    MASKED_TEXTS,
+    QUESTIONS,
+    SOUNDS,
+    TEXTS,
+    FinalAnswers,
+    Use,
+    likeliest_span,
+    use_of,
+)
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, TOKENS
 from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.heads import activation_of
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
@@ -28,6 +41,12 @@ from onnxproof.texts import RAW_TEXTS, read_texts
 NOTHING = "O"
 #: How many words a masked language model is asked for.
 GUESSES = 5
+#: Raw images: their height and width, and their mode and format, by turns.
+RAW_IMAGES, RAW_SEED = 30, 22
+RAW_SHAPES = ((48, 64), (17, 97), (224, 224), (120, 31), (64, 64), (7, 9), (90, 160))
+RAW_MODES = (("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "TIFF"), ("1", "PNG"), ("LA", "PNG"))
+#: Raw sounds, and how many seconds they last, by turns.
+RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
 #: The place of the masked word in a text that has so many; a long text is cut behind it.
 MASKED_WORD = 5
 #: Settings of generation that the programs of a card apply; others, such as beams, are named on the card.
@@ -66,7 +85,8 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if use is None:
         return None
     settings = _settings(use, original, snapshot)
-    original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
+    if use.takes not in (IMAGES, SOUNDS):
+        original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface, ask = _ASK[use.name](original, model, snapshot)
     inputs, answers = [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
@@ -101,7 +121,13 @@ def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
 
 
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
-    """Yield texts, pairs, questions with their contexts, or texts with a mask, as the use takes them."""
+    """Yield texts, pairs, questions with their contexts, texts with a mask, images or sounds, as the use takes them."""
+    if use.takes == IMAGES:
+        yield from _raw_images()
+        return
+    if use.takes == SOUNDS:
+        yield from synthesize_sounds(RAW_SOUNDS, original.processor.sampling_rate, RAW_SEED, RAW_SECONDS)
+        return
     texts = read_texts(RAW_TEXTS)
     texts.insert(len(texts) // 2, _long_text(original, texts))
     if use.takes == TEXTS:
@@ -117,6 +143,17 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
     else:
         for index, text in enumerate(texts):
             yield text, texts[(index * 7 + 4) % len(texts)]
+
+
+def _raw_images() -> Iterator[Any]:
+    """Yield images as the uint8 bytes of their files, of odd sizes, in several modes and formats."""
+    from PIL import Image
+
+    for number, drawn in enumerate(draw_images(RAW_IMAGES, RAW_SEED, RAW_SHAPES)):
+        mode, kind = RAW_MODES[number % len(RAW_MODES)]
+        file = io.BytesIO()
+        Image.fromarray(drawn).convert(mode).save(file, kind)
+        yield np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
 def _prompted_inputs(settings: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -190,6 +227,27 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]
         return {name(found["token"]): float(found["score"]) for found in fill(text, top_k=GUESSES)}
 
     return "pipeline('fill-mask')", ask
+
+
+def _ask_about_image(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    classify = _pipeline("image-classification", original)
+    labels = int(original.network.config.num_labels)
+
+    def ask(content: Any) -> dict[str, float]:
+        found = classify(open_image(content), top_k=labels)
+        return {answer["label"]: float(answer["score"]) for answer in found}
+
+    return "pipeline('image-classification')", ask
+
+
+def _ask_about_sound(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    classify = _pipeline("audio-classification", original)
+    labels = int(original.network.config.num_labels)
+
+    def ask(sound: Any) -> dict[str, float]:
+        return {answer["label"]: float(answer["score"]) for answer in classify(sound, top_k=labels)}
+
+    return "pipeline('audio-classification')", ask
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
@@ -288,7 +346,9 @@ def _pipeline(task: str, original: Original, **options: Any) -> Any:
     import transformers
 
     make: Any = transformers.pipeline
-    return make(task, model=original.network, tokenizer=original.processor, device="cpu", **options)
+    kind = {"image-classification": "image_processor", "audio-classification": "feature_extractor"}
+    options[kind.get(task, "tokenizer")] = original.processor
+    return make(task, model=original.network, device="cpu", **options)
 
 
 def _truncation(original: Original) -> dict[str, Any]:
@@ -305,4 +365,6 @@ _ASK: dict[str, Callable[[Original, str, Path], tuple[str, Ask]]] = {
     "question-answering": _ask_span,
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
+    "image-classification": _ask_about_image,
+    "audio-classification": _ask_about_sound,
 }
