@@ -245,7 +245,8 @@ def save_text_model(folder: Path, config_class: str, auto_class: str, options: d
     torch.manual_seed(0)
     model = getattr(transformers, auto_class).from_config(config)
     randomize(model).save_pretrained(folder)
-    if auto_class == "AutoModelForCausalLM":  # whose own tokenizers name no token types
+    # Tokenizers of models without types of tokens name none; XLM and FlauBERT look them up among the words.
+    if (getattr(config, "type_vocab_size", None) or 0) < 2 and config.model_type not in ("xlm", "flaubert"):
         names = ["input_ids", "attention_mask"]
         transformers.AutoTokenizer.from_pretrained(folder, model_input_names=names).save_pretrained(folder)
 
@@ -272,11 +273,6 @@ def save_sentence_transformer(folder: Path, pooling: str, dense: bool, encoder: 
     base = folder.parent / f"{folder.name}-encoder"
     config_class, sizes = (ENCODERS | DECODERS)[encoder]
     save_text_model(base, config_class, "AutoModel", sizes)
-    if encoder in ("distilbert", "mpnet", "qwen3"):  # their own tokenizers name no token types
-        from transformers import AutoTokenizer
-
-        names = ["input_ids", "attention_mask"]
-        AutoTokenizer.from_pretrained(base, model_input_names=names).save_pretrained(base)
     transformer = Transformer(str(base), max_seq_length=48)
     modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)]
     if dense:

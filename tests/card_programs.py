@@ -4,6 +4,7 @@ As a script, ``python card_programs.py ANSWERS.json NAME ...`` runs the program 
 values that its variables of these names end with; arrays and tensors become lists.
 """
 
+import ast
 import json
 import re
 import subprocess
@@ -21,6 +22,19 @@ def programs(release: Path, language: str) -> list[str]:
 def needs_optimum(program: str) -> bool:
     """Return whether a program imports Optimum, itself or through sentence-transformers."""
     return "optimum" in program or 'backend="onnx"' in program
+
+
+def with_inputs(program: str, name: str, inputs: str) -> str:
+    """Return a program that reads other inputs: a Python expression in the place of what it assigns to that name."""
+    tree = ast.parse(program)
+    (statement,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and node.col_offset == 0
+    ][:1]
+    lines = program.splitlines(keepends=True)
+    assert statement.end_lineno is not None
+    return "".join([*lines[: statement.lineno - 1], f"{name} = {inputs}\n", *lines[statement.end_lineno :]])
 
 
 def run_program(program: str, folder: Path, names: list[str], optimum_python: Path) -> dict[str, Any]:

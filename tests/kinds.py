@@ -1,0 +1,102 @@
+"""Tiny models whose answers hang on something that their folders say beside the weights: heads, prompts, similarities.
+
+``KINDS`` has a function for each, which saves the model to a folder.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from architectures import ENCODERS, all_cases, save_cross_encoder, save_sentence_transformer, save_text_model
+
+TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
+INFERENCE = {"0": "entailment", "1": "neutral", "2": "contradiction"}
+
+
+def change_json(file: Path, **values: Any) -> None:
+    """Set keys of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def save_case(folder: Path, name: str) -> None:
+    """Save a case of ``architectures`` as it is."""
+    (case,) = [case for case in all_cases() if case.name == name]
+    case.save(folder)
+
+
+def save_head(folder: Path, labels: dict[str, str], problem_type: str | None = None, bias: float = 0.0) -> None:
+    """Save a BERT that classifies texts with these labels."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config_class, sizes = ENCODERS["bert"]
+    save_text_model(folder, config_class, "AutoModelForSequenceClassification", sizes | {"num_labels": len(labels)})
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.bias += bias
+    model.save_pretrained(folder)
+    change_json(folder / "config.json", id2label=labels, label2id={}, problem_type=problem_type)
+
+
+def save_reranker(folder: Path, activation: str) -> None:
+    """Save a cross-encoder whose scores are made by a function of torch."""
+    save_cross_encoder(folder)
+    change_json(folder / "config.json", sentence_transformers={"activation_fn": activation})
+
+
+def save_embedder(folder: Path, **settings: Any) -> None:
+    """Save a sentence-transformer with settings of ``encode``."""
+    save_sentence_transformer(folder, "mean", dense=False)
+    change_json(folder / "config_sentence_transformers.json", **settings)
+
+
+def save_chat_model(folder: Path) -> None:
+    """Save a decoder with a chat template."""
+    from transformers import AutoTokenizer
+
+    save_case(folder, "llama text-generation")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} ! {% endfor %}we : "
+    tokenizer.save_pretrained(folder)
+
+
+def save_translator(folder: Path) -> None:
+    """Save an encoder-decoder whose texts begin with the token of a language."""
+    save_case(folder, "m2m_100 text2text-generation")
+    change_json(folder / "generation_config.json", forced_bos_token_id=40)
+
+
+def save_image_tagger(folder: Path) -> None:
+    """Save a vision transformer with labels that do not exclude each other."""
+    save_case(folder, "vit image-classification")
+    change_json(folder / "config.json", problem_type="multi_label_classification")
+
+
+KINDS: dict[str, Callable[[Path], None]] = {
+    "one-label": partial(save_head, labels=TONES),
+    "multi-label": partial(save_head, labels=TONES, problem_type="multi_label_classification"),
+    "regression": partial(save_head, labels={"0": "LABEL_0"}, problem_type="regression", bias=3.0),
+    "inference": partial(save_head, labels=INFERENCE),
+    "reranker": partial(save_reranker, activation="torch.nn.modules.activation.Sigmoid"),
+    "raw-reranker": partial(save_reranker, activation="torch.nn.modules.linear.Identity"),
+    "dot": partial(save_embedder, similarity_fn_name="dot"),
+    "prompts": partial(
+        save_embedder,
+        prompts={"query": "we would buy : ", "document": "this is it : "},
+        default_prompt_name="document",
+    ),
+    "truncated": partial(save_embedder, truncate_dim=16),
+    "tagger": partial(save_case, name="bert token-classification"),
+    "questions": partial(save_case, name="bert question-answering"),
+    "masks": partial(save_case, name="bert fill-mask"),
+    "features": partial(save_case, name="bert feature-extraction"),
+    "chat": save_chat_model,
+    "translator": save_translator,
+    "images": partial(save_case, name="vit image-classification"),
+    "image-tags": save_image_tagger,
+    "sounds": partial(save_case, name="wav2vec2 audio-classification"),
+}
+#: Tasks that must be asked for.
+TASKS = {"masks": "fill-mask"}
