@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError, first_line
 from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.metrics import (
+    all_finite,
     as_rows,
     classification_metrics,
     cosine_similarity,
@@ -123,10 +124,12 @@ def answer_distance(task: str, expected: Answers, actual: Answers) -> float:
 
     The mean KL divergence of probabilities where there are some, else one minus the mean cosine of all rows.
     """
-    if not all(np.isfinite(answer).all() for answer in actual):
+    if not all_finite(*actual):
         return float("inf")
-    divergence = measure_answers(task, expected, actual).get("mean_kl")
-    return 1 - float(row_cosines(expected, actual).mean()) if divergence is None else divergence
+    measured = measure_answers(task, expected, actual)
+    if "mean_kl" not in measured:
+        return 1 - float(row_cosines(expected, actual).mean())
+    return float("inf") if measured["mean_kl"] is None else measured["mean_kl"]
 
 
 def row_cosines(expected: Answers, actual: Answers) -> Array:

@@ -7,7 +7,8 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.misread_configs import check_config
-from onnxproof.tasks.registry import TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import TASKS
 
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
 ENCODER_DECODER_HEADS = (
