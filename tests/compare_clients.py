@@ -24,10 +24,12 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from onnxproof.figures import format_figure
+from onnxproof.generation import matched_share
+from onnxproof.golden import read_golden
+from onnxproof.inputs import Reference
 from onnxproof.metrics import cosine_similarity, log_probabilities
 from onnxproof.stimuli import draw_images
 from onnxproof.tasks.material import EVALUATION_IMAGES, EVALUATION_SEED
-from verify_release import Golden, matched_share, read_golden
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,24 +77,24 @@ def image_processor(folder: Path) -> Any:
     return AutoImageProcessor.from_pretrained(folder)
 
 
-def golden_images(folder: Path, golden: Golden) -> list[np.ndarray]:
+def golden_images(folder: Path, golden: Reference) -> list[np.ndarray]:
     """Return the drawn images that the golden inputs were made from, uint8 (height, width, 3)."""
     processor = image_processor(folder)
     drawn = draw_images(EVALUATION_IMAGES, EVALUATION_SEED)
     by_pixels = {processor(image, return_tensors="np")["pixel_values"].tobytes(): image for image in drawn}
-    return [by_pixels[item["pixel_values"].tobytes()] for item in golden.items[: golden.answered]]
+    return [by_pixels[item["pixel_values"].tobytes()] for item in golden.answered_inputs.items]
 
 
-def expected_answers(compared: str, golden: Golden, indices: list[int]) -> Answers:
+def expected_answers(compared: str, golden: Reference, indices: list[int]) -> Answers:
     """Return PyTorch's answers to some golden inputs."""
     if compared == GENERATED:
         return [golden.generated[index] for index in indices]
-    outputs = [golden.outputs[index] for index in indices]
+    outputs = {name: [arrays[index] for index in indices] for name, arrays in golden.outputs.items()}
     if compared == TOKEN_VECTORS:
-        return np.concatenate([output["last_hidden_state"] for output in outputs])
+        return np.concatenate(outputs["last_hidden_state"])
     if compared == EMBEDDINGS:
-        return np.stack([output["sentence_embedding"] for output in outputs])
-    logits = [output["logits"][-1] if compared == NEXT_TOKEN else output["logits"] for output in outputs]
+        return np.stack(outputs["sentence_embedding"])
+    logits = [array[-1] if compared == NEXT_TOKEN else array for array in outputs["logits"]]
     return np.exp(log_probabilities(np.stack(logits)))
 
 
@@ -327,6 +329,7 @@ def compare(
     """
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     task, golden = manifest["task"], read_golden(folder)
+    max_tokens = golden.manifest["max_tokens"]
     texts, images = (golden.texts, []) if golden.texts else ([], golden_images(folder, golden))
     rows = []
     for variant, facts in manifest["variants"].items():
@@ -337,7 +340,7 @@ def compare(
             for compared in client.compared.get(task, ()):
                 indices = sorted(golden.generated) if compared == GENERATED else list(range(golden.answered))
                 if in_node and texts:
-                    indices = [i for i in indices if len(golden.items[i]["input_ids"]) < golden.max_tokens]
+                    indices = [i for i in indices if len(golden.inputs.items[i]["input_ids"]) < max_tokens]
                 release = Release(
                     folder,
                     task,
@@ -345,7 +348,7 @@ def compare(
                     compared,
                     [texts[index] for index in indices] if texts else [],
                     [images[index] for index in indices] if images else [],
-                    golden.max_tokens,
+                    max_tokens,
                     new_tokens=len(next(iter(golden.generated.values()), [])),
                 )
                 expected, answers = expected_answers(compared, golden, indices), client.ask(release)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import benchmark
-from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking, hardware
+from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking, cpu, hardware
 from onnxproof.benchmark_runtimes import Seeing
 from onnxproof.benchmarking import Case, Contender, ModelSizes
 from onnxproof.cli import UserError
@@ -296,16 +296,16 @@ def test_parse_cpuinfo_x86():
         "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\nflags\t\t: fpu avx2 avx512_vnni fma sse\n\n"
         "processor\t: 1\nmodel name\t: Other\n"
     )
-    assert hardware.parse_cpuinfo(text) == ("Some CPU @ 2GHz", ["avx2", "avx512_vnni", "fma"])
+    assert cpu.parse_cpuinfo(text) == ("Some CPU @ 2GHz", ["avx2", "avx512_vnni", "fma"])
 
 
 def test_parse_cpuinfo_arm():
     text = "processor\t: 0\nFeatures\t: fp asimd evtstrm asimddp i8mm\n"
-    assert hardware.parse_cpuinfo(text) == (None, ["asimd", "asimddp", "i8mm"])
+    assert cpu.parse_cpuinfo(text) == (None, ["asimd", "asimddp", "i8mm"])
 
 
 def test_cpu_description_without_cpuinfo(tmp_path, monkeypatch):
-    monkeypatch.setattr(hardware, "CPUINFO", tmp_path / "absent")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "absent")
     description = hardware.cpu_description()
     assert description["flags"] == []
     assert description["model"]

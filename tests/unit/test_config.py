@@ -22,17 +22,9 @@ from hypothesis import strategies as st
 
 from calls import count_calls
 from onnxproof.cli import UserError
-from onnxproof.config import (
-    METRICS,
-    QUANTIZED_VARIANTS,
-    SUPPORTED_TASKS,
-    VARIANTS,
-    ConfigError,
-    check_config,
-    check_yaml_text,
-    resolve_models,
-)
+from onnxproof.config import ConfigError, check_config, check_yaml_text, resolve_models
 from onnxproof.config_schema import SCHEMA_PATH
+from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS, SUPPORTED_TASKS, VARIANTS
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

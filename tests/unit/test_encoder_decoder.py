@@ -9,7 +9,8 @@ import pytest
 
 from onnxproof.encoder_decoder import EncoderDecoder
 from onnxproof.files import describe_files
-from onnxproof.onnx_folder import ENCODER_DECODER_FILES, MODEL_FILE, describe_variant, graph_files, proven_sha256
+from onnxproof.graph_files import ENCODER_DECODER_FILES, MODEL_FILE, graph_files
+from onnxproof.onnx_folder import describe_variant, proven_sha256
 from release import released_graphs
 
 WORDS = 13

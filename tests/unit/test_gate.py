@@ -6,7 +6,8 @@ import pytest
 
 import gate_parity
 from onnxproof.cli import UserError
-from onnxproof.gate import judge
+from onnxproof.gate import judge, limits_of_few
+from onnxproof.vocabulary import METRICS
 
 PARITY = {
     "model": "mini",
@@ -96,3 +97,11 @@ def test_the_recipes_tried_are_told_for_each_graph_of_a_model(tmp_path):
     assert lines[1].startswith("  1. embedding_rows + dynamic_matmul: cosine_min 0.50000")
     assert lines[2] == "Recipes tried for decoder_model.onnx, on the calibration inputs:"
     assert "misses next_token_agreement" in lines[3]
+
+
+def test_a_few_inputs_are_held_to_whole_inputs_where_a_share_of_all_is_limited():
+    limits = {"top1_agreement": 0.99, "cosine_min": 0.99, "rank_overlap": 0.9}
+    assert limits_of_few(limits, 32) == {"top1_agreement": 31 / 32, "cosine_min": 0.99}
+    assert limits_of_few({"top1_agreement": 1.0}, 32) == {"top1_agreement": 1.0}
+    shares = {name for name, metric in METRICS.items() if metric.of_few == "whole inputs"}
+    assert all(METRICS[name].bound == "at least" for name in shares)

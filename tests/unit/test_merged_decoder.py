@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxproof import external_data
 from onnxproof.encoder_decoder import Branch
+from onnxproof.graph_files import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE
 from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE
 from onnxproof.sessions import open_session
 
 SIZE = 64

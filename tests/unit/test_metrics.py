@@ -14,11 +14,13 @@ from onnxproof.metrics import (
     embedding_metrics,
     field_metrics,
     map_metrics,
+    next_token_metrics,
     order_agreement,
     rank_overlap,
     span_metrics,
     token_metrics,
 )
+from onnxproof.tasks.answers import answer_distance
 
 
 def test_cosine_of_known_angles():
@@ -56,6 +58,39 @@ def test_what_is_not_finite_is_reported_as_none(broken):
     assert embedding_metrics(expected, actual)["cosine_min"] is None
     assert embedding_metrics(expected, actual)["rank_overlap"] is None
     assert classification_metrics(expected, actual)["top1_agreement"] is None
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "measure",
+    [
+        classification_metrics,
+        token_metrics,
+        embedding_metrics,
+        lambda left, right: span_metrics([left], [right]),
+        lambda left, right: map_metrics([left, left], [right, right]),
+        lambda left, right: next_token_metrics([left], [right]),
+        np.errstate(invalid="ignore")(lambda left, right: field_metrics([left], [right])),
+        lambda left, right: detection_metrics([left], [right]),
+        lambda left, right: {"order": order_agreement(left[:, 1], right[:, 1])},
+    ],
+)
+def test_no_metric_hides_what_is_not_finite_on_either_side(measure, broken):
+    good = np.random.default_rng(0).random((2, 6))
+    bad = good.copy()
+    bad[1, 1] = broken
+    assert None not in measure(good, good).values()
+    for expected, actual in ((good, bad), (bad, good), (bad, bad)):
+        assert set(measure(expected, actual).values()) == {None}
+
+
+def test_a_divergence_that_overflows_is_not_perfect():
+    huge = np.array([[1e308, -1e308]] * 2)
+    with np.errstate(all="ignore"):
+        metrics = classification_metrics(huge, -huge)
+        assert metrics["mean_kl"] is None
+        assert span_metrics([huge], [-huge])["mean_kl"] is None
+        assert answer_distance("text-classification", [huge], [-huge]) == np.inf
 
 
 def test_rank_overlap_counts_shared_neighbours():

@@ -45,6 +45,6 @@ def test_all_inputs_are_run_in_batches_only_where_padding_leaks(leaks, looked_at
     model = Pooling(leaks)
     alone = [model.run(inputs, [index])[0] for index in range(32)]
     model.runs = 0
-    found = measure_own_invariance(model, inputs, alone, labels=2, batch_size=2)
+    found = measure_own_invariance(model, inputs, alone, model.task, labels=2, batch_size=2)
     assert (found["batch_size"], found["inputs"], model.runs) == (2, looked_at, looked_at // 2)
     assert (found["cosine_min"] < 0.99) is leaks

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.exported_model import describe_traced, write_export_file
-from onnxproof.golden import choose_golden, count_within, write_golden
-from onnxproof.inputs import ModelInputs
+from onnxproof.golden import choose_golden, count_within, read_golden, write_golden
+from onnxproof.inputs import ModelInputs, Reference
 from onnxproof.model_card import (
     CLIENTS,
     READS_EXPORT_FILE,
@@ -27,10 +28,9 @@ from onnxproof.model_card import (
     recipe_in_words,
     usage_examples,
 )
-from onnxproof.reference import Reference
 from onnxproof.tokenizer_files import settle_tokenizer
 from release import announce_cache_sizes, announce_weight_files
-from verify_release import check_tokenizer, read_golden
+from verify_release import check_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
@@ -49,10 +49,10 @@ def test_answers_are_kept_while_they_fit(most, count):
 
 def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
     monkeypatch.setattr("onnxproof.golden.GOLDEN_BYTES", 40)
-    (tmp_path / "texts.json").write_text('["three", "one", "two"]')
     recorded = Reference(
         manifest={
             "task": "sentence-similarity",
+            "judged_as": "sentence-similarity",
             "padding": PADDING,
             "label_count": 2,
             "inputs": {"max_tokens": 3},
@@ -62,16 +62,46 @@ def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
             "last_hidden_state": [np.full((length, 2), length, dtype=np.float32) for length in (3, 1, 2)],
             "sentence_embedding": [np.array([length], dtype=np.float32) for length in (3, 1, 2)],
         },
+        texts=["three", "one", "two"],
     )
-    facts = write_golden(recorded, tmp_path, tmp_path)
+    facts = write_golden(recorded, tmp_path)
     assert facts == {"count": 3, "answered": 2}
     golden = read_golden(tmp_path)
-    assert [item["input_ids"].tolist() for item in golden.items] == [[4], [5, 6], [1, 2, 3]]
-    assert [output["last_hidden_state"].tolist() for output in golden.outputs] == [[[1, 1]], [[2, 2], [2, 2]]]
-    assert [output["sentence_embedding"].tolist() for output in golden.outputs] == [[1], [2]]
+    assert [item["input_ids"].tolist() for item in golden.inputs.items] == [[4], [5, 6], [1, 2, 3]]
+    assert [item["input_ids"].tolist() for item in golden.answered_inputs.items] == [[4], [5, 6]]
+    assert golden.inputs.padding_values == PADDING["values"]
+    assert [output.tolist() for output in golden.outputs["last_hidden_state"]] == [[[1, 1]], [[2, 2], [2, 2]]]
+    assert [output.tolist() for output in golden.outputs["sentence_embedding"]] == [[1], [2]]
     assert golden.texts == ["one", "two", "three"]
-    assert golden.max_tokens == 3
-    assert golden.per_token == {"last_hidden_state"}
+    assert golden.manifest == {
+        "task": "sentence-similarity",
+        "judged_as": "sentence-similarity",
+        "label_count": 2,
+        "padding": PADDING,
+        "max_tokens": 3,
+    }
+
+
+def test_golden_files_hold_what_was_generated_after_inputs_without_room_for_their_answers(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxproof.golden.GOLDEN_BYTES", 16)
+    monkeypatch.setattr("onnxproof.golden.choose_golden", lambda sizes: [0, 1])
+    recorded = Reference(
+        manifest={
+            "task": "text-generation",
+            "judged_as": "text-generation",
+            "padding": PADDING,
+            "label_count": 2,
+            "inputs": {"max_tokens": 99},
+        },
+        inputs=ModelInputs([{"input_ids": np.array([index])} for index in range(3)]),
+        outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 3},
+        generated={2: [5, 6]},
+        texts=["a", "b", "c"],
+    )
+    assert write_golden(recorded, tmp_path) == {"count": 3, "answered": 2}
+    golden = read_golden(tmp_path)
+    assert golden.generated == {2: [5, 6]}
+    assert golden.inputs.items[2]["input_ids"].tolist() == [2]
 
 
 def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
@@ -82,32 +112,43 @@ def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
         ("question-answering", 4, [["why", "it works it works"], ["why", "it"]], [[1, 2, 3, 2], [1, 2]]),
         ("text-generation", 34, ["it works why", "it"], [[2, 3], [2]]),  # cut where 32 tokens have room
     ):
-        (tmp_path / "texts.json").write_text(json.dumps(entries))
         recorded = Reference(
-            manifest={"task": task, "padding": PADDING, "label_count": 2, "inputs": {"max_tokens": limit}},
+            manifest={
+                "task": task,
+                "judged_as": task,
+                "padding": PADDING,
+                "label_count": 2,
+                "inputs": {"max_tokens": limit},
+            },
             inputs=ModelInputs([{"input_ids": np.array(tokens)} for tokens in ids]),
             outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 2},
+            texts=entries,
         )
-        write_golden(recorded, tmp_path, tmp_path)
+        write_golden(recorded, tmp_path)
         check = check_tokenizer(tmp_path, read_golden(tmp_path))
         assert (check.verdict, check.seen) == ("pass", "2 of 2 texts alike")
-        (tmp_path / "texts.json").write_text(json.dumps(["works", *entries[1:]]))
-        write_golden(recorded, tmp_path, tmp_path)
+        write_golden(replace(recorded, texts=["works", *entries[1:]]), tmp_path)
         assert check_tokenizer(tmp_path, read_golden(tmp_path)).verdict == "FAIL"
 
 
 def test_golden_images_need_no_tokenizer(tmp_path):
     pixels = [np.full((3, 2, 2), value, dtype=np.float32) for value in range(3)]
     recorded = Reference(
-        manifest={"task": "image-classification", "padding": PADDING, "label_count": 2, "inputs": {}},
+        manifest={
+            "task": "image-classification",
+            "judged_as": "image-classification",
+            "padding": PADDING,
+            "label_count": 2,
+            "inputs": {},
+        },
         inputs=ModelInputs([{"pixel_values": image} for image in pixels]),
         outputs={"logits": [np.array([value, 1], dtype=np.float32) for value in range(3)]},
     )
-    write_golden(recorded, tmp_path, tmp_path)
+    write_golden(recorded, tmp_path)
     golden = read_golden(tmp_path)
-    assert golden.texts is None
-    assert golden.feed([0, 2], ["pixel_values"])["pixel_values"].shape == (2, 3, 2, 2)
-    np.testing.assert_array_equal(golden.items[2]["pixel_values"], pixels[2])
+    assert golden.texts == []
+    assert golden.inputs.feed([0, 2], ["pixel_values"])["pixel_values"].shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(golden.inputs.items[2]["pixel_values"], pixels[2])
 
 
 def write_tokenizer(folder, **overrides):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from onnxproof import sources
-from onnxproof.sources import digest_of_script, files_of_script
+from onnxproof.sources import digest_of_scripts, files_of_script
 
 FILES = {
     "onnxproof/__init__.py": "",
@@ -29,13 +29,13 @@ def scripts(tmp_path, monkeypatch) -> Path:
 
 
 def forget() -> None:
-    for cached in (sources._imports, files_of_script, digest_of_script):
+    for cached in (sources._imports, files_of_script, digest_of_scripts):
         cached.cache_clear()
 
 
 def digests() -> dict[str, str]:
     forget()
-    return {script: digest_of_script(script) for script in ("make", "judge")}
+    return {script: digest_of_scripts(script) for script in ("make", "judge")}
 
 
 def test_the_files_are_the_script_and_what_it_imports_in_turn(scripts):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onnxproof.cli import UserError
-from onnxproof.tasks import choose_task
+from onnxproof.tasks.inference import choose_task
 
 
 def snapshot(folder, architecture, modules=False):
@@ -156,9 +156,9 @@ def test_a_head_that_is_not_served_says_what_the_type_is_supported_for(tmp_path)
 
 
 def test_the_tables_of_tasks_agree():
-    from onnxproof.config import SUPPORTED_TASKS
-    from onnxproof.tasks import TASKS, answers
-    from onnxproof.tasks.registry import HEADS, PARTS
+    from onnxproof.tasks import answers
+    from onnxproof.tasks.registry import HEADS, PARTS, TASKS
+    from onnxproof.vocabulary import SUPPORTED_TASKS
 
     assert tuple(TASKS) == SUPPORTED_TASKS
     assert set(TASKS) | set(PARTS) | set(HEADS) == set(answers._KINDS)

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import verify_release
 from onnxproof.calibration import cut_into_patches, prompt_images
 from onnxproof.cli import UserError
+from onnxproof.image_places import image_marks, image_positions, image_prompt
 from onnxproof.inputs import ModelInputs
 from onnxproof.original.image_prompts import prompt_inputs
 from onnxproof.preprocessing import prompt_image_shape
-from onnxproof.vision_language import VisionLanguage, image_marks, image_positions, image_prompt, read_image_token
+from onnxproof.vision_language import VisionLanguage, read_image_token
 
 IMAGE_TOKEN = 9
 
@@ -190,8 +190,8 @@ class Graph:
         return [outputs[name] for name in names]
 
 
-@pytest.fixture(params=[VisionLanguage, verify_release.VisionLanguage], ids=["pipeline", "release"])
-def adder(request):
+@pytest.fixture
+def adder():
     """A model whose next token is the sum of all vectors so far, modulo 10."""
 
     def decode(feed):
@@ -202,7 +202,7 @@ def adder(request):
 
     cache = value("past_key_values.0.key", ("batch", 1, "past", 1))
     decoder_inputs = [value(name) for name in ("inputs_embeds", "attention_mask", "position_ids", "token_type_ids")]
-    return request.param(
+    return VisionLanguage(
         Graph([value("pixel_values")], lambda feed: {"image_features": feed["pixel_values"].reshape(-1, 1)}),
         Graph([value("input_ids")], lambda feed: {"inputs_embeds": feed["input_ids"][..., None].astype(np.float32)}),
         Graph([*decoder_inputs, cache], decode),
@@ -228,16 +228,14 @@ def test_vectors_of_an_image_take_the_places_of_its_tokens(adder):
 
 def test_with_and_without_the_cache_the_same_is_written(adder):
     expected = [6, 2, 4, 8]  # 46, then 46 + 6, …
-    if isinstance(adder, VisionLanguage):
-        assert adder.generate(FEED, 4, use_cache=False) == expected
-        assert adder.decoder.feeds[-1]["inputs_embeds"].shape == (1, 7, 1)
+    assert adder.generate(FEED, 4, use_cache=False) == expected
+    assert adder.decoder.feeds[-1]["inputs_embeds"].shape == (1, 7, 1)
     assert adder.generate(FEED, 4) == expected
     assert adder.decoder.feeds[-1]["inputs_embeds"].shape == (1, 1, 1)
 
 
 def test_new_tokens_are_seen_are_no_image_and_come_after_the_largest_position(adder):
-    with_cache = isinstance(adder, VisionLanguage)
-    for options, positions in (({}, [[5]]), ({"use_cache": False}, [[0, 1, 1, 2, 3, 4, 5]]))[: 1 + with_cache]:
+    for options, positions in (({}, [[5]]), ({"use_cache": False}, [[0, 1, 1, 2, 3, 4, 5]])):
         adder.generate(FEED, 4, **options)
         last = adder.decoder.feeds[-1]
         assert last["attention_mask"].tolist() == [[1] * 7]

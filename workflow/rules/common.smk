@@ -15,13 +15,14 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import PYTORCH, QUANTIZED_VARIANTS, VARIANTS, check_yaml_text
+from onnxproof.config import check_yaml_text
+from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 from onnxproof.config_lists import load_models
 from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.machines import check_machines
 from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
-from onnxproof.sources import SCRIPTS, digest_of_script
+from onnxproof.sources import SCRIPTS, digest_of_scripts
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -83,12 +84,12 @@ def script_path(script: str) -> str:
     return os.path.relpath(SCRIPTS / f"{script}.py")
 
 
-def script_digest(script: str) -> str:
-    """Return the sha256 of a script and the helper modules it imports: a rule reruns when one of them is edited.
+def script_digest(*scripts: str) -> str:
+    """Return the sha256 of scripts and the helper modules they import: a rule reruns when one of them is edited.
 
     As a parameter, because two dozen files as inputs of every job would be a quarter of the work of planning them.
     """
-    return digest_of_script(script)
+    return digest_of_scripts(*scripts)
 
 
 def size_mb(model: str) -> float:
@@ -278,12 +279,10 @@ def released_machines(wildcards) -> list[str]:
 
 
 def release_resources() -> list[str]:
-    """Return what a release is made with beside its script: the card, the examples, the script that verifies it."""
+    """Return what a release is made with beside scripts: the card, and the examples on it."""
     usage = Path(workflow.basedir) / "workflow" / "resources" / "usage"
     examples = sorted(path.relative_to(usage).as_posix() for path in usage.rglob("*.j2"))
-    return [own_file("resources/model_card.md.j2"), own_file("scripts/verify_release.py")] + [
-        own_file(f"resources/usage/{example}") for example in examples
-    ]
+    return [own_file("resources/model_card.md.j2")] + [own_file(f"resources/usage/{example}") for example in examples]
 
 
 def proof_of_variants(wildcards) -> list[str]:

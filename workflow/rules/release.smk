@@ -22,7 +22,7 @@ rule release:
         runtime=runtime,
     params:
         script=script_path("release"),
-        code=script_digest("release"),
+        code=script_digest("release", "verify_release"),  # it ships the second
         variants=released_variants,
         thresholds=released_thresholds,
         machines=released_machines,

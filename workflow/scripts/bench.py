@@ -39,8 +39,8 @@ from onnxproof.benchmark_worker import draw_inputs
 from onnxproof.benchmarking import Case, Effort, ModelSizes, check_cases, read_model_sizes
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.hardware import available_cores, cpu_description
-from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.tasks.registry import TASKS
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 from optimize import optimize

@@ -35,8 +35,9 @@ from onnxproof.benchmarking import (
 )
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, versions_of, write_json, write_text
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.hardware import cpu_description
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files
+from onnxproof.onnx_folder import copy_support_files
 from onnxproof.reference import read_reference
 
 BASELINE = "fp32"

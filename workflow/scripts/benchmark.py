@@ -14,10 +14,10 @@ from typing import Any
 from onnxproof import benchmarking
 from onnxproof.benchmarking import Case, CaseResult, Contender, Effort, Memory
 from onnxproof.cli import run_script
-from onnxproof.config import CPU_PROVIDER, SUPPORTED_TASKS
 from onnxproof.files import versions_of, write_json
 from onnxproof.hardware import available_cores, cpu_description
-from onnxproof.tasks import choose_task
+from onnxproof.tasks.inference import choose_task
+from onnxproof.vocabulary import CPU_PROVIDER, SUPPORTED_TASKS
 
 BASELINE_VARIANT = "fp32"
 PYTORCH_VARIANT = "pytorch"

@@ -8,11 +8,12 @@ from pathlib import Path
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, write_json
+from onnxproof.graph_files import separate_graphs
 from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes, separate_graphs
+from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.memory import free_large_blocks_at_once
-from onnxproof.tasks import choose_task
+from onnxproof.tasks.inference import choose_task
 
 
 def add_missing_tokenizer(exported: Path, folder: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
-from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.older_spelling import (
     Accepted,
     complete_config,
@@ -26,7 +26,8 @@ from onnxproof.original.exporters.older_spelling import (
 )
 from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.tasks.inference import read_transformer_config
-from onnxproof.tasks.registry import GENERATING_TASKS, TASKS, exporter_task
+from onnxproof.tasks.model_types import exporter_task
+from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 
 #: What transformers logs when it invents weights.
 INVENTED = "newly initialized"

@@ -25,19 +25,12 @@ from onnxproof.external_data import load_model, move_outside, save_model, sessio
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
 from onnxproof.generation import PAST, continue_from_cache, fed_length
 from onnxproof.graph_editor import MICROSOFT
+from onnxproof.graph_files import MODEL_FILE, separate_graphs
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import Array, ModelInputs
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import (
-    MODEL_FILE,
-    copy_support_files,
-    count_operators,
-    describe_variant,
-    nodes_of,
-    separate_graphs,
-    settings_of_graphs,
-)
+from onnxproof.onnx_folder import copy_support_files, count_operators, describe_variant, nodes_of, settings_of_graphs
 from onnxproof.sessions import open_session
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.registry import PARTS, TASKS

@@ -12,25 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxproof.cli import run_script
-from onnxproof.config import QUANTIZED_VARIANTS
 from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.graph_files import separate_graphs
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import TOKENS, ModelInputs
 from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import (
-    copy_support_files,
-    describe_variant,
-    model_bytes,
-    separate_graphs,
-    settings_of_graphs,
-)
+from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.heads import count_labels
 from onnxproof.tasks.inference import judged_as_in, read_transformer_config
 from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.texts import CALIBRATION_TEXTS
+from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 if TYPE_CHECKING:
     import onnx

@@ -16,12 +16,12 @@ from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
-from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
-from onnxproof.tasks.inference import judged_as_in, read_transformer_config
+from onnxproof.tasks.inference import choose_task, judged_as_in, read_transformer_config
 from onnxproof.tasks.material import Entry, compose_texts
-from onnxproof.tasks.registry import GENERATING_TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
 
 #: Of PyTorch's answers in batches, so many batches are looked at first; a cosine from here on is that of rounding.

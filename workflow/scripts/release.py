@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.config import METRICS
 from onnxproof.exported_model import write_export_file
 from onnxproof.external_data import rename_weights, weight_files
 from onnxproof.figures import format_shape
@@ -28,20 +27,15 @@ from onnxproof.files import (
 )
 from onnxproof.gate import judge
 from onnxproof.golden import write_golden
+from onnxproof.graph_files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.model_card import read_metadata, render_model_card
-from onnxproof.onnx_folder import (
-    DOCUMENTS,
-    MODEL_FILE,
-    check_external_data,
-    copy_support_files,
-    decoder_file,
-    graph_files,
-    proven_sha256,
-)
+from onnxproof.onnx_folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
 from onnxproof.recommendations import recommend
 from onnxproof.reference import read_reference
 from onnxproof.sentence_modules import settle_modules
+from onnxproof.sources import SCRIPTS, files_of_script
 from onnxproof.tokenizer_files import TOKENIZER_FILE, settle_tokenizer
+from onnxproof.vocabulary import METRICS
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
@@ -55,7 +49,8 @@ RELEASED_AS = {
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
 
-VERIFIER = Path(__file__).with_name("verify_release.py")
+#: The script that verifies a release, and the folder in the release for the modules that it imports.
+VERIFIER, VERIFIER_MODULES = "verify_release", "verifier"
 
 
 def released_files(variants: list[str]) -> dict[str, str]:
@@ -299,6 +294,16 @@ def describe_release(
     }
 
 
+def copy_verifier(folder: Path) -> None:
+    """Copy the script that verifies a release and the modules that it imports: those of the gate itself, unchanged."""
+    script, *modules = map(Path, files_of_script(VERIFIER))
+    shutil.copyfile(script, folder / script.name)
+    for module in modules:
+        target = folder / VERIFIER_MODULES / module.relative_to(SCRIPTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(module, target)
+
+
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` over every file of a folder, as ``sha256sum --check`` reads it."""
     lines = [f"{entry['sha256']}  {name}\n" for name, entry in describe_files(folder).items()]
@@ -346,8 +351,8 @@ def release(
             tokenizer = stage / TOKENIZER_FILE
             pads = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
             manifest["reference"]["usage"] |= {"pads": pads, "max_tokens": most_tokens}
-        manifest["golden"] = write_golden(reference, results / "reference", stage)
-        shutil.copyfile(VERIFIER, stage / VERIFIER.name)
+        manifest["golden"] = write_golden(reference, stage)
+        copy_verifier(stage)
         card = render_model_card(manifest, read_metadata(results / "source" / "README.md"), with_export_file)
         write_text(stage / "README.md", card)
         write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})

@@ -11,8 +11,8 @@ import transformers
 from onnxproof.cli import UserError
 from onnxproof.encoder_decoder import open_variant
 from onnxproof.generation import PAST, PRESENT, empty_cache, generate_greedily
+from onnxproof.graph_files import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE, MODEL_FILE
 from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE, MODEL_FILE
 from onnxproof.original.exporters import generation
 from onnxproof.original.exporters.generation import Step, export_decoder, export_encoder_decoder
 from onnxproof.sessions import open_session

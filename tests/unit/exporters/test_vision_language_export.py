@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from onnxproof.onnx_folder import EMBEDDING_FILE, MERGED_FILE, VISION_FILE, VISION_LANGUAGE_FILES, separate_graphs
+from onnxproof.graph_files import EMBEDDING_FILE, MERGED_FILE, VISION_FILE, VISION_LANGUAGE_FILES, separate_graphs
 from onnxproof.original.exporters.vision_language import export_vision_language
 from onnxproof.sessions import open_session
 from onnxproof.vision_language import VisionLanguage

@@ -107,9 +107,9 @@ def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]])
 
     if not has_several_graphs(folder):
         return open_session(folder / "model.onnx")
-    from onnxproof.encoder_decoder import open_graphs
+    from onnxproof.encoder_decoder import files_of_variant, open_graphs
 
-    return open_graphs(folder, open_session)
+    return open_graphs(files_of_variant(folder), folder, open_session)
 
 
 def load_onnx(

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from onnxproof.benchmark_runtimes import ONNX_DTYPES, Arrays, LoadedModel, Seeing, load_contender, peak_rss_mb
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST
-from onnxproof.vision_language import image_positions, image_prompt
+from onnxproof.image_places import image_positions, image_prompt
 
 FILLABLE_INPUTS = (
     "input_ids",

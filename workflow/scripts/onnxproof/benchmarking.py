@@ -26,9 +26,10 @@ from onnxproof.cli import UserError
 from onnxproof.figures import format_shape
 from onnxproof.files import read_json
 from onnxproof.generation import PAST
-from onnxproof.onnx_folder import graph_files, separate_graphs
+from onnxproof.graph_files import graph_files, separate_graphs
 from onnxproof.preprocessing import item_shapes
-from onnxproof.tasks.registry import TASKS, is_open_detector, model_takes
+from onnxproof.tasks.model_types import is_open_detector, model_takes
+from onnxproof.tasks.registry import TASKS
 from onnxproof.text_limits import most_tokens, text_settings
 
 STDERR_TAIL_LINES = 10

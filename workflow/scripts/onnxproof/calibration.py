@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
-from onnxproof.generation import PAST
+from onnxproof.generation import PAST, prompt_limit
 from onnxproof.inputs import GRID, MASK, PIXEL_MASK, PIXELS, TOKENS, Item, ModelInputs
 from onnxproof.preprocessing import (
     image_shape,
@@ -33,10 +33,10 @@ from onnxproof.tasks.material import (
     compose_texts,
     mask_one_token,
     prompt_item,
-    prompt_limit,
     written_item,
 )
-from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS
 from onnxproof.text_limits import most_tokens, text_settings
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
 

@@ -6,13 +6,12 @@ number of models. What a key means, may hold and defaults to: see ``workflow/sch
 
 import functools
 import importlib.metadata
-import math
 import os.path
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -27,51 +26,10 @@ from onnxproof.config_schema import (
     seen,
 )
 from onnxproof.config_text import syntax_sentence, text_problems
-
-#: Names of the tasks, see ``onnxproof/tasks/registry.py``.
-SUPPORTED_TASKS = (
-    "text-generation",
-    "text2text-generation",
-    "speech-to-text",
-    "image-to-text",
-    "image-text-to-text",
-    "feature-extraction",
-    "sentence-similarity",
-    "text-classification",
-    "token-classification",
-    "question-answering",
-    "fill-mask",
-    "multiple-choice",
-    "image-classification",
-    "image-feature-extraction",
-    "object-detection",
-    "semantic-segmentation",
-    "image-segmentation",
-    "depth-estimation",
-    "text-recognition",
-    "zero-shot-image-classification",
-    "zero-shot-object-detection",
-    "image-to-image",
-    "audio-classification",
-    "automatic-speech-recognition",
-    "audio-frame-classification",
-    "audio-xvector",
-)
-
-#: The ONNX forms of a model, in the order in which they are made.
-VARIANTS = ("fp32", "optimized", "int8", "int8-invariant")
-
-#: Those of them that are quantized, each by a ladder of recipes of its own.
-QUANTIZED_VARIANTS = ("int8", "int8-invariant")
+from onnxproof.vocabulary import PYTORCH, VARIANTS
 
 #: What lies beside the models' folders in ``results/``.
 RESERVED_NAMES = ("logs", "summary.csv", "report.html")
-
-#: What is measured beside the ONNX forms; no kind of machine may have the name of either.
-PYTORCH = "pytorch"
-
-#: The execution provider of onnxruntime that the gate judges on, and that times are compared with.
-CPU_PROVIDER = "CPUExecutionProvider"
 
 LONGEST_MACHINE = 63  # as Kubernetes allows for a label
 LONGEST_NAME = 100  # file systems allow 255 bytes; suffixes and temporary names need room
@@ -85,45 +43,6 @@ REVISION_ADVICE = (
     "give the full commit, 40 hexadecimal digits, which the model's page lists under Files and versions, "
     "History; or name a branch or tag and set allow_floating_revision: true"
 )
-
-
-class Metric(NamedTuple):
-    """A measure the parity gate can limit."""
-
-    bound: Literal["at least", "at most"]  #: what a measurement must be of its threshold
-    lowest: float
-    highest: float
-    meaning: str
-
-
-METRICS = {
-    "cosine_min": Metric("at least", -1, 1, "lowest cosine between a text's output and PyTorch's"),
-    "cosine_mean": Metric("at least", -1, 1, "mean cosine between the outputs and PyTorch's"),
-    "rank_overlap": Metric("at least", 0, 1, "share of each text's nearest neighbours that stay the same"),
-    "top1_agreement": Metric("at least", 0, 1, "share of texts given the same label as by PyTorch"),
-    "label_agreement": Metric("at least", 0, 1, "share of yes-or-no decisions on a label that stay the same"),
-    "token_agreement": Metric("at least", 0, 1, "share of tokens, or frames of speech, given the same label"),
-    "span_agreement": Metric("at least", 0, 1, "share of questions answered with the same words"),
-    "greedy_token_match": Metric(
-        "at least", 0, 1, "share of 32 generated tokens before the first that PyTorch does not generate"
-    ),
-    "next_token_agreement": Metric("at least", 0, 1, "share of places where the same next token is the likeliest"),
-    "order_agreement": Metric("at least", 0, 1, "share of pairs that a reranker's scores put into the same order"),
-    "detection_agreement": Metric("at least", 0, 1, "share of the surest detections found again, label and place"),
-    "pixel_agreement": Metric("at least", 0, 1, "share of pixels given the same label"),
-    "max_abs_diff": Metric("at most", 0, math.inf, "largest absolute difference of any output value"),
-    "max_relative_diff": Metric("at most", 0, math.inf, "largest difference over the largest value, or over 1"),
-    "mean_relative_diff": Metric("at most", 0, math.inf, "mean difference over the mean value, of depths"),
-    "max_norm_diff": Metric("at most", 0, math.inf, "largest difference of an embedding's norm, over PyTorch's norm"),
-    "value_nrmse": Metric(
-        "at most", 0, math.inf, "root mean square error of a regression's values over their standard deviation"
-    ),
-    "max_value_diff": Metric("at most", 0, math.inf, "largest difference of a regression's values"),
-    "max_probability_diff": Metric("at most", 0, math.inf, "largest difference of any class probability"),
-    "mean_kl": Metric("at most", 0, math.inf, "mean KL divergence from PyTorch's class probabilities, in nats"),
-    "batch_cosine_min": Metric("at least", -1, 1, "lowest cosine between a text alone and in a padded batch"),
-    "batch_max_abs_diff": Metric("at most", 0, math.inf, "largest difference of a text alone and in a batch"),
-}
 
 
 class ConfigError(UserError):

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.generation import NEW_TOKENS, PAST, PRESENT, USE_CACHE, empty_cache, generate_greedily
-from onnxproof.inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
-from onnxproof.onnx_folder import (
+from onnxproof.graph_files import (
     DECODER_FILE,
     DECODER_WITH_PAST_FILE,
     ENCODER_FILE,
@@ -24,7 +23,9 @@ from onnxproof.onnx_folder import (
     MODEL_FILE,
     VISION_FILE,
     VISION_LANGUAGE_FILES,
+    graph_files,
 )
+from onnxproof.inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
 from onnxproof.sessions import open_session
 from onnxproof.vision_language import VisionLanguage, feed_of, read_image_token
 
@@ -120,26 +121,37 @@ def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Arra
 
 def open_variant(folder: Path, threads: int) -> Any:
     """Open an ONNX folder: a session of its one graph, or those of several, run as if they were one."""
-    return open_graphs(folder, partial(open_session, threads=threads))
+    return open_graphs(files_of_variant(folder), folder, partial(open_session, threads=threads))
 
 
-def open_merged(folder: Path, threads: int, separate: Any) -> EncoderDecoder | None:
-    """Open a folder's merged decoder beside the encoder that ``open_variant`` opened; None where there is none."""
-    if not (folder / MERGED_FILE).is_file() or isinstance(separate, VisionLanguage):
+def files_of_variant(folder: Path) -> dict[str, Path]:
+    """Return the files of an ONNX folder's graphs by the names in ``graph_files``."""
+    return {name: folder / name for name in graph_files(folder) or [MODEL_FILE]}
+
+
+def open_merged(files: Mapping[str, Path], threads: int, separate: Any) -> EncoderDecoder | None:
+    """Open a merged decoder beside the encoder that ``open_graphs`` opened; None where there is none."""
+    if MERGED_FILE not in files or not isinstance(separate, EncoderDecoder):
         return None
-    decoder = open_session(folder / MERGED_FILE, threads)
+    decoder = open_session(files[MERGED_FILE], threads)
     return EncoderDecoder(separate.encoder, Branch(decoder, False), Branch(decoder, True))
 
 
-def open_graphs(folder: Path, open_graph: Callable[[Path], Any]) -> Any:
-    """Return what ``open_graph`` makes of the one graph of a folder, or a model of what it makes of each of several."""
-    if (folder / VISION_FILE).is_file():
-        vision, embedding, decoder = (open_graph(folder / name) for name in VISION_LANGUAGE_FILES)
+def open_graphs(files: Mapping[str, Path], folder: Path, open_graph: Callable[[Path], Any]) -> Any:
+    """Return what ``open_graph`` makes of a model's one graph, or a model of what it makes of each of several.
+
+    Args:
+        files: the graphs by the names in ``graph_files``. In a release, files have other names than their graphs.
+        folder: where the model's ``config.json`` is.
+        open_graph: takes the path of one graph.
+    """
+    if VISION_FILE in files:
+        vision, embedding, decoder = (open_graph(files[name]) for name in VISION_LANGUAGE_FILES)
         return VisionLanguage(vision, embedding, decoder, read_image_token(folder))
-    if not (folder / ENCODER_FILE).is_file():
-        return open_graph(folder / MODEL_FILE)
-    files = (folder / name for name in (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE))
-    return EncoderDecoder(*(open_graph(file) for file in files if file.is_file()))
+    if ENCODER_FILE not in files:
+        return open_graph(files[MODEL_FILE])
+    names = (ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE)
+    return EncoderDecoder(*(open_graph(files[name]) for name in names if name in files))
 
 
 def generate_after(session: Any, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:

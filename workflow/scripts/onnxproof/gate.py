@@ -1,10 +1,12 @@
 """The verdict on a variant: each measured difference against what the configuration allows."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.config import METRICS
+from onnxproof.vocabulary import METRICS
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class Verdict:
             return False
         return self.measured >= self.allowed if self.at_least else self.measured <= self.allowed
 
+    @property
+    def bound(self) -> str:
+        """What is allowed, such as ">= 0.99"."""
+        return f"{'>=' if self.at_least else '<='} {self.allowed:g}"
+
     def __str__(self) -> str:
         """Say what was measured and what is allowed."""
         measured = "not finite" if self.measured is None else f"{self.measured:.6g}"
-        return f"{self.metric}: measured {measured}, allowed {'>=' if self.at_least else '<='} {self.allowed:g}"
+        return f"{self.metric}: measured {measured}, allowed {self.bound}"
 
 
-def measurements(parity: dict[str, Any]) -> dict[str, float | None]:
+def measurements(parity: Mapping[str, Any]) -> dict[str, float | None]:
     """Return every metric of a parity file by the name that thresholds use.
 
     ``max_abs_diff`` and ``max_relative_diff`` are the largest over all outputs; the batch metrics compare an input
@@ -48,7 +55,7 @@ def measurements(parity: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _fair_limit(metric: str, allowed: float, parity: dict[str, Any]) -> float:
+def _fair_limit(metric: str, allowed: float, parity: Mapping[str, Any]) -> float:
     """Return the limit of a batch metric, set against what PyTorch itself loses in a batch: a variant adds to that."""
     own = parity.get("reference_batch_invariance", {})
     if metric == "batch_cosine_min" and own.get("cosine_min") is not None:
@@ -58,7 +65,17 @@ def _fair_limit(metric: str, allowed: float, parity: dict[str, Any]) -> float:
     return allowed
 
 
-def judge(parity: dict[str, Any], thresholds: dict[str, float | None]) -> list[Verdict]:
+def limits_of_few(limits: Mapping[str, float], count: int) -> dict[str, float]:
+    """Return the limits that hold for ``count`` inputs, from those for all inputs: see ``Metric.of_few``."""
+    few = {}
+    for metric, allowed in limits.items():
+        how = METRICS[metric].of_few if metric in METRICS else "held"
+        if how != "not held":
+            few[metric] = math.floor(allowed * count + 1e-9) / count if how == "whole inputs" else allowed
+    return few
+
+
+def judge(parity: Mapping[str, Any], thresholds: Mapping[str, float | None]) -> list[Verdict]:
     """Hold a parity file against the thresholds of its variant; metrics of other tasks are left out.
 
     What a batch may change is counted on top of what it changes in PyTorch.
@@ -68,9 +85,7 @@ def judge(parity: dict[str, Any], thresholds: dict[str, float | None]) -> list[V
     """
     measured = measurements(parity)
     verdicts = [
-        Verdict(
-            metric, measured[metric], _fair_limit(metric, allowed, parity), at_least=METRICS[metric][0] == "at least"
-        )
+        Verdict(metric, measured[metric], _fair_limit(metric, allowed, parity), METRICS[metric].bound == "at least")
         for metric, allowed in thresholds.items()
         if allowed is not None and metric in measured
     ]

@@ -15,6 +15,8 @@ from onnxproof.inputs import EMBEDDINGS, MASK, POSITIONS, TOKEN_KINDS, TOKENS, M
 
 Array = NDArray[Any]
 
+#: How many tokens of a prompt are read.
+PROMPT_TOKENS = 64
 #: How many tokens are generated for each prompt, and for how many prompts.
 NEW_TOKENS = 32
 GENERATED_PROMPTS = 8
@@ -22,6 +24,11 @@ GENERATED_PROMPTS = 8
 PAST, PRESENT = "past_key_values.", "present."
 #: The input of a merged decoder that says whether there is a cache yet.
 USE_CACHE = "use_cache_branch"
+
+
+def prompt_limit(most_tokens: int) -> int:
+    """Return how many tokens of a prompt are read by a model that takes so many: there must be room for new ones."""
+    return max(1, min(PROMPT_TOKENS, most_tokens - NEW_TOKENS))
 
 
 def empty_cache(graph_inputs: Iterable[Any]) -> dict[str, Array]:

@@ -15,6 +15,8 @@ import numpy as np
 from onnxproof.calibration import calibration_inputs, prompt_images, prompt_words
 from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, EncoderDecoder, open_variant, written
 from onnxproof.generation import with_empty_cache
+from onnxproof.graph_files import DECODER_FILE, EMBEDDING_FILE, ENCODER_FILE, MODEL_FILE, VISION_FILE
+from onnxproof.image_places import image_marks, image_positions, image_prompt
 from onnxproof.inputs import (
     DECODER_TOKENS,
     EMBEDDINGS,
@@ -28,12 +30,11 @@ from onnxproof.inputs import (
     Item,
     ModelInputs,
 )
-from onnxproof.onnx_folder import DECODER_FILE, EMBEDDING_FILE, ENCODER_FILE, MODEL_FILE, VISION_FILE
 from onnxproof.preprocessing import read_preprocessor
 from onnxproof.tasks.inference import read_start_token, read_transformer_config
 from onnxproof.tasks.material import WRITTEN_TOKENS, image_prompt_item, written_item
 from onnxproof.texts import CALIBRATION_TEXTS
-from onnxproof.vision_language import VisionLanguage, graph_name, image_marks, image_positions, image_prompt
+from onnxproof.vision_language import VisionLanguage, graph_name
 
 
 def inputs_of_graph(

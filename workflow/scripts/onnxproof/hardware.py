@@ -1,52 +1,11 @@
 """What the measuring machine is, as far as it matters to the speed of a transformer."""
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-CPUINFO = Path("/proc/cpuinfo")
-
-# The instruction sets that decide which matrix kernels a runtime can use, as Linux spells them.
-FLAGS_OF_INTEREST = frozenset(
-    {
-        # x86
-        "avx2",
-        "fma",
-        "avx_vnni",
-        "avx512f",
-        "avx512bw",
-        "avx512vl",
-        "avx512_vnni",
-        "avx512_bf16",
-        "avx512_fp16",
-        "amx_tile",
-        "amx_int8",
-        "amx_bf16",
-        # Arm
-        "asimd",
-        "asimddp",
-        "i8mm",
-        "bf16",
-        "sve",
-        "sve2",
-    }
-)
-
-
-def parse_cpuinfo(text: str) -> tuple[str | None, list[str]]:
-    """Return the CPU's name (None where Linux gives none, as on Arm) and its flags of interest, sorted.
-
-    ``text`` is the content of ``/proc/cpuinfo``; the first core speaks for all.
-    """
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip(), value.strip())
-    flags = fields.get("flags", fields.get("Features", "")).split()
-    return fields.get("model name"), sorted(FLAGS_OF_INTEREST.intersection(flags))
+from onnxproof.cpu import name_and_flags
 
 
 def cpu_description() -> dict[str, Any]:
@@ -55,9 +14,9 @@ def cpu_description() -> dict[str, Any]:
     ``flags`` holds only those of interest and is empty where there is no ``/proc/cpuinfo``;
     a core count that the system does not tell is None.
     """
-    name, flags = parse_cpuinfo(CPUINFO.read_text(encoding="utf-8")) if CPUINFO.exists() else (None, [])
+    name, flags = name_and_flags()
     return {
-        "model": name or platform.processor() or platform.machine(),
+        "model": name,
         "flags": flags,
         "logical_cores": psutil.cpu_count(logical=True),
         "physical_cores": psutil.cpu_count(logical=False),

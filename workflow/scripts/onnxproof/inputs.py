@@ -5,11 +5,14 @@ is the same for every item, such as the candidate texts of zero-shot classificat
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from onnxproof.final_answers import FinalAnswers
 
 Array = NDArray[Any]
 Item = Mapping[str, Array]
@@ -93,8 +96,37 @@ class ModelInputs:
         return batch.swapaxes(0, 1) if name == POSITIONS and batch.ndim == 3 else batch
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What was recorded for one model: inputs and PyTorch's answers to them; whole, or the part that a release carries.
+
+    ``manifest`` has at least ``task``, ``judged_as``, ``label_count`` and ``padding``. ``outputs`` has one array an
+    input for each output, for the first inputs where a release has not room for all. ``generated`` has the tokens that
+    PyTorch generates after some of the inputs, by their numbers. ``texts`` are the inputs as a person reads them, where
+    they are texts; in a release, where a tokenizer alone makes the inputs. ``final`` has the original's answers to raw
+    inputs, where its card has a program that takes them.
+    """
+
+    manifest: dict[str, Any]
+    inputs: ModelInputs
+    outputs: dict[str, list[Array]]
+    generated: dict[int, list[int]] = field(default_factory=dict)
+    texts: Sequence[Any] = ()
+    final: "FinalAnswers | None" = None
+
+    @property
+    def answered(self) -> int:
+        """How many of the inputs, the first ones, have outputs."""
+        return len(next(iter(self.outputs.values())))
+
+    @property
+    def answered_inputs(self) -> ModelInputs:
+        """The inputs that have outputs."""
+        return replace(self.inputs, items=self.inputs.items[: self.answered])
+
+
 def pack(items: Sequence[Item]) -> dict[str, Array]:
-    """Return items as flat arrays for a safetensors file: ``name`` end to end, ``name.shapes`` int64 (items, axes)."""
+    """Return items as flat arrays for a file: ``name`` end to end, ``name.shapes`` int64 (items, axes)."""
     packed = {}
     for name in items[0]:
         packed[name] = np.concatenate([np.ravel(item[name]) for item in items])

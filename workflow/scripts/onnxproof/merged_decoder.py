@@ -19,7 +19,7 @@ from onnx import helper
 
 from onnxproof.external_data import load_model, read_tensor, save_model
 from onnxproof.generation import USE_CACHE
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE
+from onnxproof.graph_files import DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE
 
 #: Smaller constants stay in their branch: shapes and axes, which onnxruntime looks for there when it optimizes.
 SMALLEST_SHARED = 1024

@@ -1,10 +1,10 @@
 """How far a variant's answers are from PyTorch's, in the terms of the task.
 
 All arrays are NumPy; ``expected`` comes from PyTorch, ``actual`` from the variant. Differences are computed in
-float64. A measurement that is not finite is reported as None, which no gate lets pass.
+float64. A measurement that is not finite, on either side, is reported as None, which no gate lets pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,11 @@ LEAST_OVERLAP = 0.5
 def finite(value: float) -> float | None:
     """Return a plain float, or None for NaN and infinity, which JSON cannot hold."""
     return float(value) if np.isfinite(value) else None
+
+
+def all_finite(*answers: Array) -> bool:
+    """Tell whether no value of any array is NaN or infinite."""
+    return all(bool(np.isfinite(answer).all()) for answer in answers)
 
 
 def cosine_similarity(expected: Array, actual: Array) -> Array:
@@ -123,11 +128,10 @@ def embedding_metrics(expected: Array, actual: Array, by: str = COSINE) -> dict[
     Where they are compared ``by`` another similarity than the cosine, their norms count too.
     """
     cosine = cosine_similarity(expected, actual)
-    is_finite = np.isfinite(actual).all()
     metrics = {
         "cosine_min": finite(cosine.min()),
         "cosine_mean": finite(cosine.mean()),
-        "rank_overlap": rank_overlap(expected, actual, by=by) if is_finite else None,
+        "rank_overlap": rank_overlap(expected, actual, by=by) if all_finite(expected, actual) else None,
     }
     if by == COSINE:
         return metrics
@@ -149,14 +153,15 @@ def log_probabilities(logits: Array) -> Array:
 
 def classification_metrics(expected: Array, actual: Array) -> dict[str, float | None]:
     """Compare (n, classes) logits: labels, probabilities, and the mean KL divergence from PyTorch's answer."""
-    if not np.isfinite(actual).all():
+    if not all_finite(expected, actual):
         return {"top1_agreement": None, "max_probability_diff": None, "mean_kl": None}
     left, right = log_probabilities(expected), log_probabilities(actual)
     divergence = (np.exp(left) * (left - right)).sum(axis=1)
     return {
         "top1_agreement": float(np.mean(left.argmax(axis=1) == right.argmax(axis=1))),
         "max_probability_diff": finite(np.abs(np.exp(left) - np.exp(right)).max()),
-        "mean_kl": finite(max(0.0, divergence.mean())),
+        # Rounding may leave a little less than zero. NumPy's maximum keeps NaN, which Python's would hide.
+        "mean_kl": finite(np.maximum(divergence.mean(), 0.0)),
     }
 
 
@@ -171,7 +176,7 @@ def order_agreement(expected: Array, actual: Array) -> float | None:
 
     Source: M. Kendall, "A new measure of rank correlation", 1938; this is (tau + 1) / 2.
     """
-    if not np.isfinite(actual).all():
+    if not all_finite(expected, actual):
         return None
     first, second = np.triu_indices(len(expected), 1)
     if not len(first):
@@ -209,15 +214,20 @@ def best_span(start: Array, end: Array, longest: int = LONGEST_SPAN) -> tuple[in
 
 def span_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
     """Compare answers to questions, (2, tokens) logits of first and last token each: the share of equal spans."""
-    if not all(np.isfinite(answer).all() for answer in actual):
+    if not all_finite(*expected, *actual):
         return {"span_agreement": None, "max_probability_diff": None, "mean_kl": None}
     same = [best_span(*left) == best_span(*right) for left, right in zip(expected, actual, strict=True)]
     ends = [classification_metrics(left, right) for left, right in zip(expected, actual, strict=True)]
     return {
         "span_agreement": float(np.mean(same)),
-        "max_probability_diff": max(metrics["max_probability_diff"] or 0.0 for metrics in ends),
-        "mean_kl": float(np.mean([metrics["mean_kl"] for metrics in ends])),
+        "max_probability_diff": _finite_of(np.max, [metrics["max_probability_diff"] for metrics in ends]),
+        "mean_kl": _finite_of(np.mean, [metrics["mean_kl"] for metrics in ends]),
     }
+
+
+def _finite_of(summary: Callable[[Any], Any], values: list[float | None]) -> float | None:
+    """Return a summary of measurements, None where one of them is not finite."""
+    return None if None in values else finite(summary(values))
 
 
 def map_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
@@ -237,7 +247,7 @@ def _label_metrics(agreement: str, expected: Sequence[Array], actual: Sequence[A
 
     def mean(metric: str) -> float | None:
         values = [measured[metric] for measured in inputs]
-        return None if None in values else float(np.average(np.array(values, dtype=np.float64), weights=rows))
+        return _finite_of(lambda every: np.average(np.array(every, dtype=np.float64), weights=rows), values)
 
     return {agreement: mean("top1_agreement"), "mean_kl": mean("mean_kl")}
 
@@ -272,7 +282,7 @@ def detection_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dic
     Agreement is the share of PyTorch's most confident detections that the variant has too, wherever in its list: the
     same label, boxes that overlap by half. The variant may rank them a little lower.
     """
-    if not all(np.isfinite(answer).all() for answer in actual):
+    if not all_finite(*expected, *actual):
         return {"detection_agreement": None}
     found = [
         _matched_detections(left.astype(np.float64), right.astype(np.float64))

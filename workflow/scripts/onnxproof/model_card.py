@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
-from onnxproof.config import METRICS
 from onnxproof.figures import format_figure
 from onnxproof.final_answers import PAIRS, TEXTS
 from onnxproof.tasks.heads import NONE, SOFTMAX
+from onnxproof.vocabulary import METRICS
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "model_card.md.j2"

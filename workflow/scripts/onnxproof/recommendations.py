@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
-from onnxproof.config import CPU_PROVIDER, QUANTIZED_VARIANTS
 from onnxproof.figures import format_shape
+from onnxproof.vocabulary import CPU_PROVIDER, QUANTIZED_VARIANTS
 
 #: What the smallest and the largest of the measured batch sizes speak for.
 PURPOSES = ("latency", "throughput")

@@ -3,13 +3,11 @@
 No later step needs a tokenizer, another preprocessor, or torch.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from onnxproof.files import read_json, write_json
 from onnxproof.final_answers import FINAL_FILE, FINAL_VECTORS_FILE, FinalAnswers, from_json
-from onnxproof.inputs import Array, Item, ModelInputs, pack, unpack
+from onnxproof.inputs import Item, ModelInputs, Reference, pack, unpack
 
 INPUTS_FILE = "inputs.safetensors"
 OUTPUTS_FILE = "outputs.safetensors"
@@ -19,16 +17,6 @@ GENERATED_FILE = "generated.json"
 
 #: Marks, in the inputs' file, what every item shares.
 SHARED = "shared."
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What was recorded for one model: the inputs, for each output one array an input, and generated tokens."""
-
-    manifest: dict[str, Any]
-    inputs: ModelInputs
-    outputs: dict[str, list[Array]]
-    generated: dict[int, list[int]] = field(default_factory=dict)
 
 
 def save_reference(
@@ -77,4 +65,6 @@ def read_reference(folder: Path, manifest_file: Path) -> Reference:
     columns = {name: [item[name] for item in outputs] for name in outputs[0]}
     file = folder / GENERATED_FILE
     generated = {int(index): tokens for index, tokens in read_json(file).items()} if file.is_file() else {}
-    return Reference(manifest, inputs, columns, generated)
+    texts_file = folder / TEXTS_FILE  # absent where the inputs are no texts
+    texts = read_json(texts_file) if texts_file.is_file() else ()
+    return Reference(manifest, inputs, columns, generated, texts, read_final_answers(folder))

@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnxproof import plots
-from onnxproof.config import CPU_PROVIDER, METRICS, PYTORCH
 from onnxproof.figures import format_figure, format_pair, format_threads
 from onnxproof.gate import Verdict
 from onnxproof.summary import BASELINE, HEADLINE_ORDER, Case, Model, Variant
+from onnxproof.vocabulary import CPU_PROVIDER, METRICS, PYTORCH
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "report.html.j2"

@@ -7,7 +7,10 @@ PROVIDER = "CPUExecutionProvider"
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """Open a model on the CPU with ``threads`` intra-op threads and sequential execution."""
+    """Open a model on the CPU with ``threads`` intra-op threads and sequential execution.
+
+    With 0 threads, onnxruntime chooses how many.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -15,4 +18,4 @@ def open_session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])

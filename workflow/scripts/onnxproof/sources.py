@@ -43,10 +43,10 @@ def files_of_script(name: str) -> list[str]:
 
 
 @cache
-def digest_of_script(name: str) -> str:
-    """Return a sha256, in hex, over the names and the contents of what a script is made of."""
+def digest_of_scripts(*names: str) -> str:
+    """Return a sha256, in hex, over the names and the contents of what some scripts are made of."""
     digest = hashlib.sha256()
-    for path in map(Path, files_of_script(name)):
+    for path in map(Path, (file for name in names for file in files_of_script(name))):
         for part in (path.relative_to(SCRIPTS).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()

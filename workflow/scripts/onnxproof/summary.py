@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from onnxproof.cli import UserError
-from onnxproof.config import METRICS, PYTORCH
 from onnxproof.figures import format_pair, format_shape, format_threads
 from onnxproof.files import read_json
 from onnxproof.gate import Verdict, judge, measurements
 from onnxproof.recommendations import Recommendation, recommend
+from onnxproof.vocabulary import METRICS, PYTORCH
 
 BASELINE = "fp32"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like

@@ -15,9 +15,10 @@ from onnxproof.bench.peers import quantize_with_optimum, quantize_with_sentence_
 from onnxproof.benchmarking import Contender
 from onnxproof.calibration import calibration_inputs
 from onnxproof.files import sha256_of, staged_folder
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.hardware import cpu_description
 from onnxproof.inputs import pack
-from onnxproof.onnx_folder import MODEL_FILE, copy_support_files
+from onnxproof.onnx_folder import copy_support_files
 
 BASELINE = "fp32"
 NNCF_SCRIPT = Path(__file__).with_name("nncf_quantize.py")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from onnxproof.cli import UserError
-from onnxproof.onnx_folder import MODEL_FILE
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.original.exporters.optimum import exporter_environment, find_interpreter, run_printing
 from onnxproof.sentence_modules import settle_modules
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, first_line
+from onnxproof.image_places import image_marks, image_positions, image_prompt
 from onnxproof.inputs import (
     GRID,
     MASK,
@@ -25,7 +26,6 @@ from onnxproof.inputs import (
 )
 from onnxproof.stimuli import draw_images
 from onnxproof.tasks.material import EVALUATION_IMAGES, EVALUATION_SEED, QUESTIONS, image_prompt_item
-from onnxproof.vision_language import image_marks, image_positions, image_prompt
 
 #: The name by which the networks that count positions in parts take the kinds of tokens.
 KINDS_ARGUMENT = "mm_token_type_ids"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.generation import NEW_TOKENS
+from onnxproof.generation import NEW_TOKENS, prompt_limit
 from onnxproof.inputs import MASK, POSITIONS, TOKEN_KINDS, TOKENS, Array, ModelInputs
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.original.corrections import correct_biases, correct_tokenizer
@@ -29,10 +29,10 @@ from onnxproof.tasks.material import (
     compose_texts,
     mask_one_token,
     prompt_item,
-    prompt_limit,
     written_item,
 )
-from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
 from onnxproof.text_limits import most_tokens
 
 LONGEST_REASON = 300

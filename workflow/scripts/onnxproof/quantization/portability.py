@@ -24,7 +24,7 @@ from onnxproof.quantization.weights import pair_sums
 UINT8_MAX = 255
 INT16_LIMITS = np.iinfo(np.int16)
 
-#: Kinds of CPU by how they add integer products, and the flag of ``hardware.FLAGS_OF_INTEREST`` that tells one; of
+#: Kinds of CPU by how they add integer products, and the flag of ``cpu.FLAGS_OF_INTEREST`` that tells one; of
 #: two that fit, the first is what a CPU uses.
 EXACT_SETS = {
     "x86 with VNNI or AMX": ("amx_int8", "avx512_vnni", "avx_vnni"),

@@ -16,7 +16,6 @@ from typing import Any
 import onnx
 
 from onnxproof.cli import UserError
-from onnxproof.config import METRICS, QUANTIZED_VARIANTS
 from onnxproof.external_data import SINGLE_FILE_BYTES, weight_bytes
 from onnxproof.inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
@@ -25,6 +24,7 @@ from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.rung import Rung, Step
 from onnxproof.quantization.sensitivity import measure_sensitivity
 from onnxproof.quantization.sessions import open_session
+from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
 #: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
 QUANTIZE: dict[str, Step] = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError, first_line
 from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.metrics import (
+    all_finite,
     as_rows,
     classification_metrics,
     cosine_similarity,
@@ -125,11 +126,14 @@ def answer_distance(task: str, expected: Answers, actual: Answers) -> float:
     The mean KL divergence of probabilities where there are some, the error of a regression's values, else one minus
     the mean cosine of all rows.
     """
-    if not all(np.isfinite(answer).all() for answer in actual):
+    if not all_finite(*actual):
         return float("inf")
-    metrics = measure_answers(task, expected, actual)
-    distance = metrics.get("mean_kl", metrics.get("value_nrmse"))
-    return 1 - float(row_cosines(expected, actual).mean()) if distance is None else distance
+    measured = measure_answers(task, expected, actual)
+    ranking = next((metric for metric in ("mean_kl", "value_nrmse") if metric in measured), None)
+    if ranking is None:
+        return 1 - float(row_cosines(expected, actual).mean())
+    distance = measured[ranking]
+    return float("inf") if distance is None else distance
 
 
 def row_cosines(expected: Answers, actual: Answers) -> Array:

@@ -8,7 +8,8 @@ from onnxproof.files import read_json
 from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.heads import check_head, judged_as
 from onnxproof.tasks.misread_configs import check_config
-from onnxproof.tasks.registry import TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import TASKS
 
 SENTENCE_SETTINGS = "config_sentence_transformers.json"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
 from onnxproof.tasks.heads import takes_pairs
 
@@ -24,8 +23,8 @@ MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64, "text-generation": 48, "te
 CHOICES = 4
 #: Height and width of the images that are shown to a reader of single lines of writing, by turns.
 LINE_SHAPES = ((48, 320), (48, 320), (48, 448), (48, 448))
-#: Of a prompt so many tokens are read, and the guesses of what comes next are compared in so many places.
-PROMPT_TOKENS, PROMPT_PLACES = 64, 4
+#: The guesses of what comes next are compared in so many places of a prompt.
+PROMPT_PLACES = 4
 #: So many tokens, its start among them, an encoder-decoder is told to have written already.
 WRITTEN_TOKENS = 12
 
@@ -91,11 +90,6 @@ def mask_one_token(item: dict[str, Array], special: Array, mask_id: int) -> dict
     ids = item["input_ids"].copy()
     ids[position] = mask_id
     return item | {"input_ids": ids, MASKED_POSITIONS: np.array([position], dtype=np.int64)}
-
-
-def prompt_limit(most_tokens: int) -> int:
-    """Return how many tokens of a prompt are read by a model that takes so many: there must be room for new ones."""
-    return max(1, min(PROMPT_TOKENS, most_tokens - NEW_TOKENS))
 
 
 def prompt_item(item: dict[str, Array]) -> dict[str, Array]:

@@ -5,10 +5,6 @@ PyTorch is run, in ``pytorch``.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
-
-from onnxproof.tasks.architectures import SERVED, TAKES
-from onnxproof.tasks.exportable import EXPORTABLE
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,7 @@ class Task:
     heads: tuple[str, ...]  #: endings of the names in ``architectures`` of config.json that were made for it
     auto_class: str  #: the class of transformers that loads it
     outputs: tuple[str, ...]  #: outputs that are recorded and compared
-    takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_takes``
+    takes: tuple[str, ...] = ("text",)  #: kinds of model input it is served for, see ``model_types.model_takes``
     per_token: tuple[str, ...] = ()  #: outputs with one row a token of a text, which padding makes longer
     largest_batch: int | None = None  #: inputs that an exported graph takes at once; None for any number
 
@@ -265,19 +261,3 @@ HEADS: dict[str, Task] = {
     **{name: Task(name, (), (), "", ("logits",), ("text", "image", "sound")) for name in (MULTI_LABEL, REGRESSION)},
     **{name: replace(TASKS["sentence-similarity"], name=name) for name in SIMILARITIES.values()},
 }
-
-
-def is_open_detector(config: dict[str, Any]) -> bool:
-    """Tell from its ``config.json`` whether a model finds objects that are named by texts beside the image."""
-    return config.get("model_type") in SERVED["zero-shot-object-detection"]
-
-
-def exporter_task(task: str, model_type: str | None) -> str:
-    """Return what Optimum's exporter calls a task of this module, for models of a type."""
-    names = TASKS[task].optimum
-    return next((name for name in names if model_type in EXPORTABLE.get(name, ())), names[0])
-
-
-def model_takes(model_type: str | None) -> str:
-    """Return what models of a type take: "text", "image", "image+texts", "image+prompt", "sound", or "other"."""
-    return next((kind for kind, types in TAKES.items() if model_type in types), "text")

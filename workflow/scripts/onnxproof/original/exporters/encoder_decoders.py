@@ -19,8 +19,8 @@ from typing import Any
 from onnxproof.cli import UserError
 from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES
 from onnxproof.generation import PAST, PRESENT
+from onnxproof.graph_files import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
 from onnxproof.inputs import MASK, TOKENS
-from onnxproof.onnx_folder import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
 from onnxproof.original.exporters.caches import (
     BATCH,
     CachedLayer,

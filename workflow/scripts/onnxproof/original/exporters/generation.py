@@ -12,8 +12,8 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.generation import PAST, PRESENT
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.inputs import MASK, POSITIONS, TOKENS
-from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.caches import (
     BATCH,
     PAST_SEQUENCE,

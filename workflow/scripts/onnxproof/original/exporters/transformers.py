@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxproof.graph_files import MODEL_FILE
 from onnxproof.inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
-from onnxproof.onnx_folder import MODEL_FILE
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
 from onnxproof.original.exporters.generation import export_decoder
 from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes, save_graph, trace
 from onnxproof.original.exporters.vision_language import export_vision_language
 from onnxproof.original.image_prompts import IMAGE_INPUTS
 from onnxproof.original.model import Original
-from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS, model_takes
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS
 
 #: Attention as plain operators: product, scale, mask, softmax, product. What fuses them finds them again.
 ATTENTION = "eager"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
+from onnxproof.graph_files import EMBEDDING_FILE, MERGED_FILE, VISION_FILE
 from onnxproof.inputs import (
     EMBEDDINGS,
     GRAPH_GRID,
@@ -21,7 +22,6 @@ from onnxproof.inputs import (
     TOKEN_KINDS,
     TOKENS,
 )
-from onnxproof.onnx_folder import EMBEDDING_FILE, MERGED_FILE, VISION_FILE
 from onnxproof.original.exporters.caches import (
     BATCH,
     SEQUENCE,

@@ -1,0 +1,1 @@
+"""How far a variant's answers are from PyTorch's."""

@@ -1,0 +1,111 @@
+"""Measure opened graphs against recorded answers: in the pipeline, and again where a release is verified."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.encoder_decoder import generate_after, open_graphs, open_merged
+from onnxproof.generation import measure_generation, with_empty_cache
+from onnxproof.graph_files import MERGED_FILE
+from onnxproof.inputs import Array, ModelInputs, Reference
+from onnxproof.metrics import compare_output
+from onnxproof.sessions import open_session
+from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The opened graphs of one variant: ``separate`` runs all of them, ``merged`` those with the decoders in one."""
+
+    separate: Any
+    merged: Any | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured, in the fields of ``parity/{variant}.json``, and the answers that were compared.
+
+    ``expected`` (PyTorch's) and ``answers`` have one (rows, features) array an input, see ``read_answers``.
+    """
+
+    outputs: dict[str, dict[str, Any]]
+    task_metrics: dict[str, float | None]
+    batch_invariance: dict[str, float | None]
+    expected: list[Array]
+    answers: list[Array]
+
+
+def open_sessions(files: Mapping[str, Path], folder: Path, threads: int) -> Sessions:
+    """Open the graphs of a variant, see ``open_graphs`` for ``files`` and ``folder``."""
+    separate = open_graphs(files, folder, partial(open_session, threads=threads))
+    return Sessions(separate, open_merged(files, threads, separate))
+
+
+def measure_sessions(name: str, sessions: Sessions, reference: Reference, batch_size: int) -> Measurement:
+    """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
+
+    Each input is run alone, and again in a padded batch. A merged decoder is held to the same: its outputs stand
+    beside the others, and the worse text counts.
+
+    Args:
+        name: the model and the variant, for messages.
+        sessions: the variant's graphs.
+        reference: inputs and recorded answers, whole or those that a release carries.
+        batch_size: inputs in a padded batch.
+
+    Raises:
+        UserError: a graph lacks an output that was recorded, wants an input that was not, cannot be run, or gives an
+            output of another shape.
+    """
+    session, task, labels = sessions.separate, reference.manifest["task"], reference.manifest["label_count"]
+    judged_as = reference.manifest["judged_as"]
+    inputs = recorded_inputs(name, session, reference)
+    alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
+    batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
+    compared = {output: compare_output(reference.outputs[output], alone[output]) for output in reference.outputs}
+    expected, answers, answers_in_batch = (
+        read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone, batched)
+    )
+    if sessions.merged is not None:
+        outputs = run_items(sessions.merged, inputs, task)
+        compared |= {
+            f"{output} of {MERGED_FILE}": compare_output(reference.outputs[output], outputs[output])
+            for output in outputs
+        }
+    return Measurement(
+        compared,
+        generation_metrics(sessions, reference) | measure_answers(judged_as, expected, answers),
+        batch_invariance(answers, answers_in_batch),
+        expected,
+        answers,
+    )
+
+
+def recorded_inputs(name: str, session: Any, reference: Reference) -> ModelInputs:
+    """Return the inputs that have answers, with an empty cache where the graphs take one.
+
+    Raises:
+        UserError: the graphs lack an output that was recorded, or want an input that was not.
+    """
+    missing = set(reference.outputs) - {value.name for value in session.get_outputs()}
+    if missing:
+        raise UserError(f"{name}: the graph has no output {', '.join(sorted(missing))}")
+    inputs = with_empty_cache(reference.answered_inputs, session.get_inputs())
+    known = inputs.items[0].keys() | inputs.shared.keys()
+    unknown = {value.name for value in session.get_inputs()} - known
+    if unknown:
+        raise UserError(f"{name}: the graph wants {', '.join(sorted(unknown))}, which was not recorded")
+    return inputs
+
+
+def generation_metrics(sessions: Sessions, reference: Reference) -> dict[str, float | None]:
+    """Return how much of the text that PyTorch generates is generated too; nothing where none was recorded."""
+    if not reference.generated:
+        return {}
+    inputs = with_empty_cache(reference.inputs, sessions.separate.get_inputs())
+    opened = [session for session in (sessions.separate, sessions.merged) if session is not None]
+    writers: list[Callable[[int, int, bool], list[int]]] = [partial(generate_after, each, inputs) for each in opened]
+    return {"greedy_token_match": min(measure_generation(write, reference.generated) for write in writers)}
