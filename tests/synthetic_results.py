@@ -26,8 +26,12 @@ STAR_MS = {
 }
 OPERATORS = {
     "fp32": {"Add": 104, "MatMul": 48, "Mul": 31, "Reshape": 25, "LayerNormalization": 13, "Softmax": 6, "Erf": 6},
-    "optimized": {"MatMul": 24, "SkipLayerNormalization": 12, "Attention": 6, "BiasGelu": 6, "Add": 2},
+    "optimized": {"MatMul": 24, "SkipLayerNormalization": 12, "Attention": 6, "BiasGelu": 6, "Add": 2, "Gelu": 2},
     "int8": {"MatMulInteger": 18, "DynamicQuantizeLinear": 24, "Cast": 20, "QAttention": 6, "BiasGelu": 6},
+}
+FUSED = {
+    "optimized": {"SkipLayerNormalization": 12, "Attention": 6, "BiasGelu": 6, "Gelu": 2},
+    "int8": {"QAttention": 6, "BiasGelu": 6},
 }
 EMBEDDING_THRESHOLDS = {
     "fp32": {"cosine_min": 0.99999, "max_abs_diff": 1e-4, "batch_cosine_min": 0.99999},
@@ -143,6 +147,7 @@ def _write_manifest(results: Path, model: str, variant: str, task: str) -> None:
             "task": task,
             "opset": {"ai.onnx": 18, "com.microsoft": 1},
             "operators": OPERATORS[variant],
+            "fused": FUSED.get(variant, {}),
             "settings": {"weight_type": "int8", "per_channel": True} if variant == "int8" else {},
             "files": {"model.onnx": {"size": 1000, "sha256": "0" * 64}},
             "versions": VERSIONS,

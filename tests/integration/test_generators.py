@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import verify_release
 from architectures import all_cases
 from card_programs import programs, run_program
 from chain import missed
@@ -181,8 +182,6 @@ def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model,
     record = json.loads((finished / model / "verified.json").read_text())
     checked = {(check["subject"], check["what"]) for check in record["checks"] if check["verdict"] == "pass"}
     files = [f"onnx/{stem}.onnx", f"onnx/{stem}_quantized.onnx"]
-    if stem != "model":
-        files += [f"onnx/{stem}_merged.onnx", f"onnx/{stem}_merged_quantized.onnx"]
     for file in files:
         assert {(file, "greedy_token_match"), (file, "batch_cosine_min")} <= checked
     golden = json.loads((release / "golden.json").read_text())
@@ -196,3 +195,13 @@ def test_the_release_is_verified_by_what_it_generates(finished, tmp_path, model,
     lines = [line for line in run.stdout.splitlines() if "greedy_token_match" in line and "FAIL" in line]
     assert {line.split()[0] for line in lines} == {file for file in files if "quantized" not in file}
     assert np.isclose(float(lines[0].split()[2]), 1 - 1 / len(golden["generated"]))
+
+
+def test_a_wrong_merged_decoder_fails_its_release(finished, tmp_path, capsys):
+    release = tmp_path / "release"
+    shutil.copytree(finished / "translator" / "release", release)
+    shutil.copyfile(release / "onnx/decoder_model_merged_quantized.onnx", release / "onnx/decoder_model_merged.onnx")
+    assert verify_release.main([str(release), "--threads", "1"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    wrong = [line for line in lines if line.startswith("onnx/decoder_model.onnx ") and line.endswith("FAIL")]
+    assert "max_relative_diff" in {line.split()[1] for line in wrong}

@@ -130,7 +130,8 @@ def test_an_edited_script_reruns_its_rule(copy_of_finished):
     [
         ("rewrites", {"optimize"}),
         ("quantization/search", {"quantize"}),
-        ("gate", {"gate_parity", "release", "summary"}),
+        ("gate", {"gate_parity", "release", "verify_release", "summary"}),
+        ("parity/measure", {"measure_parity", "release", "verify_release"}),
         ("plots", {"summary"}),
     ],
 )
@@ -139,6 +140,13 @@ def test_an_edited_helper_module_reruns_the_rules_that_import_it_and_what_follow
     with (project.folder / f"workflow/scripts/onnxproof/{helper}.py").open("a") as module:
         module.write("# edited\n")
     assert project.planned().keys() == with_followers(users) | {"all"}
+
+
+def test_an_edited_verifier_reruns_what_ships_it(copy_of_finished):
+    project = copy_of_finished
+    with (project.folder / "workflow/scripts/verify_release.py").open("a") as script:
+        script.write("# edited\n")
+    assert project.planned().keys() == {"release", "verify_release", "all"}
 
 
 def test_files_that_are_only_newer_rerun_nothing(copy_of_finished):

@@ -28,8 +28,10 @@ from onnxproof.model_card import (
     recipe_in_words,
     usage_examples,
 )
+from onnxproof.texts import CALIBRATION_TEXTS
 from onnxproof.tokenizer_files import settle_tokenizer
-from release import announce_cache_sizes, announce_weight_files
+from quantize import describe_calibration
+from release import announce_cache_sizes, announce_weight_files, without_own_folders
 from verify_release import check_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -192,7 +194,11 @@ def test_a_tokenizer_without_padding_gets_none(tmp_path):
 
 
 def test_the_card_names_the_base_model_and_carries_the_license():
-    manifest = {"task": "text-classification", "source": {"kind": "hub", "repo": "lab/model", "revision": "0" * 40}}
+    manifest = {
+        "task": "text-classification",
+        "source": {"kind": "hub", "repo": "lab/model", "revision": "0" * 40},
+        "variants": {"fp32": {}, "int8": {}},
+    }
     metadata = card_metadata(manifest, {"license": "mit", "language": ["en"], "tags": ["reviews", "onnx"], "x": 1})
     card = ModelCard(f"---\n{yaml.safe_dump(metadata)}---\n# m\n")
     assert card.data.license == "mit"
@@ -201,6 +207,42 @@ def test_the_card_names_the_base_model_and_carries_the_license():
     assert card.data.tags.count("onnx") == 1
     assert "reviews" in card.data.tags
     assert "x" not in card.data.to_dict()
+    assert metadata["base_model_relation"] == "quantized"
+    assert "base_model_relation" not in card_metadata(manifest | {"variants": {"fp32": {}}}, {})
+
+
+@pytest.mark.parametrize(
+    ("calibration", "sentence"),
+    [
+        (("text", "own.txt"), "Calibrated on 8 texts of its user's own, without labels."),
+        (("text", CALIBRATION_TEXTS), "Calibrated on 8 texts that come with onnxproof, without labels."),
+        (("sound", "absent"), "Calibrated on 8 sounds that were synthesized, without labels."),
+        (("image+prompt", "absent"), "Calibrated on 8 images that were drawn, without labels."),
+    ],
+)
+def test_the_card_says_what_a_recipe_was_judged_on(tmp_path, calibration, sentence):
+    takes, file = calibration
+    (tmp_path / "own.txt").write_text("a text\n")
+    described = describe_calibration(8, takes, tmp_path / file)
+    assert ("sha256" in described) == (takes == "text"), "no file is named that was not read"
+    assert recipe_in_words({"calibration": described}) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("examples/tiny", "examples/tiny"),
+        ("/home/someone/secret/tiny", "tiny"),
+        ("../elsewhere/tiny", "tiny"),
+        ("/home/someone/secret/tiny/", "tiny"),
+    ],
+)
+def test_a_release_names_no_folder_above_the_models(path, shown):
+    source = {"kind": "path", "path": path, "revision": None}
+    assert without_own_folders(source)["path"] == shown
+    assert source["path"] == path
+    package = {"kind": "package", "package": "p", "package_path": "a/b"}
+    assert without_own_folders(package) == package
 
 
 @pytest.mark.parametrize("text", ["", "# no metadata", "---\na: [\n---\n", "---\n- a list\n---\n"])

@@ -291,7 +291,7 @@ def test_without_failures_the_page_says_so(made):
 def test_missing_fusion_shows(summarized):
     _, html = summarized
     words = Page(html).words
-    assert "SkipLayerNormalization ×12, Attention ×6, BiasGelu ×6" in words
+    assert "SkipLayerNormalization ×12, Attention ×6, BiasGelu ×6, Gelu ×2" in words
     assert "none Add ×104" in re.sub(r"(?<=none)(?=Add)", " ", words)
 
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,18 @@ from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
 from onnxproof.generation import PAST, continue_from_cache, fed_length
-from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_files import MODEL_FILE, separate_graphs
 from onnxproof.graph_inputs import inputs_of_graph
 from onnxproof.inputs import Array, ModelInputs
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import copy_support_files, count_operators, describe_variant, nodes_of, settings_of_graphs
+from onnxproof.onnx_folder import (
+    copy_support_files,
+    count_operators,
+    describe_variant,
+    fused_operators,
+    settings_of_graphs,
+)
 from onnxproof.sessions import open_session
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.registry import PARTS, TASKS
@@ -52,19 +56,6 @@ FUSION_TYPES = {
     "vit_msn": "vit",
     "yolos": "vit",
 }
-
-FUSED_OPERATORS = (
-    "Attention",
-    "MultiHeadAttention",
-    "SimplifiedLayerNormalization",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-    "RotaryEmbedding",
-    "BiasGelu",
-    "Gelu",
-    "QuickGelu",
-    "FastGelu",
-)
 
 #: An optimized graph must answer so many inputs, alone and in one batch, to within this part of the largest value.
 PROOF_INPUTS = 4
@@ -337,19 +328,6 @@ def prove(
     if difference > LARGEST_RELATIVE_DIFF:
         raise UserError(f"the optimized graph changes an answer by {difference:.2g} of the largest value")
     return model, rewrites, difference
-
-
-def fused_operators(model: "onnx.ModelProto") -> dict[str, int]:
-    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too.
-
-    onnxruntime has its SimplifiedLayerNormalization in ONNX's domain.
-    """
-    found = Counter(
-        node.op_type
-        for node in nodes_of(model.graph)
-        if node.domain == MICROSOFT or node.op_type == "SimplifiedLayerNormalization"
-    )
-    return {name: found[name] for name in sorted(found) if name in FUSED_OPERATORS}
 
 
 def optimize(model: str, source: Path, source_manifest: Path, folder: Path, manifest: Path) -> None:

@@ -16,7 +16,6 @@ from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
 from onnxproof.graph_files import separate_graphs
 from onnxproof.graph_inputs import inputs_of_graph
-from onnxproof.inputs import TOKENS, ModelInputs
 from onnxproof.merged_decoder import merge_decoders
 from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
@@ -24,6 +23,7 @@ from onnxproof.quantization.search import find_recipe
 from onnxproof.tasks.heads import count_labels
 from onnxproof.tasks.inference import judged_as_in, read_transformer_config
 from onnxproof.tasks.material import CALIBRATION_SEED
+from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import CALIBRATION_TEXTS
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
@@ -81,6 +81,7 @@ def quantize_graph(
     The settings are ``{recipe, search, portability, calibration}``.
     """
     optimized = load_model(source / file, scratch)
+    config = read_transformer_config(source)
     task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
     found = find_recipe(
         optimized,
@@ -88,28 +89,33 @@ def quantize_graph(
         targets,
         task=judged_as_in(source, task_of_graph),
         variant=variant,
-        labels=count_labels(read_transformer_config(source)),
+        labels=count_labels(config),
         progress=progress_printer(model, variant),
     )
     return found.model, {
         "recipe": found.recipe,
         "search": {"targets": targets} | found.record(),
         "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
-        "calibration": describe_calibration(inputs, texts, has_images=task == "image-text-to-text"),
+        "calibration": describe_calibration(len(inputs.items), model_takes(config.get("model_type")), texts),
     }
 
 
-def describe_calibration(inputs: ModelInputs, texts: Path, has_images: bool = False) -> dict[str, Any]:
-    """Return how many texts the recipe was judged on and their file's sha256, or how many images or sounds.
+def describe_calibration(count: int, takes: str, texts: Path) -> dict[str, Any]:
+    """Return what the recipe of a model, or of one of its graphs, was judged on.
 
-    ``has_images`` says that the texts are prompts with images.
+    Args:
+        count: how many inputs.
+        takes: what models of its type take, see ``model_takes``. Only one of texts is shown a file.
+        texts: that file.
+
+    Returns:
+        ``{texts, sha256, bundled}``, the file's sha256 and whether it is the one of this project; or
+        ``{images or sounds, seed}``, which are drawn and synthesized.
     """
-    if TOKENS in inputs.items[0] and not has_images:
-        return {"texts": len(inputs.items), "sha256": sha256_of(texts)}
-    return {
-        "images" if has_images or "pixel_values" in inputs.items[0] else "sounds": len(inputs.items),
-        "seed": CALIBRATION_SEED,
-    }
+    if takes == "text":
+        sha256 = sha256_of(texts)
+        return {"texts": count, "sha256": sha256, "bundled": sha256 == sha256_of(CALIBRATION_TEXTS)}
+    return {"sounds" if takes == "sound" else "images": count, "seed": CALIBRATION_SEED}
 
 
 def progress_printer(model: str, variant: str) -> Callable[[str], None]:

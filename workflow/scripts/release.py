@@ -35,6 +35,7 @@ from onnxproof.reference import read_reference
 from onnxproof.sentence_modules import settle_modules
 from onnxproof.sources import SCRIPTS, files_of_script
 from onnxproof.tokenizer_files import TOKENIZER_FILE, settle_tokenizer
+from onnxproof.untrusted import stays_inside
 from onnxproof.vocabulary import METRICS
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
@@ -178,6 +179,16 @@ def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any
     }
 
 
+def without_own_folders(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a source's record that names no folder above a local model's: a release is read by others.
+
+    A path that stays below the configuration's folder is kept. Of any other, the model's own folder is left.
+    """
+    if source["kind"] != "path" or stays_inside(source["path"]):
+        return source
+    return source | {"path": Path(source["path"]).resolve().name}
+
+
 def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
     """Return the ``source`` of config.yaml that gives this snapshot again."""
     if source["kind"] == "hub":
@@ -253,7 +264,7 @@ def describe_release(
     machines: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the manifest of a release, without what depends on its files."""
-    source = read_json(results / "source.json")
+    source = without_own_folders(read_json(results / "source.json"))
     reference = read_json(results / "reference.json")
     benchmarks = {variant: read_json(results / "benchmark" / f"{variant}.json") for variant in shipped}
     variants = {

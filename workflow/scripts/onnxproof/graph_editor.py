@@ -11,8 +11,6 @@ from onnx import helper
 
 from onnxproof.external_data import make_tensor, read_tensor
 
-MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
-
 
 class GraphEditor:
     """The main graph of a model, opened for editing: a list of nodes, and the constants they read.

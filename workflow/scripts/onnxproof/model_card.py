@@ -9,7 +9,7 @@ import yaml
 from onnxproof.figures import format_figure
 from onnxproof.final_answers import PAIRS, TEXTS
 from onnxproof.tasks.heads import NONE, SOFTMAX
-from onnxproof.vocabulary import METRICS
+from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources"
 TEMPLATE = "model_card.md.j2"
@@ -135,6 +135,10 @@ PASSES = {
 }
 
 
+#: What inputs a recipe is judged on, and where they come from unless the user gave others.
+CALIBRATION = {"texts": "that come with onnxproof", "images": "that were drawn", "sounds": "that were synthesized"}
+
+
 def read_metadata(card: Path) -> dict[str, Any]:
     """Return the YAML metadata at the top of a model card; empty where there is none that can be read."""
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
@@ -155,7 +159,9 @@ def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> 
     tags = dict.fromkeys((*clients, *TASK_TAGS.get(task, ()), *(source_metadata.get("tags") or ())))
     metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
     if source["kind"] == "hub":
-        metadata |= {"base_model": source["repo"], "base_model_relation": "quantized"}
+        metadata["base_model"] = source["repo"]
+        if set(QUANTIZED_VARIANTS) & manifest["variants"].keys():  # the Hub has no word for a model in another format
+            metadata["base_model_relation"] = "quantized"
     metadata["library_name"] = LIBRARIES.get(task, "onnx")
     return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
 
@@ -216,8 +222,10 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
         sentence = PASSES.get(step["pass"], f"{step['pass']}.")
         sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
     if "calibration" in settings:
-        kind, count = next(iter(settings["calibration"].items()))  # texts, images or sounds come first
-        sentences.append(f"Calibrated on {count} bundled {kind}, without labels.")
+        calibration = settings["calibration"]
+        kind = next(kind for kind in CALIBRATION if kind in calibration)
+        whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
+        sentences.append(f"Calibrated on {calibration[kind]} {kind} {whose}, without labels.")
     return sentences
 
 

@@ -13,6 +13,7 @@ from onnxproof.cli import UserError
 from onnxproof.files import SNAKEMAKE_MARK, describe_files
 from onnxproof.graph_files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_files, separate_graphs
 from onnxproof.untrusted import shortened, stays_inside
+from onnxproof.vocabulary import MICROSOFT
 
 #: Documents about the source and its weights: an ONNX folder needs neither.
 NOT_CARRIED = (
@@ -25,6 +26,29 @@ NOT_CARRIED = (
     "export.json",  # of transformers' ExportedModel: names graphs of the source
 )
 DOCUMENTS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", ".gitattributes")
+
+
+#: Operators of onnxruntime that stand for several of ONNX: none of them shows that nothing was fused.
+FUSED_OPERATORS = frozenset(
+    {
+        "Attention",
+        "BiasGelu",
+        "BiasSplitGelu",
+        "EmbedLayerNormalization",
+        "FastGelu",
+        "FusedMatMul",
+        "Gelu",
+        "GroupQueryAttention",
+        "MultiHeadAttention",
+        "PackedAttention",
+        "QAttention",
+        "QuickGelu",
+        "RotaryEmbedding",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+    }
+)
 
 
 def copy_support_files(snapshot: Path, folder: Path) -> None:
@@ -56,6 +80,19 @@ def count_operators(model: onnx.ModelProto) -> dict[str, int]:
     """Return how often each operator occurs, most frequent first: silent non-fusion shows here."""
     counts = Counter(node.op_type for node in nodes_of(model.graph))
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def fused_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how often each fused operator of onnxruntime's own occurs in a graph; ONNX has a Gelu too.
+
+    onnxruntime has its SimplifiedLayerNormalization in ONNX's domain.
+    """
+    found = Counter(
+        node.op_type
+        for node in nodes_of(model.graph)
+        if node.domain == MICROSOFT or node.op_type == "SimplifiedLayerNormalization"
+    )
+    return {name: found[name] for name in sorted(found) if name in FUSED_OPERATORS}
 
 
 def check_external_data(graph: onnx.ModelProto, folder: Path, name: str = MODEL_FILE) -> None:
@@ -102,10 +139,16 @@ def proven_sha256(files: Mapping[str, Mapping[str, Any]]) -> str:
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
+#: What is counted in each graph, see ``describe_variant``.
+COUNTED = ("operators", "fused")
+
+
 def describe_variant(
     model: str, variant: str, task: str, folder: Path, settings: dict[str, Any], versions: dict[str, str]
 ) -> dict[str, Any]:
     """Return the manifest of an ONNX folder: files with sha256 and size, opset, operator counts, settings.
+
+    ``operators`` counts all nodes by their operators, ``fused`` those of ``fused_operators``.
 
     ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``. Of several graphs,
     ``graphs`` describes each; the operators are those of all but a merged one together, inputs the encoder's, outputs
@@ -114,13 +157,11 @@ def describe_variant(
     described = {name: _describe_graph(folder, name) for name in graph_files(folder)}
     first = next(iter(described.values()))
     if len(described) > 1:
-        counts: Counter[str] = Counter()
-        for name in separate_graphs(folder):
-            counts.update(described[name]["operators"])
-        operators = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        operators, fused = (_sum_counts(described[name][key] for name in separate_graphs(folder)) for key in COUNTED)
         opsets = {domain: version for graph in described.values() for domain, version in graph["opset"].items()}
         outputs = described[decoder_file(described)]["outputs"]
-        first = first | {"opset": opsets, "outputs": outputs, "operators": operators, "graphs": described}
+        first = first | {"opset": opsets, "outputs": outputs, "operators": operators, "fused": fused}
+        first["graphs"] = described
     return {
         "model": model,
         "variant": variant,
@@ -132,6 +173,14 @@ def describe_variant(
     }
 
 
+def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Return the sums of several counts of operators, most frequent first."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
 def _describe_graph(folder: Path, name: str) -> dict[str, Any]:
     graph = onnx.load(folder / name, load_external_data=False)
     check_external_data(graph, folder, name)
@@ -141,4 +190,5 @@ def _describe_graph(folder: Path, name: str) -> dict[str, Any]:
         "inputs": [value.name for value in graph.graph.input],
         "outputs": [value.name for value in graph.graph.output],
         "operators": count_operators(graph),
+        "fused": fused_operators(graph),
     }

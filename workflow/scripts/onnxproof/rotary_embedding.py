@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxproof.graph_editor import MICROSOFT, GraphEditor, NodeWriter, attribute_of
+from onnxproof.graph_editor import GraphEditor, NodeWriter, attribute_of
 from onnxproof.graph_matcher import GraphMatcher, MismatchError
 from onnxproof.rewrites import remove_unused_nodes
+from onnxproof.vocabulary import MICROSOFT
 
 #: From (B, S, heads, size) to (B, heads, S, size), or back; and what a product needs of the keys behind it.
 HEADS_FIRST, KEYS_LAST = [0, 2, 1, 3], [0, 1, 3, 2]

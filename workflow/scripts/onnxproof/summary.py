@@ -75,6 +75,7 @@ class Variant:
     task: str | None
     opset: Mapping[str, int]
     operators: Mapping[str, int]
+    fused: Mapping[str, int]  #: those of the operators that stand for several of ONNX
     recipe: Any
     size_mb: float | None
     load_ms: float | None
@@ -264,6 +265,7 @@ def _load_variant(
         task=manifest.get("task") or parity.get("task"),
         opset=manifest.get("opset", {}),
         operators=manifest.get("operators", {}),
+        fused=manifest.get("fused", {}),
         recipe={key: manifest[key] for key in ("recipe", "settings") if manifest.get(key)},
         metrics=metrics,
         verdicts=verdicts,

@@ -48,6 +48,9 @@ PYTORCH = "pytorch"
 #: The execution provider of onnxruntime that the gate judges on, and that times are compared with.
 CPU_PROVIDER = "CPUExecutionProvider"
 
+#: The domain of onnxruntime's own operators.
+MICROSOFT = "com.microsoft"
+
 #: How the limit of a metric over all inputs is applied to a few of them: as it is; rounded down to whole inputs, so
 #: that 0.99 of 32 inputs allows one to differ; or not at all, because a few inputs do not tell.
 OfFew = Literal["held", "whole inputs", "not held"]

@@ -31,8 +31,8 @@ from onnxproof.fusions.values import (
     shape_entries,
     transposed,
 )
-from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_matcher import MismatchError
+from onnxproof.vocabulary import MICROSOFT
 
 
 @dataclass(frozen=True)

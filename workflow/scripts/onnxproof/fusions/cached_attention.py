@@ -26,8 +26,8 @@ from onnxproof.fusions.values import (
     transposed,
 )
 from onnxproof.generation import PAST
-from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_matcher import MismatchError
+from onnxproof.vocabulary import MICROSOFT
 
 
 @dataclass(frozen=True)

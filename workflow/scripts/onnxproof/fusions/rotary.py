@@ -33,9 +33,9 @@ from onnxproof.fusions.values import (
     shape_entries,
     transposed,
 )
-from onnxproof.graph_editor import MICROSOFT
 from onnxproof.graph_matcher import MismatchError
 from onnxproof.inputs import TOKENS
+from onnxproof.vocabulary import MICROSOFT
 
 
 @dataclass(frozen=True)

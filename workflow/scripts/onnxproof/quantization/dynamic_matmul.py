@@ -12,10 +12,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx
 
-from onnxproof.graph_editor import MICROSOFT, GraphEditor
+from onnxproof.graph_editor import GraphEditor
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, find_targets
+from onnxproof.vocabulary import MICROSOFT
 
 
 def quantize_dynamic_matmul(

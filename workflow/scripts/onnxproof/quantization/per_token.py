@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxproof.graph_editor import MICROSOFT, GraphEditor, attribute_of
+from onnxproof.graph_editor import GraphEditor, attribute_of
 from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.dynamic_matmul import included_targets, store_weight
 from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
+from onnxproof.vocabulary import MICROSOFT
 
 SMALLEST_RANGE = np.float32(1e-12)  # an all-zero row must not be divided by zero
 

@@ -6,7 +6,8 @@ int8 product adds a bias for nothing: at load, onnxruntime folds an Add that fol
 
 import onnx
 
-from onnxproof.graph_editor import MICROSOFT, GraphEditor
+from onnxproof.graph_editor import GraphEditor
+from onnxproof.vocabulary import MICROSOFT
 
 
 def split_bias_gelu(model: onnx.ModelProto) -> None:
