@@ -74,6 +74,15 @@ def save_image_tagger(folder: Path) -> None:
     change_json(folder / "config.json", problem_type="multi_label_classification")
 
 
+def save_with_processor(folder: Path, name: str, processor: str, side: int) -> None:
+    """Save a case of ``architectures`` with an image processor of its own kind."""
+    import transformers
+
+    save_case(folder, name)
+    size = {"height": side, "width": side}
+    getattr(transformers, processor)(size=size, do_pad=False).save_pretrained(folder)
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "one-label": partial(save_head, labels=TONES),
     "multi-label": partial(save_head, labels=TONES, problem_type="multi_label_classification"),
@@ -96,6 +105,13 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "translator": save_translator,
     "images": partial(save_case, name="vit image-classification"),
     "image-tags": save_image_tagger,
+    "image-features": partial(save_case, name="dinov2 image-feature-extraction"),
+    "candidates": partial(save_case, name="clip zero-shot"),
+    "objects": partial(save_with_processor, name="yolos object-detection", processor="YolosImageProcessorPil", side=32),
+    "segments": partial(
+        save_with_processor, name="segformer semantic-segmentation", processor="SegformerImageProcessorPil", side=64
+    ),
+    "depths": partial(save_with_processor, name="dpt depth-estimation", processor="DPTImageProcessorPil", side=32),
     "sounds": partial(save_case, name="wav2vec2 audio-classification"),
 }
 #: Tasks that must be asked for.

@@ -40,6 +40,15 @@ def test_answers_survive_being_written():
         ),
         ("fill-mask", "", {"cat": 0.5, "dog": 0.2}, {"dog": 0.3, "cat": 0.3}, {"top1_agreement": 0.5}),
         ("question-answering", "", {"answer": "x"}, {"answer": "y"}, {"span_agreement": 0.5}),
+        (
+            "object-detection",
+            "",
+            [{"label": "cat", "score": 0.9, "box": [0, 0, 9, 9]}],
+            [{"label": "cat", "score": 0.9, "box": [20, 0, 29, 9]}],
+            {"detection_agreement": 0.5},
+        ),
+        ("semantic-segmentation", "", np.zeros((2, 2)), np.eye(2), {"pixel_agreement": 0.75}),
+        ("depth-estimation", "", np.ones((2, 2)), np.eye(2), {"mean_relative_diff": 0.25, "max_relative_diff": 1}),
         ("text-generation", "", [1, 2, 3, 4], [1, 2], {"greedy_token_match": 0.75}),
     ],
 )

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from onnxproof.files import describe_files, write_json
+from onnxproof.files import describe_files, read_json, write_json
 from onnxproof.final_answers import FinalAnswers
 from onnxproof.golden import write_golden
 from onnxproof.inputs import ModelInputs, Reference
@@ -125,9 +125,18 @@ def release(tmp_path) -> Path:
         "parity": {"batch_invariance": {"batch_size": 2}},
     }
     manifest = {"model": "tiny", "task": "text-classification", "variants": {"fp32": facts}}
+    write_json(folder / "manifest.json", manifest)
+    sign(folder)
+    return folder
+
+
+def sign(folder: Path) -> None:
+    """List the files of a release as they are now."""
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    manifest = read_json(folder / "manifest.json")
+    (folder / "manifest.json").unlink()
     write_json(folder / "manifest.json", manifest | {"files": describe_files(folder)})
     write_sums(folder)
-    return folder
 
 
 def run_bare(release: Path, packages: Path, installed=PACKAGES) -> subprocess.CompletedProcess[str]:
@@ -169,9 +178,24 @@ def test_a_card_whose_program_answers_otherwise_fails(release, tmp_path, right, 
     card = (release / "README.md").read_text()
     assert right in card
     (release / "README.md").write_text(card.replace(right, wrong))
+    sign(release)
     run = run_bare(release, tmp_path / "packages")
     assert run.returncode == 1
     assert any(told in line and "FAIL" in line for line in run.stdout.splitlines()), run.stdout
+
+
+def test_an_altered_card_is_not_run(release, tmp_path):
+    written = tmp_path / "written"
+    card = (release / "README.md").read_text()
+    program = f"answers = Path({str(written)!r}).write_text('run')"
+    (release / "README.md").write_text(card.replace("answers = classify(texts)", program))
+    run = run_bare(release, tmp_path / "packages")
+    assert run.returncode == 1
+    assert "not asked: a file is not as released" in run.stdout
+    assert not written.exists()
+    sign(release)
+    run_bare(release, tmp_path / "again")
+    assert written.exists(), "the program is one that would have run"
 
 
 def test_a_wrong_weight_fails_there_too(release, tmp_path):

@@ -196,8 +196,13 @@ def check_answers(folder: Path, manifest: dict[str, Any], golden: Reference, thr
     return checks
 
 
-def check_final_answers(folder: Path, manifest: dict[str, Any], golden: Reference) -> list[Check]:
-    """Run the card's program for onnxruntime on raw inputs, with each variant's file, and judge its answers."""
+def check_final_answers(folder: Path, manifest: dict[str, Any], golden: Reference, is_whole: bool) -> list[Check]:
+    """Run the card's program for onnxruntime on raw inputs, with each variant's file, and judge its answers.
+
+    The program runs only where every file is as it was released: an altered card is not to run here.
+    """
+    if not is_whole:
+        return [Check("raw inputs", "final answers", "not asked: a file is not as released", "", "skipped")]
     final, variants = golden.final, manifest["variants"]
     if final is None:
         return [Check("raw inputs", "final answers", "the card has no program that takes raw inputs", "", "skipped")]
@@ -248,11 +253,12 @@ def verify(folder: Path, threads: int = 0, digest: str | None = None) -> list[Ch
         golden = read_golden(folder)
     except Exception as error:  # missing, cut short or altered: in every case there is nothing to replay
         return [*checks, Check(GOLDEN_FILE, "can be read", f"{type(error).__name__}: {error}"[:120], "", "FAIL")]
+    is_whole = all(check.verdict == "pass" for check in checks)
     return [
         *checks,
         check_tokenizer(folder, golden),
         *check_answers(folder, manifest, golden, threads),
-        *check_final_answers(folder, manifest, golden),
+        *check_final_answers(folder, manifest, golden, is_whole),
     ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.generation import matched_share
-from onnxproof.metrics import cosine_similarity, finite, order_agreement, value_metrics
+from onnxproof.metrics import DETECTIONS, LEAST_OVERLAP, cosine_similarity, finite, order_agreement, value_metrics
 from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
 
 Array = NDArray[Any]
@@ -43,6 +43,9 @@ class Use:
     needs: tuple[str, ...] = ()
 
 
+IMAGE_HEADING = "onnxruntime, with transformers' image processor"
+VISION_HEADING = "onnxruntime, with transformers' image processor and PyTorch"
+
 _USES = (
     Use("sentence-similarity", "embed", TEXTS, "vectors"),
     Use("feature-extraction", "extract", TEXTS, "token vectors"),
@@ -53,14 +56,12 @@ _USES = (
     Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
     Use("text-generation", "generate", TEXTS, "tokens"),
     Use("text2text-generation", "generate", TEXTS, "tokens"),
-    Use(
-        "image-classification",
-        "classify",
-        IMAGES,
-        "labels",
-        "onnxruntime, with transformers' image processor",
-        ("transformers", "PIL"),
-    ),
+    Use("image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("image-feature-extraction", "extract", IMAGES, "token vectors", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("zero-shot-image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("object-detection", "detect", IMAGES, "detections", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use(
         "audio-classification",
         "classify",
@@ -275,6 +276,52 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
     return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
 
 
+def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Return how many of the original's surest detections are found again, and how far their probabilities are."""
+    shares, differences = [], [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        surest = sorted(left, key=lambda found: -found["score"])[:DETECTIONS]
+        twins = [
+            [other for other in right if other["label"] == found["label"] and _overlap(found, other) >= LEAST_OVERLAP]
+            for found in surest
+        ]
+        if surest:
+            shares.append(sum(map(bool, twins)) / len(surest))
+        for found, others in zip(surest, twins, strict=True):
+            differences.append(min((abs(found["score"] - other["score"]) for other in others), default=0.0))
+    return {
+        "detection_agreement": float(np.mean(shares)) if shares else 1.0,
+        "max_probability_diff": finite(float(np.max(differences))),
+    }
+
+
+def _overlap(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
+    """Return the intersection over the union of two boxes, widened by half a pixel: the pipeline cuts to whole ones."""
+    boxes = np.array([left["box"], right["box"]], dtype=np.float64) + np.array([-0.5, -0.5, 0.5, 0.5])
+    sides = np.minimum(boxes[0, 2:], boxes[1, 2:]) - np.maximum(boxes[0, :2], boxes[1, :2])
+    common = float(np.prod(np.maximum(sides, 0)))
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return common / max(float(areas.sum()) - common, 1e-12)
+
+
+def _measure_pixels(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
+        return {"pixel_agreement": None}
+    same = np.concatenate([(left == right).ravel() for left, right in zip(expected, actual, strict=True)])
+    return {"pixel_agreement": float(same.mean())}
+
+
+def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
+        return {"mean_relative_diff": None, "max_relative_diff": None}
+    left, right = (np.concatenate([np.ravel(field) for field in fields]) for fields in (expected, actual))
+    differences = np.abs(left.astype(np.float64) - right)
+    return {
+        "mean_relative_diff": finite(differences.mean() / max(float(np.abs(left).mean()), 1e-12)),
+        "max_relative_diff": finite(differences.max() / max(1.0, float(np.abs(left).max()))),
+    }
+
+
 _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "vectors": _measure_vectors,
     "token vectors": _measure_token_vectors,
@@ -284,4 +331,7 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "guesses": _measure_guesses,
     "spans": _measure_spans,
     "tokens": _measure_tokens,
+    "detections": _measure_detections,
+    "pixels": _measure_pixels,
+    "fields": _measure_fields,
 }

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.figures import format_figure
-from onnxproof.final_answers import PAIRS, TEXTS
+from onnxproof.final_answers import PAIRS, TEXTS, USES, VISION_HEADING
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
@@ -76,6 +76,12 @@ CLIENTS = {
         "pip install onnxruntime numpy pillow transformers",
         _TRANSFORMERS,
     ),
+    "onnxruntime_vision.py": Client(
+        "onnxruntime, with transformers' image processor and PyTorch",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch",
+        _TRANSFORMERS,
+    ),
     "onnxruntime_sounds.py": Client(
         "onnxruntime, with transformers' feature extractor",
         "python",
@@ -112,6 +118,8 @@ DEFAULT_USAGE: dict[str, Any] = {
     "first": [0],
     "not_applied": {},
     "max_tokens": 512,
+    "candidates": ["a cat", "a dog"],
+    "threshold": 0.5,
 }
 
 #: What a reader chooses a variant for.
@@ -171,7 +179,8 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if use := reference["usage"].get("use"):
         return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
-    if (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
+    no_processor = task in USES and USES[task].heading == VISION_HEADING  # whose program needs a function of it
+    if no_processor or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task
 
@@ -246,6 +255,7 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any],
         license=metadata.get("license"),
         origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
         kind_of_use=kind,
+        heading=USES[kind].heading if kind in USES else None,
         examples=usage_examples(kind, best_file(manifest), manifest["reference"]["usage"], with_export_file),
         files=files,
         places=places_of(manifest["variants"]),

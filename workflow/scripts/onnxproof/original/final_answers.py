@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.card_programs import open_image
-from onnxproof.cli import first_line
+from onnxproof.cli import UserError, first_line
 from onnxproof.files import read_json
 from onnxproof.final_answers import (
     IMAGES,
@@ -32,9 +32,10 @@ from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.heads import activation_of
+from onnxproof.tasks.heads import SIGMOID, SOFTMAX, activation_of
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
+from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import RAW_TEXTS, read_texts
 
 #: The label that a token classifier gives to tokens that are nothing, and that its pipeline leaves out.
@@ -45,6 +46,16 @@ GUESSES = 5
 RAW_IMAGES, RAW_SEED = 30, 22
 RAW_SHAPES = ((48, 64), (17, 97), (224, 224), (120, 31), (64, 64), (7, 9), (90, 160))
 RAW_MODES = (("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "TIFF"), ("1", "PNG"), ("LA", "PNG"))
+#: What must be there of an image processor, by the use: a general one, or an older one, has no such function.
+NEEDED_OF_PROCESSOR = {
+    "object-detection": "post_process_object_detection",
+    "semantic-segmentation": "post_process_semantic_segmentation",
+    "depth-estimation": "post_process_depth_estimation",
+}
+#: Of a detector, how sure it must be of what it names: the first at which it finds something in so many raw images.
+THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
+#: What zero-shot classification chooses from.
+CANDIDATES = ("a gradient", "a cat", "a red square")
 #: Raw sounds, and how many seconds they last, by turns.
 RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
 #: The place of the masked word in a text that has so many; a long text is cut behind it.
@@ -80,30 +91,45 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
         original: the loaded model.
         model: its name, for messages.
         snapshot: its folder.
+
+    Raises:
+        UserError: the original answers none of the inputs.
     """
     use = use_of(original.task, original.config)
     if use is None:
+        return None
+    needed = NEEDED_OF_PROCESSOR.get(use.name)
+    if needed and not hasattr(original.processor, needed):
+        print(f"{model}: its image processor has no {needed}, so its card shows the graph alone", flush=True)
         return None
     settings = _settings(use, original, snapshot)
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface, ask = _ASK[use.name](original, model, snapshot)
-    inputs, answers = [], []
+    inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
         try:
             answers.append(ask(value))
         except Exception as error:  # whatever the original says: it has no answer that a release could be held to
-            print(f"{model}: the original has no answer to {str(value)[:60]!r}: {first_line(error)}", flush=True)
+            reasons.append(first_line(error))
+            print(f"{model}: the original has no answer to {str(value)[:60]!r}: {reasons[-1]}", flush=True)
             continue
         inputs.append(value)
+    if not answers:
+        raise UserError(f"{model}: {interface} of the original answers none of {len(reasons)} raw inputs: {reasons[0]}")
     return FinalAnswers(use.name, interface, inputs, answers, settings)
 
 
 def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
-    if use.gives in ("labels", "scores"):
+    if use.name == "zero-shot-image-classification":
+        settings["activation"] = SIGMOID if "siglip" in str(original.config.get("model_type")) else SOFTMAX
+        settings["candidates"] = list(CANDIDATES)
+    elif use.gives in ("labels", "scores"):
         settings["activation"] = activation_of(original.task, original.config)
+    if use.gives == "detections":
+        settings["threshold"] = surest_threshold(_pipeline("object-detection", original))
     if original.embedder is not None and any(original.embedder.prompts.values()):
         settings["prompts"] = {name: prompt for name, prompt in original.embedder.prompts.items() if prompt}
         settings["default_prompt"] = original.embedder.prompts.get(original.embedder.default_prompt_name, "")
@@ -240,6 +266,67 @@ def _ask_about_image(original: Original, model: str, snapshot: Path) -> tuple[st
     return "pipeline('image-classification')", ask
 
 
+def _ask_for_features(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    extract = _pipeline("image-feature-extraction", original)
+    return "pipeline('image-feature-extraction')", lambda content: np.array(
+        extract(open_image(content))[0], dtype=np.float32
+    )
+
+
+def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    classify = _pipeline("zero-shot-image-classification", original)
+
+    def ask(content: Any) -> dict[str, float]:
+        found = classify(open_image(content), candidate_labels=list(CANDIDATES))
+        return {answer["label"]: float(answer["score"]) for answer in found}
+
+    return "pipeline('zero-shot-image-classification')", ask
+
+
+def _ask_for_objects(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    detect = _pipeline("object-detection", original)
+    threshold = surest_threshold(detect)
+
+    def ask(content: Any) -> list[dict[str, Any]]:
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        return [
+            {"label": found["label"], "score": found["score"], "box": [found["box"][side] for side in sides]}
+            for found in detect(open_image(content), threshold=threshold)
+        ]
+
+    return f"pipeline('object-detection'), threshold {threshold}", ask
+
+
+def surest_threshold(detect: Any) -> float:
+    """Return the first of ``THRESHOLDS`` at which a detector finds something in a raw image; the last one, if none."""
+    images = [open_image(content) for content in list(_raw_images())[:RAW_TRIED]]
+    for threshold in THRESHOLDS[:-1]:
+        if any(detect(image, threshold=threshold) for image in images):
+            return threshold
+    return THRESHOLDS[-1]
+
+
+def _ask_for_segments(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    segment = _pipeline("image-segmentation", original)
+    numbers = {name: number for number, name in original.network.config.id2label.items()}
+
+    def ask(content: Any) -> Any:
+        found = segment(open_image(content), subtask="semantic")
+        labels = np.zeros(np.shape(found[0]["mask"]), dtype=np.int16)
+        for part in found:
+            labels[np.asarray(part["mask"]) > 0] = numbers[part["label"]]
+        return labels
+
+    return "pipeline('image-segmentation'), subtask 'semantic'", ask
+
+
+def _ask_for_depths(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    estimate = _pipeline("depth-estimation", original)
+    return "pipeline('depth-estimation')", lambda content: np.asarray(
+        estimate(open_image(content))["predicted_depth"], dtype=np.float32
+    )
+
+
 def _ask_about_sound(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
     classify = _pipeline("audio-classification", original)
     labels = int(original.network.config.num_labels)
@@ -346,8 +433,12 @@ def _pipeline(task: str, original: Original, **options: Any) -> Any:
     import transformers
 
     make: Any = transformers.pipeline
-    kind = {"image-classification": "image_processor", "audio-classification": "feature_extractor"}
-    options[kind.get(task, "tokenizer")] = original.processor
+    if isinstance(original.processor, tuple):
+        options["tokenizer"], options["image_processor"] = original.processor
+    else:
+        takes = model_takes(original.config.get("model_type"))
+        kind = {"image": "image_processor", "sound": "feature_extractor"}.get(takes, "tokenizer")
+        options[kind] = original.processor
     return make(task, model=original.network, device="cpu", **options)
 
 
@@ -366,5 +457,10 @@ _ASK: dict[str, Callable[[Original, str, Path], tuple[str, Ask]]] = {
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
     "image-classification": _ask_about_image,
+    "image-feature-extraction": _ask_for_features,
+    "zero-shot-image-classification": _ask_which_text_fits,
+    "object-detection": _ask_for_objects,
+    "semantic-segmentation": _ask_for_segments,
+    "depth-estimation": _ask_for_depths,
     "audio-classification": _ask_about_sound,
 }
