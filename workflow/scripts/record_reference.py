@@ -12,7 +12,9 @@ from onnxproof.cli import run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
+from onnxproof.original.used_tokenizer import special_tokens, tokenizer_of
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_reference
 from onnxproof.tasks import TASKS, choose_task
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
@@ -123,8 +125,10 @@ def record(
 
     torch.set_num_threads(threads)
     original = load_original(model, snapshot, task)
-    inputs = original.make_inputs(texts)
-    outputs = run_alone(original, inputs)
+    with one_line(model, "the original cannot answer the evaluation inputs"):
+        inputs = original.make_inputs(texts)
+        outputs = run_alone(original, inputs)
+    tokenizer = tokenizer_of(original.processor)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
     invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
@@ -143,6 +147,7 @@ def record(
         "padding": {
             "side": inputs.padding_side,
             "values": {name: inputs.padding_values.get(name, 0) for name in inputs.items[0]},
+            "special_tokens": special_tokens(tokenizer) if tokenizer is not None else {},
         },
         "labels": config.get("id2label"),
         "label_count": labels,

@@ -16,6 +16,7 @@ from onnxproof.lean_imports import import_sentence_transformers, import_transfor
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
 from onnxproof.original.loading import check_weights, one_line, recorded_reports
+from onnxproof.original.used_tokenizer import settle_padding
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
@@ -147,7 +148,10 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
     if model_takes(config.get("model_type")) in ("text", "image+texts", "image+prompt"):
         tokenizer = processor[0] if isinstance(processor, tuple) else processor
-        correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
+        with one_line(model, "its tokenizer cannot be used"):
+            correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
+            if task == "text-classification":
+                settle_padding(model, network, tokenizer)
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
