@@ -111,6 +111,7 @@ JSON = st.recursive(
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=6), parts, max_size=3),
     max_leaves=8,
 )
+FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 SNAPSHOT = {
     "config.json": {"vocab_size": 2, "hidden_size": 3, "auto_map": {}, "text_config": {"d_ff": 1}},
     "modules.json": [
@@ -119,7 +120,7 @@ SNAPSHOT = {
         {"name": "2", "type": "sentence_transformers.models.Dense", "path": "2_Dense"},
     ],
     "1_Pooling/config.json": {"pooling_mode": ["mean"], "include_prompt": True},
-    "sentence_bert_config.json": {"max_seq_length": 8, "modality_config": {"text": {"method": "forward"}}},
+    "sentence_bert_config.json": {"max_seq_length": 8, "modality_config": {"text": FORWARD}},
     "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "truncate_dim": 2, "similarity_fn_name": "dot"},
     "2_Dense/config.json": {"in_features": 1, "out_features": 1, "activation_function": "torch.nn.Tanh"},
     "tokenizer_config.json": {"vocab_file": "vocab.txt", "auto_map": None, "pad_token": {"content": "a"}},

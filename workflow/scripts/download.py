@@ -216,7 +216,7 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
             config = read_json(stage / name) if name == CONFIG else None
             if isinstance(config, dict) and "auto_map" not in config:  # of code of its own, the snapshot's check tells
                 check_architecture(model, config, has_modules="modules.json" in names)
-        checkpoint = Checkpoint(files={name: (stage / name).read_bytes() for name in small}, sizes=sizes)
+        checkpoint = Checkpoint(stage, sizes=sizes, lean=True)
         for problem in problems_of(checkpoint, *allowed):
             raise UserError(f"{model}: {repo} at {commit}: {problem}")
         check_served(model, checkpoint)

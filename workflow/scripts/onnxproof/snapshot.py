@@ -60,13 +60,13 @@ def snapshot_problem(folder: Path, allow_pickle: bool = False, allow_remote_code
         return "the folder does not exist"
     if not folder.is_dir():
         return "this is a file, not a folder"
-    return next(problems_of(Checkpoint(folder), allow_pickle, allow_remote_code), None)
+    return next(problems_of(Checkpoint(folder, lean=True), allow_pickle, allow_remote_code), None)
 
 
 def problems_of(checkpoint: Checkpoint, allow_pickle: bool = False, allow_remote_code: bool = False) -> Iterator[str]:
     """Yield what keeps a model from being served, a sentence for each check that fails, the gravest first.
 
-    Of a ``Checkpoint`` without a folder, whose weights are not there yet, only names and sizes of weights are checked.
+    Of a ``Checkpoint`` whose weights are not there yet, only their names and sizes are checked.
     """
     checks: list[Callable[[Checkpoint], None]] = [
         *FIRST_CHECKS,
@@ -172,7 +172,7 @@ def _check_weights(checkpoint: Checkpoint) -> list[str]:
 
 
 def _check_weight_file(checkpoint: Checkpoint, name: str) -> None:
-    if checkpoint.folder is None:  # a listing: the download holds each file against its checksum
+    if checkpoint.folder is None or checkpoint.is_listing:  # the download holds each file against its checksum
         return
     path = checkpoint.folder / name
     with path.open("rb") as stream:

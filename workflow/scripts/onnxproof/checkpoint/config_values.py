@@ -43,6 +43,8 @@ ACTIVATIONS = frozenset(
     leaky_relu linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu
     """.split()
 )
+#: Types that weights are saved in, as torch names them.
+TYPES = ("float32", "float16", "bfloat16", "float64", "auto", "torch.float32", "torch.float16", "torch.bfloat16")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -91,6 +93,8 @@ def _fault_of(key: str, value: Any) -> str | None:
         return "true or false"
     if key in ACTIVATION_KEYS and not (isinstance(value, str) and value in ACTIVATIONS):
         return f"an activation function of transformers: {', '.join(sorted(ACTIVATIONS))}"
+    if key in ("dtype", "torch_dtype") and value not in TYPES:
+        return f"one of {', '.join(TYPES)}"
     if key == "problem_type" and value not in PROBLEM_TYPES:
         return f"one of {', '.join(PROBLEM_TYPES)}"
     return None

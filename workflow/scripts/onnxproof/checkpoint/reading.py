@@ -66,7 +66,8 @@ class Checkpoint:
     Args:
         folder: where the files are; None where only ``files`` are known.
         files: the content of small files by their path in the repository, in place of a folder.
-        sizes: the bytes of every file of the repository by its path, those without content among them.
+        sizes: the bytes of every file of the repository by its path, before all of them were fetched.
+        lean: whether large vocabularies are left unread, where there is little memory.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Checkpoint:
         folder: Path | None = None,
         files: Mapping[str, bytes] | None = None,
         sizes: Mapping[str, int] | None = None,
+        lean: bool = False,
     ) -> None:
         """See the class."""
         self.folder = folder
+        self.lean = lean
         self._files = files or {}
         self._sizes = sizes
         self._parsed: dict[str, Any] = {}
@@ -86,19 +89,28 @@ class Checkpoint:
     @cached_property
     def names(self) -> frozenset[str]:
         """The paths of all files, relative to the folder."""
+        if self._sizes is not None:
+            return frozenset(self._sizes)
         if self.folder is None:
-            return frozenset(self._sizes if self._sizes is not None else self._files)
+            return frozenset(self._files)
         return frozenset(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+
+    @property
+    def is_listing(self) -> bool:
+        """Tell whether only names and sizes of the weights are known."""
+        return self.folder is None or self._sizes is not None
 
     def has(self, name: str) -> bool:
         """Tell whether there is a file of this path."""
-        return name in self.names if self.folder is None else (self.folder / name).is_file()
+        if self.folder is None or self._sizes is not None:
+            return name in self.names
+        return (self.folder / name).is_file()
 
     def size(self, name: str) -> int:
         """Return a file's size in bytes."""
-        if self.folder is not None:
-            return (self.folder / name).stat().st_size
-        return self._sizes[name] if self._sizes is not None and name in self._sizes else len(self._files[name])
+        if self._sizes is not None:
+            return self._sizes[name]
+        return len(self._files[name]) if self.folder is None else (self.folder / name).stat().st_size
 
     def read(self, name: str) -> Any:
         """Return the content of a JSON file.
@@ -116,15 +128,22 @@ class Checkpoint:
         try:
             if (size := self.size(name)) > MOST_JSON_BYTES:
                 raise ProblemError(f"{name} has {size} bytes, more than any configuration needs")
-            if self.folder is None and name not in self._files:
-                raise ProblemError(f"{name} lies in a folder that is not taken: it must begin with a number, as 1_Pooling")
-            content = self._files[name] if self.folder is None else (self.folder / name).read_bytes()
-            return json.loads(content.decode("utf-8"))
+            return json.loads(self._content(name).decode("utf-8"))
         except RecursionError:
             raise ProblemError(f"{name} cannot be read as JSON: nested too deeply") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ProblemError(f"{name} cannot be read as JSON: {reason}") from None
+
+    def _content(self, name: str) -> bytes:
+        if name in self._files or self.folder is None:
+            content = self._files.get(name)
+        else:
+            path = self.folder / name
+            content = path.read_bytes() if path.is_file() else None
+        if content is None:  # listed, and not taken
+            raise ProblemError(f"{name} lies in a folder that is not taken: its name must begin with a number")
+        return content
 
     def read_object(self, name: str) -> dict[str, Any]:
         """Return the JSON object that a file holds.
@@ -293,7 +312,7 @@ class Checkpoint:
         """Return type and shape of each tensor of some safetensors files, from their headers alone."""
         found = {}
         for name in names:
-            if self.folder is not None and name.endswith(".safetensors") and self.has(name):
+            if self.folder is not None and not self.is_listing and name.endswith(".safetensors") and self.has(name):
                 header = read_safetensors_header(self.folder / name)
                 found |= {key: (str(entry["dtype"]), tuple(entry["shape"])) for key, entry in header.items()}
         return found

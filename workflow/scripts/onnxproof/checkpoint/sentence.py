@@ -75,6 +75,8 @@ TRANSFORMER_KEYS: dict[str, Callable[[Any], bool]] = {
     "query_expansion": lambda value: not value,
     "tokenizer_name_or_path": lambda value: value is None,
 }
+#: What sentence-transformers reads of the network, by the task that it loads it for.
+MODEL_OUTPUTS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
 #: Options of the loaders that change no answer in float32 on a CPU.
 HARMLESS_OPTIONS = frozenset(
     "attn_implementation torch_dtype dtype trust_remote_code device_map low_cpu_mem_usage use_safetensors".split()
@@ -149,11 +151,23 @@ def _check_order(checkpoint: Checkpoint) -> None:
 def _check_transformer(checkpoint: Checkpoint) -> None:
     file, settings = checkpoint.transformer_settings_file, checkpoint.transformer_settings
     task = "sequence-classification" if checkpoint.kind == "CrossEncoder" else "feature-extraction"
+    if checkpoint.kind == "CrossEncoder":
+        if settings.get("transformer_task") != task:
+            raise ProblemError(
+                f"{file or 'sentence_bert_config.json'}: 'transformer_task' is "
+                f"{shortened(settings.get('transformer_task'))}, must be '{task}' for a CrossEncoder"
+            )
+        for key in ("max_seq_length", "do_lower_case"):
+            if settings.get(key):
+                raise ProblemError(
+                    f"{file}: '{key}' is {shortened(settings[key])}, which only sentence-transformers would apply: "
+                    "say it in tokenizer_config.json"
+                )
     for key, value in settings.items():
         if key == "modality_config":
-            text = value.get("text") if isinstance(value, dict) else None
-            if not isinstance(text, dict) or text.get("method") != "forward":
-                raise ProblemError(f"{file}: 'modality_config' is {shortened(value)}, must say how texts are embedded")
+            wanted = {"method": "forward", "method_output_name": MODEL_OUTPUTS[task]}
+            if not isinstance(value, dict) or value.get("text") != wanted:
+                raise ProblemError(f"{file}: 'modality_config' is {shortened(value)}, must have for 'text' {wanted}")
         elif key in OPTION_KEYS:
             options = value if isinstance(value, dict) else {"": value}
             if set(options) - HARMLESS_OPTIONS:
@@ -232,6 +246,11 @@ def _check_settings(checkpoint: Checkpoint) -> None:
         raise ProblemError(
             f"{SENTENCE_CONFIG}: 'default_prompt_name' is {shortened(settings.default_prompt_name)}, must be one of "
             f"'prompts': {shortened(list(settings.prompts))}"
+        )
+    if checkpoint.kind == "CrossEncoder" and settings.default_prompt:
+        raise ProblemError(
+            f"{SENTENCE_CONFIG}: 'default_prompt_name' is {shortened(settings.default_prompt_name)}: prompts of a "
+            "CrossEncoder are not served"
         )
     if settings.similarity not in SIMILARITIES and checkpoint.kind == "SentenceTransformer":
         raise ProblemError(

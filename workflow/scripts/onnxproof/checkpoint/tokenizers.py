@@ -12,6 +12,9 @@ from onnxproof.tokenizer_files import NAMED_TOKENS
 from onnxproof.untrusted import shortened
 
 SIDES = ("left", "right")
+#: A parsed vocabulary takes some ten times its file's size in memory. Jobs with little of it leave larger files to
+#: those that load the tokenizer anyway.
+LARGEST_LEAN_BYTES = 1_000_000
 #: Parts of ``tokenizer.json`` that every text goes through.
 TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model", "added_tokens")
 
@@ -89,7 +92,10 @@ def _check_rows(checkpoint: Checkpoint) -> None:
     rows = text_settings(config).get("vocab_size", config.get("vocab_size"))
     if type(rows) is not int or not checkpoint.has(checkpoint.beside_config(TOKENIZER)):
         return
-    file, tokenizer = checkpoint.beside_config(TOKENIZER), checkpoint.tokenizer
+    file = checkpoint.beside_config(TOKENIZER)
+    if checkpoint.lean and checkpoint.size(file) > LARGEST_LEAN_BYTES:
+        return
+    tokenizer = checkpoint.tokenizer
     for part in TOKENIZER_PARTS:
         value = tokenizer.get(part)
         if value is not None and not isinstance(value, list if part == "added_tokens" else dict):
