@@ -117,7 +117,10 @@ def answers_of_graph(outcome: Outcome) -> list[np.ndarray]:
     answers = []
     for feed, width in feeds_of_release(outcome, session):
         rows = session.run([output], feed)[0]
-        answers += [row if width is None else row[first:last] for row, (first, last) in zip(rows, width or [(0, None)] * len(rows), strict=True)]
+        answers += [
+            row if width is None else row[first:last]
+            for row, (first, last) in zip(rows, width or [(0, None)] * len(rows), strict=True)
+        ]
     return answers
 
 
@@ -166,7 +169,9 @@ def empty_cache(inputs: dict[str, Any], batch: int, arrays: dict[str, np.ndarray
     cache = {}
     for name, value in inputs.items():
         if name.startswith("past_key_values"):
-            shape = [batch if axis == 0 else size if isinstance(size, int) else 0 for axis, size in enumerate(value.shape)]
+            shape = [
+                batch if axis == 0 else size if isinstance(size, int) else 0 for axis, size in enumerate(value.shape)
+            ]
             cache[name] = np.zeros(shape, np.float32)
     if "position_ids" in inputs:
         cache["position_ids"] = np.maximum(np.cumsum(arrays["attention_mask"], axis=1) - 1, 0)

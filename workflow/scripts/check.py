@@ -175,9 +175,7 @@ def folder_of(source: Mapping[str, Any]) -> Path:
         raise UserError(f"the package '{source['package']}' is not installed; install it, pinned") from None
 
 
-def fetch_small_files(
-    model: str, source: Mapping[str, Any], settings: Mapping[str, Any], folder: Path
-) -> Checkpoint:
+def fetch_small_files(model: str, source: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> Checkpoint:
     """Fetch everything of a Hub repository but its weights, each file verified, and return what it says."""
     from huggingface_hub import constants
 

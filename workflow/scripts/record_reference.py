@@ -8,7 +8,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from onnxproof.cli import run_script
+import numpy as np
+
+from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
@@ -36,6 +38,21 @@ def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
         if len(outputs) % 50 == 0 or len(outputs) == len(inputs.items):
             print(f"recorded {len(outputs)} of {len(inputs.items)} inputs", flush=True)
     return outputs
+
+
+def check_finite(model: str, outputs: list[Item]) -> None:
+    """Refuse a model whose answers are no numbers: nothing can be compared with them.
+
+    Raises:
+        UserError: an answer holds a NaN, or no finite value at all.
+    """
+    for item in outputs:
+        for name, values in item.items():
+            if np.isnan(values).any() or (values.size and not np.isfinite(values).any()):
+                raise UserError(
+                    f"{model}: the original itself answers with values that are no numbers ({name}): its weights, or "
+                    "the numbers in its configuration files, are damaged"
+                )
 
 
 def measure_own_invariance(
@@ -128,6 +145,7 @@ def record(
     with one_line(model, "the original cannot answer the evaluation inputs"):
         inputs = original.make_inputs(texts)
         outputs = run_alone(original, inputs)
+        check_finite(model, outputs)
     tokenizer = tokenizer_of(original.processor)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)

@@ -13,35 +13,97 @@ from onnxproof.untrusted import shortened
 
 #: Keys that hold a whole number, as the architectures spell them. Some have a number a stage.
 WHOLE_NUMBERS = frozenset(
-    """
-    attention_window d_ff d_kv d_model decoder_attention_heads decoder_ffn_dim decoder_layers embedding_size
-    encoder_attention_heads encoder_ffn_dim encoder_layers head_dim hidden_size image_size intermediate_size
-    max_position_embeddings n_embd n_head n_heads n_inner n_layer n_layers n_positions num_attention_heads num_channels
-    num_decoder_layers num_hidden_layers num_key_value_heads num_layers patch_size projection_dim sliding_window
-    type_vocab_size vocab_size num_labels
-    """.split()
+    [
+        "attention_window",
+        "d_ff",
+        "d_kv",
+        "d_model",
+        "decoder_attention_heads",
+        "decoder_ffn_dim",
+        "decoder_layers",
+        "embedding_size",
+        "encoder_attention_heads",
+        "encoder_ffn_dim",
+        "encoder_layers",
+        "head_dim",
+        "hidden_size",
+        "image_size",
+        "intermediate_size",
+        "max_position_embeddings",
+        "n_embd",
+        "n_head",
+        "n_heads",
+        "n_inner",
+        "n_layer",
+        "n_layers",
+        "n_positions",
+        "num_attention_heads",
+        "num_channels",
+        "num_decoder_layers",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "num_layers",
+        "patch_size",
+        "projection_dim",
+        "sliding_window",
+        "type_vocab_size",
+        "vocab_size",
+        "num_labels",
+    ]
 )
 #: Those of which nothing is left at zero.
-POSITIVE = frozenset("hidden_size num_attention_heads vocab_size d_model n_embd n_head n_heads".split())
+POSITIVE = frozenset(["hidden_size", "num_attention_heads", "vocab_size", "d_model", "n_embd", "n_head", "n_heads"])
 #: Keys that hold a fraction or a small number.
-NUMBERS = frozenset("layer_norm_eps layer_norm_epsilon rms_norm_eps rope_theta norm_eps layernorm_epsilon".split())
+NUMBERS = frozenset(
+    ["layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "rope_theta", "norm_eps", "layernorm_epsilon"]
+)
 #: Keys that hold true or false, and change answers.
 SWITCHES = frozenset(
-    """
-    is_decoder add_cross_attention tie_word_embeddings scale_embedding use_cache do_stable_layer_norm is_encoder_decoder
-    attention_bias mlp_bias scale_attn_weights
-    """.split()
+    [
+        "is_decoder",
+        "add_cross_attention",
+        "tie_word_embeddings",
+        "scale_embedding",
+        "use_cache",
+        "do_stable_layer_norm",
+        "is_encoder_decoder",
+        "attention_bias",
+        "mlp_bias",
+        "scale_attn_weights",
+    ]
 )
 #: Keys that name an activation function.
 ACTIVATION_KEYS = frozenset(
-    "hidden_act activation_function activation hidden_activation dense_act_fn feat_extract_activation".split()
+    ["hidden_act", "activation_function", "activation", "hidden_activation", "dense_act_fn", "feat_extract_activation"]
 )
 #: The activation functions of transformers 5.24; a test holds them against the installed one.
 ACTIVATIONS = frozenset(
-    """
-    gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh hardswish laplace
-    leaky_relu linear mish prelu quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus swish tanh xielu
-    """.split()
+    [
+        "gelu",
+        "gelu_10",
+        "gelu_accurate",
+        "gelu_fast",
+        "gelu_new",
+        "gelu_python",
+        "gelu_python_tanh",
+        "gelu_pytorch_tanh",
+        "hardswish",
+        "laplace",
+        "leaky_relu",
+        "linear",
+        "mish",
+        "prelu",
+        "quick_gelu",
+        "relu",
+        "relu2",
+        "relu6",
+        "sigmoid",
+        "silu",
+        "sqrtsoftplus",
+        "swish",
+        "tanh",
+        "xielu",
+    ]
 )
 #: Types that weights are saved in, as torch names them.
 TYPES = ("float32", "float16", "bfloat16", "float64", "auto", "torch.float32", "torch.float16", "torch.bfloat16")

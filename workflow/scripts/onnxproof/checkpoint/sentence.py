@@ -57,10 +57,32 @@ POOLING_SWITCHES = {
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 #: Activation functions of torch that a Dense module is exported with.
 ACTIVATIONS = frozenset(
-    """
-    CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6
-    SELU Sigmoid SiLU Softmax Softplus Softshrink Softsign Tanh Tanhshrink
-    """.split()
+    [
+        "CELU",
+        "ELU",
+        "GELU",
+        "GLU",
+        "Hardshrink",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardtanh",
+        "LeakyReLU",
+        "LogSigmoid",
+        "LogSoftmax",
+        "Mish",
+        "PReLU",
+        "ReLU",
+        "ReLU6",
+        "SELU",
+        "Sigmoid",
+        "SiLU",
+        "Softmax",
+        "Softplus",
+        "Softshrink",
+        "Softsign",
+        "Tanh",
+        "Tanhshrink",
+    ]
 )
 #: What the Transformer module may be made with: key → what a value must be so that nothing changes but what is served.
 TRANSFORMER_KEYS: dict[str, Callable[[Any], bool]] = {
@@ -79,7 +101,15 @@ TRANSFORMER_KEYS: dict[str, Callable[[Any], bool]] = {
 MODEL_OUTPUTS = {"feature-extraction": "last_hidden_state", "sequence-classification": "logits"}
 #: Options of the loaders that change no answer in float32 on a CPU.
 HARMLESS_OPTIONS = frozenset(
-    "attn_implementation torch_dtype dtype trust_remote_code device_map low_cpu_mem_usage use_safetensors".split()
+    [
+        "attn_implementation",
+        "torch_dtype",
+        "dtype",
+        "trust_remote_code",
+        "device_map",
+        "low_cpu_mem_usage",
+        "use_safetensors",
+    ]
 )
 OPTION_KEYS = (
     *("model_args", "model_kwargs", "config_args", "config_kwargs"),

@@ -79,7 +79,9 @@ def token_numbers(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(vocabulary, dict):
         numbers = {token: number for token, number in vocabulary.items() if type(number) is int}
     elif isinstance(vocabulary, list):
-        numbers = {str(entry[0]): number for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
+        numbers = {
+            str(entry[0]): number for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry
+        }
     for entry in tokenizer.get("added_tokens") or ():
         if isinstance(entry, dict) and type(entry.get("id")) is int:
             numbers[str(entry.get("content"))] = entry["id"]

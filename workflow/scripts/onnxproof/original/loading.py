@@ -18,10 +18,17 @@ NAMES_TOLD = 4
 BESIDE_VECTORS = ("pooler", "pooling_layer", "sentence_pooler")
 #: Last parts of the names of tables that models work out by themselves, and older versions saved.
 WORKED_OUT = frozenset(
-    """
-    position_ids token_type_ids inv_freq masked_bias relative_position_index relative_coords_table
-    num_batches_tracked causal_mask bias_mask
-    """.split()
+    [
+        "position_ids",
+        "token_type_ids",
+        "inv_freq",
+        "masked_bias",
+        "relative_position_index",
+        "relative_coords_table",
+        "num_batches_tracked",
+        "causal_mask",
+        "bias_mask",
+    ]
 )
 
 
@@ -53,7 +60,7 @@ def recorded_reports() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
     """Collect what transformers found of each network that is loaded within: ``[(network, report)]``.
 
     For sentence-transformers, which does not pass the reports on. A report has ``missing_keys``, ``unexpected_keys``
-    and ``mismatched_keys``. Written for transformers 5.24: ``PreTrainedModel.from_pretrained`` is wrapped, and put back.
+    and ``mismatched_keys``. ``PreTrainedModel.from_pretrained`` of transformers 5.24 is wrapped, and put back.
     """
     from transformers import PreTrainedModel
 
