@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxproof.snapshot import needed_files, snapshot_problem
+from onnxproof.checkpoint.layout import needed_files
+from onnxproof.snapshot import snapshot_problem
 from onnxproof.untrusted import is_own_module
 
 
@@ -370,7 +371,7 @@ def test_models_of_bytes_images_and_sound_need_no_vocabulary(folder: Path):
 
 
 def module(kind: str, path: str) -> dict[str, str]:
-    return {"type": f"sentence_transformers.models.{kind}", "path": path}
+    return {"name": kind, "type": f"sentence_transformers.models.{kind}", "path": path}
 
 
 def test_the_transformer_may_be_in_a_subfolder(folder: Path, tmp_path: Path):
@@ -389,7 +390,8 @@ def test_the_transformer_may_be_in_a_subfolder(folder: Path, tmp_path: Path):
 
 
 def test_a_module_without_settings_needs_no_folder(folder: Path):
-    write(folder, modules__json=[module("Transformer", ""), module("Normalize", "2_Normalize")])
+    modules = [module("Transformer", ""), module("Pooling", ""), module("Normalize", "2_Normalize")]
+    write(folder, modules__json=modules)
     assert snapshot_problem(folder) is None
 
 
@@ -427,7 +429,6 @@ def test_the_modules_of_every_version_are_no_code_of_the_repository():
 
 SETTINGS = {
     "CNN": ("cnn_config.json", {"in_embedding_dimension": 8, "out_channels": 4, "kernel_sizes": [1, 3]}),
-    "LSTM": ("lstm_config.json", {"word_embedding_dimension": 8, "hidden_dim": 4, "num_layers": 1}),
     "LayerNorm": ("config.json", {"dimension": 8}),
     "WeightedLayerPooling": ("config.json", {"embedding_dimension": 8, "num_hidden_layers": 12}),
 }
@@ -438,7 +439,9 @@ def test_a_module_needs_its_settings_and_their_sizes_must_fit_its_weights(folder
     name, settings = SETTINGS[kind]
     place = folder / f"1_{kind}"
     own = f"sentence_transformers.sentence_transformer.modules.{kind.lower()}.{kind}"
-    write(folder, modules__json=[module("Transformer", ""), {"type": own, "path": place.name}])
+    own_module = {"name": "own", "type": own, "path": place.name}
+    pooled = [own_module, module("Pooling", "")] if kind != "LayerNorm" else [module("Pooling", ""), own_module]
+    write(folder, modules__json=[module("Transformer", ""), *pooled])
     assert snapshot_problem(folder) == f"there is no {place.name}/{name}"
     write(place, model__safetensors=safetensors_bytes(100))
     write(place, **{name.replace(".", "__"): settings})
@@ -457,7 +460,7 @@ def test_what_sentence_transformers_saves_is_taken_whole(tmp_path: Path):
     """By the installed version, with the transformer at the top and in a folder of its own."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Dense, Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import CNN, LSTM, LayerNorm, Pooling
+    from sentence_transformers.sentence_transformer.modules import CNN, LayerNorm, Pooling
 
     from tiny_models import save_encoder
 
@@ -465,7 +468,7 @@ def test_what_sentence_transformers_saves_is_taken_whole(tmp_path: Path):
     encoder = Transformer(str(tmp_path / "encoder"))
     width = encoder.get_embedding_dimension()
     pooled = [Pooling(width), Dense(width, 8), LayerNorm(8), Normalize()]
-    for number, modules in enumerate([pooled, [CNN(width, 8, [1, 3]), Pooling(16)], [LSTM(width, 8), Pooling(16)]]):
+    for number, modules in enumerate([pooled, [CNN(width, 8, [1, 3]), Pooling(16)]]):
         for at_the_top in (True, False):
             encoder.save_in_root = at_the_top
             folder = tmp_path / f"{number}{at_the_top}"

@@ -9,20 +9,22 @@ from onnxproof.cli import UserError
 from onnxproof.tasks.inference import choose_task
 
 
-def snapshot(folder, architecture, modules=False):
+def snapshot(folder, architecture, modules=()):
     (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
     if modules:
-        (folder / "modules.json").write_text("[]")
+        place = "sentence_transformers.models"
+        entries = [{"name": str(i), "path": "", "type": f"{place}.{kind}"} for i, kind in enumerate(modules)]
+        (folder / "modules.json").write_text(json.dumps(entries))
     return folder
 
 
 @pytest.mark.parametrize(
     ("architecture", "modules", "task"),
     [
-        ("BertModel", True, "sentence-similarity"),
-        ("BertModel", False, "feature-extraction"),
-        ("BertForMaskedLM", False, "feature-extraction"),
-        ("XLMRobertaForSequenceClassification", False, "text-classification"),
+        ("BertModel", ["Transformer", "Pooling"], "sentence-similarity"),
+        ("BertModel", [], "feature-extraction"),
+        ("BertForMaskedLM", [], "feature-extraction"),
+        ("XLMRobertaForSequenceClassification", [], "text-classification"),
     ],
 )
 def test_the_task_follows_from_the_files(tmp_path, architecture, modules, task):
@@ -30,9 +32,10 @@ def test_the_task_follows_from_the_files(tmp_path, architecture, modules, task):
 
 
 def test_a_cross_encoder_classifies_though_it_has_modules(tmp_path):
-    folder = snapshot(tmp_path, "BertForSequenceClassification", modules=True)
+    folder = snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer"])
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
     assert choose_task("m", folder, None) == "text-classification"
+    snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer", "Pooling"])
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
     assert choose_task("m", folder, None) == "sentence-similarity"
 

@@ -111,14 +111,21 @@ JSON = st.recursive(
     lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(max_size=6), parts, max_size=3),
     max_leaves=8,
 )
+FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 SNAPSHOT = {
     "config.json": {"vocab_size": 2, "hidden_size": 3, "auto_map": {}, "text_config": {"d_ff": 1}},
     "modules.json": [
-        {"type": "sentence_transformers.models.Transformer", "path": ""},
-        {"type": "sentence_transformers.models.Dense", "path": "1_Dense"},
+        {"name": "0", "type": "sentence_transformers.models.Transformer", "path": ""},
+        {"name": "1", "type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+        {"name": "2", "type": "sentence_transformers.models.Dense", "path": "2_Dense"},
     ],
-    "1_Dense/config.json": {"in_features": 1, "out_features": 1},
-    "tokenizer_config.json": {"vocab_file": "vocab.txt", "auto_map": None},
+    "1_Pooling/config.json": {"pooling_mode": ["mean"], "include_prompt": True},
+    "sentence_bert_config.json": {"max_seq_length": 8, "modality_config": {"text": FORWARD}},
+    "config_sentence_transformers.json": {"prompts": {"query": "q: "}, "truncate_dim": 2, "similarity_fn_name": "dot"},
+    "2_Dense/config.json": {"in_features": 1, "out_features": 1, "activation_function": "torch.nn.Tanh"},
+    "tokenizer_config.json": {"vocab_file": "vocab.txt", "auto_map": None, "pad_token": {"content": "a"}},
+    "tokenizer.json": {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content": "b", "special": True}]},
+    "special_tokens_map.json": {"cls_token": "b"},
     "model.safetensors.index.json": {"weight_map": {"a": "model-00001-of-00001.safetensors"}},
 }
 
@@ -140,8 +147,9 @@ def replaced(value, path, new):
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("snapshot")
-    (folder / "1_Dense").mkdir()
-    (folder / "tokenizer.json").write_text("{}")
+    for name in ("1_Pooling", "2_Dense"):
+        (folder / name).mkdir()
+    (folder / "2_Dense/model.safetensors").write_bytes(header_bytes({"linear.weight": tensor(0, 8)}, 8))
     (folder / "model-00001-of-00001.safetensors").write_bytes(header_bytes({"a": tensor(0, 8)}, 8))
     write_snapshot(folder, SNAPSHOT)
     assert snapshot_problem(folder) is None
@@ -160,7 +168,7 @@ ALL_PLACES = [(name, path) for name, content in SNAPSHOT.items() for path in pla
 @given(st.sampled_from(ALL_PLACES), JSON)
 @example(("config.json", ("vocab_size",)), float("inf"))
 @example(("config.json", ("auto_map",)), {"AutoModel": [[1]]})
-@example(("1_Dense/config.json", ("in_features",)), 10**30)
+@example(("2_Dense/config.json", ("in_features",)), 10**30)
 @example(("modules.json", (1, "path")), "a\0b")
 @example(("model.safetensors.index.json", ("weight_map", "a")), "..")
 @example(("model.safetensors.index.json", ("weight_map", "a")), ["unhashable"])

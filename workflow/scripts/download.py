@@ -24,10 +24,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from onnxproof.checkpoint.layout import needed_files, pickled_files
+from onnxproof.checkpoint.problem import ProblemError
+from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.refusals import check_adapters
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json
-from onnxproof.snapshot import needed_files, pickle_refusal, pickled_files, snapshot_problem
+from onnxproof.resources import WEIGHT_SUFFIXES
+from onnxproof.snapshot import pickle_refusal, problems_of, snapshot_problem
 from onnxproof.tasks.inference import check_architecture
+from onnxproof.untrusted import MOST_JSON_BYTES, stays_inside
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -79,6 +85,7 @@ def main(argv: list[str] | None = None) -> None:
             source = take_from_package(args.model, args.package, args.package_path, stage)
         if problem := snapshot_problem(stage, *allowed):
             raise UserError(f"{args.model}: {describe_source(source)}: {problem}")
+        check_served(args.model, Checkpoint(stage))
         if replaced := replaced_pickles(args.model, stage):
             source["replaced_pickles"] = replaced
         files = describe_files(stage)
@@ -200,12 +207,43 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         if not allowed.pickle and (pickled := pickled_files(names)):
             raise UserError(f"{model}: {repo} at {commit}: {pickle_refusal(pickled)}")
         check_room(model, repo, [listed[name] for name in names], stage)
-        for name in sorted(names, key=CONFIG.__ne__):  # it may tell that the rest is not worth fetching
+        sizes = {name: size_and_checksum(model, repo, each)[0] for name, each in listed.items() if stays_inside(name)}
+        weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
+        small = sorted(set(names) - set(weights), key=CONFIG.__ne__)  # which may tell that the rest is not worth it
+        check_small_files(model, f"{repo} at {commit}", {name: sizes[name] for name in small})
+        for name in small:
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
             config = read_json(stage / name) if name == CONFIG else None
             if isinstance(config, dict) and "auto_map" not in config:  # of code of its own, the snapshot's check tells
                 check_architecture(model, config, has_modules="modules.json" in names)
+        checkpoint = Checkpoint(stage, sizes=sizes, lean=True)
+        for problem in problems_of(checkpoint, *allowed):
+            raise UserError(f"{model}: {repo} at {commit}: {problem}")
+        check_served(model, checkpoint)
+        for name in weights:
+            fetch_file(model, repo, commit, listed[name], stage / name, retry)
     return {"kind": "hub", "repo": repo, "requested_revision": revision, "revision": commit}
+
+
+def check_small_files(model: str, shown: str, sizes: dict[str, int]) -> None:
+    """Refuse configuration files of a size that none needs, before they are fetched and parsed.
+
+    Raises:
+        UserError: names the first of them; ``shown`` names the repository.
+    """
+    for name, size in sizes.items():
+        if name.endswith(".json") and size > MOST_JSON_BYTES:
+            raise UserError(f"{model}: {shown}: {name} has {size} bytes, more than any configuration needs")
+
+
+def check_served(model: str, checkpoint: Checkpoint) -> None:
+    """Refuse a model that no supported task can be served with.
+
+    Raises:
+        UserError: see ``check_architecture``. A model with code of its own is left to that code.
+    """
+    if not checkpoint.has_own_code:
+        check_architecture(model, checkpoint.config, has_modules=checkpoint.kind == "SentenceTransformer")
 
 
 def check_hub_request(model: str, repo: str, revision: str | None, allow_floating: bool, offline: bool) -> None:
@@ -533,6 +571,10 @@ def copy_needed_files(model: str, shown: str, folder: Path, stage: Path) -> None
     """
     if not folder.is_dir():
         raise UserError(f"{model}: {shown}: {snapshot_problem(folder)}")
+    try:
+        check_adapters(Checkpoint(folder))  # whose files are not among those that are needed
+    except ProblemError as problem:
+        raise UserError(f"{model}: {shown}: {problem}") from None
     root = folder.resolve()
     for name in needed_files(names_in(folder)):
         real = (folder / name).resolve()

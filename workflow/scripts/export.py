@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, write_json
@@ -13,7 +14,9 @@ from onnxproof.merged_decoder import merge_decoders
 from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.memory import free_large_blocks_at_once
+from onnxproof.original.used_tokenizer import place_used_tokenizer
 from onnxproof.tasks.inference import choose_task
+from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 
 def add_missing_tokenizer(exported: Path, folder: Path) -> None:
@@ -45,6 +48,7 @@ def export(
             merge_decoders(stage)
             copy_support_files(snapshot, stage)
             add_missing_tokenizer(exported, stage)
+            place_used_tokenizer(exported, (stage / Checkpoint(stage).beside_config(TOKENIZER_FILE)).parent)
         settings = {"exporter": made.exporter, "dtype": "float32", **made.settings}
         settings |= {"reason": made.reason} if made.reason else {}
         description = describe_variant(model, "fp32", task, stage, settings, made.versions)

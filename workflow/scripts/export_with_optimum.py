@@ -25,7 +25,7 @@ from onnxproof.original.exporters.older_spelling import (
     write_older_copy,
 )
 from onnxproof.original.memory import free_large_blocks_at_once
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.inference import read_transformer_config, transformer_folder
 from onnxproof.tasks.model_types import exporter_task
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 
@@ -189,7 +189,7 @@ def settle_config(model: str, folder: Path, newer: dict[str, Any]) -> None:
     import_transformers()
     from transformers import AutoConfig
 
-    file = next(path for path in (folder / "config.json", folder / "0_Transformer/config.json") if path.is_file())
+    file = transformer_folder(folder) / "config.json"
     resolved, defaults = (translate_config(model, newer[key]) for key in ("resolved", "defaults"))
     try:
         accepted = accepted_by(AutoConfig.from_pretrained(file.parent, local_files_only=True))

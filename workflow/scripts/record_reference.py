@@ -8,13 +8,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from onnxproof.cli import run_script
+import numpy as np
+
+from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.final_answers import FinalAnswers
 from onnxproof.generation import GENERATED_PROMPTS
 from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.original.final_answers import record_final_answers
+from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
+from onnxproof.original.used_tokenizer import special_tokens, tokenizer_of
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
@@ -37,6 +41,21 @@ def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
         if len(outputs) % 50 == 0 or len(outputs) == len(inputs.items):
             print(f"recorded {len(outputs)} of {len(inputs.items)} inputs", flush=True)
     return outputs
+
+
+def check_finite(model: str, outputs: list[Item]) -> None:
+    """Refuse a model whose answers are no numbers: nothing can be compared with them.
+
+    Raises:
+        UserError: an answer holds a NaN, or no finite value at all.
+    """
+    for item in outputs:
+        for name, values in item.items():
+            if np.isnan(values).any() or (values.size and not np.isfinite(values).any()):
+                raise UserError(
+                    f"{model}: the original itself answers with values that are no numbers ({name}): its weights, or "
+                    "the numbers in its configuration files, are damaged"
+                )
 
 
 def measure_own_invariance(
@@ -133,8 +152,11 @@ def record(
 
     torch.set_num_threads(threads)
     original = load_original(model, snapshot, task)
-    inputs = original.make_inputs(texts)
-    outputs = run_alone(original, inputs)
+    with one_line(model, "the original cannot answer the evaluation inputs"):
+        inputs = original.make_inputs(texts)
+        outputs = run_alone(original, inputs)
+        check_finite(model, outputs)
+    tokenizer = tokenizer_of(original.processor)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
     judged = judged_as_in(snapshot, task)
@@ -158,6 +180,7 @@ def record(
         "padding": {
             "side": inputs.padding_side,
             "values": {name: inputs.padding_values.get(name, 0) for name in inputs.items[0]},
+            "special_tokens": special_tokens(tokenizer) if tokenizer is not None else {},
         },
         "labels": config.get("id2label"),
         "label_count": labels,

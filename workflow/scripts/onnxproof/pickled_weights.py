@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.layout import pickled_files
 from onnxproof.cli import UserError
 from onnxproof.files import describe_files
-from onnxproof.snapshot import pickled_files
 from onnxproof.untrusted import shortened
 
 #: Weights may be stored once under several names (embeddings, encoder, decoder, head), and are written out each time.

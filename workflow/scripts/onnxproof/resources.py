@@ -165,7 +165,7 @@ def weights_mb(model: str, source: Mapping[str, str], results: Path = Path("resu
 
 def _weight_files(names: Iterable[str]) -> list[str]:
     """Return the files of weights that a snapshot takes, of all that are there."""
-    from onnxproof.snapshot import needed_files
+    from onnxproof.checkpoint.layout import needed_files
 
     return [name for name in needed_files(names) if name.endswith(WEIGHT_SUFFIXES)]
 

@@ -44,7 +44,9 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
     Args:
         folder: the release, with the tokenizer's files.
         max_tokens: where the model cuts a text.
-        padding: ``{"side": "left" or "right", "values": {input: value}}``, as recorded with the reference.
+        padding: ``{"side": "left" or "right", "values": {input: value}, "special_tokens": {role: token}}``, as recorded
+            with the reference; the last are the tokens that the tokenizer itself knew, whichever file or class named
+            them.
 
     Returns:
         ``{file: what was changed}``; files that were right already are not named.
@@ -57,18 +59,24 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
     if config and config.get("model_max_length") != max_tokens:
         words.append(f"model_max_length from {config.get('model_max_length')} to {max_tokens}")
         config |= {"model_max_length": max_tokens}
+    used = padding.get("special_tokens", {})
+    pad_token = config.get("pad_token") or used.get("pad_token")
+    if config and pad_token is not None and config.get("pad_token") is None:
+        words.append(f"pad_token {pad_token}, as the tokenizer's class has it")
+        config |= {"pad_token": pad_token}
     if words:
         changed[TOKENIZER_CONFIG] = "; ".join(words)
         _write(config_file, config)
     if config and not (folder / SPECIAL_TOKENS).exists():  # fastembed and others read the tokens from there alone
-        changed[SPECIAL_TOKENS] = f"the special tokens that {TOKENIZER_CONFIG} names"
-        _write(folder / SPECIAL_TOKENS, {name: config[name] for name in NAMED_TOKENS if config.get(name) is not None})
+        changed[SPECIAL_TOKENS] = f"the special tokens that {TOKENIZER_CONFIG} names, or the tokenizer's class"
+        named = used | {name: config[name] for name in NAMED_TOKENS if config.get(name) is not None}
+        _write(folder / SPECIAL_TOKENS, named)
     tokenizer_file = folder / TOKENIZER_FILE
     if tokenizer_file.is_file():
         tokenizer = read_json(tokenizer_file)
         wanted = {
             "truncation": _truncation(max_tokens, config.get("truncation_side", "right")),
-            "padding": _padding(config.get("pad_token"), padding),
+            "padding": _padding(pad_token, padding),
         }
         if any(tokenizer.get(key) != value for key, value in wanted.items()):
             changed[TOKENIZER_FILE] = f"cuts at {max_tokens} tokens, pads to the longest text of a batch"

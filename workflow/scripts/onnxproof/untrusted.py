@@ -95,6 +95,25 @@ def safetensors_problem(path: Path) -> str | None:
     return None
 
 
+def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the tensors that a safetensors file describes, by name, for a file that ``safetensors_problem`` accepts.
+
+    Another file has none.
+    """
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 0 < header_bytes <= min(path.stat().st_size - 8, SAFETENSORS_MAX_HEADER_BYTES):
+            return {}
+        header = stream.read(header_bytes)
+    try:
+        content = json.loads(header)
+    except (ValueError, RecursionError):
+        return {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and "shape" in entry}
+
+
 def _span(entry: dict[str, Any]) -> tuple[int, int]:
     """Return where a tensor begins and ends.
 

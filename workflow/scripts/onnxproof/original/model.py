@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.cli import UserError, first_line
+from onnxproof.cli import UserError
 from onnxproof.generation import NEW_TOKENS, prompt_limit
 from onnxproof.inputs import MASK, POSITIONS, TOKEN_KINDS, TOKENS, Array, ModelInputs
 from onnxproof.lean_imports import import_sentence_transformers, import_transformers
-from onnxproof.original.corrections import correct_biases, correct_tokenizer
+from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
+from onnxproof.original.loading import check_weights, one_line, recorded_reports
+from onnxproof.original.used_tokenizer import settle_padding
 from onnxproof.snapshot import remote_code_allowed
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.answers import output_of_item
-from onnxproof.tasks.inference import read_start_token, read_transformer_config
+from onnxproof.tasks.inference import read_start_token, read_transformer_config, transformer_folder
 from onnxproof.tasks.material import (
     CAPTIONS,
     EVALUATION_IMAGES,
@@ -34,8 +36,6 @@ from onnxproof.tasks.material import (
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
 from onnxproof.text_limits import most_tokens
-
-LONGEST_REASON = 300
 
 #: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
 #: and by the exported graph.
@@ -150,7 +150,10 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
     processor = _load_processor(model, snapshot, model_takes(config.get("model_type")))
     if model_takes(config.get("model_type")) in ("text", "image+texts", "image+prompt"):
         tokenizer = processor[0] if isinstance(processor, tuple) else processor
-        correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
+        with one_line(model, "its tokenizer cannot be used"):
+            correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
+            if task == "text-classification":
+                settle_padding(model, network, tokenizer)
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)
@@ -198,26 +201,20 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
 
 
 def load_network(model: str, snapshot: Path, task: str, attention: str | None = None) -> Any:
-    """Load the transformers model of a task, refusing invented weights; see ``load_original``."""
+    """Load the transformers model of a task, refusing weights that are invented or left out; see ``load_original``."""
     import torch
     import transformers
 
-    try:
+    with one_line(model, "its weights cannot be loaded as config.json describes them"):
         network, report = getattr(transformers, TASKS[task].auto_class).from_pretrained(
-            snapshot, dtype=torch.float32, output_loading_info=True, **local_options(snapshot), **_chosen(attention)
+            snapshot,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by their names
+            **local_options(snapshot),
+            **_chosen(attention),
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise UserError(f"{model}: its weights cannot be loaded as config.json describes them: {reason}") from error
-    # A pooler hangs beside the vectors that are compared, not below them, and many encoders come without one.
-    bare = "feature-extraction" in TASKS[task].optimum
-    corrected = correct_biases(network, report["missing_keys"])
-    missing = [key for key in report["missing_keys"] if key not in corrected and not (bare and "pooler" in key)]
-    if missing:
-        raise UserError(
-            f"{model}: the snapshot holds no weights for {', '.join(sorted(missing)[:4])}: it was not made for "
-            f"the task {task}"
-        )
+    check_weights(model, network, report, task, bare="feature-extraction" in TASKS[task].optimum)
     return network.eval()
 
 
@@ -236,12 +233,17 @@ def _load_sentence_transformer(
     import torch
 
     loader = import_sentence_transformers().SentenceTransformer
-    model = (
-        loader(str(snapshot), device="cpu", model_kwargs=_chosen(attention), **local_options(snapshot)).eval().float()
-    )
-    nested = snapshot / "0_Transformer"
-    folder = nested if (nested / "config.json").is_file() and not (snapshot / "config.json").is_file() else snapshot
-    correct_tokenizer(name, folder, model.tokenizer, int(config.get("type_vocab_size") or 0))
+    options = _chosen(attention) | {"dtype": torch.float32}
+    with (
+        one_line(name, "sentence-transformers cannot load it"),
+        recorded_reports() as reports,
+    ):
+        model = loader(str(snapshot), device="cpu", model_kwargs=options, **local_options(snapshot)).eval().float()
+    for network, report in reports:
+        check_weights(name, network, report, task, bare=True)
+    with one_line(name, "its tokenizer cannot be used"):
+        types = int(config.get("type_vocab_size") or 0)
+        correct_tokenizer(name, transformer_folder(snapshot), model.tokenizer, types)
 
     class Embedder(torch.nn.Module):
         """All modules of the sentence-transformer, called with tensors by name."""
@@ -268,11 +270,8 @@ def _load_processor(model: str, snapshot: Path, takes: str) -> Any:
     from transformers import AutoFeatureExtractor, AutoTokenizer
 
     def load(loader: Any, **options: Any) -> Any:
-        try:
+        with one_line(model, f"its preprocessing cannot be loaded with {loader.__name__}"):
             return loader.from_pretrained(snapshot, **local_options(snapshot), **options)
-        except (OSError, ValueError, ImportError) as error:
-            reason = f"its preprocessing cannot be loaded with {loader.__name__}: {first_line(error)}"
-            raise UserError(f"{model}: {reason}") from error
 
     if takes == "text":
         return load(AutoTokenizer)

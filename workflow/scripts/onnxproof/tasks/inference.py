@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.problem import ProblemError
+from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.tasks.architectures import SERVED
@@ -25,16 +27,20 @@ ENCODER_DECODER_HEADS = (
 
 
 def read_transformer_config(snapshot: Path) -> dict[str, Any]:
-    """Return a snapshot's ``config.json``: the transformer's own, where sentence-transformers keeps it in a folder.
+    """Return a snapshot's ``config.json``: the transformer's own, where ``modules.json`` says that it lies in a folder.
 
     Raises:
         UserError: there is none, or it holds no JSON.
     """
-    nested = snapshot / "0_Transformer" / "config.json"
-    config: dict[str, Any] = read_json(
-        nested if nested.is_file() and not (snapshot / "config.json").is_file() else snapshot / "config.json"
-    )
-    return config
+    try:
+        return Checkpoint(snapshot).config
+    except ProblemError as problem:
+        raise UserError(f"{snapshot}: {problem}") from None
+
+
+def transformer_folder(snapshot: Path) -> Path:
+    """Return the folder of a snapshot in which its transformer lies: itself, or that of the first of its modules."""
+    return Checkpoint(snapshot).transformer_folder
 
 
 def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[str]:
@@ -108,9 +114,14 @@ def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
     """Return the task to export: the requested one where the snapshot can serve it, else the inferred one.
 
     Raises:
-        UserError: no supported task can be inferred, or the model cannot serve the requested one.
+        UserError: no supported task can be inferred, or the model cannot serve the requested one; or a file of it says
+            what is not served, see ``checkpoint.refusals``.
     """
+    from onnxproof.checkpoint.refusals import refusals  # which reads the tables of this package
+
     config = read_transformer_config(snapshot)
+    for refusal in refusals(Checkpoint(snapshot)):
+        raise UserError(f"{model}: {refusal}")
     possible = tasks_of_snapshot(snapshot)
     embeds = is_sentence_transformer(snapshot)
     check_architecture(model, config, embeds)

@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.files import versions_of
 from onnxproof.original.exporters.optimum import export_with_optimum
-from onnxproof.original.exporters.transformers import ATTENTION, save_tokenizer, write_graphs
+from onnxproof.original.exporters.transformers import ATTENTION, write_graphs
+from onnxproof.original.loading import one_line
 from onnxproof.original.model import load_original
+from onnxproof.original.used_tokenizer import save_used_tokenizer, tokenizer_of
+from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 EXPORTERS = ("auto", "transformers", "optimum")
 #: Tasks for which Optimum's exporter makes none of the graphs that are served.
@@ -42,7 +46,7 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
         snapshot: its folder.
         task: one of ``TASKS``.
         exporter: one of ``EXPORTERS``.
-        folder: where the graphs go, and the tokenizer as it was loaded where the snapshot has no ``tokenizer.json``.
+        folder: where the graphs go, and how the reference's tokenizer cuts texts, see ``save_used_tokenizer``.
 
     Raises:
         UserError: the exporter cannot export the model; with ``auto``, neither can.
@@ -50,26 +54,36 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
     reason = None
     if exporter == "optimum" and task in NOT_OPTIMUMS:
         raise UserError(f"{model}: Optimum's exporter does not serve {task}: use transformers' own exporter")
+    original = load_original(model, snapshot, task, attention=ATTENTION)
+    tokenizer = tokenizer_of(original.processor)
     if exporter != "optimum":
-        original = load_original(model, snapshot, task, attention=ATTENTION)
         try:
-            description = write_graphs(original, folder)
+            with one_line(model, "transformers' exporter cannot export it"):
+                description = write_graphs(original, folder)
         except UserError as error:
+            reason = str(error).removeprefix(f"{model}: ")
             if exporter == "transformers" or task in NOT_OPTIMUMS:
-                raise UserError(f"{model}: {error}") from error
-            reason = str(error)
+                raise UserError(f"{model}: {reason}") from error
             print(f"{model}: {reason}; Optimum's exporter is tried", flush=True)
             _empty(folder)
         else:
-            save_tokenizer(original, snapshot, folder)
+            _save_tokenizer(tokenizer, snapshot, folder)
             versions = versions_of("transformers", "torch", "onnxscript", "onnx", "sentence-transformers")
             return Export("transformers", versions, {"attention": ATTENTION}, description=description)
-        del original
+    del original
     try:
         versions = export_with_optimum(model, snapshot, task, folder)
     except UserError as error:
         raise UserError(f"{model}: {reason}; with Optimum's exporter: {error}" if reason else str(error)) from error
+    _save_tokenizer(tokenizer, snapshot, folder)
     return Export("optimum", versions, reason=reason)
+
+
+def _save_tokenizer(tokenizer: Any | None, snapshot: Path, folder: Path) -> None:
+    """Leave the reference's tokenizer, where the model has one."""
+    if tokenizer is not None:
+        place = (snapshot / Checkpoint(snapshot).beside_config(TOKENIZER_FILE)).parent
+        save_used_tokenizer(tokenizer, place, folder)
 
 
 def _empty(folder: Path) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
 from onnxproof.lean_imports import import_transformers
+from onnxproof.original.loading import one_line
 from onnxproof.snapshot import remote_code_allowed
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.tasks.inference import read_transformer_config, transformer_folder
 
 #: Names another environment's interpreter, where the pipeline is not to make its own.
 INTERPRETER_VARIABLE = "ONNXPROOF_OPTIMUM_PYTHON"
@@ -90,14 +91,10 @@ def read_with_transformers(model: str, snapshot: Path) -> dict[str, Any]:
     import_transformers()
     from transformers import AutoConfig
 
-    nested = snapshot / "0_Transformer"
-    place = snapshot if (snapshot / "config.json").is_file() or not nested.is_dir() else nested
     read_transformer_config(snapshot)
-    try:
+    place = transformer_folder(snapshot)
+    with one_line(model, "transformers cannot read its config.json"):
         config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{model}: transformers cannot read its config.json: {reason}") from error
     return {"resolved": _as_json(config.to_dict()), "defaults": _as_json(_defaults_of(config))}
 
 

@@ -65,15 +65,6 @@ def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
     return description
 
 
-def save_tokenizer(original: Original, snapshot: Path, folder: Path) -> None:
-    """Write the tokenizer as transformers loaded it, where the snapshot has only a vocabulary of another form."""
-    from transformers import PreTrainedTokenizerBase
-
-    tokenizer = original.processor[0] if isinstance(original.processor, tuple) else original.processor
-    if isinstance(tokenizer, PreTrainedTokenizerBase) and not (snapshot / "tokenizer.json").is_file():
-        tokenizer.save_pretrained(folder)
-
-
 def tensors(feed: dict[str, Array]) -> dict[str, Any]:
     """Return a feed's arrays as tensors."""
     import torch

@@ -1,0 +1,355 @@
+"""Folders that a loader would answer for, wrongly and without a word: each refused by one line that says why."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onnxproof.checkpoint.config_values import ACTIVATIONS
+from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.refusals import refusals
+from onnxproof.checkpoint.sentence import OTHER_MODULES, POOLING_MODES, SERVED_MODULES, SIMILARITIES
+from onnxproof.snapshot import problems_of, snapshot_problem
+
+Files = dict[str, Any]
+PLACE = "sentence_transformers.models"
+CONFIG = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 8, "hidden_size": 4}
+TOKENIZER = {
+    "added_tokens": [{"id": 0, "content": "[PAD]", "special": True}],
+    "model": {"type": "WordPiece", "vocab": {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3, "b": 4}},
+    "post_processor": {"special_tokens": {"[CLS]": {"ids": [1]}, "[SEP]": {"ids": [2]}}},
+}
+
+
+def weights(*names: str, dtype: str = "F32") -> bytes:
+    """Return a safetensors file with these tensors, of 64 elements each."""
+    size = {"F32": 256, "I32": 256, "U8": 64}[dtype]
+    header = {
+        name: {"dtype": dtype, "shape": [64], "data_offsets": [size * number, size * (number + 1)]}
+        for number, name in enumerate(names)
+    }
+    head = json.dumps(header).encode()
+    return struct.pack("<Q", len(head)) + head + bytes(size * len(names))
+
+
+SOUND: Files = {
+    "config.json": CONFIG,
+    "tokenizer.json": TOKENIZER,
+    "tokenizer_config.json": {"pad_token": "[PAD]", "cls_token": "[CLS]"},
+    "model.safetensors": weights("embeddings.word_embeddings.weight"),
+}
+
+
+def module(number: int, kind: str, path: str | None = None) -> Files:
+    return {"idx": number, "name": str(number), "path": f"{number}_{kind}" if path is None else path,
+            "type": f"{PLACE}.{kind}"}  # fmt: skip
+
+
+SENTENCES = SOUND | {
+    "modules.json": [module(0, "Transformer", ""), module(1, "Pooling"), module(2, "Dense"), module(3, "Normalize")],
+    "1_Pooling/config.json": {"word_embedding_dimension": 4, "pooling_mode_mean_tokens": True},
+    "2_Dense/config.json": {
+        "in_features": 4,
+        "out_features": 4,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    },
+    "2_Dense/model.safetensors": weights("linear.weight"),
+    "sentence_bert_config.json": {"max_seq_length": 16, "do_lower_case": False},
+    "config_sentence_transformers.json": {"__version__": {"transformers": "4.1"}, "similarity_fn_name": "dot"},
+}
+
+
+def write(folder: Path, files: Files) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+def with_config(**keys: Any) -> Files:
+    return SOUND | {"config.json": CONFIG | keys}
+
+
+def with_json(name: str, base: Files = SENTENCES, **keys: Any) -> Files:
+    return base | {name: base.get(name, {}) | keys}
+
+
+@pytest.mark.parametrize("files", [SOUND, SENTENCES], ids=["bert", "sentences"])
+def test_a_sound_model_is_accepted(tmp_path: Path, files: Files):
+    assert snapshot_problem(write(tmp_path, files)) is None
+
+
+REFUSED: list[tuple[str, Files, str]] = [
+    # adapters
+    ("an adapter beside", SOUND | {"adapter_config.json": {"peft_type": "LORA"}}, "adapter_config.json belongs to"),
+    ("an adapter alone", {"adapter_config.json": {}, "adapter_model.safetensors": weights("x")}, "merge it first"),
+    ("its weights alone", SOUND | {"adapter_model.bin": b"x"}, "adapter_model.bin belongs to an adapter"),
+    ("an adapter inside", SOUND | {"model.safetensors": weights("a.lora_A.weight")}, "is an adapter's: merge it first"),
+    ("PEFT's names", SOUND | {"model.safetensors": weights("base_model.model.a")}, "is an adapter's"),
+    # quantized
+    *(
+        (method, with_config(quantization_config={"quant_method": method}), f"quantized already ('{method}')")
+        for method in ("gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors", "mxfp4", "hqq", "torchao")
+    ),
+    (
+        "quantized inside",
+        with_config(text_config={"quantization_config": {"bits": 4}}),
+        "'text_config.quantization_config'",
+    ),
+    ("quantized, no method", with_config(quantization_config={}), "method unknown"),
+    ("a quantizer's file", SOUND | {"quantize_config.json": {"bits": 4}}, "quantize_config.json says"),
+    ("packed weights", SOUND | {"model.safetensors": weights("a.qweight", dtype="I32")}, "is a quantized weight's"),
+    ("8-bit weights", SOUND | {"model.safetensors": weights("a.weight", "a.SCB")}, "'a.SCB' (1 of 2 names)"),
+    # names of weights
+    ("torch.compile", SOUND | {"model.safetensors": weights("_orig_mod.a", "_orig_mod.b")}, "wrapped module"),
+    ("DataParallel", SOUND | {"model.safetensors": weights("module.a")}, "'module.a' (1 of 1 names)"),
+    # config.json
+    ("a number as text", with_config(num_hidden_layers="6"), "'num_hidden_layers' is '6', must be a whole number"),
+    ("half a layer", with_config(num_hidden_layers=1.5), "'num_hidden_layers' is 1.5"),
+    ("true for a number", with_config(hidden_size=True), "'hidden_size' is True"),
+    ("no heads", with_config(num_attention_heads=0), "must be a whole number of at least 1"),
+    ("no such function", with_config(hidden_act="geluu"), "'hidden_act' is 'geluu', must be an activation function"),
+    ("a function inside", with_config(vision_config={"hidden_act": "x"}), "'vision_config.hidden_act' is 'x'"),
+    ("a number as words", with_config(layer_norm_eps="1e-12"), "'layer_norm_eps' is '1e-12', must be a number"),
+    ("yes for true", with_config(is_decoder="yes"), "'is_decoder' is 'yes', must be true or false"),
+    ("a hole", with_config(id2label={"0": "a", "2": "b"}), "must number the classes 0, 1, 2"),
+    ("labels in a list", with_config(id2label=["a", "b"]), "'id2label' is ['a', 'b'], must map"),
+    ("a label of an object", with_config(id2label={"0": {}}), "must map the number of each class to its name"),
+    ("two numbers of classes", with_config(num_labels=3, id2label={"0": "a", "1": "b"}), "'num_labels' is 3, but"),
+    ("an unknown problem", with_config(problem_type="multi_label"), "'problem_type' is 'multi_label', must be one of"),
+    ("one class of one", with_config(problem_type="single_label_classification", id2label={"0": "a"}), "at least two"),
+    ("an unknown type", with_config(torch_dtype="float12"), "'torch_dtype' is 'float12', must be one of"),
+    ("architectures as text", with_config(architectures="BertModel"), "'architectures' is 'BertModel', must be a list"),
+    # kinds of sentence-transformers
+    (
+        "sparse",
+        with_json("config_sentence_transformers.json", model_type="SparseEncoder"),
+        "'SparseEncoder', which is not",
+    ),
+    *(
+        (kind, SENTENCES | {"modules.json": [module(0, "Transformer", ""), module(1, kind)]}, f"the module {kind} of")
+        for kind in OTHER_MODULES
+    ),
+    ("words alone", {"modules.json": [module(0, "StaticEmbedding", "")]}, "the module StaticEmbedding of"),
+    ("of the future", SENTENCES | {"modules.json": [module(0, "Magic", "")]}, "the module Magic of"),
+    ("no pooling", SENTENCES | {"modules.json": [module(0, "Transformer", "")]}, "none of them makes a vector"),
+    (
+        "too early",
+        SENTENCES
+        | {"modules.json": [module(0, "Transformer", ""), module(1, "Normalize"), module(2, "Pooling", "1_Pooling")]},
+        "Normalize before Pooling",
+    ),
+    ("pooling first", SENTENCES | {"modules.json": [module(1, "Pooling", "")]}, "one Transformer must come first"),
+    (
+        "one name twice",
+        SENTENCES | {"modules.json": [module(0, "Transformer", ""), module(1, "Pooling") | {"name": "0"}]},
+        "'name' of each module must be there, and its own",
+    ),
+    (
+        "a folder of its own name",
+        SENTENCES
+        | {"modules.json": [module(0, "Transformer", ""), module(1, "Pooling", "pooling")]}
+        | {"pooling/config.json": {}},
+        "must be a folder that begins with a number",
+    ),
+    # settings of modules
+    ("no such mode", with_json("1_Pooling/config.json", pooling_mode="median"), "'pooling_mode' is 'median'"),
+    (
+        "a mode of the future",
+        with_json("1_Pooling/config.json", pooling_mode_median=True),
+        "'pooling_mode_median' is no",
+    ),
+    ("pooling by a word", with_json("1_Pooling/config.json", include_prompt="no"), "must be true or false"),
+    (
+        "an own function",
+        with_json("2_Dense/config.json", activation_function="my.Swish"),
+        "sentence-transformers makes a Tanh",
+    ),
+    (
+        "a function of torch",
+        with_json("2_Dense/config.json", activation_function="torch.nn.functional.gelu"),
+        "class of torch.nn",
+    ),
+    (
+        "Dense of tokens",
+        with_json("2_Dense/config.json", module_input_name="token_embeddings"),
+        "must be 'sentence_embedding'",
+    ),
+    ("Dense without weights", SENTENCES | {"2_Dense/model.safetensors": None}, "holds no weights of the module Dense"),
+    (
+        "another task",
+        with_json("sentence_bert_config.json", transformer_task="fill-mask"),
+        "'transformer_task' is 'fill-mask'",
+    ),
+    ("unknown setting", with_json("sentence_bert_config.json", magic=1), "'magic' is no setting"),
+    ("no length", with_json("sentence_bert_config.json", max_seq_length="long"), "'max_seq_length' is 'long'"),
+    ("options", with_json("sentence_bert_config.json", config_args={"num_hidden_layers": 2}), "'config_args' is"),
+    ("images", with_json("sentence_bert_config.json", modality_config={"image": {}}), "'modality_config' is"),
+    # settings of encode()
+    (
+        "no such prompt",
+        with_json("config_sentence_transformers.json", prompts={"q": "q: "}, default_prompt_name="p"),
+        "'default_prompt_name' is 'p', must be one of 'prompts'",
+    ),
+    ("prompts in a list", with_json("config_sentence_transformers.json", prompts=["q: "]), "must map names to texts"),
+    (
+        "unknown similarity",
+        with_json("config_sentence_transformers.json", similarity_fn_name="maxsim"),
+        "'maxsim', must be one",
+    ),
+    ("cut to nothing", with_json("config_sentence_transformers.json", truncate_dim=0), "'truncate_dim' is 0"),
+    (
+        "prompts left out",
+        with_json("1_Pooling/config.json", include_prompt=False)
+        | {"config_sentence_transformers.json": {"prompts": {"q": "q: "}}},
+        "'include_prompt' is false",
+    ),
+    # tokenizers
+    ("a token beyond", with_config(vocab_size=4), "1 tokens beyond 'vocab_size' of config.json, 4, such as 'b'"),
+    (
+        "a new token",
+        with_json("tokenizer_config.json", with_config(vocab_size=5), pad_token="<pad>"),
+        "'pad_token' is '<pad>'",
+    ),
+    ("a side", with_json("tokenizer_config.json", SOUND, padding_side="up"), "'padding_side' is 'up'"),
+    ("no limit", with_json("tokenizer_config.json", SOUND, model_max_length="512"), "'model_max_length' is '512'"),
+    (
+        "no tokens fed",
+        with_json("tokenizer_config.json", SOUND, model_input_names=["attention_mask"]),
+        "must name 'input_ids'",
+    ),
+    ("a token of numbers", with_json("tokenizer_config.json", SOUND, cls_token=[1]), "'cls_token' is [1]"),
+    ("a word for true", with_json("tokenizer_config.json", SOUND, do_lower_case="no"), "'do_lower_case' is 'no'"),
+]
+
+
+@pytest.mark.parametrize(("files", "told"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_what_would_be_ignored_is_refused_by_one_line(tmp_path: Path, files: Files, told: str):
+    problem = str(snapshot_problem(write(tmp_path, files)))
+    assert told in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        case[1]
+        for case in REFUSED
+        if "model.safetensors" not in case[1] or case[1]["model.safetensors"] is SOUND["model.safetensors"]
+    ],
+)
+def test_the_same_is_told_before_the_weights_are_fetched(files: Files):
+    present = {name: content for name, content in files.items() if content is not None}
+    small = {name: json.dumps(content).encode() for name, content in present.items() if not isinstance(content, bytes)}
+    listed = Checkpoint(files=small, sizes=dict.fromkeys(present, 1000))
+    assert list(problems_of(listed))
+
+
+VIT = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "num_channels": 3, "hidden_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"image_mean": [0.5]}, None),
+        ({"image_mean": [0.5] * 4}, "'image_mean' has 4 values, and config.json a 'num_channels' of 3"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "'image_std' is [0.5, 0.0, 0.5], must be above 0"),
+        ({"image_std": "half"}, "'image_std' is 'half', must be a number a channel"),
+        ({"size": -1}, "'size' is -1, must be positive numbers of pixels"),
+        ({"size": {"height": 32, "width": "32"}}, "must be positive numbers of pixels"),
+        ({"do_resize": "yes"}, "'do_resize' is 'yes', must be true or false"),
+    ],
+)
+def test_an_image_processor_must_agree_with_itself_and_the_model(tmp_path: Path, settings: Files, told: str | None):
+    files = {"config.json": VIT, "preprocessor_config.json": settings, "model.safetensors": weights("a")}
+    problem = snapshot_problem(write(tmp_path, files))
+    assert problem is None if told is None else told in str(problem)
+
+
+def test_all_refusals_of_a_model_are_told(tmp_path: Path):
+    files = with_config(hidden_act="x", quantization_config={"quant_method": "awq"}) | {"adapter_config.json": {}}
+    told = refusals(Checkpoint(write(tmp_path, files)))
+    assert len(told) == 3
+    assert [any(word in line for line in told) for word in ("adapter", "awq", "hidden_act")] == [True] * 3
+
+
+def test_every_pooling_mode_is_accepted_alone_and_together(tmp_path: Path):
+    for mode in (*POOLING_MODES, list(POOLING_MODES)):
+        files = SENTENCES | {"1_Pooling/config.json": {"embedding_dimension": 4, "pooling_mode": mode}}
+        assert snapshot_problem(write(tmp_path, files)) is None
+
+
+def test_settings_of_encode_are_read(tmp_path: Path):
+    files = with_json(
+        "config_sentence_transformers.json",
+        prompts={"query": "find: ", "none": None},
+        default_prompt_name="query",
+        truncate_dim=2,
+        similarity_fn_name=None,
+    )
+    settings = Checkpoint(write(tmp_path, files)).sentence_settings
+    assert settings.prompts == {"query": "find: ", "document": "", "none": ""}
+    assert (settings.default_prompt, settings.truncate_dim, settings.similarity) == ("find: ", 2, "cosine")
+    assert settings.include_prompt
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path, SENTENCES)
+    read: list[str] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.name), original(self))[1])
+    checkpoint = Checkpoint(tmp_path)
+    assert list(problems_of(checkpoint)) == []
+    assert checkpoint.config is checkpoint.config
+    counts = {name: read.count(name) for name in ("modules.json", "tokenizer.json", "tokenizer_config.json")}
+    assert set(counts.values()) == {1}
+
+
+def test_the_transformer_is_where_the_modules_say(tmp_path: Path):
+    inside = {f"0_BERT/{name}": content for name, content in SOUND.items()}
+    others = {name: content for name, content in SENTENCES.items() if name not in SOUND}
+    write(tmp_path, inside | others | {"0_BERT/sentence_bert_config.json": {"max_seq_length": 16}})
+    entries = [module(0, "Transformer", "0_BERT"), module(1, "Pooling"), module(2, "Dense")]
+    write(tmp_path, {"modules.json": entries, "config.json": CONFIG | {"hidden_size": 999}})
+    checkpoint = Checkpoint(tmp_path)
+    assert list(problems_of(checkpoint)) == []
+    assert checkpoint.config == CONFIG
+    assert checkpoint.transformer_folder == tmp_path / "0_BERT"
+
+
+# Held against the installed libraries
+
+
+def test_all_activation_functions_of_transformers_are_known():
+    from transformers.activations import ACT2CLS
+
+    assert set(ACT2CLS) == ACTIVATIONS
+
+
+def test_all_modules_of_sentence_transformers_are_served_or_refused_by_name():
+    import ast
+    from importlib.util import find_spec
+
+    root = Path(str(find_spec("sentence_transformers").origin)).parent  # type: ignore[union-attr]
+    classes = {
+        node.name
+        for path in root.glob("*/modules/*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and any("Module" in ast.unparse(base) for base in node.bases)
+    }
+    abstract = {"Module", "InputModule", "BaseTokenPooling", "TiedTranspose"}
+    assert classes - abstract - SERVED_MODULES.keys() - OTHER_MODULES.keys() == set()
+
+
+def test_all_pooling_modes_and_similarities_of_sentence_transformers_are_known():
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    assert POOLING_MODES == Pooling.POOLING_MODES
+    assert set(SIMILARITIES) == set(SentenceTransformer.SUPPORTED_SIMILARITY_FN_NAMES)
