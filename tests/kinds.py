@@ -111,7 +111,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "segments": partial(
         save_with_processor, name="segformer semantic-segmentation", processor="SegformerImageProcessorPil", side=64
     ),
-    "depths": partial(save_with_processor, name="dpt depth-estimation", processor="DPTImageProcessorPil", side=32),
+    "depths": partial(save_with_processor, name="glpn depth-estimation", processor="DPTImageProcessorPil", side=32),
     "sounds": partial(save_case, name="wav2vec2 audio-classification"),
 }
 #: Tasks that must be asked for.

@@ -121,7 +121,10 @@ def release(tmp_path) -> Path:
     ]
     facts = {
         "file": "onnx/model.onnx",
-        "gate": {"limits": limits},
+        "gate": {
+            "limits": limits,
+            "thresholds": {limit["metric"]: limit["allowed"] for limit in limits} | {"label_agreement": 1.0},
+        },
         "parity": {"batch_invariance": {"batch_size": 2}},
     }
     manifest = {"model": "tiny", "task": "text-classification", "variants": {"fp32": facts}}
@@ -161,8 +164,8 @@ def test_a_release_verifies_itself_with_three_packages(release, tmp_path):
     before = describe_files(release)
     run = run_bare(release, tmp_path / "packages")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "PASS: 10 checks, 0 skipped" in run.stdout
-    assert run.stdout.count("raw inputs in batches") == 2
+    assert "PASS: 12 checks, 0 skipped" in run.stdout
+    assert run.stdout.count("raw inputs in batches") == 3
     assert describe_files(release) == before, "verifying leaves the folder as it was released"
 
 

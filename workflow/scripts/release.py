@@ -34,6 +34,7 @@ from onnxproof.recommendations import recommend
 from onnxproof.reference import read_reference
 from onnxproof.sentence_modules import settle_modules
 from onnxproof.sources import SCRIPTS, files_of_script
+from onnxproof.tasks.heads import NONE, SIGMOID
 from onnxproof.tokenizer_files import TOKENIZER_FILE, settle_tokenizer
 from onnxproof.untrusted import stays_inside
 from onnxproof.vocabulary import METRICS
@@ -134,7 +135,11 @@ def evidence(
         "settings": manifest["settings"],
         "opset": manifest["opset"],
         "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
-        "gate": {"passed": True, "limits": [asdict(verdict) for verdict in verdicts]},
+        "gate": {
+            "passed": True,
+            "limits": [asdict(verdict) for verdict in verdicts],
+            "thresholds": {metric: allowed for metric, allowed in thresholds.items() if allowed is not None},
+        },
         "benchmark": speed(benchmark) | ({"elsewhere": elsewhere} if elsewhere else {}),
         "versions": manifest["versions"],
     }
@@ -225,6 +230,29 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     }
     write_json(folder / "config.json", config)
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
+
+
+#: The functions that make a cross-encoder's scores, as configurations name them.
+ACTIVATION_NAMES = {SIGMOID: "torch.nn.modules.activation.Sigmoid", NONE: "torch.nn.modules.linear.Identity"}
+
+
+def settle_activation(folder: Path, usage: dict[str, Any]) -> dict[str, str]:
+    """Name the function that makes a cross-encoder's scores in ``config.json``, where every version looks for it.
+
+    Version 6 of sentence-transformers keeps it in a file of its own, which comes first.
+
+    Returns:
+        ``{file: what was changed}``, empty for other models, and where the file names it.
+    """
+    if usage.get("use") != "reranking":
+        return {}
+    config = read_json(folder / "config.json")
+    settings, name = config.get("sentence_transformers"), ACTIVATION_NAMES[usage["activation"]]
+    settings = settings if isinstance(settings, dict) else {}
+    if settings.get("activation_fn") == name:
+        return {}
+    write_json(folder / "config.json", config | {"sentence_transformers": settings | {"activation_fn": name}})
+    return {"config.json": f"names {name}, the function that makes the scores, where all versions look for it"}
 
 
 #: What transformers.js reads of a decoder's cache.
@@ -355,6 +383,7 @@ def release(
         manifest["changed_files"] = (
             (settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {})
             | settle_modules(stage)
+            | settle_activation(stage, manifest["reference"]["usage"])
             | cache_sizes
             | announce_weight_files(stage)
         )

@@ -214,7 +214,7 @@ def check_final_answers(folder: Path, manifest: dict[str, Any], golden: Referenc
         return [Check("raw inputs", "final answers", seen, "", "skipped")]
     checks = []
     for facts in variants.values():
-        file, limits = facts["file"], {limit["metric"]: limit["allowed"] for limit in facts["gate"]["limits"]}
+        file, limits = facts["file"], facts["gate"]["thresholds"]
         try:
             measured = measure_final(program, folder, file, final, limits)
         except Exception as error:  # whatever the program stops at is the finding

@@ -32,7 +32,7 @@ from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.heads import SIGMOID, SOFTMAX, activation_of
+from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_named, activation_of
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
@@ -102,7 +102,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if needed and not hasattr(original.processor, needed):
         print(f"{model}: its image processor has no {needed}, so its card shows the graph alone", flush=True)
         return None
-    settings = _settings(use, original, snapshot)
+    settings = _settings(use, original, model, snapshot)
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface, ask = _ASK[use.name](original, model, snapshot)
@@ -120,13 +120,15 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     return FinalAnswers(use.name, interface, inputs, answers, settings)
 
 
-def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
+def _settings(use: Use, original: Original, model: str, snapshot: Path) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
     if use.name == "zero-shot-image-classification":
         settings["activation"] = SIGMOID if "siglip" in str(original.config.get("model_type")) else SOFTMAX
         settings["candidates"] = list(CANDIDATES)
-    elif use.gives in ("labels", "scores"):
+    elif use.gives == "scores":
+        settings["activation"] = _activation_of_cross_encoder(original, model, snapshot)
+    elif use.gives == "labels":
         settings["activation"] = activation_of(original.task, original.config)
     if use.gives == "detections":
         settings["threshold"] = surest_threshold(_pipeline("object-detection", original))
@@ -225,12 +227,29 @@ def _ask_classify(original: Original, model: str, snapshot: Path) -> tuple[str, 
 
 
 def _ask_predict(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+    encoder = _load_cross_encoder(original, model, snapshot)
+    return "CrossEncoder.predict", lambda pair: float(encoder.predict([pair], show_progress_bar=False)[0])
+
+
+def _load_cross_encoder(original: Original, model: str, snapshot: Path) -> Any:
     encoder = import_sentence_transformers().CrossEncoder(
         str(snapshot), device="cpu", max_length=original.most_tokens, **local_options(snapshot)
     )
     encoder.eval().float()
     correct_tokenizer(model, snapshot, encoder.tokenizer, int(original.config.get("type_vocab_size") or 0))
-    return "CrossEncoder.predict", lambda pair: float(encoder.predict([pair], show_progress_bar=False)[0])
+    return encoder
+
+
+def _activation_of_cross_encoder(original: Original, model: str, snapshot: Path) -> str:
+    """Return what makes a cross-encoder's scores: its own settings come before those in ``config.json``."""
+    function = type(_load_cross_encoder(original, model, snapshot).activation_fn).__name__
+    try:
+        return activation_named(function)
+    except KeyError:
+        raise UserError(
+            f"{model}: its CrossEncoder has the activation function {function}, which the programs of a release cannot "
+            f"apply; supported: {', '.join(ACTIVATIONS)}"
+        ) from None
 
 
 def _ask_tag(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:

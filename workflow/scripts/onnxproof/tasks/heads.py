@@ -39,19 +39,30 @@ def judged_as(task: str, config: dict[str, Any], similarity: str | None = None) 
 def activation_of(task: str, config: dict[str, Any]) -> str:
     """Return the function that turns a classification head's logits into its answer.
 
+    A cross-encoder's is what its ``CrossEncoder`` has, see ``activation_named``; this is what its ``config.json`` says.
+
     Args:
         task: one of ``CLASSIFYING_TASKS``.
         config: the content of ``config.json``.
     """
     if is_cross_encoder(task, config):
         name = _named_activation(config)
-        return ACTIVATIONS[name.rsplit(".", 1)[-1]] if name else SIGMOID
+        return activation_named(name) if name else SIGMOID
     kind = judged_as(task, config)
     if kind == REGRESSION:
         return NONE
     if kind == MULTI_LABEL or (count_labels(config) == 1 and task != "audio-classification"):
         return SIGMOID
     return SOFTMAX
+
+
+def activation_named(name: str) -> str:
+    """Return what a function of torch, such as ``torch.nn.modules.linear.Identity``, is called here.
+
+    Raises:
+        KeyError: the programs of a card cannot apply it.
+    """
+    return ACTIVATIONS[name.rsplit(".", 1)[-1]]
 
 
 def is_cross_encoder(task: str, config: dict[str, Any]) -> bool:

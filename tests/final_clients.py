@@ -1,0 +1,228 @@
+"""What each program of a card answers to raw inputs, beside the original's own public interface.
+
+    python tests/final_clients.py RELEASES --models MODELS --optimum PYTHON
+
+Nothing of the pipeline takes part in what is expected: it is computed here, from the model's folder.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+
+from card_programs import run_program, with_inputs
+from onnxproof.card_programs import open_image
+from onnxproof.figures import format_figure
+from onnxproof.final_answers import USES, FinalAnswers, measure
+from onnxproof.golden import read_golden
+
+#: Uses whose JavaScript programs answer texts one by one with what this script can read.
+IN_NODE = frozenset({"text-classification", "sentence-similarity", "feature-extraction"})
+#: Characters of the longest text that no tiny tokenizer has to cut.
+LONGEST_IN_NODE = 46
+
+
+def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[Any], Any]:
+    """Return the original's public interface, as a function of one raw input."""
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+
+    path = str(folder)
+    if use == "sentence-similarity":
+        model = SentenceTransformer(path, device="cpu")
+        by_prompt = {"query": model.encode_query, "document": model.encode_document}
+
+        def embed(value: Any) -> np.ndarray:
+            if isinstance(value, dict):
+                return by_prompt[value["prompt"]]([value["text"]])[0]
+            return model.encode([value])[0]
+
+        return embed
+    if use == "reranking":
+        encoder = CrossEncoder(path, device="cpu")
+        return lambda pair: float(encoder.predict([tuple(pair)])[0])
+    if use in ("text-generation", "text2text-generation"):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        loader = AutoModelForCausalLM if use == "text-generation" else AutoModelForSeq2SeqLM
+        network = loader.from_pretrained(path).eval()
+
+        def generate(text: str) -> list[int]:
+            if tokenizer.chat_template:
+                messages = [{"role": "user", "content": text}]
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            options = {"truncation": True, "max_length": 32, "add_special_tokens": not tokenizer.chat_template}
+            features = tokenizer(text, return_tensors="pt", **options)
+            fed = {name: features[name] for name in ("input_ids", "attention_mask")}
+            tokens = network.generate(**fed, max_new_tokens=32, do_sample=False)[0].tolist()
+            return tokens[1:] if use == "text2text-generation" else tokens[features["input_ids"].shape[1] :]
+
+        return generate
+    ask = pipeline({"semantic-segmentation": "image-segmentation"}.get(use, use), model=path)
+    if use == "feature-extraction":
+        return lambda text: np.array(ask(text, truncation=True)[0])
+    if use == "token-classification":
+        return ask
+    if use == "fill-mask":
+        token = ask.tokenizer.convert_ids_to_tokens
+        options = {"truncation": True}
+        return lambda text: {
+            token(found["token"]): found["score"] for found in ask(text, top_k=5, tokenizer_kwargs=options)
+        }
+    if use == "text-classification":
+
+        def classify(value: Any) -> dict[str, float]:
+            asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
+            return {found["label"]: found["score"] for found in ask([asked], top_k=None, truncation=True)[0]}
+
+        return classify
+    if use == "audio-classification":
+        count = ask.model.config.num_labels
+        return lambda sound: {found["label"]: found["score"] for found in ask(sound, top_k=count)}
+    return ask_about_images(use, ask, settings)
+
+
+def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return a pipeline of images as a function of the bytes of an image's file."""
+    labels = getattr(ask.model.config, "id2label", {})
+
+    def segment(content: Any) -> np.ndarray:
+        parts = ask(open_image(content), subtask="semantic")
+        numbers = {label: number for number, label in labels.items()}
+        found = np.full(np.shape(parts[0]["mask"]), -1)
+        for part in parts:
+            found[np.asarray(part["mask"]) > 0] = numbers[part["label"]]
+        return found
+
+    def detect(content: Any) -> list[dict[str, Any]]:
+        return [
+            {"label": found["label"], "score": found["score"], "box": list(found["box"].values())}
+            for found in ask(open_image(content), threshold=settings["threshold"])
+        ]
+
+    def classify(content: Any) -> dict[str, float]:
+        options = {"candidate_labels": settings["candidates"]} if "candidates" in settings else {"top_k": len(labels)}
+        return {found["label"]: found["score"] for found in ask(open_image(content), **options)}
+
+    return {
+        "image-classification": classify,
+        "zero-shot-image-classification": classify,
+        "object-detection": detect,
+        "semantic-segmentation": segment,
+        "image-feature-extraction": lambda content: np.array(ask(open_image(content))[0]),
+        "depth-estimation": lambda content: np.asarray(ask(open_image(content))["predicted_depth"]),
+    }[use]
+
+
+def as_expression(use: str, inputs: list[Any], folder: Path) -> tuple[str, str]:
+    """Return the name of a program's inputs, and a Python expression that has these instead."""
+    takes = USES[use].takes
+    if takes == "images":
+        paths = []
+        for number, content in enumerate(inputs):
+            paths.append(str(folder / f"{number}.image"))
+            Path(paths[-1]).write_bytes(content.tobytes())
+        return "images", f"[Image.open(path) for path in {paths!r}]"
+    if takes == "sounds":
+        np.savez(folder / "sounds.npz", *inputs)
+        return "sounds", f"list(np.load({str(folder / 'sounds.npz')!r}).values())"
+    return "texts", repr([tuple(value) if isinstance(value, list) else value for value in inputs])
+
+
+def programs_of(release: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the heading, the language and the text of each program of a release's card."""
+    card = (release / "README.md").read_text()
+    pattern = r"^### ([^\n]+)\n(?:(?!^##).)*?```(python|js)\n(.*?)```"
+    yield from re.findall(pattern, card, flags=re.DOTALL | re.MULTILINE)
+
+
+def expected_answers(final: FinalAnswers, model: Path) -> list[Any]:
+    """Return what the original answers to the raw inputs of a release."""
+    ask = ask_original(final.use, final.settings, model)
+    return [ask(value) for value in final.inputs]
+
+
+def as_answers(use: str, answers: Any) -> list[Any]:
+    """Return a program's answers, which come as JSON has them, as ``measure`` takes them."""
+    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields"):
+        return [np.array(answer) for answer in answers]
+    if USES[use].gives == "labels" and isinstance(answers[0], list):  # of a pipeline in Node
+        return [{found["label"]: found["score"] for found in answer} for answer in answers]
+    return list(answers)
+
+
+def run_in_node(text: str, inputs: list[str], release: Path, node_modules: Path) -> Any:
+    """Run a JavaScript program of a card on other texts; return the JSON that it prints."""
+    script = node_modules.parent / "program.mjs"
+    changed = re.sub(r"texts = \[.*?\];", lambda _: f"texts = {json.dumps(inputs)};", text, count=1, flags=re.DOTALL)
+    script.write_text(changed, encoding="utf-8")
+    run = subprocess.run(["node", script], cwd=release, capture_output=True, text=True, timeout=300, check=False)
+    if run.returncode:
+        raise RuntimeError(run.stderr[-2000:])
+    return json.loads(run.stdout)
+
+
+def compare_programs(
+    release: Path, model: Path, optimum_python: Path, scratch: Path, node_modules: Path | None = None
+) -> Iterator[tuple[str, int, dict[str, float | None]]]:
+    """Yield, for each program of a card, its heading, how many raw inputs it answered, and how far it is off."""
+    final = read_golden(release).final
+    assert final is not None
+    activation = str(final.settings.get("activation", ""))
+    expected = expected_answers(final, model)
+    yield "recorded", len(expected), measure(final.use, activation, expected, final.answers)
+    plain = [index for index, value in enumerate(final.inputs) if not isinstance(value, dict)]
+    name, expression = as_expression(final.use, [final.inputs[index] for index in plain], scratch)
+    for heading, language, text in programs_of(release):
+        asked = plain
+        if language == "python":
+            answers = run_program(with_inputs(text, name, expression), release, ["answers"], optimum_python)["answers"]
+        elif node_modules is not None and final.use in IN_NODE:
+            # transformers.js cuts behind the special tokens, so that the last one is lost: no text that must be cut.
+            asked = [index for index in plain if len(final.inputs[index]) < LONGEST_IN_NODE]
+            answers = run_in_node(text, [final.inputs[index] for index in asked], release, node_modules)
+        else:
+            continue
+        wanted = [expected[index] for index in asked]
+        yield heading, len(asked), measure(final.use, activation, wanted, as_answers(final.use, answers))
+
+
+def as_table(compared: Iterable[tuple[str, str, str, int, dict[str, float | None]]]) -> str:
+    """Return rows of model, use, program, inputs and metrics as a Markdown table."""
+    lines = ["| model | use | program | raw inputs | difference from the original |", "| --- | --- | --- | --- | --- |"]
+    for model, use, heading, count, metrics in compared:
+        figures = ", ".join(
+            f"{name} {'none' if value is None else format_figure(value)}" for name, value in metrics.items()
+        )
+        lines.append(f"| {model} | {use} | {heading} | {count} | {figures} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Print the table of clients, a row a program of a card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("releases", type=Path, help="results/ of a run")
+    parser.add_argument("--models", type=Path, required=True, help="folder with the models, by the same names")
+    parser.add_argument("--optimum", type=Path, required=True, help="Python of the environment with optimum-onnx")
+    parser.add_argument("--node-modules", type=Path, help="where npm installed @huggingface/transformers")
+    args = parser.parse_args(argv)
+    rows = []
+    for manifest in sorted(args.releases.glob("*/release/manifest.json")):
+        release, model = manifest.parent, manifest.parents[1].name
+        use = read_golden(release).final.use
+        with tempfile.TemporaryDirectory() as scratch:
+            compared = compare_programs(release, args.models / model, args.optimum, Path(scratch), args.node_modules)
+            rows += [(model, use, *row) for row in compared]
+    print(as_table(rows))
+
+
+if __name__ == "__main__":
+    main()
