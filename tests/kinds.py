@@ -90,6 +90,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "inference": partial(save_head, labels=INFERENCE),
     "reranker": partial(save_reranker, activation="torch.nn.modules.activation.Sigmoid"),
     "raw-reranker": partial(save_reranker, activation="torch.nn.modules.linear.Identity"),
+    "dense": partial(save_sentence_transformer, pooling="mean", dense=True),
     "dot": partial(save_embedder, similarity_fn_name="dot"),
     "prompts": partial(
         save_embedder,

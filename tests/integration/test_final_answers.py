@@ -3,6 +3,7 @@
 Nothing of the pipeline takes part in what is expected: it is computed here, from the model's folder.
 """
 
+import onnx
 import pytest
 
 from card_programs import programs, run_program, with_inputs
@@ -81,3 +82,18 @@ answers = [ask(question=question, context=text, align_to_words=False) for questi
         for index in kept:
             assert answers[index]["answer"] == expected[index]["answer"], code
             assert abs(answers[index]["score"] - expected[index]["score"]) < TOLERANCE
+
+
+def test_a_graph_says_what_clients_read_of_it(project):
+    """Engines read an embedding's width, and feed any BERT with types of tokens."""
+    for kind, width in (("dense", 32), ("truncated", 16), ("dot", 64)):
+        graph = onnx.load(project.folder / "results" / kind / "release/onnx/model.onnx").graph
+        (embedding,) = [output for output in graph.output if output.name == "sentence_embedding"]
+        assert embedding.type.tensor_type.shape.dim[1].dim_value == width
+        assert "token_type_ids" in {value.name for value in graph.input}
+
+
+@pytest.mark.parametrize(("kind", "named"), [("dot", True), ("dense", False), ("truncated", False), ("prompts", False)])
+def test_a_card_names_servers_only_where_they_give_the_same_vectors(project, kind, named):
+    card = (project.folder / "results" / kind / "release/README.md").read_text()
+    assert ("text-embeddings-inference" in card) == named

@@ -28,9 +28,11 @@ PIPELINE_TAGS = {"speech-to-text": "automatic-speech-recognition", "semantic-seg
 TAGS = ("onnx", "onnxruntime", "optimum", "transformers.js")
 #: Of these clients, those that do not load the models of a task.
 NOT_LOADED_BY = {"image-text-to-text": frozenset({"optimum"})}
+#: A server that pools the vectors of tokens by itself.
+SERVER_TAG = "text-embeddings-inference"
 TASK_TAGS = {
-    "sentence-similarity": ("sentence-transformers", "text-embeddings-inference"),
-    "feature-extraction": ("text-embeddings-inference",),
+    "sentence-similarity": ("sentence-transformers", SERVER_TAG),
+    "feature-extraction": (SERVER_TAG,),
 }
 
 
@@ -164,7 +166,10 @@ def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> 
     """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
     task, source = manifest["task"], manifest["source"]
     clients = [tag for tag in TAGS if tag not in NOT_LOADED_BY.get(task, ())]
-    tags = dict.fromkeys((*clients, *TASK_TAGS.get(task, ()), *(source_metadata.get("tags") or ())))
+    own = TASK_TAGS.get(task, ())
+    if not manifest.get("reference", {}).get("usage", {}).get("pooled_by_servers", True):
+        own = tuple(tag for tag in own if tag != SERVER_TAG)
+    tags = dict.fromkeys((*clients, *own, *(source_metadata.get("tags") or ())))
     metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
     if source["kind"] == "hub":
         metadata["base_model"] = source["repo"]

@@ -40,6 +40,8 @@ from onnxproof.texts import RAW_TEXTS, read_texts
 
 #: The label that a token classifier gives to tokens that are nothing, and that its pipeline leaves out.
 NOTHING = "O"
+#: Modules that servers of embeddings apply by themselves, to the vectors of tokens.
+POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}
 #: How many words a masked language model is asked for.
 GUESSES = 5
 #: Raw images: their height and width, and their mode and format, by turns.
@@ -132,6 +134,11 @@ def _settings(use: Use, original: Original, model: str, snapshot: Path) -> dict[
         settings["activation"] = activation_of(original.task, original.config)
     if use.gives == "detections":
         settings["threshold"] = surest_threshold(_pipeline("object-detection", original))
+    if original.embedder is not None:
+        # What servers that pool by themselves leave out: further modules, cut vectors, a prompt before every text.
+        kinds = {type(module).__name__ for module in original.embedder}
+        is_cut = original.embedder.truncate_dim is not None or original.embedder.default_prompt_name is not None
+        settings["pooled_by_servers"] = kinds <= POOLED_BY_SERVERS and not is_cut
     if original.embedder is not None and any(original.embedder.prompts.values()):
         settings["prompts"] = {name: prompt for name, prompt in original.embedder.prompts.items() if prompt}
         settings["default_prompt"] = original.embedder.prompts.get(original.embedder.default_prompt_name, "")
