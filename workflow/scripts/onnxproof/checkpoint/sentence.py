@@ -217,9 +217,9 @@ def _check_module(checkpoint: Checkpoint, module: Module) -> None:
     if module.kind == "Dense":
         _check_dense(module)
     for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
+        if module.config.get(key) not in (None, "sentence_embedding"):
             raise ProblemError(
-                f"{module.config_file}: '{key}' is {shortened(config[key])}, must be 'sentence_embedding'"
+                f"{module.config_file}: '{key}' is {shortened(module.config[key])}, must be 'sentence_embedding'"
             )
     if SERVED_MODULES[module.kind]:
         files = [f"{module.path}/{name}" for name in ("model.safetensors", "pytorch_model.bin")]
