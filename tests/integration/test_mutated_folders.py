@@ -59,7 +59,7 @@ BASES = {
     "images": save_vit,
     "sounds": save_wave_classifier,
 }
-EACH = 40
+EACH = 50
 #: Mutations of the fast suite: those that are refused from the files alone, so that nothing is exported.
 FAST = 4
 

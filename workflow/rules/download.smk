@@ -1,4 +1,23 @@
-"""Needs: a model's source in the configuration. Makes: a pinned snapshot of it, described file by file."""
+"""Needs: a model's source in the configuration. Makes: a pinned snapshot of it, described file by file.
+
+``check`` makes nothing: it says what every model is, what it would cost, and what is in the way.
+"""
+
+
+localrules:
+    check,
+
+
+rule check:
+    conda:
+        "../../envs/export.yaml"
+    params:
+        script=script_path("check"),
+        models=json.dumps(MODELS),
+    message:
+        "checking the small files of every model"
+    shell:
+        "python {params.script:q} --models {params.models:q}"
 
 
 rule download:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.final_answers import FinalAnswers
@@ -18,7 +19,7 @@ from onnxproof.inputs import TOKENS, Item, ModelInputs
 from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
-from onnxproof.original.used_tokenizer import special_tokens, tokenizer_of
+from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
 from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
 from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
@@ -27,6 +28,7 @@ from onnxproof.tasks.material import Entry, compose_texts
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 from onnxproof.texts import EVALUATION_TEXTS, read_texts
+from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 #: Of PyTorch's answers in batches, so many batches are looked at first; a cosine from here on is that of rounding.
 FIRST_BATCHES = 8
@@ -152,11 +154,14 @@ def record(
 
     torch.set_num_threads(threads)
     original = load_original(model, snapshot, task)
+    tokenizer = tokenizer_of(original.processor)
     with one_line(model, "the original cannot answer the evaluation inputs"):
+        if tokenizer is not None:
+            file = snapshot / Checkpoint(snapshot).beside_config(TOKENIZER_FILE)
+            check_portable(model, tokenizer, file, texts)
         inputs = original.make_inputs(texts)
         outputs = run_alone(original, inputs)
         check_finite(model, outputs)
-    tokenizer = tokenizer_of(original.processor)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
     judged = judged_as_in(snapshot, task)

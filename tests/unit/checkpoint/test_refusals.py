@@ -11,7 +11,10 @@ from onnxproof.checkpoint.config_values import ACTIVATIONS
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.refusals import refusals
 from onnxproof.checkpoint.sentence import OTHER_MODULES, POOLING_MODES, SERVED_MODULES, SIMILARITIES
+from onnxproof.checkpoint.tokenizers import CLASSES_OF_TYPES, MISREAD_WITHOUT_FILE, PYTHON_ONLY
 from onnxproof.snapshot import problems_of, snapshot_problem
+from onnxproof.tasks.architectures import SERVED
+from onnxproof.tasks.registry import model_takes
 
 Files = dict[str, Any]
 PLACE = "sentence_transformers.models"
@@ -225,6 +228,18 @@ REFUSED: list[tuple[str, Files, str]] = [
         "must name 'input_ids'",
     ),
     ("a token of numbers", with_json("tokenizer_config.json", SOUND, cls_token=[1]), "'cls_token' is [1]"),
+    *(
+        (
+            f"{name} alone",
+            SOUND | {"tokenizer.json": None, file: b"x", "tokenizer_config.json": {"tokenizer_class": name}},
+            told,
+        )
+        for name, file, told in (
+            ("MarianTokenizer", "spm.model", "runs MarianTokenizer in Python alone"),
+            ("EsmTokenizer", "vocab.txt", "runs EsmTokenizer in Python alone"),
+            ("DebertaV2TokenizerFast", "spm.model", "does not cut texts with this vocabulary as DebertaV2Tokenizer"),
+        )
+    ),
     ("a word for true", with_json("tokenizer_config.json", SOUND, do_lower_case="no"), "'do_lower_case' is 'no'"),
 ]
 
@@ -353,3 +368,18 @@ def test_all_pooling_modes_and_similarities_of_sentence_transformers_are_known()
 
     assert POOLING_MODES == Pooling.POOLING_MODES
     assert set(SIMILARITIES) == set(SentenceTransformer.SUPPORTED_SIMILARITY_FN_NAMES)
+
+
+def test_the_tokenizers_that_run_in_python_alone_are_those_of_transformers():
+    import transformers
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+    from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+    named = {name for name in TOKENIZER_MAPPING_NAMES.values() if name and hasattr(transformers, name)}
+    alone = {name for name in named if not issubclass(getattr(transformers, name), TokenizersBackend)}
+    assert alone == PYTHON_ONLY
+    listed = PYTHON_ONLY | MISREAD_WITHOUT_FILE
+    assert {kind: TOKENIZER_MAPPING_NAMES[kind] for kind in CLASSES_OF_TYPES} == CLASSES_OF_TYPES
+    texts = {kind for kind, name in TOKENIZER_MAPPING_NAMES.items() if name in listed and model_takes(kind) != "sound"}
+    served = set().union(*SERVED.values())
+    assert {kind for kind in texts & served if model_takes(kind) in ("text", "image+texts")} == set(CLASSES_OF_TYPES)

@@ -310,7 +310,7 @@ class Checkpoint:
 
     def tensors_in(self, names: Iterable[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return type and shape of each tensor of some safetensors files, from their headers alone."""
-        found = {}
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
         for name in names:
             if self.folder is not None and not self.is_listing and name.endswith(".safetensors") and self.has(name):
                 header = read_safetensors_header(self.folder / name)

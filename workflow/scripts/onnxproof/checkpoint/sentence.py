@@ -216,6 +216,11 @@ def _check_module(checkpoint: Checkpoint, module: Module) -> None:
         _check_pooling(module)
     if module.kind == "Dense":
         _check_dense(module)
+    for key in ("module_input_name", "module_output_name"):
+        if module.config.get(key) not in (None, "sentence_embedding"):
+            raise ProblemError(
+                f"{module.config_file}: '{key}' is {shortened(module.config[key])}, must be 'sentence_embedding'"
+            )
     if SERVED_MODULES[module.kind]:
         files = [f"{module.path}/{name}" for name in ("model.safetensors", "pytorch_model.bin")]
         if not any(map(checkpoint.has, files)):
@@ -259,11 +264,6 @@ def _check_dense(module: Module) -> None:
             f"{module.config_file}: 'activation_function' is {shortened(function)}, must be a class of torch.nn, such "
             "as torch.nn.modules.activation.Tanh: of others sentence-transformers makes a Tanh"
         )
-    for key in ("module_input_name", "module_output_name"):
-        if config.get(key) not in (None, "sentence_embedding"):
-            raise ProblemError(
-                f"{module.config_file}: '{key}' is {shortened(config[key])}, must be 'sentence_embedding'"
-            )
 
 
 def _check_settings(checkpoint: Checkpoint) -> None:

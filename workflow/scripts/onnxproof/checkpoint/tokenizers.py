@@ -1,7 +1,7 @@
 """Tokenizers and processors that cannot be the ones a model was made with. Standard library only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from onnxproof.checkpoint.problem import ProblemError
@@ -15,6 +15,104 @@ SIDES = ("left", "right")
 #: A parsed vocabulary takes some ten times its file's size in memory. Jobs with little of it leave larger files to
 #: those that load the tokenizer anyway.
 LARGEST_LEAN_BYTES = 1_000_000
+#: Classes of which transformers 5 reads a SentencePiece vocabulary otherwise, where there is no ``tokenizer.json``.
+MISREAD_WITHOUT_FILE = frozenset(
+    {
+        "AlbertTokenizer",
+        "BigBirdTokenizer",
+        "DebertaV2Tokenizer",
+        "GemmaTokenizer",
+        "LlamaTokenizer",
+        "MBart50Tokenizer",
+        "MBartTokenizer",
+        "NllbTokenizer",
+        "PegasusTokenizer",
+        "RemBertTokenizer",
+        "XLNetTokenizer",
+    }
+)
+#: SentencePiece vocabularies, by the names that the classes above give them.
+SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "tokenizer.model")
+#: Classes that transformers 5 runs in Python alone: without a ``tokenizer.json`` no other program cuts texts as they
+#: do. A test holds them against the installed version.
+PYTHON_ONLY = frozenset(
+    {
+        "BartphoTokenizer",
+        "BertGenerationTokenizer",
+        "BertJapaneseTokenizer",
+        "BertweetTokenizer",
+        "BioGptTokenizer",
+        "BlenderbotSmallTokenizer",
+        "ByT5Tokenizer",
+        "CTRLTokenizer",
+        "CanineTokenizer",
+        "ClvpTokenizer",
+        "CpmAntTokenizer",
+        "CpmTokenizer",
+        "DiaTokenizer",
+        "EsmTokenizer",
+        "FSMTTokenizer",
+        "FlaubertTokenizer",
+        "GPTNeoXJapaneseTokenizer",
+        "GPTSw3Tokenizer",
+        "M2M100Tokenizer",
+        "MarianTokenizer",
+        "MgpstrTokenizer",
+        "MyT5Tokenizer",
+        "PLBartTokenizer",
+        "PerceiverTokenizer",
+        "PhobertTokenizer",
+        "ProphetNetTokenizer",
+        "RagTokenizer",
+        "RoCBertTokenizer",
+        "SiglipTokenizer",
+        "Speech2TextTokenizer",
+        "SpeechT5Tokenizer",
+        "TapasTokenizer",
+        "VitsTokenizer",
+        "Wav2Vec2CTCTokenizer",
+        "Wav2Vec2PhonemeCTCTokenizer",
+        "XLMTokenizer",
+    }
+)
+#: The class that transformers takes for a model type, where no file names one and it is in one of the sets above.
+CLASSES_OF_TYPES = {
+    "albert": "AlbertTokenizer",
+    "bert-generation": "BertGenerationTokenizer",
+    "big_bird": "BigBirdTokenizer",
+    "biogpt": "BioGptTokenizer",
+    "blenderbot-small": "BlenderbotSmallTokenizer",
+    "canine": "CanineTokenizer",
+    "cpmant": "CpmAntTokenizer",
+    "ctrl": "CTRLTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "esm": "EsmTokenizer",
+    "flaubert": "FlaubertTokenizer",
+    "fsmt": "FSMTTokenizer",
+    "gemma": "GemmaTokenizer",
+    "gemma2": "GemmaTokenizer",
+    "gemma3_text": "GemmaTokenizer",
+    "gemma3n_text": "GemmaTokenizer",
+    "gpt_neox_japanese": "GPTNeoXJapaneseTokenizer",
+    "m2m_100": "M2M100Tokenizer",
+    "marian": "MarianTokenizer",
+    "mbart": "MBartTokenizer",
+    "nllb-moe": "NllbTokenizer",
+    "pegasus": "PegasusTokenizer",
+    "plbart": "PLBartTokenizer",
+    "prophetnet": "ProphetNetTokenizer",
+    "recurrent_gemma": "GemmaTokenizer",
+    "rembert": "RemBertTokenizer",
+    "roc_bert": "RoCBertTokenizer",
+    "siglip": "SiglipTokenizer",
+    "t5gemma": "GemmaTokenizer",
+    "xlm": "XLMTokenizer",
+    "xlnet": "XLNetTokenizer",
+    "yoso": "AlbertTokenizer",
+    "zaya": "GemmaTokenizer",
+}
+#: A key that only transformers 5 writes to ``tokenizer_config.json``. What it wrote, it reads as it was.
+SAVED_BY_5 = "backend"
 #: Parts of ``tokenizer.json`` that every text goes through.
 TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "model", "added_tokens")
 
@@ -26,6 +124,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
     _check_tokenizer_config(checkpoint)
     _check_special_tokens(checkpoint)
     if model_takes(checkpoint.config.get("model_type")) in ("text", "image+texts", "image+prompt"):
+        _check_class(checkpoint)
         _check_rows(checkpoint)
 
 
@@ -52,6 +151,40 @@ def _check_tokenizer_config(checkpoint: Checkpoint) -> None:
 
 def _is_of_texts(checkpoint: Checkpoint) -> bool:
     return model_takes(checkpoint.config.get("model_type")) == "text"
+
+
+def _check_class(checkpoint: Checkpoint) -> None:
+    """Refuse a folder without ``tokenizer.json`` of which no other program can be given the tokenizer."""
+    if checkpoint.has(checkpoint.beside_config(TOKENIZER)):
+        return
+    config = checkpoint.tokenizer_config
+    name = str(config.get("tokenizer_class") or CLASSES_OF_TYPES.get(str(checkpoint.config.get("model_type")), ""))
+    name = name.removesuffix("Fast")
+    if name in PYTHON_ONLY:
+        raise ProblemError(
+            f"there is no {TOKENIZER}, and transformers runs {name} in Python alone, so that no other program could "
+            f"cut texts as the model needs them: take a model with a {TOKENIZER}"
+        )
+    beside = [file.rpartition("/")[2] for file in checkpoint.names if file.rpartition("/")[0] == checkpoint.place[:-1]]
+    if SAVED_BY_5 not in config and (problem := misread_vocabulary(beside, name)):
+        raise ProblemError(problem)
+
+
+def misread_vocabulary(names: Collection[str], class_name: str) -> str | None:
+    """Return why transformers 5 cannot cut texts with a folder's SentencePiece vocabulary; None where it can.
+
+    Args:
+        names: the names of the files beside ``config.json``, among which there is no ``tokenizer.json``.
+        class_name: the tokenizer's class, without "Fast".
+    """
+    vocabulary = next((file for file in SENTENCEPIECE_FILES if file in names), None)
+    if vocabulary is None or class_name not in MISREAD_WITHOUT_FILE:
+        return None
+    return (
+        f"{vocabulary}: transformers 5 does not cut texts with this vocabulary as {class_name} of transformers "
+        "4 did; put the tokenizer.json beside it that transformers 4 writes: "
+        "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+    )
 
 
 def _check_special_tokens(checkpoint: Checkpoint) -> None:

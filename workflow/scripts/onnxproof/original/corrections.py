@@ -17,13 +17,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.tokenizers import SAVED_BY_5, misread_vocabulary
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 
 Config = dict[str, Any]
-
-#: A key that only transformers 5 writes to ``tokenizer_config.json``. What it wrote, it reads as it was.
-SAVED_BY_5 = "backend"
 
 #: Classes whose ``BertNormalizer`` follows ``tokenizer_config.json``, whatever ``tokenizer.json`` says.
 NORMALIZED_BY_CONFIG = frozenset(
@@ -77,25 +75,6 @@ WITH_TYPES = frozenset(
     }
 )
 TYPES = "token_type_ids"
-
-#: Classes of which transformers 5 reads a SentencePiece vocabulary otherwise, where there is no ``tokenizer.json``.
-MISREAD_WITHOUT_FILE = frozenset(
-    {
-        "AlbertTokenizer",
-        "BigBirdTokenizer",
-        "DebertaV2Tokenizer",
-        "GemmaTokenizer",
-        "LlamaTokenizer",
-        "MBart50Tokenizer",
-        "MBartTokenizer",
-        "NllbTokenizer",
-        "PegasusTokenizer",
-        "RemBertTokenizer",
-        "XLNetTokenizer",
-    }
-)
-#: SentencePiece vocabularies, by the names that the classes above give them.
-SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "sentencepiece.model", "spm.model", "tokenizer.model")
 
 #: Endings of the bias of a head that transformers 5 took apart from its twin.
 OWN_BIAS = ".decoder.bias"
@@ -203,10 +182,5 @@ def _put_parts_back(folder: Path, config: Config, name: str, tokenizer: Any) -> 
 
 
 def _check_vocabulary(model: str, folder: Path, name: str) -> None:
-    vocabulary = next((file for file in SENTENCEPIECE_FILES if (folder / file).is_file()), None)
-    if vocabulary and name in MISREAD_WITHOUT_FILE:
-        raise UserError(
-            f"{model}: {vocabulary}: transformers 5 does not cut texts with this vocabulary as {name} of transformers "
-            "4 did; put the tokenizer.json beside it that transformers 4 writes: "
-            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-        )
+    if problem := misread_vocabulary([path.name for path in folder.iterdir()], name):
+        raise UserError(f"{model}: {problem}")

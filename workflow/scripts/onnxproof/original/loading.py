@@ -74,11 +74,11 @@ def recorded_reports() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
         reports.append((network, report))
         return (network, report) if asked else network
 
-    PreTrainedModel.from_pretrained = classmethod(recording)  # type: ignore[assignment]
+    PreTrainedModel.from_pretrained = classmethod(recording)  # type: ignore[method-assign, assignment]
     try:
         yield reports
     finally:
-        PreTrainedModel.from_pretrained = original
+        PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
 
 
 def check_weights(model: str, network: Any, report: dict[str, Any], task: str, bare: bool) -> None:

@@ -7,12 +7,14 @@ sentence-transformers changes the tokenizer once more. All other clients read ``
 import inspect
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
 from onnxproof.tokenizer_files import NAMED_TOKENS, TOKENIZER_FILE
+from onnxproof.untrusted import shortened
 
 #: The name under which an exporter leaves the tokenizer for ``export.py``.
 USED_FILE = "used_tokenizer.json"
@@ -53,6 +55,39 @@ def save_used_tokenizer(tokenizer: Any, place: Path, folder: Path) -> None:
     changed = {part: used.get(part) for part in PARTS if used.get(part) != read.get(part)}
     if changed:
         write_json(folder / USED_FILE, saved | changed)
+
+
+def check_portable(model: str, tokenizer: Any, file: Path, texts: Sequence[str]) -> None:
+    """Refuse a tokenizer that only transformers runs, unless ``tokenizer.json`` cuts texts as it does.
+
+    Args:
+        model: the model's name, for messages.
+        tokenizer: as the reference used it.
+        file: the snapshot's ``tokenizer.json``, which need not exist.
+        texts: what both are tried on.
+
+    Raises:
+        UserError: there is no such file, or it cuts one of the texts otherwise.
+    """
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        return
+    kind = type(tokenizer).__name__
+    if not file.is_file():
+        raise UserError(
+            f"{model}: there is no {TOKENIZER_FILE}, and transformers runs {kind} in Python alone, so that no other "
+            f"program could cut texts as the model needs them: take a model with a {TOKENIZER_FILE}"
+        )
+    from tokenizers import Tokenizer
+
+    other = Tokenizer.from_file(str(file))
+    other.no_truncation()
+    other.no_padding()
+    for text in texts:
+        if other.encode(text).ids != tokenizer(text)["input_ids"]:
+            raise UserError(
+                f"{model}: {TOKENIZER_FILE} cuts {shortened(text)} otherwise than {kind}, which transformers runs in "
+                f"Python alone: take a model whose {TOKENIZER_FILE} belongs to it"
+            )
 
 
 def place_used_tokenizer(exported: Path, place: Path) -> None:
