@@ -113,6 +113,8 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
 	$(BIN)/python tests/compare_clients.py --output docs/clients.md \
 	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules --fastembed $(VENV)/clients/fastembed/bin/python
+	$(IN_VENV) python tests/final_clients.py --output docs/clients.md \
+	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules
 
 # Without npm's scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
 $(VENV)/clients.done: $(VENV)/uv.done

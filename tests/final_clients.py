@@ -1,6 +1,6 @@
 """What each program of a card answers to raw inputs, beside the original's own public interface.
 
-    python tests/final_clients.py RELEASES --models MODELS --optimum PYTHON
+    make clients
 
 Nothing of the pipeline takes part in what is expected: it is computed here, from the model's folder.
 """
@@ -20,13 +20,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from card_programs import run_program, with_inputs
+from kinds import KINDS, TASKS
 from onnxproof.card_programs import open_image
 from onnxproof.figures import format_figure
 from onnxproof.final_answers import USES, FinalAnswers, measure
 from onnxproof.golden import read_golden
+from project import Project, make_project
 
 #: Uses whose JavaScript programs answer texts one by one with what this script can read.
 IN_NODE = frozenset({"text-classification", "sentence-similarity", "feature-extraction"})
+#: What stands around the table in its document.
+MARK, END = "<!-- final answers -->", "<!-- end of final answers -->"
 #: Characters of the longest text that no tiny tokenizer has to cut.
 LONGEST_IN_NODE = 46
 
@@ -206,22 +210,51 @@ def as_table(compared: Iterable[tuple[str, str, str, int, dict[str, float | None
     return "\n".join(lines) + "\n"
 
 
+def make_releases(folder: Path) -> Project:
+    """Run the workflow on a model of every kind, whose releases hold the fp32 file alone; return the project.
+
+    Raises:
+        RuntimeError: the run failed; the end of its output is in the message.
+    """
+    project = make_project(folder)
+    for name, save in KINDS.items():
+        save(folder / "models" / name)
+    models: dict[str, Any] = {name: {"source": {"path": f"models/{name}"}} for name in KINDS}
+    for name, task in TASKS.items():
+        models[name]["task"] = task
+    benchmark = project.config["benchmark"] | {"pytorch": False}
+    project.configure(project.config | {"models": models, "variants": ["fp32"], "benchmark": benchmark})
+    run = project.snakemake("--keep-going", timeout=3600)
+    if run.returncode:
+        raise RuntimeError(run.stdout[-4000:])
+    return project
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print the table of clients, a row a program of a card."""
+    """Compare the programs of every kind of card and write the table between the marks of the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("releases", type=Path, help="results/ of a run")
-    parser.add_argument("--models", type=Path, required=True, help="folder with the models, by the same names")
     parser.add_argument("--optimum", type=Path, required=True, help="Python of the environment with optimum-onnx")
     parser.add_argument("--node-modules", type=Path, help="where npm installed @huggingface/transformers")
+    parser.add_argument("--output", type=Path, help="document whose table is to be replaced")
     args = parser.parse_args(argv)
     rows = []
-    for manifest in sorted(args.releases.glob("*/release/manifest.json")):
-        release, model = manifest.parent, manifest.parents[1].name
-        use = read_golden(release).final.use
-        with tempfile.TemporaryDirectory() as scratch:
-            compared = compare_programs(release, args.models / model, args.optimum, Path(scratch), args.node_modules)
-            rows += [(model, use, *row) for row in compared]
-    print(as_table(rows))
+    with tempfile.TemporaryDirectory() as scratch:
+        project = make_releases(Path(scratch) / "project")
+        for kind in KINDS:
+            release = project.folder / "results" / kind / "release"
+            use = read_golden(release).final.use
+            if use == "question-answering":  # transformers 5 has no pipeline for it; a test asks that of version 4
+                continue
+            compared = compare_programs(
+                release, project.folder / "models" / kind, args.optimum, Path(scratch), args.node_modules
+            )
+            rows += [(kind, use, *row) for row in compared]
+    if args.output is None:
+        print(as_table(rows))
+        return
+    before, _, rest = args.output.read_text(encoding="utf-8").partition(f"{MARK}\n")
+    after = rest.partition(f"{END}\n")[2]
+    args.output.write_text(f"{before}{MARK}\n{as_table(rows)}{END}\n{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 from architectures import ENCODERS, all_cases, save_cross_encoder, save_sentence_transformer, save_text_model
 
 TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
 INFERENCE = {"0": "entailment", "1": "neutral", "2": "contradiction"}
 
 
@@ -40,9 +41,14 @@ def save_head(folder: Path, labels: dict[str, str], problem_type: str | None = N
     change_json(folder / "config.json", id2label=labels, label2id={}, problem_type=problem_type)
 
 
-def save_reranker(folder: Path, activation: str) -> None:
-    """Save a cross-encoder whose scores are made by a function of torch."""
+def save_reranker(folder: Path, activation: str, version: int) -> None:
+    """Save a cross-encoder whose scores are made by a function of torch, as sentence-transformers 4 or 6 keeps it."""
     save_cross_encoder(folder)
+    if version >= 6:
+        change_json(folder / "config_sentence_transformers.json", activation_fn=activation)
+        return
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink(missing_ok=True)
     change_json(folder / "config.json", sentence_transformers={"activation_fn": activation})
 
 
@@ -88,8 +94,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "multi-label": partial(save_head, labels=TONES, problem_type="multi_label_classification"),
     "regression": partial(save_head, labels={"0": "LABEL_0"}, problem_type="regression", bias=3.0),
     "inference": partial(save_head, labels=INFERENCE),
-    "reranker": partial(save_reranker, activation="torch.nn.modules.activation.Sigmoid"),
-    "raw-reranker": partial(save_reranker, activation="torch.nn.modules.linear.Identity"),
+    "reranker": partial(save_reranker, activation=SIGMOID, version=6),
+    "raw-reranker": partial(save_reranker, activation=IDENTITY, version=6),
+    "older-raw-reranker": partial(save_reranker, activation=IDENTITY, version=4),
     "dense": partial(save_sentence_transformer, pooling="mean", dense=True),
     "dot": partial(save_embedder, similarity_fn_name="dot"),
     "prompts": partial(

@@ -7,10 +7,9 @@ import onnx
 import pytest
 
 from card_programs import programs, run_program, with_inputs
-from final_clients import compare_programs
-from kinds import KINDS, TASKS
+from final_clients import compare_programs, make_releases
+from kinds import KINDS
 from onnxproof.golden import read_golden
-from project import make_project
 
 pytestmark = pytest.mark.slow
 
@@ -21,19 +20,7 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project whose releases hold the fp32 file alone, of every kind of model."""
-    folder = tmp_path_factory.mktemp("kinds")
-    made = make_project(folder)
-    for name, save in KINDS.items():
-        save(folder / "models" / name)
-    models = {
-        name: {"source": {"path": f"models/{name}"}} | ({"task": TASKS[name]} if name in TASKS else {})
-        for name in KINDS
-    }
-    benchmark = made.config["benchmark"] | {"pytorch": False}
-    made.configure(made.config | {"models": models, "variants": ["fp32"], "benchmark": benchmark})
-    run = made.snakemake("--keep-going", timeout=1800)
-    assert run.returncode == 0, run.stdout[-4000:]
-    return made
+    return make_releases(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "questions"])
