@@ -180,7 +180,7 @@ def empty_cache(inputs: dict[str, Any], batch: int, arrays: dict[str, np.ndarray
 
 def takes_pairs_of(folder: Path) -> bool:
     """Tell whether a classifier judges pairs, as its files say."""
-    from onnxproof.tasks.inference import takes_pairs
+    from onnxproof.tasks.heads import takes_pairs
 
     return takes_pairs(read_json(folder / "config.json"))
 

@@ -30,7 +30,7 @@ from onnxproof.original.corrections import correct_biases, correct_tokenizer  # 
 from onnxproof.stimuli import draw_images, synthesize_sounds  # noqa: E402
 from onnxproof.tasks.inference import read_transformer_config  # noqa: E402
 from onnxproof.tasks.misread_configs import check_config  # noqa: E402
-from onnxproof.tasks.registry import model_takes  # noqa: E402
+from onnxproof.tasks.model_types import model_takes  # noqa: E402
 
 #: Set by ``--uncorrected`` for the processes that are asked.
 UNCORRECTED = "SECOND_WITNESS_UNCORRECTED"

@@ -324,6 +324,46 @@ def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
     assert hub.served("GET", "/lfs/") == []
 
 
+SPARSE = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.sparse_encoder.models.SpladePooling"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA"}, "adapter_config.json belongs to an adapter"),
+        ("quantize_config.json", {"bits": 4}, "quantize_config.json says that the weights are quantized"),
+        ("modules.json", SPARSE, "names the module SpladePooling of sentence-transformers, which is not served"),
+        ("tokenizer_config.json", {"padding_side": "up"}, "'padding_side' is 'up', must be 'left' or 'right'"),
+    ],
+)
+def test_what_the_small_files_tell_is_refused_before_the_weights(
+    from_hub: Downloader, hub: HubServer, model: Path, name: str, content: object, told: str
+):
+    (model / name).write_text(json.dumps(content))
+    hub.add(REPO, model, COMMIT, refs=("main", "v1"))
+    error = from_hub(*PINNED).error
+    assert told in error
+    assert f"{REPO} at {COMMIT}: " in error
+    assert hub.served("GET", "/lfs/") == []
+
+
+def test_an_adapter_without_a_model_is_told_as_one(from_hub: Downloader, hub: HubServer, model: Path):
+    (model / "config.json").unlink()
+    (model / "model.safetensors").rename(model / "adapter_model.safetensors")
+    hub.add(REPO, model, COMMIT, refs=("main", "v1"))
+    assert "adapter_model.safetensors belongs to an adapter" in from_hub(*PINNED).error
+    assert hub.served("GET", "/lfs/") == []
+
+
+def test_a_configuration_of_gigabytes_is_refused_by_its_listed_size(from_hub: Downloader, hub: HubServer, model: Path):
+    (model / "config.json").write_text(json.dumps({"model_type": "bert", "x": "x" * 60_000_000}))
+    hub.add(REPO, model, COMMIT, refs=("main", "v1"))
+    error = from_hub(*PINNED).error
+    assert "config.json has 600000" in error
+    assert "more than any configuration needs" in error
+    assert [path for path in hub.sent if "config" in path] == []
+
+
 @pytest.mark.parametrize("fault", [{"body": "truncate"}, {"body": "stall", "pause_s": 3}])
 def test_a_cut_or_stalled_body_is_resumed_and_no_byte_is_sent_twice(
     from_hub: Downloader, hub: HubServer, model: Path, fault: dict

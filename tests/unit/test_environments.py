@@ -15,7 +15,7 @@ from onnxproof.sources import files_of_script
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 #: Modules whose distribution has another name.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 
 
 def locked(name: str) -> dict[str, str]:
@@ -84,7 +84,7 @@ def rules_with_environments() -> list[tuple[str, str]]:
     pairs = []
     for rules in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for rule in re.split(r"^rule ", rules.read_text(), flags=re.MULTILINE)[1:]:
-            script = re.search(r'script_digest\("(\w+)"\)', rule)
+            script = re.search(r'script_path\("(\w+)"\)', rule)
             environment = re.search(r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"', rule)
             assert script, f"{rules.name}: the rule {rule.splitlines()[0]} names no script"
             assert environment, f"{rules.name}: the rule {rule.splitlines()[0]} names no environment"
@@ -102,7 +102,8 @@ def test_environments_hold_what_their_scripts_import(script, environment):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names.append(node.module)
-            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"onnxproof"}:
+            own = {"onnxproof", *(script.stem for script in (ROOT / "workflow" / "scripts").glob("*.py"))}
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - own:
                 distribution = canonicalize_name(DISTRIBUTIONS.get(name, name))
                 if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
                     continue  # imported only for the variant `pytorch`, which has the export environment

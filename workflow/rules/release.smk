@@ -48,7 +48,7 @@ rule verify_release:
     log:
         "results/logs/verify_release/{model}.log",
     conda:
-        "../../envs/runtime.yaml"
+        "../../envs/export.yaml"  # the program of an image model needs transformers' image processors
     threads: PARITY_THREADS
     resources:
         mem_mb=mem_mb,

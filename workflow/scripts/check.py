@@ -29,8 +29,10 @@ from onnxproof.resources import (
     estimate_minutes,
 )
 from onnxproof.snapshot import problems_of
-from onnxproof.tasks.inference import check_architecture, count_labels, takes_pairs, tasks_of_config
-from onnxproof.tasks.registry import TASKS, model_takes
+from onnxproof.tasks.heads import count_labels, takes_pairs
+from onnxproof.tasks.inference import check_architecture, tasks_of_config
+from onnxproof.tasks.model_types import model_takes
+from onnxproof.tasks.registry import TASKS
 from onnxproof.text_limits import most_tokens, text_settings
 from onnxproof.untrusted import stays_inside
 from release import released_files

@@ -204,6 +204,7 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         watch_answers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
         names = needed_files(listed, with_code=allowed.remote_code)
+        refuse_adapters(model, f"{repo} at {commit}", Checkpoint(sizes=dict.fromkeys(listed, 0)))
         if not allowed.pickle and (pickled := pickled_files(names)):
             raise UserError(f"{model}: {repo} at {commit}: {pickle_refusal(pickled)}")
         check_room(model, repo, [listed[name] for name in names], stage)
@@ -223,6 +224,18 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         for name in weights:
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
     return {"kind": "hub", "repo": repo, "requested_revision": revision, "revision": commit}
+
+
+def refuse_adapters(model: str, shown: str, checkpoint: Checkpoint) -> None:
+    """Refuse a source with an adapter, whose files are not among those that are taken.
+
+    Raises:
+        UserError: names one of them; ``shown`` names the source.
+    """
+    try:
+        check_adapters(checkpoint)
+    except ProblemError as problem:
+        raise UserError(f"{model}: {shown}: {problem}") from None
 
 
 def check_small_files(model: str, shown: str, sizes: dict[str, int]) -> None:
@@ -571,10 +584,7 @@ def copy_needed_files(model: str, shown: str, folder: Path, stage: Path) -> None
     """
     if not folder.is_dir():
         raise UserError(f"{model}: {shown}: {snapshot_problem(folder)}")
-    try:
-        check_adapters(Checkpoint(folder))  # whose files are not among those that are needed
-    except ProblemError as problem:
-        raise UserError(f"{model}: {shown}: {problem}") from None
+    refuse_adapters(model, shown, Checkpoint(folder))
     root = folder.resolve()
     for name in needed_files(names_in(folder)):
         real = (folder / name).resolve()

@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import run_script
 from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, write_json
@@ -15,8 +14,8 @@ from onnxproof.onnx_folder import copy_support_files, describe_variant, model_by
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.used_tokenizer import place_used_tokenizer
+from onnxproof.sentence_modules import lift_transformer
 from onnxproof.tasks.inference import choose_task
-from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 
 def add_missing_tokenizer(exported: Path, folder: Path) -> None:
@@ -47,8 +46,9 @@ def export(
                     shutil.move(path, stage / path.name)
             merge_decoders(stage)
             copy_support_files(snapshot, stage)
+            lift_transformer(stage)
             add_missing_tokenizer(exported, stage)
-            place_used_tokenizer(exported, (stage / Checkpoint(stage).beside_config(TOKENIZER_FILE)).parent)
+            place_used_tokenizer(exported, stage)
         settings = {"exporter": made.exporter, "dtype": "float32", **made.settings}
         settings |= {"reason": made.reason} if made.reason else {}
         description = describe_variant(model, "fp32", task, stage, settings, made.versions)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from onnxproof.checkpoint.config_values import ACTIVATIONS
+from onnxproof.checkpoint.config_values import ACTIVATIONS, known_keys
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.refusals import refusals
 from onnxproof.checkpoint.sentence import OTHER_MODULES, POOLING_MODES, SERVED_MODULES, SIMILARITIES
 from onnxproof.checkpoint.tokenizers import CLASSES_OF_TYPES, MISREAD_WITHOUT_FILE, PYTHON_ONLY
 from onnxproof.snapshot import problems_of, snapshot_problem
 from onnxproof.tasks.architectures import SERVED
-from onnxproof.tasks.registry import model_takes
+from onnxproof.tasks.model_types import model_takes
 
 Files = dict[str, Any]
 PLACE = "sentence_transformers.models"
@@ -128,6 +128,8 @@ REFUSED: list[tuple[str, Files, str]] = [
     ("an unknown problem", with_config(problem_type="multi_label"), "'problem_type' is 'multi_label', must be one of"),
     ("one class of one", with_config(problem_type="single_label_classification", id2label={"0": "a"}), "at least two"),
     ("an unknown type", with_config(torch_dtype="float12"), "'torch_dtype' is 'float12', must be one of"),
+    ("a slip", with_config(num_hiden_layers=2), "'num_hiden_layers' is a key of no model of transformers"),
+    ("a slip inside", with_config(text_config={"hidden_sizee": 2}), "'text_config.hidden_sizee' is a key of no model"),
     ("architectures as text", with_config(architectures="BertModel"), "'architectures' is 'BertModel', must be a list"),
     # kinds of sentence-transformers
     (
@@ -287,6 +289,20 @@ def test_an_image_processor_must_agree_with_itself_and_the_model(tmp_path: Path,
     assert problem is None if told is None else told in str(problem)
 
 
+def test_keys_that_nothing_reads_are_let_through(tmp_path: Path):
+    """Such are in many published configurations."""
+    keys = (
+        "gradient_checkpointing",
+        "_num_labels",
+        "finetuning_task",
+        "directionality",
+        "pooler_fc_size",
+        "xla_device",
+    )
+    keys += ("output_past", "language", "name", "torchscript", "num_hidden_groups", "n_ctx", "summary_type")
+    assert snapshot_problem(write(tmp_path, with_config(**dict.fromkeys(keys, 1)))) is None
+
+
 def test_all_refusals_of_a_model_are_told(tmp_path: Path):
     files = with_config(hidden_act="x", quantization_config={"quant_method": "awq"}) | {"adapter_config.json": {}}
     told = refusals(Checkpoint(write(tmp_path, files)))
@@ -383,3 +399,13 @@ def test_the_tokenizers_that_run_in_python_alone_are_those_of_transformers():
     texts = {kind for kind, name in TOKENIZER_MAPPING_NAMES.items() if name in listed and model_takes(kind) != "sound"}
     served = set().union(*SERVED.values())
     assert {kind for kind in texts & served if model_takes(kind) in ("text", "image+texts")} == set(CLASSES_OF_TYPES)
+
+
+@pytest.mark.slow
+def test_the_known_keys_are_those_of_transformers():
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[3] / "tools"))
+    import list_config_keys
+
+    assert list_config_keys.known_keys() == known_keys()

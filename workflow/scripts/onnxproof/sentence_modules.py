@@ -1,5 +1,6 @@
 """The modules of a sentence-transformer, named where every version of the library finds them."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,27 @@ def classic_modules(modules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         is_known = place.startswith("sentence_transformers.") and name in CLASSIC_MODULES
         classic.append(module | {"type": f"{CLASSIC_PLACE}.{name}"} if is_known else module)
     return classic
+
+
+def lift_transformer(folder: Path) -> None:
+    """Move the transformer's files from a folder of its own, such as ``0_Transformer``, to the top, in place.
+
+    sentence-transformers 2 keeps them there, versions 3 to 6 at the top, and every version finds them at either place.
+    Other clients look at the top alone. What is there of the same name is replaced: sentence-transformers reads none of
+    it.
+    """
+    file = folder / MODULES_FILE
+    modules = read_json(file) if file.is_file() else []
+    place = modules[0].get("path") if modules else ""
+    if not place:
+        return
+    for path in sorted((folder / place).rglob("*")):
+        if not path.is_dir():
+            target = folder / path.relative_to(folder / place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    shutil.rmtree(folder / place)
+    write_json(file, [modules[0] | {"path": ""}, *modules[1:]])
 
 
 def settle_modules(folder: Path) -> dict[str, str]:

@@ -4,7 +4,10 @@ transformers checks types when it makes a model, with a traceback, after the wei
 these values without a word.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from onnxproof.checkpoint.problem import ProblemError
@@ -110,6 +113,28 @@ TYPES = ("float32", "float16", "bfloat16", "float64", "auto", "torch.float32", "
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
+#: Every key that a configuration class of transformers knows, written by tools/list_config_keys.py.
+KEYS_FILE = Path(__file__).with_name("config_keys.txt")
+#: A key that no class knows is taken for a slip where it is that much like one of the keys above, which is not there.
+#: Published configurations have many keys that nothing reads; none of them comes so near.
+LIKENESS = 0.9
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Return the keys of ``KEYS_FILE``."""
+    return frozenset(KEYS_FILE.read_text(encoding="utf-8").split())
+
+
+def misspelled(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each key that transformers would ignore, with the key that was meant."""
+    meant = sorted((WHOLE_NUMBERS | NUMBERS | SWITCHES | ACTIVATION_KEYS) - config.keys())
+    for key in config:
+        if key not in known_keys() and not key.startswith("_"):
+            for other in difflib.get_close_matches(key, meant, 1, LIKENESS):
+                yield key, other
+
+
 def check_config_values(checkpoint: Checkpoint) -> None:
     """Refuse values of the wrong type, unknown names of functions, and labels that contradict each other."""
     if checkpoint.has_own_code:
@@ -131,6 +156,8 @@ def problems_in(config: Mapping[str, Any], place: str = "") -> Iterator[str]:
         if fault := _fault_of(key, value):
             yield f"'{place}{key}' is {shortened(value)}, must be {fault}"
     yield from (f"'{place}{problem}" for problem in _label_problems(config))
+    for key, other in misspelled(config):
+        yield f"'{place}{key}' is a key of no model of transformers, which would ignore it; '{other}' may be meant"
     for key, value in config.items():
         if isinstance(value, dict) and (key.endswith("_config") or key in ("encoder", "decoder")):
             yield from problems_in(value, f"{place}{key}.")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from onnxproof.checkpoint.config_values import check_config_values
+from onnxproof.checkpoint.layout import MODULE_FOLDER
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.sentence import check_kind, check_modules
@@ -38,11 +39,10 @@ UNQUANTIZED = "take the model that it was made from, in float32, float16 or bflo
 
 
 def check_adapters(checkpoint: Checkpoint) -> None:
-    """Refuse adapters, beside the weights or in their place."""
-    places = {"", checkpoint.place}
+    """Refuse adapters, beside the weights or in their place; the names of the files tell, none is read."""
     for name in sorted(checkpoint.names):
         folder, _, file = name.rpartition("/")
-        if (f"{folder}/" if folder else "") in places and ADAPTER_FILES.fullmatch(file):
+        if (not folder or MODULE_FOLDER.fullmatch(folder)) and ADAPTER_FILES.fullmatch(file):
             raise ProblemError(
                 f"{name} belongs to an adapter, such as LoRA's, which changes the answers of the weights: merge it "
                 "first (PEFT: model.merge_and_unload(), then save_pretrained)"

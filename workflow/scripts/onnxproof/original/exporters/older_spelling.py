@@ -17,7 +17,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
-from onnxproof.sentence_modules import classic_modules
+from onnxproof.sentence_modules import classic_modules, lift_transformer
 from onnxproof.tokenizer_files import older_tokenizer_config
 from onnxproof.untrusted import shortened
 
@@ -257,6 +257,7 @@ def write_older_copy(model: str, snapshot: Path, folder: Path) -> None:
             target.symlink_to(path.resolve())
         else:
             shutil.copyfile(path, target)
+    lift_transformer(folder)
     for path in sorted(folder.rglob("*.json")):
         content = read_json(path) if path.name in TRANSLATED else None
         if path.name == "config.json" and isinstance(content, dict) and "model_type" in content:
