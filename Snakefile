@@ -76,4 +76,5 @@ onsuccess:
 
 
 onerror:
+    withdraw_releases()
     show_failures()

@@ -126,6 +126,13 @@ class Project:
         return json.loads((self.folder / "plan.json").read_text())
 
 
+def edited(config: dict[str, Any], *keys: str, value: Any) -> Any:
+    """Return a copy of nested dictionaries with one leaf changed."""
+    if not keys:
+        return value
+    return config | {keys[0]: edited(config.get(keys[0], {}), *keys[1:], value=value)}
+
+
 def make_project(folder: Path) -> Project:
     for name in ("Snakefile", "workflow", "envs", "profiles"):
         source = ROOT / name

@@ -1,12 +1,14 @@
 """Failing well: one clear message, the evidence kept, the other models untouched."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
 import yaml
 
-from project import make_project
+from project import edited, make_project
 
 
 def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
@@ -32,8 +34,39 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
     assert not (results / "verified.json").exists()
     assert project.planned("results/sentences/release.json") == {"gate_parity": 1, "release": 1}  # still to be earned
     assert project.planned()["gate_parity"] == 1
+    assert re.findall("^Release: .*", run.stdout, re.MULTILINE) == ["Release: results/stars.v1/release"]
     assert (project.folder / "results/stars.v1/release.json").exists()
     assert "sentences,int8" in (project.folder / "results/summary.csv").read_text().replace('"', "")
+
+
+def test_a_release_that_fails_its_verification_is_not_called_released(copy_of_finished):
+    project = copy_of_finished
+    project.configure(edited(project.config, "models", "sentences", "publish", value={"repo": "lab/tiny-onnx"}))
+    results = project.folder / "results/sentences"
+    card = results / "release/README.md"
+    times = card.stat()
+    card.write_bytes(card.read_bytes()[:-1] + b" ")
+    os.utime(card, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (results / "verified.json").unlink()
+    assert project.planned() == {"all": 1, "verify_release": 1}
+    run = project.snakemake()
+    assert run.returncode != 0
+    (told,) = re.findall("^FAILED sentences verify_release: (.*)", run.stdout, re.MULTILINE)
+    assert re.match(
+        r"FAIL: 2 of \d+ checks failed, do not use this release: files sha256: .*; README.md sha256: ", told
+    )
+    assert re.findall("^Release: .*", run.stdout, re.MULTILINE) == ["Release: results/stars.v1/release"]
+    assert not (results / "verified.json").exists()
+    assert project.planned("publish")["verify_release"] == 1
+
+
+def test_a_release_is_published_only_where_its_gates_passed(copy_of_finished):
+    project = copy_of_finished
+    project.configure(edited(project.config, "models", "sentences", "publish", value={"repo": "lab/tiny-onnx"}))
+    assert project.planned("publish") == {"publish": 1, "publish_release": 1}
+    (project.folder / "results/sentences/parity/int8.ok").unlink()
+    planned = project.planned("publish")
+    assert planned == {"gate_parity": 1, "publish": 1, "publish_release": 1, "release": 1, "verify_release": 1}
 
 
 @pytest.mark.parametrize(

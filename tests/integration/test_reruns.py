@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from project import edited
+
 #: Rule → the rules that read what it makes.
 READERS = {
     "download": {"export", "record_reference", "benchmark_pytorch", "release", "summary"},
@@ -25,13 +27,6 @@ def with_followers(rules: set[str]) -> set[str]:
     """Return rules and all that read what they make, directly or not."""
     following = rules.union(*(READERS[rule] for rule in rules))
     return rules if following == rules else with_followers(following)
-
-
-def edited(config, *keys, value):
-    """Return a deep copy of nested dictionaries with one leaf changed."""
-    if not keys:
-        return value
-    return config | {keys[0]: edited(config.get(keys[0], {}), *keys[1:], value=value)}
 
 
 def test_a_second_run_has_nothing_to_do(finished):

@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub_server import HubServer
 from onnxproof.resources import estimate_memory_mb
-from project import Project, make_project, make_tiny_project
+from project import Project, edited, make_project, make_tiny_project
 from reproduction import compare, digests
 
 #: The command of an S3 server that understands `-H HOST -p PORT`.
@@ -68,16 +69,25 @@ def options(endpoint: str) -> list[str]:
     ]
 
 
-def download(endpoint: str, folder: Path) -> Path:
-    """Fetch what lies in the bucket; return the folder of the results."""
+def open_client(endpoint: str) -> Any:
     import boto3
 
-    client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="a", aws_secret_access_key="b")
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{PREFIX}/"):
-        for entry in page["Contents"]:
-            path = folder / entry["Key"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            client.download_file(BUCKET, entry["Key"], str(path))
+    return boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="a", aws_secret_access_key="b")
+
+
+def kept(endpoint: str) -> set[str]:
+    """Return the names of all files in the bucket, below the prefix."""
+    pages = open_client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{PREFIX}/")
+    return {entry["Key"].removeprefix(f"{PREFIX}/") for page in pages for entry in page["Contents"]}
+
+
+def download(endpoint: str, folder: Path) -> Path:
+    """Fetch what lies in the bucket; return the folder of the results."""
+    client = open_client(endpoint)
+    for name in kept(endpoint):
+        path = folder / PREFIX / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        client.download_file(BUCKET, f"{PREFIX}/{name}", str(path))
     return folder / PREFIX / "results"
 
 
@@ -100,6 +110,7 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     assert local.returncode == 0, local.stdout
 
     there = make_tiny_project(tmp_path / "there", tiny_models)
+    there.configure(edited(there.config, "models", "stars", "publish", value={"repo": "lab/tiny-onnx"}))
     run = there.snakemake(*options(endpoint))
     assert run.returncode == 0, run.stdout
     assert not (there.folder / "results").exists()
@@ -110,10 +121,23 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     assert "Nothing to be done" in there.snakemake(*options(endpoint)).stdout
     assert asked(there, *options(endpoint)) == asked(here)
 
+    published = there.snakemake("publish", *options(endpoint))
+    assert published.returncode == 0, published.stdout
+    assert {"results/stars/release.json", "results/stars/published.json"} <= kept(endpoint)
+
     failed = fails_the_gate(there).snakemake(*options(endpoint))
     assert failed.returncode != 0
     assert re.search(r"^FAIL stars optimized: max_probability_diff", failed.stdout, re.MULTILINE)
     assert "1 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: " in failed.stdout
+    assert "Release:" not in failed.stdout
+    left = kept(endpoint)
+    assert not {"results/stars/parity/optimized.ok", "results/stars/release.json", "results/stars/verified.json"} & left
+    assert not [key for key in left if key.startswith("results/stars/release/")]
+    assert "results/stars/parity/optimized.json" in left
+    refused = there.snakemake("publish", *options(endpoint))
+    assert refused.returncode != 0
+    assert "FAILED stars gate_parity optimized: " in refused.stdout
+    assert "publishing the release" not in refused.stdout
 
 
 def test_a_plan_with_its_results_in_s3_asks_the_hub_for_sizes(endpoint, tiny_models, tmp_path, monkeypatch):

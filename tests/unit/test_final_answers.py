@@ -3,12 +3,16 @@
 import json
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import helper
 
 from onnxproof import card_programs
 from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
 from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.model_card import CLIENTS, USAGE, usage_examples
+from onnxproof.parity.final import Program, measure_final
 
 RANDOM = np.random.default_rng(0)
 
@@ -147,6 +151,30 @@ def test_the_program_of_a_card_answers_other_inputs_with_another_file(tmp_path, 
     answers = card_programs.ask(final, embed, size=2)
     assert answers == [(str(tmp_path / "onnx/model.onnx"), text) for text in ("x", "y", "query: z")]
     assert capsys.readouterr().out == ""
+
+
+COUNTING = """
+from pathlib import Path
+import onnxruntime
+folder = Path(".")
+session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+def score(pairs):
+    return [session.get_session_options().intra_op_num_threads for _ in pairs]
+"""
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_a_program_has_as_many_threads_as_it_is_given(threads, tmp_path):
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "tiny", values[:1], values[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "model.onnx"
+    )
+    program, opened = Program(COUNTING, "model.onnx"), onnxruntime.InferenceSession
+    final = FinalAnswers("reranking", "", [["a", "b"]], [float(threads)], {"activation": "none"})
+    measured = measure_final(program, tmp_path, "model.onnx", final, {}, threads)
+    assert measured["alone"]["max_value_diff"] == 0.0
+    assert onnxruntime.InferenceSession is opened
 
 
 @pytest.mark.parametrize(

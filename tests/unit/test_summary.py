@@ -106,6 +106,12 @@ def test_table_holds_what_was_measured(summarized):
     assert row["release"].endswith(f"results/{MINILM}/release")
 
 
+def test_a_model_whose_gate_failed_has_no_release(summarized):
+    table, html = summarized
+    assert table.loc[STAR]["release"].isna().all()
+    assert f"results/{STAR}/release" not in html
+
+
 def test_main_case_is_one_input_of_128_tokens(summarized):
     table, _ = summarized
     assert set(table["main_case"]) == {"1x128_t2"}
@@ -221,7 +227,7 @@ def test_the_place_a_reader_knows_is_told_and_the_table_copied(made):
     settings = json.dumps(settings)
     summary.main(["--results", str(results), "--settings", settings, "--place", "s3://bucket/x", *outputs])
     assert copy.read_bytes() == csv.read_bytes()
-    assert set(pd.read_csv(copy)["release"]) == {f"s3://bucket/x/{model}/release" for model in (MINILM, STAR)}
+    assert set(pd.read_csv(copy)["release"].dropna()) == {f"s3://bucket/x/{MINILM}/release"}
     assert str(results) not in html.read_text()
 
 
@@ -528,7 +534,8 @@ def test_terminal_table_is_plain_and_fits(made, capsys):
     results, settings = made
     summarize(results, settings)
     capsys.readouterr()
-    show_summary.main(["--csv", str(results / "summary.csv")])
+    (results / "released.json").write_text(json.dumps([MINILM]))
+    show_summary.main(["--csv", str(results / "summary.csv"), "--released", str(results / "released.json")])
     lines = capsys.readouterr().out.splitlines()
     table = lines[: next(index for index, line in enumerate(lines) if line.startswith("Speed-up"))]
     assert max(map(len, table)) <= 100
@@ -537,7 +544,7 @@ def test_terminal_table_is_plain_and_fits(made, capsys):
     assert int8 == ["int8", "22.9", "MB", "3.95x", "2.31x", "cosine_min", "0.98998", "pass"]
     (failed,) = [line for line in lines if line.startswith("FAIL")]
     assert failed.startswith(f"FAIL {STAR} int8: top1_agreement 0.89062, allowed >= 0.97")
-    assert f"Release: {results}/{MINILM}/release" in lines
+    assert [line for line in lines if line.startswith("Release:")] == [f"Release: {results}/{MINILM}/release"]
     assert lines[-1] == f"Report:  {results}/report.html"
 
 
@@ -546,13 +553,21 @@ def test_terminal_table_keeps_long_names_whole(made, capsys):
     name = "a-[bold]-model-with-a-name-that-goes-on-and-on-and-on-for-eighty-characters-or-more"
     summarize(results, {name: synthetic.write_embedding_model(results, name)})
     capsys.readouterr()
-    show_summary.main(["--csv", str(results / "summary.csv")])
+    show_summary.show(results / "summary.csv", "report.html", released=[name])
     text = capsys.readouterr().out
     table, _, after = text.partition("Speed-up")
     assert max(map(len, table.splitlines())) <= 100
     column = "".join(line[1:].split("  ")[0].strip() for line in table.splitlines()[3:])
     assert name in column.replace("─", "")
     assert f"{results}/{name}/release" in after
+
+
+def test_a_release_that_was_not_verified_is_not_named(made, capsys):
+    results, settings = made
+    summarize(results, settings)
+    capsys.readouterr()
+    show_summary.show(results / "summary.csv", "report.html", released=[STAR])  # whose gate failed since
+    assert "Release:" not in capsys.readouterr().out
 
 
 def test_terminal_table_names_a_missing_file(tmp_path):

@@ -33,6 +33,7 @@ CONFIG_FILE = Path("config.yaml")
 SUMMARY = Path(".snakemake/onnxproof-summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
 FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
+RELEASED_MODELS = Path(".snakemake/onnxproof-released.json")
 STARTED = time.time()
 
 
@@ -302,6 +303,11 @@ def proof_of_variants(wildcards) -> list[str]:
     ]
 
 
+def passed_gates(wildcards) -> list[str]:
+    """Return the files that exist only where the gates of a model's variants passed."""
+    return [f"results/{wildcards.model}/parity/{variant}.ok" for variant in released_variants(wildcards)]
+
+
 def publish_arguments(wildcards) -> list[str]:
     """Return the options that say where a model is published, and whether for real."""
     settings = MODELS[wildcards.model]["publish"]
@@ -372,12 +378,19 @@ def is_new(path: Path) -> bool:
     return path.is_file() and path.stat().st_mtime >= STARTED
 
 
-def failed_jobs() -> list[dict[str, str]]:
-    """Return the jobs of models that this run tried in vain: those not finished although their inputs are there."""
+def jobs_tried_in_vain() -> list:
+    """Return the jobs of models that this run did not finish although their inputs are there."""
     unfinished = set(workflow.dag.needrun_jobs())
     tried = [job for job in unfinished if not unfinished & workflow.dag.dependencies[job].keys()]
     if not workflow.execution_settings.keep_going:  # then some of them were never started
         tried = [job for job in tried if job.log and is_new(Path(job.log[0]))]
+    return [
+        job for job in sorted(tried, key=workflow.dag.jobid) if job.log and "model" in job.rule.wildcard_names
+    ]
+
+
+def failed_jobs() -> list[dict[str, str]]:
+    """Return the model, rule, variant and log of each job that was tried in vain."""
     return [
         {
             "model": job.wildcards.model,
@@ -385,18 +398,37 @@ def failed_jobs() -> list[dict[str, str]]:
             "variant": job.wildcards.get("variant") or job.wildcards.get("quantized") or "",
             "log": str(job.log[0]),
         }
-        for job in sorted(tried, key=workflow.dag.jobid)
-        if job.log and "model" in job.rule.wildcard_names
+        for job in jobs_tried_in_vain()
     ]
+
+
+def withdraw_releases() -> None:
+    """Delete the release of every model of which a gate failed, on disk or in object storage: it would look proven.
+
+    Nothing that is still good is lost: a gate that is judged again has its release made anew.
+    """
+    for model in {job.wildcards.model for job in jobs_tried_in_vain() if job.rule.name == "gate_parity"}:
+        for rule in ("verify_release", "release"):
+            files, _ = workflow.get_rule(rule).expand_output({"model": model})
+            for file in reversed(files):  # the manifest first, then the folder that it describes
+                workflow.async_run(file.remove())
+
+
+def released_models() -> list[str]:
+    """Return the models whose releases are verified, as far as this run looked at them."""
+    unfinished = set(workflow.dag.needrun_jobs())
+    verified = [job for job in workflow.dag.jobs if job.rule.name == "verify_release" and job not in unfinished]
+    return sorted(job.wildcards.model for job in verified)
 
 
 def show_summary() -> None:
     """Print the table of results at the end of a run, unless the run failed before it could write a new one."""
+    write_text(RELEASED_MODELS, json.dumps(released_models()))
     if is_new(SUMMARY):
         for name in ("partial.csv", "partial.html", "failures.csv"):
             Path("results/logs/summary", name).unlink(missing_ok=True)
         shell(
-            "python {script:q} --csv {SUMMARY:q} --report {page:q}",
+            "python {script:q} --csv {SUMMARY:q} --report {page:q} --released {RELEASED_MODELS:q}",
             script=script_path("show_summary"),
             page=f"{results_place()}/report.html",
         )
@@ -408,7 +440,7 @@ def show_failures() -> None:
     write_text(FAILED_JOBS, json.dumps(failed_jobs()))
     shell(
         "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --failed {FAILED_JOBS:q} {partial:q} "
-        "--output-dir results/logs/summary",
+        "--released {RELEASED_MODELS:q} --output-dir results/logs/summary",
         script=script_path("show_failures"),
         partial=[] if is_new(SUMMARY) else ["--partial"],
     )

@@ -94,5 +94,4 @@ rule gate_parity:
         "{wildcards.model}: judging {wildcards.variant} (log: {log})"
     shell:
         "python {params.script:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
-        "--thresholds {params.thresholds:q} "
-        '--release "$(dirname {input.parity:q})/../release" --output {output:q} > {log:q} 2>&1'
+        "--thresholds {params.thresholds:q} --output {output:q} > {log:q} 2>&1"

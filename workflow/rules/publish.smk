@@ -1,4 +1,8 @@
-"""Needs: verified releases and a repository for each. Makes: pull requests or branches on the Hub; only when asked to."""
+"""Needs: verified releases and a repository for each. Makes: pull requests or branches on the Hub; only when asked to.
+
+The passed gates are inputs, so that Snakemake itself refuses a release whose gate no longer passes, also where an older
+release still lies in object storage.
+"""
 
 
 rule publish_release:
@@ -6,6 +10,7 @@ rule publish_release:
         folder="results/{model}/release",
         manifest="results/{model}/release.json",
         verified="results/{model}/verified.json",
+        passed=passed_gates,
     output:
         "results/{model}/published.json",
     log:

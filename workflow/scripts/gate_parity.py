@@ -1,25 +1,16 @@
 """Judge a variant: exit non-zero when a measured difference is larger than the configuration allows.
 
-A release that an earlier verdict allowed is withdrawn then: what stays on disk would look proven.
+A release that an earlier verdict allowed is withdrawn at the end of the run, see ``withdraw_releases`` in the rules.
 """
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_text
 from onnxproof.gate import judge
 from onnxproof.quantization.rung import Rung
-
-
-def withdraw(release: Path) -> None:
-    """Delete a release folder and what says that it is one, beside it, where they are there; the folder last."""
-    for witness in ("verified.json", f"{release.name}.json"):
-        release.with_name(witness).unlink(missing_ok=True)
-    if release.is_dir():
-        shutil.rmtree(release)
 
 
 def recipes_tried(manifest: Path) -> str:
@@ -41,10 +32,9 @@ def gate(
     parity_file: Path,
     thresholds: dict[str, float | None],
     passed_file: Path,
-    release: Path | None = None,
     manifest: Path | None = None,
 ) -> None:
-    """Write ``passed_file`` when all thresholds hold; else withdraw the model's ``release``.
+    """Write ``passed_file`` when all thresholds hold.
 
     Raises:
         UserError: a threshold is missed; the message says which, what was measured and what is allowed, and, of a
@@ -55,8 +45,6 @@ def gate(
     verdicts = judge(parity, thresholds)
     missed = [verdict for verdict in verdicts if not verdict.passed]
     if missed:
-        if release is not None:
-            withdraw(release)
         raise UserError(
             f"{name} is not equal enough to PyTorch over {parity['inputs']['count']} inputs: "
             + "; ".join(map(str, missed))
@@ -79,10 +67,9 @@ def main(argv: list[str] | None = None) -> None:
         help='allowed differences, as JSON: {"cosine_min": 0.99}',
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write when the gate is passed")
-    parser.add_argument("--release", type=Path, help="release folder to withdraw when the gate is missed")
     parser.add_argument("--onnx-manifest", type=Path, help="the variant's manifest, to tell which recipes were tried")
     args = parser.parse_args(argv)
-    gate(args.parity, args.thresholds, args.output, args.release, args.onnx_manifest)
+    gate(args.parity, args.thresholds, args.output, args.onnx_manifest)
 
 
 if __name__ == "__main__":

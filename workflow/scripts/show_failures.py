@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.files import write_text
+from onnxproof.files import read_json, write_text
 
 SHOWN = 30  # more failures than this are only counted on the screen; the table beside the logs has all
 LONGEST_REASON = 300
@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for failures.csv and a partial summary")
     parser.add_argument("--partial", action="store_true", help="write the summary of the complete models too")
+    parser.add_argument("--released", type=Path, metavar="JSON", help="as show_summary.py takes it")
     args = parser.parse_args(argv)
 
     from onnxproof.summary import read_settings
@@ -100,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         if write_partial_summary(args.results, settings, table, page):
             from show_summary import show as show_table
 
-            show_table(table, page)
+            show_table(table, page, read_json(args.released) if args.released else [])
     failures = read_failures(args.failed)
     if failures:
         text = io.StringIO()

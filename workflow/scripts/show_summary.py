@@ -1,10 +1,12 @@
 """Print the summary table to the terminal, failed gates last, where the eye rests."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError, run_script
+from onnxproof.files import read_json
 
 PLAIN_WIDTH = 100
 MOST_MODELS = 40  # with more models than this, only those that failed are shown one by one
@@ -29,8 +31,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def show(csv: Path, report: Path | str) -> None:
-    """Print one line a model and variant, then where the releases and the report are."""
+def show(csv: Path, report: Path | str, released: Collection[str] = ()) -> None:
+    """Print one line a model and variant, then where the releases and the report are.
+
+    Args:
+        csv: the table that summary.py wrote.
+        report: the page to point to, a path or an address.
+        released: the models whose releases were verified; no other release is named.
+    """
     from rich.console import Console
 
     rows = read_rows(csv)
@@ -61,7 +69,7 @@ def show(csv: Path, report: Path | str) -> None:
     for failure in dict.fromkeys(failures):  # a variant has a row for each kind of machine
         console.print(failure, style="bold red", soft_wrap=True)
     if count <= MOST_MODELS:
-        for release in dict.fromkeys(row["release"] for row in rows):
+        for release in dict.fromkeys(row["release"] for row in rows if row["release"] and row["model"] in released):
             console.print(f"Release: {release}", soft_wrap=True)
     console.print(f"Report:  {report}", soft_wrap=True)
 
@@ -123,8 +131,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--csv", type=Path, required=True, help="table written by summary.py")
     parser.add_argument("--report", help="page to point to, path or address (default: report.html beside the table)")
+    parser.add_argument(
+        "--released", type=Path, metavar="JSON", help="file that lists the models with a verified release"
+    )
     args = parser.parse_args(argv)
-    show(args.csv, args.report or args.csv.with_name("report.html"))
+    released = read_json(args.released) if args.released else []
+    show(args.csv, args.report or args.csv.with_name("report.html"), released)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ except ImportError as error:
     sys.exit(2)
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+MOST_TOLD = 3  # failed checks in the last line; the table has all
 
 
 @dataclass
@@ -196,7 +197,9 @@ def check_answers(folder: Path, manifest: dict[str, Any], golden: Reference, thr
     return checks
 
 
-def check_final_answers(folder: Path, manifest: dict[str, Any], golden: Reference, is_whole: bool) -> list[Check]:
+def check_final_answers(
+    folder: Path, manifest: dict[str, Any], golden: Reference, is_whole: bool, threads: int
+) -> list[Check]:
     """Run the card's program for onnxruntime on raw inputs, with each variant's file, and judge its answers.
 
     The program runs only where every file is as it was released: an altered card is not to run here.
@@ -216,7 +219,7 @@ def check_final_answers(folder: Path, manifest: dict[str, Any], golden: Referenc
     for facts in variants.values():
         file, limits = facts["file"], facts["gate"]["thresholds"]
         try:
-            measured = measure_final(program, folder, file, final, limits)
+            measured = measure_final(program, folder, file, final, limits, threads)
         except Exception as error:  # whatever the program stops at is the finding
             reason = f"{type(error).__name__}: {first_line(error)[:160]}"
             checks.append(Check(file, "raw inputs: the card's program runs", reason, "", "FAIL"))
@@ -258,8 +261,13 @@ def verify(folder: Path, threads: int = 0, digest: str | None = None) -> list[Ch
         *checks,
         check_tokenizer(folder, golden),
         *check_answers(folder, manifest, golden, threads),
-        *check_final_answers(folder, manifest, golden, is_whole),
+        *check_final_answers(folder, manifest, golden, is_whole, threads),
     ]
+
+
+def describe_failure(check: Check) -> str:
+    """Return a failed check in a few words: what was looked at, what was seen, and what is allowed."""
+    return f"{check.subject} {check.what}: {check.seen}" + (f", allowed {check.allowed}" if check.allowed else "")
 
 
 def as_table(checks: list[Check]) -> str:
@@ -307,7 +315,7 @@ def main(argv: list[str] | None = None) -> int:
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if (args.folder / SUMS).is_file():
         print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
-    print(f"\n{as_table(checks)}\n")
+    print(f"\n{as_table(checks)}\n", flush=True)
     if args.json:
         result = {
             "model": manifest["model"],
@@ -318,7 +326,12 @@ def main(argv: list[str] | None = None) -> int:
         }
         args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if failed:
-        print(f"FAIL: {len(failed)} of {len(checks)} checks failed: do not use this release", file=sys.stderr)
+        told = "; ".join(describe_failure(check) for check in failed[:MOST_TOLD])
+        more = f"; and {len(failed) - MOST_TOLD} more" if len(failed) > MOST_TOLD else ""
+        print(
+            f"FAIL: {len(failed)} of {len(checks)} checks failed, do not use this release: {told}{more}",
+            file=sys.stderr,
+        )
         return 1
     skipped = sum(check.verdict == "skipped" for check in checks)
     print(f"PASS: {len(checks) - skipped} checks, {skipped} skipped; PyTorch's answers, on this machine")

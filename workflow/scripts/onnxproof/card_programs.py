@@ -8,7 +8,8 @@ import ast
 import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,16 @@ def with_file(program: str, shown: str, file: str) -> str:
     return program.replace(f"{endings[0]}.onnx", f"{endings[1]}.onnx")
 
 
-def load_function(program: str, name: str, folder: Path) -> Answer:
+def load_function(program: str, name: str, folder: Path, threads: int = 0) -> Answer:
     """Run a program in this process, in a release's folder, and return the function of that name that it defines.
 
     What the program prints is left out.
+
+    Args:
+        program: its text.
+        name: the function's name.
+        folder: the release.
+        threads: intra-op threads of the sessions that the program opens; with 0, onnxruntime chooses how many.
     """
     tree = ast.parse(program)
     for statement in tree.body:
@@ -47,10 +54,32 @@ def load_function(program: str, name: str, folder: Path) -> Answer:
             place = next(node for node in ast.walk(statement) if isinstance(node, ast.Constant))
             place.value = str(folder)
     variables: dict[str, Any] = {"__name__": "program"}
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), sessions_of(threads):
         exec(compile(tree, "a program of the card", "exec"), variables)  # the release's own card, with its sha256
     answer: Answer = variables[name]
     return answer
+
+
+@contextlib.contextmanager
+def sessions_of(threads: int) -> Iterator[None]:
+    """Give the sessions that are opened meanwhile so many intra-op threads; with 0, onnxruntime chooses how many.
+
+    A program sets no options, and onnxruntime then starts a thread for each core and binds it there, whichever cores
+    the process was given. So limiting the process's own cores would not help.
+    """
+    if not threads:
+        yield
+        return
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    open_session = onnxruntime.InferenceSession
+    onnxruntime.InferenceSession = partial(open_session, sess_options=options)
+    try:
+        yield
+    finally:
+        onnxruntime.InferenceSession = open_session
 
 
 def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:

@@ -329,7 +329,7 @@ def _verdict_in_words(model: Model) -> str:
             f"{variant.name}: {', '.join(verdict.metric for verdict in variant.failures)}" for variant in model.failed
         )
         return f"Not released, because a limit was missed ({missed})."
-    return f"Released, in {model.release}."
+    return f"Every gate passed. The release is in {model.release}; it is verified where verified.json lies beside it."
 
 
 def _size(variant: Variant) -> float:

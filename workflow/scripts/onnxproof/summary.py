@@ -140,7 +140,7 @@ class Model:
     source: str
     revision: str | None
     source_bytes: int | None
-    release: str
+    release: str  #: where its release is, once every gate passed and it was verified
     variants: tuple[Variant, ...]
     elsewhere: tuple[tuple[Variant, ...], ...] = ()
     recommended: tuple[Recommendation, ...] = ()
@@ -378,7 +378,7 @@ def _row(model: Model, variant: Variant, metrics: Iterable[str]) -> dict[str, An
         "host": variant.host,
         "cpu": variant.cpu.get("model"),
         "onnxruntime": variant.versions.get("onnxruntime"),
-        "release": model.release,
+        "release": None if model.failed else model.release,
     }
 
 

@@ -40,7 +40,7 @@ def missing_packages(final: FinalAnswers) -> list[str]:
 
 
 def measure_final(
-    program: Program, folder: Path, file: str, final: FinalAnswers, limits: dict[str, float]
+    program: Program, folder: Path, file: str, final: FinalAnswers, limits: dict[str, float], threads: int = 0
 ) -> dict[str, Metrics]:
     """Return how far a program's answers are from the original's: each input alone, and in batches of unlike lengths.
 
@@ -51,9 +51,10 @@ def measure_final(
         final: raw inputs and the original's answers.
         limits: those of the variant's gate. Only a variant that promises the same answers in a batch is asked for
             batches.
+        threads: intra-op threads; with 0, onnxruntime chooses how many.
     """
     text = with_file(program.text, program.file, file)
-    function = load_function(text, USES[final.use].function, folder)
+    function = load_function(text, USES[final.use].function, folder, threads)
     activation = str(final.settings.get("activation", ""))
     measured = {"alone": measure(final.use, activation, final.answers, ask(final, function))}
     if limits.get("batch_cosine_min", 0.0) >= SAME_IN_BATCHES:
