@@ -34,8 +34,10 @@ def test_the_task_follows_from_the_files(tmp_path, architecture, modules, task):
 def test_a_cross_encoder_classifies_though_it_has_modules(tmp_path):
     folder = snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer"])
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    (folder / "sentence_bert_config.json").write_text('{"transformer_task": "sequence-classification"}')
     assert choose_task("m", folder, None) == "text-classification"
     snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer", "Pooling"])
+    (folder / "sentence_bert_config.json").unlink()
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
     assert choose_task("m", folder, None) == "sentence-similarity"
 

@@ -154,8 +154,9 @@ def record(
         check_finite(model, outputs)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
-    invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
-    generated = generate_some(original, inputs)
+    with one_line(model, "the original cannot answer the evaluation inputs in padded batches"):
+        invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
+        generated = generate_some(original, inputs)
     with staged_folder(folder) as stage:
         if model_takes(original.config.get("model_type")) == "text":
             write_json(stage / TEXTS_FILE, texts_of_inputs(original, texts))

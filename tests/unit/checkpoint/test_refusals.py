@@ -291,7 +291,14 @@ def test_an_image_processor_must_agree_with_itself_and_the_model(tmp_path: Path,
 
 def test_keys_that_nothing_reads_are_let_through(tmp_path: Path):
     """Such are in many published configurations."""
-    keys = ("gradient_checkpointing", "_num_labels", "finetuning_task", "directionality", "pooler_fc_size", "xla_device")
+    keys = (
+        "gradient_checkpointing",
+        "_num_labels",
+        "finetuning_task",
+        "directionality",
+        "pooler_fc_size",
+        "xla_device",
+    )
     keys += ("output_past", "language", "name", "torchscript", "num_hidden_groups", "n_ctx", "summary_type")
     assert snapshot_problem(write(tmp_path, with_config(**dict.fromkeys(keys, 1)))) is None
 
