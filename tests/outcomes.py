@@ -31,6 +31,7 @@ TEXTS = [
     "I would buy this cable again and again, not the other.",
 ]
 TOLERANCE = 1e-4
+PER_TOKEN = ("token-classification", "text-generation", "feature-extraction")
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def answers_of_graph(outcome: Outcome) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(outcome.folder / "model.onnx", options, ["CPUExecutionProvider"])
-    output = {"sentence-similarity": "sentence_embedding"}.get(outcome.task, "logits")
+    outputs = {"sentence-similarity": "sentence_embedding", "feature-extraction": "last_hidden_state"}
+    output = outputs.get(outcome.task, "logits")
     answers = []
     for feed, width in feeds_of_release(outcome, session):
         rows = session.run([output], feed)[0]
@@ -161,7 +163,7 @@ def feeds_of_release(outcome: Outcome, session: Any):
         arrays |= empty_cache(inputs, len(batch), arrays)
         masks = [np.flatnonzero(entry.attention_mask) for entry in encoded]
         spans = [(int(mask[0]), int(mask[-1]) + 1) for mask in masks]
-        yield arrays, spans if task in ("token-classification", "text-generation") else None
+        yield arrays, spans if task in PER_TOKEN else None
 
 
 def empty_cache(inputs: dict[str, Any], batch: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -194,9 +196,7 @@ def answers_of_original(folder: Path, task: str) -> list[np.ndarray]:
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
-        width = model.truncate_dim
-        model.truncate_dim = None
-        del width
+        model.truncate_dim = None  # applied behind the graph
         return list(model.encode(TEXTS, batch_size=len(TEXTS)))
     if task == "text-classification" and takes_pairs_of(folder):
         from sentence_transformers import CrossEncoder
@@ -211,6 +211,9 @@ def answers_of_original(folder: Path, task: str) -> list[np.ndarray]:
             return [
                 network(**tokenizer(text, return_tensors="pt", truncation=True)).logits[0].numpy() for text in TEXTS
             ]
+    if task == "feature-extraction":
+        run = transformers.pipeline(task, model=str(folder), device="cpu", tokenize_kwargs={"truncation": True})
+        return [np.array(run(text)[0]) for text in TEXTS]
     if task == "token-classification":
         run = transformers.pipeline(task, model=str(folder), device="cpu", ignore_labels=[])
         return [np.array([token["score"] for token in tokens]) for tokens in run(TEXTS)]

@@ -28,7 +28,12 @@ from onnxproof.model_card import (
     recipe_in_words,
     usage_examples,
 )
+<<<<<<< HEAD
 from onnxproof.texts import CALIBRATION_TEXTS
+=======
+from onnxproof.reference import Reference
+from onnxproof.sentence_modules import lift_transformer
+>>>>>>> checkpoint
 from onnxproof.tokenizer_files import settle_tokenizer
 from quantize import describe_calibration
 from release import announce_cache_sizes, announce_weight_files, without_own_folders
@@ -392,3 +397,29 @@ def test_transformers_loads_what_export_json_describes(tmp_path):
     assert component["file"] == "onnx/model.onnx"
     assert component["metadata"]["packages"] == {"torch": "2.13.0"}
     assert "model" in ExportedModel.from_pretrained(tmp_path, device="cpu").components
+
+
+def test_what_only_the_tokenizers_class_knew_is_written_for_all_clients(tmp_path):
+    write_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "model_max_length": 9}')
+    known = {"pad_token": "[PAD]", "cls_token": "[CLS]"}
+    settle_tokenizer(tmp_path, 9, PADDING | {"special_tokens": known})
+    assert json.loads((tmp_path / "tokenizer.json").read_text())["padding"]["pad_token"] == "[PAD]"
+    assert json.loads((tmp_path / "special_tokens_map.json").read_text()) == known
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["pad_token"] == "[PAD]"
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_lifted_to_the_top(tmp_path):
+    (tmp_path / "0_BERT").mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "0_BERT" / name).write_text(f'"{name}"')
+    (tmp_path / "config.json").write_text('"not read"')
+    pooling = {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}
+    transformer = {"type": "sentence_transformers.models.Transformer", "path": "0_BERT"}
+    (tmp_path / "modules.json").write_text(json.dumps([transformer, pooling]))
+    lift_transformer(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "modules.json", "tokenizer.json"]
+    assert json.loads((tmp_path / "config.json").read_text()) == "config.json"
+    assert json.loads((tmp_path / "modules.json").read_text()) == [transformer | {"path": ""}, pooling]
+    lift_transformer(tmp_path)
+    assert json.loads((tmp_path / "modules.json").read_text()) == [transformer | {"path": ""}, pooling]

@@ -37,6 +37,7 @@ def test_a_cross_encoder_classifies_though_it_has_modules(tmp_path):
     (folder / "sentence_bert_config.json").write_text('{"transformer_task": "sequence-classification"}')
     assert choose_task("m", folder, None) == "text-classification"
     snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer", "Pooling"])
+    (folder / "sentence_bert_config.json").unlink()
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
     (folder / "sentence_bert_config.json").unlink()
     assert choose_task("m", folder, None) == "sentence-similarity"

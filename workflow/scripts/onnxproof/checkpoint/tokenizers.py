@@ -158,6 +158,9 @@ def _check_class(checkpoint: Checkpoint) -> None:
     if checkpoint.has(checkpoint.beside_config(TOKENIZER)):
         return
     config = checkpoint.tokenizer_config
+    beside = [file.rpartition("/")[2] for file in checkpoint.names if file.rpartition("/")[0] == checkpoint.place[:-1]]
+    if not config and not any(file.startswith("vocab.") or file.endswith((".model", ".spm")) for file in beside):
+        return  # there is no tokenizer at all, which is told elsewhere
     name = str(config.get("tokenizer_class") or CLASSES_OF_TYPES.get(str(checkpoint.config.get("model_type")), ""))
     name = name.removesuffix("Fast")
     if name in PYTHON_ONLY:
@@ -165,7 +168,6 @@ def _check_class(checkpoint: Checkpoint) -> None:
             f"there is no {TOKENIZER}, and transformers runs {name} in Python alone, so that no other program could "
             f"cut texts as the model needs them: take a model with a {TOKENIZER}"
         )
-    beside = [file.rpartition("/")[2] for file in checkpoint.names if file.rpartition("/")[0] == checkpoint.place[:-1]]
     if SAVED_BY_5 not in config and (problem := misread_vocabulary(beside, name)):
         raise ProblemError(problem)
 
