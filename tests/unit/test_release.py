@@ -28,12 +28,8 @@ from onnxproof.model_card import (
     recipe_in_words,
     usage_examples,
 )
-<<<<<<< HEAD
-from onnxproof.texts import CALIBRATION_TEXTS
-=======
-from onnxproof.reference import Reference
 from onnxproof.sentence_modules import lift_transformer
->>>>>>> checkpoint
+from onnxproof.texts import CALIBRATION_TEXTS
 from onnxproof.tokenizer_files import settle_tokenizer
 from quantize import describe_calibration
 from release import announce_cache_sizes, announce_weight_files, without_own_folders

@@ -164,16 +164,12 @@ def record(
         check_finite(model, outputs)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
-<<<<<<< HEAD
     judged = judged_as_in(snapshot, task)
-    invariance = measure_own_invariance(original, inputs, outputs, judged, labels, batch_size)
-    generated = generate_some(original, inputs)
-    final = record_final_answers(original, model, snapshot)
-=======
     with one_line(model, "the original cannot answer the evaluation inputs in padded batches"):
-        invariance = measure_own_invariance(original, inputs, outputs, labels, batch_size)
+        invariance = measure_own_invariance(original, inputs, outputs, judged, labels, batch_size)
         generated = generate_some(original, inputs)
->>>>>>> checkpoint
+    with one_line(model, "the original cannot answer raw inputs"):
+        final = record_final_answers(original, model, snapshot)
     with staged_folder(folder) as stage:
         if final is not None:
             save_final_answers(stage, final)
