@@ -64,7 +64,7 @@ def save_chat_model(folder: Path) -> None:
 
     save_case(folder, "llama text-generation")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] }} ! {% endfor %}we : "
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }} : {{ m['content'] | trim }} ! {% endfor %}we : "
     tokenizer.save_pretrained(folder)
 
 

@@ -12,7 +12,8 @@ from onnxproof import calibration
 from onnxproof.calibration import calibration_inputs
 from onnxproof.cli import UserError
 from onnxproof.inputs import MASKED_POSITIONS
-from tiny_models import write_tokenizer
+from onnxproof.tokenizer_files import find_mask_token
+from tiny_models import bert_config, write_tokenizer
 
 TEXT = ["input_ids", "attention_mask", "token_type_ids"]
 
@@ -26,6 +27,13 @@ def folder(tmp_path):
 
 def write_config(folder, **config):
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def save_masked_model(folder):
+    from transformers import BertForMaskedLM
+
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    BertForMaskedLM(bert_config(len(words))).save_pretrained(folder)
 
 
 def test_texts_fit_the_model(folder):
@@ -54,6 +62,77 @@ def test_one_token_is_masked(folder):
     mask = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["[MASK]"]
     for item in inputs.items:
         assert item["input_ids"][item[MASKED_POSITIONS]].tolist() == [mask]
+
+
+@pytest.fixture
+def rename(folder):
+    """A function that has the tokenizer's files name the mask otherwise."""
+
+    def name_mask(config=None, token_map=None, words=(), is_special=True):
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        for key in ("mask_token", "added_tokens_decoder"):
+            settings.pop(key, None)
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | (config or {})))
+        (folder / "special_tokens_map.json").unlink(missing_ok=True)
+        if token_map is not None:
+            (folder / "special_tokens_map.json").write_text(json.dumps(token_map))
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        vocabulary = tokenizer["model"]["vocab"]
+        vocabulary |= {word: len(vocabulary) + number for number, word in enumerate(words)}
+        if not is_special:
+            tokenizer["added_tokens"] = [entry for entry in tokenizer["added_tokens"] if entry["content"] != "[MASK]"]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    return name_mask
+
+
+@pytest.mark.parametrize(
+    ("config", "token_map"),
+    [
+        ({}, None),  # the class's own default
+        ({"mask_token": {"__type": "AddedToken", "content": "[SEP]"}}, None),
+        ({}, {"mask_token": "[SEP]"}),
+        ({}, {"mask_token": {"content": "[SEP]"}}),
+        ({"mask_token": "[SEP]"}, {"mask_token": "[CLS]"}),
+        ({"mask_token": "[SEP]", "added_tokens_decoder": {}}, {"mask_token": "[CLS]"}),
+    ],
+)
+def test_the_mask_is_the_one_that_transformers_finds(folder, rename, config, token_map):
+    from transformers import AutoTokenizer
+
+    rename(config, token_map, words=["None"])
+    expected = AutoTokenizer.from_pretrained(folder)
+    assert find_mask_token(folder) == expected.mask_token
+    for item in calibration_inputs(folder, "fill-mask", TEXT).items:
+        assert item["input_ids"][item[MASKED_POSITIONS]].tolist() == [expected.mask_token_id]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "'mask_token' is missing, and the task"),
+        ({"mask_token": None}, "'mask_token' is missing"),
+        ({"mask_token": "[NO]"}, r"'mask_token' is '\[NO\]', which is not"),
+    ],
+)
+def test_a_model_that_fills_masks_needs_one(folder, rename, config, message):
+    rename(config, words=["None"], is_special=False)
+    with pytest.raises(UserError, match=rf"tokenizer_config\.json: {message}"):
+        calibration_inputs(folder, "fill-mask", TEXT)
+    assert calibration_inputs(folder, "feature-extraction", TEXT).items  # which needs none
+
+
+@pytest.mark.slow
+def test_an_original_without_a_mask_is_refused(folder, rename):
+    from onnxproof.original.model import load_original
+
+    rename({"tokenizer_class": "PreTrainedTokenizerFast"}, is_special=False)
+    save_masked_model(folder)
+    with pytest.raises(UserError, match=r"tiny: tokenizer_config\.json: 'mask_token' is missing"):
+        load_original("tiny", folder, "fill-mask")
+    rename({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[NO]"})
+    with pytest.raises(UserError, match=r"tiny: tokenizer_config\.json: 'mask_token' is '\[NO\]'"):
+        load_original("tiny", folder, "fill-mask")
 
 
 def test_images_are_drawn_at_the_processors_size_and_normalized(tmp_path):

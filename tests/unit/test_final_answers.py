@@ -153,6 +153,16 @@ def test_the_program_of_a_card_answers_other_inputs_with_another_file(tmp_path, 
     assert capsys.readouterr().out == ""
 
 
+def test_a_word_that_only_one_names_is_at_most_as_likely_as_the_others_last():
+    original = [{"cat": 0.3, "dog": 0.2}]
+    metrics = measure("fill-mask", "", original, [{"cow": 0.9, "hen": 0.5}])
+    assert metrics["top1_agreement"] == 0
+    assert metrics["max_probability_diff"] == pytest.approx(0.9 - 0.2)  # of the cow, which the original names nowhere
+    assert measure("fill-mask", "", original, [{}])["max_probability_diff"] == 0.3
+    near = measure("fill-mask", "", original, [{"cat": 0.3, "hen": 0.2}])  # two words as likely, one of them cut off
+    assert near["max_probability_diff"] == 0
+
+
 COUNTING = """
 from pathlib import Path
 import onnxruntime
@@ -199,7 +209,7 @@ def test_every_use_has_a_program_with_its_function(use, activation, pads):
         "pads": pads,
         "prompts": {"query": 'say "'},
         "default_prompt": "\U0001f600: ",
-        "chat": ("<|user|>\n", "'\n"),
+        "chat": {"before": "<|user|>\n", "behind": "'\n", "strips": True},
         "max_tokens": 64,
     }
     examples = {example["file"]: example["code"] for example in usage_examples(use, "onnx/model.onnx", usage)}

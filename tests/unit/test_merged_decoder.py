@@ -20,8 +20,11 @@ def value(name, shape, kind=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def save_decoder(path, own):
-    """Save a decoder whose "logits" are its tokens' rows of TABLE times a table of its own, plus the past's sum."""
+def save_decoder(path, own, unused=None):
+    """Save a decoder whose "logits" are its tokens' rows of TABLE times a table of its own, plus the past's sum.
+
+    ``unused`` is a constant that makes the file larger.
+    """
     has_past = path.name == DECODER_WITH_PAST_FILE
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"], "gather"),
@@ -44,22 +47,30 @@ def save_decoder(path, own):
     inputs.append(value("past_key_values.0.decoder.key", cache) if has_past else value("encoder_hidden_states", cache))
     outputs = [value("logits", ["batch", "tokens", SIZE]), value("present.0.decoder.key", cache)]
     outputs += [] if has_past else [value("present.0.encoder.key", cache)]
-    constants = {"table": TABLE, "own": own, "axis": np.array([1])}
+    constants = {"table": TABLE, "own": own, "axis": np.array([1])} | ({} if unused is None else {"unused": unused})
     tensors = [numpy_helper.from_array(values, name) for name, values in constants.items()]
     graph = helper.make_graph(nodes, "decoder", inputs, outputs, tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
-@pytest.fixture(params=[False, True], ids=["whole", "by reference"])
-def folder(request, tmp_path, monkeypatch):
-    """Two decoders and the merged one; their weights in the graphs, or in files beside them."""
-    if request.param:
-        monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 1)
-        monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 4096)
-        monkeypatch.setattr(external_data, "SINGLE_FILE_BYTES", 1)
+@pytest.fixture(
+    params=[(), (DECODER_FILE,), (DECODER_WITH_PAST_FILE,), tuple(OWN)], ids=["none", "first", "second", "both"]
+)
+def large(request, tmp_path, monkeypatch):
+    """The decoders, in ``tmp_path``, whose weights are so large that they stay in files: none, one or both."""
+    monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 4096)
+    monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 4 * TABLE.nbytes)
     for file, own in OWN.items():
-        save_decoder(tmp_path / file, own)
+        save_decoder(tmp_path / file, own, np.tile(TABLE, (4, 1)) if file in request.param else None)
+    return request.param
+
+
+@pytest.fixture(params=[1, 1 << 30], ids=["weights beside it", "one file"])
+def folder(request, large, tmp_path, monkeypatch):
+    """Two decoders and the merged one."""
+    monkeypatch.setattr(external_data, "SINGLE_FILE_BYTES", request.param)
     merge_decoders(tmp_path)
+    assert (tmp_path / f"{MERGED_FILE}_data").exists() is (bool(large) and request.param == 1)
     return tmp_path
 
 

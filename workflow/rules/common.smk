@@ -384,9 +384,7 @@ def jobs_tried_in_vain() -> list:
     tried = [job for job in unfinished if not unfinished & workflow.dag.dependencies[job].keys()]
     if not workflow.execution_settings.keep_going:  # then some of them were never started
         tried = [job for job in tried if job.log and is_new(Path(job.log[0]))]
-    return [
-        job for job in sorted(tried, key=workflow.dag.jobid) if job.log and "model" in job.rule.wildcard_names
-    ]
+    return [job for job in sorted(tried, key=workflow.dag.jobid) if job.log and "model" in job.rule.wildcard_names]
 
 
 def failed_jobs() -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
-from onnxproof.files import read_json
 from onnxproof.generation import PAST, prompt_limit
 from onnxproof.inputs import GRID, MASK, PIXEL_MASK, PIXELS, TOKENS, Item, ModelInputs
 from onnxproof.preprocessing import (
@@ -39,6 +38,7 @@ from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS
 from onnxproof.text_limits import most_tokens, text_settings
 from onnxproof.texts import CALIBRATION_TEXTS, read_texts
+from onnxproof.tokenizer_files import find_mask_token, require_mask_token
 
 Array = NDArray[Any]
 
@@ -56,8 +56,8 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
         texts: a file of texts for a text model, see ``read_texts``.
 
     Raises:
-        UserError: the texts cannot be read, the folder has no tokenizer, or the graph wants an input that is not
-            made here.
+        UserError: the texts cannot be read, the folder has no tokenizer or no token for a masked word, or the graph
+            wants an input that is not made here.
     """
     config = read_transformer_config(folder)
     takes = model_takes(config.get("model_type"))
@@ -79,7 +79,10 @@ def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -
     longest = min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS)
     generates = task in GENERATING_TASKS
     tokenizer.enable_truncation(prompt_limit(longest) if generates else longest)
-    mask_id = tokenizer.token_to_id(_mask_token(folder)) if task == "fill-mask" else None
+    mask_id = None
+    if task == "fill-mask":
+        mask = find_mask_token(folder)
+        mask_id = require_mask_token(str(folder), mask, None if mask is None else tokenizer.token_to_id(mask))
     items: list[dict[str, Array]] = []
     for entry in compose_texts(task, config, read_texts(texts)):
         if isinstance(entry, list):
@@ -121,11 +124,6 @@ def _encoded(encoding: Any) -> dict[str, Array]:
         "position_ids": range(len(encoding.ids)),
     }
     return {name: np.array(ids, dtype=np.int64) for name, ids in values.items()}
-
-
-def _mask_token(folder: Path) -> str:
-    token = read_json(folder / "tokenizer_config.json").get("mask_token")
-    return str(token["content"] if isinstance(token, dict) else token)
 
 
 def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: bool) -> ModelInputs:

@@ -32,7 +32,13 @@ def program_of(card: str, heading: str) -> str | None:
 
 
 def with_file(program: str, shown: str, file: str) -> str:
-    """Return a program that loads another variant: all files that it names end as that variant's do."""
+    """Return a program that loads another variant: what follows "model" in its files' names becomes that variant's.
+
+    Args:
+        program: its text.
+        shown: the ONNX file that it loads as printed, such as ``onnx/model_quantized.onnx``.
+        file: the same file of the other variant, such as ``onnx/model.onnx``.
+    """
     endings = [Path(name).stem.partition("model")[2].removeprefix("_merged") for name in (shown, file)]
     return program.replace(f"{endings[0]}.onnx", f"{endings[1]}.onnx")
 
@@ -83,7 +89,10 @@ def sessions_of(threads: int) -> Iterator[None]:
 
 
 def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
-    """Return a program's answers to the raw inputs, so many at once."""
+    """Return a program's answers to the raw inputs, in their order, with ``size`` inputs in a call.
+
+    Inputs with a prompt, ``{text, prompt}``, are asked one at a time: the function takes one prompt a call.
+    """
     prompts = final.settings.get("prompts", {})
     plain = [index for index, value in enumerate(final.inputs) if not isinstance(value, dict)]
     answers: list[Any] = [None] * len(final.inputs)

@@ -1,7 +1,8 @@
-"""Final answers to raw inputs: what the original gives its users, and what a program of a release's card gives.
+"""Final answers to raw inputs: what kinds there are, how they are stored, and how two sets of them are compared.
 
-The original's are recorded with the reference and shipped in the golden files. NumPy alone: a release is verified with
-these functions where it is deployed.
+``original.final_answers`` records the original's. They are stored with the reference and shipped among the golden files
+of a release. ``card_programs`` gets those of the program on the release's card. This module imports nothing but NumPy,
+because it is shipped too, and a release is verified with it where it is deployed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,29 +19,25 @@ from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
 Array = NDArray[Any]
 Metrics = dict[str, float | None]
 
-#: What inputs are: texts, pairs of texts, questions with their contexts, or texts with one masked word.
+#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, images, sounds.
 TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
 IMAGES, SOUNDS = "images", "sounds"
 
 FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
-#: What stands in JSON in the place of an input or an answer that is an array, before its number.
+#: How the names of arrays begin, by which JSON refers to them; the number of the input or the answer follows.
 INPUT_ARRAY, ANSWER_ARRAY = "input", "answer"
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a model is used for: the examples that fit it, their function, and what that takes and gives.
+    """What a model is used for, and which program on a release's card answers raw inputs for that use."""
 
-    ``name`` is the folder of the examples. ``function`` is what the program below ``heading`` on a card calls the
-    function that answers a list of inputs; it needs the packages ``needs`` beside onnxruntime, NumPy and tokenizers.
-    """
-
-    name: str
-    function: str
-    takes: str
-    gives: str
-    heading: str = "onnxruntime and tokenizers alone"
-    needs: tuple[str, ...] = ()
+    name: str  #: that of the folder of its programs, below ``resources/usage``
+    function: str  #: the function in the program that takes a list of raw inputs and returns a list of answers
+    takes: str  #: the kind of raw inputs, such as ``TEXTS``
+    gives: str  #: the kind of answers, a key of ``_MEASURES``
+    heading: str = "onnxruntime and tokenizers alone"  #: the heading on the card above the program
+    needs: tuple[str, ...] = ()  #: what the program imports beside onnxruntime, NumPy and tokenizers
 
 
 IMAGE_HEADING = "onnxruntime, with transformers' image processor"
@@ -75,7 +72,7 @@ USES: dict[str, Use] = {use.name: use for use in _USES}
 
 
 def use_of(task: str, config: Mapping[str, Any]) -> Use | None:
-    """Return what a model is used for; None where the card has no program that takes raw inputs.
+    """Return what a model is used for; None where a release's card has no program that takes raw inputs.
 
     Args:
         task: one of ``TASKS``.
@@ -98,8 +95,9 @@ class FinalAnswers:
         interface: the interface that was asked, for readers.
         inputs: texts, pairs of texts, ``{text, prompt}`` with the name of a prompt, images as the uint8 bytes of their
             files, or sounds as float32 (samples,).
-        answers: of the kind that ``measure`` reads, one an input.
-        settings: what the programs of a card need to know beside the release's files.
+        answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
+        settings: what the programs of a card need to know and cannot read from the release's other files, such as the
+            activation function, the prompts or the mask token.
     """
 
     use: str
@@ -114,7 +112,7 @@ class FinalAnswers:
         return FinalAnswers(self.use, self.interface, inputs, answers, self.settings)
 
     def as_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
-        """Return what JSON can hold, and the arrays by the name that stands in the place of each."""
+        """Return what JSON can hold, and the arrays, by the names with which the JSON refers to them."""
         arrays: dict[str, Array] = {}
 
         def named(values: Sequence[Any], kind: str) -> list[Any]:
@@ -131,7 +129,7 @@ class FinalAnswers:
         return facts | {"inputs": named_inputs, "answers": named_answers}, arrays
 
     def sizes(self) -> list[int]:
-        """Return how many bytes the arrays of each input and its answer take."""
+        """Return, for each input, how many bytes it and its answer take as arrays; 0 where both are stored as JSON."""
         return [
             sum(value.nbytes for value in pair if isinstance(value, np.ndarray))
             for pair in zip(self.inputs, self.answers, strict=True)
@@ -233,7 +231,10 @@ def _measure_scores(activation: str, expected: Sequence[float], actual: Sequence
 
 
 def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Compare the label of every character, and the probabilities of what both name."""
+    """Compare the labels of the characters that either names, and the probabilities of the tags that are the same.
+
+    An answer is a list of ``{entity, score, start, end}``; ``start`` and ``end`` count characters of the text.
+    """
     same, count, differences = 0, 0, [0.0]
     for left, right in zip(expected, actual, strict=True):
         spans = [{(tag["start"], tag["end"]): tag for tag in tags} for tags in (left, right)]
@@ -250,14 +251,18 @@ def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any
 
 
 def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Compare the likeliest words; one that only the original names counts with its whole probability."""
+    """Compare the likeliest word and the probabilities; an answer is ``{word: probability}``, the likeliest word first.
+
+    A word that only one of them names is at most as likely as the other's last word, so the difference is at least
+    what it is more likely than that.
+    """
     firsts = [next(iter(left)) == next(iter(right), None) for left, right in zip(expected, actual, strict=True)]
-    differences = [
-        abs(probability - right.get(word, 0.0))
-        for left, right in zip(expected, actual, strict=True)
-        for word, probability in left.items()
-        if word in right or probability > min(right.values(), default=0.0)
-    ]
+    differences = [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        differences += [abs(left[word] - right[word]) for word in left.keys() & right.keys()]
+        for named, others in ((left, right), (right, left)):
+            last = min(others.values(), default=0.0)
+            differences += [max(named[word] - last, 0.0) for word in named.keys() - others.keys()]
     return {"top1_agreement": float(np.mean(firsts)), "max_probability_diff": finite(float(np.max(differences)))}
 
 
@@ -267,7 +272,10 @@ def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[An
 
 
 def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: Sequence[Sequence[int]]) -> Metrics:
-    """Return the share of the original's tokens before the first other one; a text that ends early has one."""
+    """Return the mean share of the original's tokens that come before the first difference.
+
+    A text that ends before the original's differs where it ends. What a longer one has beyond it does not count.
+    """
     shares = [
         matched_share(list(left), (list(right) + [-1] * len(left))[: len(left)])
         for left, right in zip(expected, actual, strict=True)
@@ -277,7 +285,10 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
 
 
 def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Return how many of the original's surest detections are found again, and how far their probabilities are."""
+    """Return which share of the original's surest detections is found again, and how far their probabilities are.
+
+    An answer is a list of ``{label, score, box}``; the box is (left, top, right, bottom), in pixels.
+    """
     shares, differences = [], [0.0]
     for left, right in zip(expected, actual, strict=True):
         surest = sorted(left, key=lambda found: -found["score"])[:DETECTIONS]

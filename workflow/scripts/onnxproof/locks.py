@@ -19,10 +19,12 @@ def lock_folder(lock_file: Path = LOCK_FILE) -> None:
     lock, it never has to be removed by hand after a crash.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has it, or the system has no such locks: it is Windows.
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        raise UserError("onnxproof does not run on Windows itself: run it in WSL, as on Linux") from None
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     stream = lock_file.open("a+", encoding="utf-8")
     try:

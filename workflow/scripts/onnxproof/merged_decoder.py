@@ -55,7 +55,8 @@ def merge(no_past: onnx.ModelProto, with_past: onnx.ModelProto) -> onnx.ModelPro
         ir_version=max(no_past.ir_version, with_past.ir_version),
         producer_name=no_past.producer_name,
     )
-    merged.metadata_props.extend(no_past.metadata_props)
+    properties = [{entry.key: entry.value for entry in model.metadata_props} for model in (with_past, no_past)]
+    helper.set_model_props(merged, properties[0] | properties[1])  # of either, where its weights are
     return merged
 
 

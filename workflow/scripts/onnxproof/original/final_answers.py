@@ -1,7 +1,11 @@
 """What a user of the original gets from raw inputs, through its own public interface.
 
 The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, ``CrossEncoder.predict`` or ``generate``.
-A release answers the same raw inputs by the programs on its card; see ``programs``.
+Only questions are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span``. A release
+answers the same raw inputs with the program on its card; see ``onnxproof.card_programs``.
+
+Each kind of use has a function ``_ask_…`` here. It prepares the original and returns the name of the interface, for
+readers, and a function that answers one raw input.
 """
 
 import io
@@ -38,34 +42,37 @@ from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import RAW_TEXTS, read_texts
 
-#: The label that a token classifier gives to tokens that are nothing, and that its pipeline leaves out.
-NOTHING = "O"
 #: Modules that servers of embeddings apply by themselves, to the vectors of tokens.
 POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}
-#: How many words a masked language model is asked for.
+#: How many words a masked language model is asked for in the place of a masked one.
 GUESSES = 5
-#: Raw images: their height and width, and their mode and format, by turns.
+#: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
+#: pixels, and the next of the pairs of a mode and a file format.
 RAW_IMAGES, RAW_SEED = 30, 22
 RAW_SHAPES = ((48, 64), (17, 97), (224, 224), (120, 31), (64, 64), (7, 9), (90, 160))
 RAW_MODES = (("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "TIFF"), ("1", "PNG"), ("LA", "PNG"))
-#: What must be there of an image processor, by the use: a general one, or an older one, has no such function.
+#: The method that an image processor must have for a use. General processors, and older ones, lack it; then the card
+#: has no program for raw inputs, and none are recorded.
 NEEDED_OF_PROCESSOR = {
     "object-detection": "post_process_object_detection",
     "semantic-segmentation": "post_process_semantic_segmentation",
     "depth-estimation": "post_process_depth_estimation",
 }
-#: Of a detector, how sure it must be of what it names: the first at which it finds something in so many raw images.
+#: How sure a detector must be of an object that it names, as a probability. The first of these is taken at which it
+#: finds anything in the first ``RAW_TRIED`` raw images.
 THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
 #: What zero-shot classification chooses from.
 CANDIDATES = ("a gradient", "a cat", "a red square")
-#: Raw sounds, and how many seconds they last, by turns.
+#: How many raw sounds there are. Each lasts for the next of these numbers of seconds.
 RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
-#: The place of the masked word in a text that has so many; a long text is cut behind it.
+#: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
+#: mask of a long text is not cut off.
 MASKED_WORD = 5
-#: Settings of generation that the programs of a card apply; others, such as beams, are named on the card.
+#: Settings of ``generation_config.json`` that the programs of a card apply. The original is asked with these alone.
 APPLIED_SETTINGS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
-#: Settings that change a text and that the programs do not apply, with the value that changes nothing.
+#: Settings that change a generated text and that the programs do not apply, each with its neutral value. The card names
+#: those that a model sets otherwise.
 UNAPPLIED_SETTINGS = {
     "num_beams": 1,
     "do_sample": False,
@@ -80,6 +87,10 @@ UNAPPLIED_SETTINGS = {
     "forced_eos_token_id": None,
     "forced_decoder_ids": None,
 }
+
+#: Answers one raw input. The kinds of inputs and answers are those of ``FinalAnswers``.
+#: Stands for a message where a chat template is looked at: a sign that no template has.
+SIGN = "\u2402"
 
 Ask = Callable[[Any], Any]
 
@@ -177,11 +188,11 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
             yield ASKED[index % len(ASKED)], text
     else:
         for index, text in enumerate(texts):
-            yield text, texts[(index * 7 + 4) % len(texts)]
+            yield text, texts[(index * 7 + 4) % len(texts)]  # far from it in the file, so of another kind and length
 
 
 def _raw_images() -> Iterator[Any]:
-    """Yield images as the uint8 bytes of their files, of odd sizes, in several modes and formats."""
+    """Yield the bytes of image files, uint8 (bytes,), of odd sizes, in several modes and formats."""
     from PIL import Image
 
     for number, drawn in enumerate(draw_images(RAW_IMAGES, RAW_SEED, RAW_SHAPES)):
@@ -206,12 +217,15 @@ def _long_text(original: Original, texts: Sequence[str]) -> str:
 
 
 def _ask_encode(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
-    """Ask for embeddings, with a prompt by its name; ``encode_query`` and ``encode_document`` take theirs so."""
-    asked = {"query": original.embedder.encode_query, "document": original.embedder.encode_document}
+    """Ask for embeddings, with the method for queries or documents where the prompt is of that name, else ``encode``.
+
+    The answers are float32 (embedding size,).
+    """
+    methods = {"query": original.embedder.encode_query, "document": original.embedder.encode_document}
 
     def ask(value: Any) -> Any:
         text, name = (value, None) if isinstance(value, str) else (value["text"], value["prompt"])
-        encode = asked.get(str(name), partial(original.embedder.encode, prompt_name=name))
+        encode = methods.get(str(name), partial(original.embedder.encode, prompt_name=name))
         return np.asarray(encode([text], show_progress_bar=False)[0], dtype=np.float32)
 
     return "SentenceTransformer.encode", ask
@@ -364,11 +378,7 @@ def _ask_about_sound(original: Original, model: str, snapshot: Path) -> tuple[st
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
-    """Ask questions as the pipeline of transformers 4 did: version 5 has none for this task.
-
-    The answer is the part of the context, of at most ``LONGEST_ANSWER`` tokens, whose first and last token have the
-    largest product of probabilities.
-    """
+    """Ask questions as the pipeline of transformers 4 did, because version 5 has none; see ``likeliest_span``."""
     import torch
 
     def ask(value: Sequence[str]) -> dict[str, Any]:
@@ -405,7 +415,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> tuple[str, 
     chat = chat_parts(original.processor)
 
     def ask(text: str) -> list[int]:
-        prompt = text if chat is None else f"{chat[0]}{text}{chat[1]}"
+        prompt = text if chat is None else render_chat(original.processor, text)
         features = original.processor(
             prompt,
             truncation=True,
@@ -421,7 +431,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> tuple[str, 
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return "generate(do_sample=False, num_beams=1, max_new_tokens=32)", ask
+    return f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask
 
 
 def applied_settings(snapshot: Path) -> dict[str, Any]:
@@ -443,16 +453,32 @@ def unapplied_settings(snapshot: Path) -> dict[str, Any]:
     return {key: saved[key] for key, neutral in UNAPPLIED_SETTINGS.items() if saved.get(key) not in (None, [], neutral)}
 
 
-def chat_parts(tokenizer: Any) -> tuple[str, str] | None:
-    """Return what a chat template puts before and behind the first message of a user; None without a template."""
+def chat_parts(tokenizer: Any) -> dict[str, Any] | None:
+    """Return what a chat template makes of the first message of a user; None without a template.
+
+    ``{before, behind, strips}``: what comes before and behind it, and whether white space around it is taken away.
+
+    Raises:
+        UserError: the template does something else to the message, which the programs of a card cannot do.
+    """
     if not getattr(tokenizer, "chat_template", None):
         return None
-    message = "\u2402"  # a sign that no template has
-    rendered = tokenizer.apply_chat_template(
+    before, _, behind = render_chat(tokenizer, SIGN).partition(SIGN)
+    rendered = render_chat(tokenizer, f" {SIGN}\n")
+    for strips, message in ((False, f" {SIGN}\n"), (True, SIGN)):
+        if rendered == f"{before}{message}{behind}":
+            return {"before": before, "behind": behind, "strips": strips}
+    raise UserError(
+        f"its chat template makes {rendered!r} of a message of one sign, which the programs of a card cannot make"
+    )
+
+
+def render_chat(tokenizer: Any, message: str) -> str:
+    """Return the prompt that a tokenizer's chat template makes of a user's first message."""
+    rendered: str = tokenizer.apply_chat_template(
         [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
     )
-    before, _, behind = rendered.partition(message)
-    return before, behind
+    return rendered
 
 
 def _pipeline(task: str, original: Original, **options: Any) -> Any:

@@ -36,6 +36,7 @@ from onnxproof.tasks.material import (
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
 from onnxproof.text_limits import most_tokens
+from onnxproof.tokenizer_files import require_mask_token
 
 #: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
 #: and by the exported graph.
@@ -140,7 +141,7 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
 
     Raises:
         UserError: weights of the task's head are missing from the snapshot, which transformers would invent; or its
-            weights or preprocessing cannot be loaded.
+            weights or preprocessing cannot be loaded; or a masked language model has no token for a masked word.
     """
     config = read_transformer_config(snapshot)
     if task == "sentence-similarity":
@@ -154,6 +155,10 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
             correct_tokenizer(model, snapshot, tokenizer, int(config.get("type_vocab_size") or 0))
             if task == "text-classification":
                 settle_padding(model, network, tokenizer)
+    if task == "fill-mask":
+        number = processor.mask_token_id
+        is_known = number is not None and number < network.config.vocab_size  # else the tokenizer has just added it
+        require_mask_token(model, processor.mask_token, number if is_known else None)
     limit = MAX_TOKENS
     if model_takes(config.get("model_type")) == "text":
         limit = min(most_tokens(network.config.to_dict()) or MAX_TOKENS, processor.model_max_length)

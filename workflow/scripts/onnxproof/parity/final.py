@@ -13,7 +13,7 @@ SAME_IN_BATCHES = 0.9999
 
 @dataclass(frozen=True)
 class Program:
-    """The program of a card that answers raw inputs: its text, and the ONNX file that it loads as it is printed."""
+    """The program of a card that answers raw inputs: its text, and the ONNX file that it loads as printed."""
 
     text: str
     file: str

@@ -1,4 +1,4 @@
-"""What the numbers of a classification head mean: which function makes the answer of them, and how it is judged.
+"""What the outputs of a classification head mean: which function turns them into the answer, and how that is judged.
 
 The rules are those of transformers' pipelines, and of ``CrossEncoder`` for rerankers.
 """
@@ -43,7 +43,7 @@ def activation_of(task: str, config: dict[str, Any]) -> str:
 
     Args:
         task: one of ``CLASSIFYING_TASKS``.
-        config: the content of ``config.json``.
+        config: the content of ``config.json``, which ``check_head`` let pass.
     """
     if is_cross_encoder(task, config):
         name = _named_activation(config)
@@ -71,7 +71,7 @@ def is_cross_encoder(task: str, config: dict[str, Any]) -> bool:
 
 
 def check_head(model: str, config: dict[str, Any]) -> None:
-    """Refuse a head whose numbers would be read otherwise than the model's authors meant.
+    """Refuse a head whose outputs would not be read as the model's authors meant.
 
     Raises:
         UserError: ``problem_type`` is none that transformers knows, or a cross-encoder's function is not supported.
@@ -97,7 +97,7 @@ def takes_pairs(config: dict[str, Any]) -> bool:
     regression; inference has a label "entailment".
     """
     labels = {str(label).lower() for label in (config.get("id2label") or {}).values()}
-    marked = "sentence_transformers" in config or "sbert_ce_default_activation_function" in config
+    marked = "sentence_transformers" in config or OLD_ACTIVATION_KEY in config
     scores = count_labels(config) == 1 and config.get("problem_type") != "regression"
     return marked or scores or "entailment" in labels
 
