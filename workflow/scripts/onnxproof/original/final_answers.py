@@ -109,7 +109,8 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
         UserError: the original answers none of the inputs.
     """
     use = use_of(original.task, original.config)
-    if use is None:
+    takes = model_takes(original.config.get("model_type"))
+    if use is None or (use.name == "feature-extraction" and takes != "text"):  # of sounds, no pipeline takes them alone
         return None
     needed = NEEDED_OF_PROCESSOR.get(use.name)
     if needed and not hasattr(original.processor, needed):
