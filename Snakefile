@@ -69,6 +69,7 @@ onstart:
     check_places()
     keep_one_timer()
     write_summary_settings()
+    write_check_settings()
 
 
 onsuccess:

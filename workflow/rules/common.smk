@@ -32,6 +32,7 @@ CONFIG_FILE = Path("config.yaml")
 #: The table of results as it was last written, for the end of the run; the results may lie in object storage.
 SUMMARY = Path(".snakemake/onnxproof-summary.csv")
 SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
+CHECK_SETTINGS = Path(".snakemake/onnxproof-check.json")
 FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
 RELEASED_MODELS = Path(".snakemake/onnxproof-released.json")
 STARTED = time.time()
@@ -371,6 +372,13 @@ def keep_one_timer() -> None:
 def write_summary_settings() -> None:
     """Leave the summary's settings where its job finds them: a command line cannot hold those of many models."""
     write_text(SUMMARY_SETTINGS, summary_settings())
+
+
+def write_check_settings() -> None:
+    """Leave what `check` needs to know of every model where its job finds it."""
+    keys = ("source", "task", "exporter", "variants", "allow_pickle", "allow_remote_code", "allow_floating_revision")
+    settings = {model: {key: MODELS[model].get(key) for key in keys} for model in MODELS}
+    write_text(CHECK_SETTINGS, json.dumps(settings))
 
 
 def is_new(path: Path) -> bool:

@@ -9,15 +9,17 @@ localrules:
 
 
 rule check:
+    log:
+        "results/logs/check/check.log",
     conda:
         "../../envs/export.yaml"
     params:
         script=script_path("check"),
-        models=json.dumps(MODELS),
+        models=CHECK_SETTINGS,
     message:
         "checking the small files of every model"
     shell:
-        "python {params.script:q} --models {params.models:q}"
+        "python {params.script:q} --models {params.models:q} 2>&1 | tee {log:q}"
 
 
 rule download:

@@ -19,6 +19,7 @@ from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError, run_script
 from onnxproof.config import resolve_models
+from onnxproof.files import read_json
 from onnxproof.resources import (
     BYTES_PER_MB,
     BYTES_PER_PARAMETER,
@@ -221,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a model's folder")
     source.add_argument("--hub", metavar="REPO", help="repository on the Hugging Face Hub, as owner/name")
-    source.add_argument("--models", metavar="JSON", help="resolved settings by model, as the workflow passes them")
+    source.add_argument("--models", metavar="FILE", type=Path, help="JSON file with the settings of each model")
     parser.add_argument("--revision", metavar="COMMIT", help="commit, branch or tag of the repository (default: main)")
     parser.add_argument("--task", choices=sorted(TASKS), help="the task to check for (default: inferred)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
@@ -229,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.revision and not args.hub:
         parser.error("--revision belongs to --hub")
     if args.models:
-        models = json.loads(args.models)
+        models = read_json(args.models)
     else:
         place = {"hub": args.hub} if args.hub else {"path": str(args.folder)}
         place |= {"revision": args.revision} if args.revision else {}
