@@ -102,7 +102,8 @@ def test_environments_hold_what_their_scripts_import(script, environment):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names.append(node.module)
-            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"onnxproof"}:
+            own = {"onnxproof", *(path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py"))}
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - own:
                 distribution = canonicalize_name(DISTRIBUTIONS.get(name, name))
                 if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
                     continue  # imported only for the variant `pytorch`, which has the export environment
