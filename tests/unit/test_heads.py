@@ -62,6 +62,7 @@ def test_embeddings_are_judged_by_the_models_own_similarity(similarity, judged):
     ("config", "named"),
     [
         ({"problem_type": "multi_label"}, r"'problem_type' is 'multi_label'.*multi_label_classification"),
+        ({"id2label": {"0": "good", "1": "bad", "2": "good"}}, "'id2label' gives the name 'good' to several"),
         (ONE | {"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, r"'torch\.nn\.Tanh'.*Sigmoid"),
     ],
 )

@@ -15,6 +15,7 @@ rule check:
         "../../envs/export.yaml"
     params:
         script=script_path("check"),
+        code=script_digest("check"),
         models=CHECK_SETTINGS,
     message:
         "checking the small files of every model"

@@ -106,7 +106,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
         snapshot: its folder.
 
     Raises:
-        UserError: the original answers none of the inputs.
+        UserError: the original has no answer to most of the inputs.
     """
     use = use_of(original.task, original.config)
     takes = model_takes(original.config.get("model_type"))
@@ -129,8 +129,11 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
             print(f"{model}: the original has no answer to {str(value)[:60]!r}: {reasons[-1]}", flush=True)
             continue
         inputs.append(value)
-    if not answers:
-        raise UserError(f"{model}: {interface} of the original answers none of {len(reasons)} raw inputs: {reasons[0]}")
+    if len(answers) < len(reasons):
+        count = len(answers) + len(reasons)
+        raise UserError(
+            f"{model}: {interface} of the original has no answer to {len(reasons)} of {count} raw inputs: {reasons[0]}"
+        )
     return FinalAnswers(use.name, interface, inputs, answers, settings)
 
 

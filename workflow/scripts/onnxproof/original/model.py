@@ -40,7 +40,7 @@ from onnxproof.tokenizer_files import require_mask_token
 
 #: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
 #: and by the exported graph.
-TYPES_AS_WORDS = frozenset({"flaubert", "xlm"})
+TYPES_AS_WORDS = frozenset({"flaubert", "gpt2", "xlm"})
 
 #: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
 MAX_TOKENS = 512
@@ -166,7 +166,8 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
         text = network.config.get_text_config().to_dict()
         limit = min(most_tokens(text) or MAX_TOKENS, processor[0].model_max_length)
     accepted = set(inspect.signature(network.forward).parameters)
-    has_types = (getattr(network.config, "type_vocab_size", 0) or 0) > 1 or config.get("model_type") in TYPES_AS_WORDS
+    as_words = config.get("model_type") in TYPES_AS_WORDS and task not in GENERATING_TASKS
+    has_types = (getattr(network.config, "type_vocab_size", 0) or 0) > 1 or as_words
     if task == "image-text-to-text":
         accepted.discard(POSITIONS)  # it works them out itself, and so proves those that a graph is fed
     elif not has_types:

@@ -74,13 +74,20 @@ def check_head(model: str, config: dict[str, Any]) -> None:
     """Refuse a head whose outputs would not be read as the model's authors meant.
 
     Raises:
-        UserError: ``problem_type`` is none that transformers knows, or a cross-encoder's function is not supported.
+        UserError: ``problem_type`` is none that transformers knows, two labels have one name, or a cross-encoder's
+            function is not supported.
     """
     problem = config.get("problem_type")
     if problem is not None and problem not in PROBLEM_TYPES:
         raise UserError(
             f"{model}: config.json: 'problem_type' is {problem!r}, which transformers does not know; it must be one "
             f"of: {', '.join(PROBLEM_TYPES)}, or null"
+        )
+    labels = [str(label) for label in (config.get("id2label") or {}).values()]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise UserError(
+            f"{model}: config.json: 'id2label' gives the name {twice[0]!r} to several labels, so that an answer does "
+            "not tell which one is meant: give each label a name of its own"
         )
     name = _named_activation(config)
     if name and name.rsplit(".", 1)[-1] not in ACTIVATIONS:
