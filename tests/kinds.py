@@ -80,6 +80,39 @@ def save_image_tagger(folder: Path) -> None:
     change_json(folder / "config.json", problem_type="multi_label_classification")
 
 
+def save_nested(folder: Path) -> None:
+    """Save a sentence-transformer whose transformer lies in a folder of its own, named after it."""
+    save_embedder(folder)
+    place = folder / "0_BERT"
+    place.mkdir()
+    kept = {"modules.json", "config_sentence_transformers.json", "README.md"}
+    for file in [file for file in folder.iterdir() if file.is_file() and file.name not in kept]:
+        file.rename(place / file.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = place.name
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+def save_with_tokenizer(folder: Path, labels: dict[str, str], **settings: Any) -> None:
+    """Save a classifier with no other settings of its tokenizer than these."""
+    save_head(folder, labels)
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def save_without_padding(folder: Path) -> None:
+    """Save a decoder with a classifier's head whose configuration names no padding token."""
+    save_case(folder, "llama text-classification")
+    change_json(folder / "config.json", pad_token_id=None)
+
+
+def save_with_word_types(folder: Path) -> None:
+    """Save a GPT-2 whose tokenizer gives types of tokens, which GPT-2 looks up among the words."""
+    save_case(folder, "gpt2 text-classification")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    change_json(folder / "tokenizer_config.json", model_input_names=names)
+
+
 def save_with_processor(folder: Path, name: str, processor: str, side: int) -> None:
     """Save a case of ``architectures`` with an image processor of its own kind."""
     import transformers
@@ -105,6 +138,26 @@ KINDS: dict[str, Callable[[Path], None]] = {
         default_prompt_name="document",
     ),
     "truncated": partial(save_embedder, truncate_dim=16),
+    "nested": save_nested,
+    "bare-tokenizer": partial(
+        save_with_tokenizer,
+        labels=TONES,
+        tokenizer_class="BertTokenizer",
+        do_lower_case=True,
+        model_max_length=64,
+    ),
+    "untyped-pairs": partial(
+        save_with_tokenizer,
+        labels=INFERENCE,
+        tokenizer_class="BertTokenizer",
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+    ),
+    "cased": partial(
+        save_with_tokenizer, labels=TONES, tokenizer_class="BertTokenizer", do_lower_case=False, model_max_length=64
+    ),
+    "without-padding": save_without_padding,
+    "word-types": save_with_word_types,
     "tagger": partial(save_case, name="bert token-classification"),
     "questions": partial(save_case, name="bert question-answering"),
     "masks": partial(save_case, name="bert fill-mask"),
