@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.files import SNAKEMAKE_MARK, describe_files
 from onnxproof.graph_files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_files, separate_graphs
@@ -16,6 +17,7 @@ from onnxproof.untrusted import shortened, stays_inside
 from onnxproof.vocabulary import MICROSOFT
 
 #: Documents about the source and its weights: an ONNX folder needs neither.
+WEIGHTS = "model.safetensors"
 NOT_CARRIED = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -52,9 +54,16 @@ FUSED_OPERATORS = frozenset(
 
 
 def copy_support_files(snapshot: Path, folder: Path) -> None:
-    """Copy what a runtime needs beside the graph: configuration, tokenizer, pooling modules."""
+    """Copy what a runtime needs beside the graph: configuration, tokenizer, and the modules behind the transformer.
+
+    sentence-transformers applies these itself to what the graph says of tokens, so theirs are weights that it needs.
+    """
     left_out = shutil.ignore_patterns(*NOT_CARRIED, *DOCUMENTS, SNAKEMAKE_MARK)
     shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=left_out)
+    for module in Checkpoint(snapshot).modules[1:]:
+        weights = Path(module.path, WEIGHTS)
+        if module.path and (snapshot / weights).is_file():
+            shutil.copyfile(snapshot / weights, folder / weights)
 
 
 def model_bytes(folder: Path) -> int:
