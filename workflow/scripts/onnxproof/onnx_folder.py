@@ -16,8 +16,9 @@ from onnxproof.graph_files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_f
 from onnxproof.untrusted import shortened, stays_inside
 from onnxproof.vocabulary import MICROSOFT
 
-#: Documents about the source and its weights: an ONNX folder needs neither.
+#: The weights of a module of sentence-transformers, as a snapshot keeps them.
 WEIGHTS = "model.safetensors"
+#: Documents about the source and its weights: an ONNX folder needs neither.
 NOT_CARRIED = (
     "*.safetensors",
     "*.safetensors.index.json",
