@@ -138,11 +138,9 @@ def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finish
     codes = programs(release, "python")
     assert len(codes) == (1 if "-to-" in MODELS[model][0] else 2)
     for files in ("_quantized.onnx", ".onnx"):
+        changed = [code.replace("_quantized.onnx", files) for code in codes]
         with_optimum, *with_onnxruntime = (
-            tokens_of(
-                run_program(code.replace("_quantized.onnx", files), release, ["tokens", "answers"], optimum_python)
-            )
-            for code in codes
+            tokens_of(run_program(code, release, ["tokens", "answers"], optimum_python)) for code in changed
         )
         assert len(with_optimum) > 1
         assert all(tokens == with_optimum for tokens in with_onnxruntime)
