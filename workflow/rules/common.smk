@@ -414,8 +414,8 @@ def withdraw_releases() -> None:
     Nothing that is still good is lost: a gate that is judged again has its release made anew.
     """
     for model in {job.wildcards.model for job in jobs_tried_in_vain() if job.rule.name == "gate_parity"}:
-        for rule in ("verify_release", "release"):
-            files, _ = workflow.get_rule(rule).expand_output({"model": model})
+        for name in ("verify_release", "release"):
+            files, _ = workflow.get_rule(name).expand_output({"model": model})
             for file in reversed(files):  # the manifest first, then the folder that it describes
                 workflow.async_run(file.remove())
 
