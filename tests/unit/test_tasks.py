@@ -39,7 +39,6 @@ def test_a_cross_encoder_classifies_though_it_has_modules(tmp_path):
     snapshot(tmp_path, "BertForSequenceClassification", modules=["Transformer", "Pooling"])
     (folder / "sentence_bert_config.json").unlink()
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "SentenceTransformer"}')
-    (folder / "sentence_bert_config.json").unlink()
     assert choose_task("m", folder, None) == "sentence-similarity"
 
 
