@@ -182,7 +182,7 @@ def test_a_program_has_as_many_threads_as_it_is_given(threads, tmp_path):
     )
     program, opened = Program(COUNTING, "model.onnx"), onnxruntime.InferenceSession
     final = FinalAnswers("reranking", "", [["a", "b"]], [float(threads)], {"activation": "none"})
-    measured = measure_final(program, tmp_path, "model.onnx", final, {}, threads)
+    measured = measure_final(program, tmp_path, "model.onnx", final, False, threads)
     assert measured["alone"]["max_value_diff"] == 0.0
     assert onnxruntime.InferenceSession is opened
 

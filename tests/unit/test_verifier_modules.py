@@ -169,6 +169,21 @@ def test_a_release_verifies_itself_with_three_packages(release, tmp_path):
     assert describe_files(release) == before, "verifying leaves the folder as it was released"
 
 
+def test_batches_are_not_asked_of_a_model_whose_original_depends_on_them(release, tmp_path):
+    manifest = read_json(release / "manifest.json")
+    (limit,) = [
+        limit for limit in manifest["variants"]["fp32"]["gate"]["limits"] if limit["metric"] == "batch_cosine_min"
+    ]
+    limit["allowed"] = 0.9997  # the gate's limit, less what PyTorch itself loses
+    (release / "manifest.json").unlink()
+    write_json(release / "manifest.json", manifest)
+    sign(release)
+    run = run_bare(release, tmp_path / "packages")
+    assert run.returncode == 0, run.stdout
+    assert "raw inputs alone" in run.stdout
+    assert "raw inputs in batches" not in run.stdout
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "told"),
     [

@@ -38,7 +38,7 @@ try:
     from onnxproof.golden import GOLDEN_FILE, read_golden
     from onnxproof.graph_files import MODEL_FILE
     from onnxproof.inputs import TOKENS, Reference
-    from onnxproof.parity.final import find_program, measure_final, missing_packages
+    from onnxproof.parity.final import find_program, measure_final, missing_packages, promises_batches
     from onnxproof.parity.measure import measure_sessions, open_sessions
     from onnxproof.vocabulary import METRICS
 except ImportError as error:
@@ -219,7 +219,8 @@ def check_final_answers(
     for facts in variants.values():
         file, limits = facts["file"], facts["gate"]["thresholds"]
         try:
-            measured = measure_final(program, folder, file, final, limits, threads)
+            with_batches = promises_batches(facts["gate"])
+            measured = measure_final(program, folder, file, final, with_batches, threads)
         except Exception as error:  # whatever the program stops at is the finding
             reason = f"{type(error).__name__}: {first_line(error)[:160]}"
             checks.append(Check(file, "raw inputs: the card's program runs", reason, "", "FAIL"))

@@ -3,12 +3,14 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxproof.card_programs import BATCH_SIZE, ask, load_function, program_of, with_file
 from onnxproof.final_answers import USES, FinalAnswers, Metrics, measure
 
-#: From this limit of ``batch_cosine_min`` on, a variant promises the same answers in a batch as alone.
-SAME_IN_BATCHES = 0.9999
+#: From this limit of ``batch_cosine_min`` on, a variant promises the same answers in a batch as alone; unless the
+#: original's own answers depend on their batch, by more than rounding, which lowers the limit that its gate had.
+SAME_IN_BATCHES, ROUNDING = 0.9999, 2e-6
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,15 @@ def missing_packages(final: FinalAnswers) -> list[str]:
     return [name for name in USES[final.use].needs if importlib.util.find_spec(name) is None]
 
 
+def promises_batches(gate: dict[str, Any]) -> bool:
+    """Tell from a variant's gate, as the release's manifest has it, whether answers in a batch must be those alone."""
+    limit = gate["thresholds"].get("batch_cosine_min", 0.0)
+    had = {verdict["metric"]: verdict["allowed"] for verdict in gate["limits"]}.get("batch_cosine_min", 0.0)
+    return bool(limit >= SAME_IN_BATCHES and had >= limit - ROUNDING)
+
+
 def measure_final(
-    program: Program, folder: Path, file: str, final: FinalAnswers, limits: dict[str, float], threads: int = 0
+    program: Program, folder: Path, file: str, final: FinalAnswers, with_batches: bool, threads: int = 0
 ) -> dict[str, Metrics]:
     """Return how far a program's answers are from the original's: each input alone, and in batches of unlike lengths.
 
@@ -49,15 +58,14 @@ def measure_final(
         folder: the release.
         file: the ONNX file of the variant that it is to load.
         final: raw inputs and the original's answers.
-        limits: those of the variant's gate. Only a variant that promises the same answers in a batch is asked for
-            batches.
+        with_batches: whether it is asked for batches too, see ``promises_batches``.
         threads: intra-op threads; with 0, onnxruntime chooses how many.
     """
     text = with_file(program.text, program.file, file)
     function = load_function(text, USES[final.use].function, folder, threads)
     activation = str(final.settings.get("activation", ""))
     measured = {"alone": measure(final.use, activation, final.answers, ask(final, function))}
-    if limits.get("batch_cosine_min", 0.0) >= SAME_IN_BATCHES:
+    if with_batches:
         in_batches = ask(final, function, BATCH_SIZE)
         measured["in batches"] = measure(final.use, activation, final.answers, in_batches)
     return measured
