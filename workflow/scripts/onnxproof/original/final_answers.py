@@ -10,6 +10,7 @@ readers, and a function that answers one raw input.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_named, activation_of
+from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
@@ -92,7 +93,14 @@ UNAPPLIED_SETTINGS = {
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
 
-Ask = Callable[[Any], Any]
+
+@dataclass(frozen=True)
+class Interface:
+    """A public interface of the original: its name, how it is asked, and what a card must know of how it was asked."""
+
+    name: str
+    ask: Callable[[Any], Any]  #: takes one raw input
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def record_final_answers(original: Original, model: str, snapshot: Path) -> FinalAnswers | None:
@@ -116,14 +124,14 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if needed and not hasattr(original.processor, needed):
         print(f"{model}: its image processor has no {needed}, so its card shows the graph alone", flush=True)
         return None
-    settings = _settings(use, original, model, snapshot)
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
-    interface, ask = _ASK[use.name](original, model, snapshot)
+    interface = _ASK[use.name](original, model, snapshot)
+    settings = _settings(use, original, snapshot) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
         try:
-            answers.append(ask(value))
+            answers.append(interface.ask(value))
         except Exception as error:  # whatever the original says: it has no answer that a release could be held to
             reasons.append(first_line(error))
             print(f"{model}: the original has no answer to {str(value)[:60]!r}: {reasons[-1]}", flush=True)
@@ -132,23 +140,20 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if len(answers) < len(reasons):
         count = len(answers) + len(reasons)
         raise UserError(
-            f"{model}: {interface} of the original has no answer to {len(reasons)} of {count} raw inputs: {reasons[0]}"
+            f"{model}: {interface.name} of the original has no answer to {len(reasons)} of {count} raw inputs: "
+            f"{reasons[0]}"
         )
-    return FinalAnswers(use.name, interface, inputs, answers, settings)
+    return FinalAnswers(use.name, interface.name, inputs, answers, settings)
 
 
-def _settings(use: Use, original: Original, model: str, snapshot: Path) -> dict[str, Any]:
+def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
     if use.name == "zero-shot-image-classification":
         settings["activation"] = SIGMOID if "siglip" in str(original.config.get("model_type")) else SOFTMAX
         settings["candidates"] = list(CANDIDATES)
-    elif use.gives == "scores":
-        settings["activation"] = _activation_of_cross_encoder(original, model, snapshot)
     elif use.gives == "labels":
         settings["activation"] = activation_of(original.task, original.config)
-    if use.gives == "detections":
-        settings["threshold"] = surest_threshold(_pipeline("object-detection", original))
     if original.embedder is not None:
         # What servers that pool by themselves leave out: further modules, cut vectors, a prompt before every text.
         kinds = {type(module).__name__ for module in original.embedder}
@@ -220,7 +225,7 @@ def _long_text(original: Original, texts: Sequence[str]) -> str:
     return " ".join([part] * (wanted // tokens + 1))
 
 
-def _ask_encode(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_encode(original: Original, model: str, snapshot: Path) -> Interface:
     """Ask for embeddings, with the method for queries or documents where the prompt is of that name, else ``encode``.
 
     The answers are float32 (embedding size,).
@@ -232,15 +237,15 @@ def _ask_encode(original: Original, model: str, snapshot: Path) -> tuple[str, As
         encode = methods.get(str(name), partial(original.embedder.encode, prompt_name=name))
         return np.asarray(encode([text], show_progress_bar=False)[0], dtype=np.float32)
 
-    return "SentenceTransformer.encode", ask
+    return Interface("SentenceTransformer.encode", ask)
 
 
-def _ask_extract(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_extract(original: Original, model: str, snapshot: Path) -> Interface:
     extract = _pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
-    return "pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32)
+    return Interface("pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32))
 
 
-def _ask_classify(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_classify(original: Original, model: str, snapshot: Path) -> Interface:
     classify = _pipeline("text-classification", original)
 
     def ask(value: Any) -> dict[str, float]:
@@ -248,36 +253,30 @@ def _ask_classify(original: Original, model: str, snapshot: Path) -> tuple[str, 
         answers = classify([asked], top_k=None, **_truncation(original))
         return {answer["label"]: float(answer["score"]) for answer in answers[0]}
 
-    return "pipeline('text-classification')", ask
+    return Interface("pipeline('text-classification')", ask)
 
 
-def _ask_predict(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
-    encoder = _load_cross_encoder(original, model, snapshot)
-    return "CrossEncoder.predict", lambda pair: float(encoder.predict([pair], show_progress_bar=False)[0])
-
-
-def _load_cross_encoder(original: Original, model: str, snapshot: Path) -> Any:
+def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
+    """Ask a cross-encoder; what makes its scores is its own: its settings come before those in ``config.json``."""
     encoder = import_sentence_transformers().CrossEncoder(
         str(snapshot), device="cpu", max_length=original.most_tokens, **local_options(snapshot)
     )
     encoder.eval().float()
     correct_tokenizer(model, snapshot, encoder.tokenizer, int(original.config.get("type_vocab_size") or 0))
-    return encoder
-
-
-def _activation_of_cross_encoder(original: Original, model: str, snapshot: Path) -> str:
-    """Return what makes a cross-encoder's scores: its own settings come before those in ``config.json``."""
-    function = type(_load_cross_encoder(original, model, snapshot).activation_fn).__name__
-    try:
-        return activation_named(function)
-    except KeyError:
+    function = type(encoder.activation_fn).__name__
+    if function not in ACTIVATIONS:
         raise UserError(
             f"{model}: its CrossEncoder has the activation function {function}, which the programs of a release cannot "
             f"apply; supported: {', '.join(ACTIVATIONS)}"
-        ) from None
+        )
+
+    def ask(pair: Any) -> float:
+        return float(encoder.predict([pair], show_progress_bar=False)[0])
+
+    return Interface("CrossEncoder.predict", ask, {"activation": ACTIVATIONS[function]})
 
 
-def _ask_tag(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
     tag = _pipeline("token-classification", original)
 
     def ask(text: str) -> list[dict[str, Any]]:
@@ -286,20 +285,20 @@ def _ask_tag(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
             for found in tag(text)
         ]
 
-    return "pipeline('token-classification')", ask
+    return Interface("pipeline('token-classification')", ask)
 
 
-def _ask_fill(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
     fill = _pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
 
     def ask(text: str) -> dict[str, float]:
         name = original.processor.convert_ids_to_tokens
         return {name(found["token"]): float(found["score"]) for found in fill(text, top_k=GUESSES)}
 
-    return "pipeline('fill-mask')", ask
+    return Interface("pipeline('fill-mask')", ask)
 
 
-def _ask_about_image(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interface:
     classify = _pipeline("image-classification", original)
     labels = int(original.network.config.num_labels)
 
@@ -307,27 +306,29 @@ def _ask_about_image(original: Original, model: str, snapshot: Path) -> tuple[st
         found = classify(open_image(content), top_k=labels)
         return {answer["label"]: float(answer["score"]) for answer in found}
 
-    return "pipeline('image-classification')", ask
+    return Interface("pipeline('image-classification')", ask)
 
 
-def _ask_for_features(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
     extract = _pipeline("image-feature-extraction", original)
-    return "pipeline('image-feature-extraction')", lambda content: np.array(
-        extract(open_image(content))[0], dtype=np.float32
-    )
+
+    def ask(content: Any) -> Any:
+        return np.array(extract(open_image(content))[0], dtype=np.float32)
+
+    return Interface("pipeline('image-feature-extraction')", ask)
 
 
-def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Interface:
     classify = _pipeline("zero-shot-image-classification", original)
 
     def ask(content: Any) -> dict[str, float]:
         found = classify(open_image(content), candidate_labels=list(CANDIDATES))
         return {answer["label"]: float(answer["score"]) for answer in found}
 
-    return "pipeline('zero-shot-image-classification')", ask
+    return Interface("pipeline('zero-shot-image-classification')", ask)
 
 
-def _ask_for_objects(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interface:
     detect = _pipeline("object-detection", original)
     threshold = surest_threshold(detect)
 
@@ -338,7 +339,7 @@ def _ask_for_objects(original: Original, model: str, snapshot: Path) -> tuple[st
             for found in detect(open_image(content), threshold=threshold)
         ]
 
-    return f"pipeline('object-detection'), threshold {threshold}", ask
+    return Interface(f"pipeline('object-detection'), threshold {threshold}", ask, {"threshold": threshold})
 
 
 def surest_threshold(detect: Any) -> float:
@@ -350,7 +351,7 @@ def surest_threshold(detect: Any) -> float:
     return THRESHOLDS[-1]
 
 
-def _ask_for_segments(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interface:
     segment = _pipeline("image-segmentation", original)
     numbers = {name: number for number, name in original.network.config.id2label.items()}
 
@@ -361,27 +362,29 @@ def _ask_for_segments(original: Original, model: str, snapshot: Path) -> tuple[s
             labels[np.asarray(part["mask"]) > 0] = numbers[part["label"]]
         return labels
 
-    return "pipeline('image-segmentation'), subtask 'semantic'", ask
+    return Interface("pipeline('image-segmentation'), subtask 'semantic'", ask)
 
 
-def _ask_for_depths(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_for_depths(original: Original, model: str, snapshot: Path) -> Interface:
     estimate = _pipeline("depth-estimation", original)
-    return "pipeline('depth-estimation')", lambda content: np.asarray(
-        estimate(open_image(content))["predicted_depth"], dtype=np.float32
-    )
+
+    def ask(content: Any) -> Any:
+        return np.asarray(estimate(open_image(content))["predicted_depth"], dtype=np.float32)
+
+    return Interface("pipeline('depth-estimation')", ask)
 
 
-def _ask_about_sound(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_about_sound(original: Original, model: str, snapshot: Path) -> Interface:
     classify = _pipeline("audio-classification", original)
     labels = int(original.network.config.num_labels)
 
     def ask(sound: Any) -> dict[str, float]:
         return {answer["label"]: float(answer["score"]) for answer in classify(sound, top_k=labels)}
 
-    return "pipeline('audio-classification')", ask
+    return Interface("pipeline('audio-classification')", ask)
 
 
-def _ask_span(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
     """Ask questions as the pipeline of transformers 4 did, because version 5 has none; see ``likeliest_span``."""
     import torch
 
@@ -405,10 +408,10 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]
         start, end = offsets[first][0], offsets[last][1]
         return {"answer": context[start:end], "start": start, "end": end, "score": score}
 
-    return "AutoModelForQuestionAnswering and its likeliest span", ask
+    return Interface("AutoModelForQuestionAnswering and its likeliest span", ask)
 
 
-def _ask_generate(original: Original, model: str, snapshot: Path) -> tuple[str, Ask]:
+def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
     from transformers import GenerationConfig
@@ -435,7 +438,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> tuple[str, 
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask
+    return Interface(f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask)
 
 
 def applied_settings(snapshot: Path) -> dict[str, Any]:
@@ -502,7 +505,7 @@ def _truncation(original: Original) -> dict[str, Any]:
     return {"truncation": True, "max_length": original.most_tokens}
 
 
-_ASK: dict[str, Callable[[Original, str, Path], tuple[str, Ask]]] = {
+_ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
     "sentence-similarity": _ask_encode,
     "feature-extraction": _ask_extract,
     "text-classification": _ask_classify,

@@ -3,6 +3,7 @@
 The rules are those of transformers' pipelines, and of ``CrossEncoder`` for rerankers.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from onnxproof.cli import UserError
@@ -20,7 +21,7 @@ OLD_ACTIVATION_KEY = "sbert_ce_default_activation_function"
 ACTIVATIONS = {"Sigmoid": SIGMOID, "Identity": NONE}
 
 
-def judged_as(task: str, config: dict[str, Any], similarity: str | None = None) -> str:
+def judged_as(task: str, config: Mapping[str, Any], similarity: str | None = None) -> str:
     """Return what a model's answers are read and measured as: its task, or what ``problem_type`` makes of it.
 
     Args:
@@ -36,10 +37,10 @@ def judged_as(task: str, config: dict[str, Any], similarity: str | None = None) 
     return {"multi_label_classification": MULTI_LABEL, "regression": REGRESSION}.get(str(problem), task)
 
 
-def activation_of(task: str, config: dict[str, Any]) -> str:
+def activation_of(task: str, config: Mapping[str, Any]) -> str:
     """Return the function that turns a classification head's logits into its answer.
 
-    A cross-encoder's is what its ``CrossEncoder`` has, see ``activation_named``; this is what its ``config.json`` says.
+    A cross-encoder's is what its ``CrossEncoder`` has; this is what its ``config.json`` says.
 
     Args:
         task: one of ``CLASSIFYING_TASKS``.
@@ -47,7 +48,7 @@ def activation_of(task: str, config: dict[str, Any]) -> str:
     """
     if is_cross_encoder(task, config):
         name = _named_activation(config)
-        return activation_named(name) if name else SIGMOID
+        return ACTIVATIONS[name.rsplit(".", 1)[-1]] if name else SIGMOID
     kind = judged_as(task, config)
     if kind == REGRESSION:
         return NONE
@@ -56,21 +57,12 @@ def activation_of(task: str, config: dict[str, Any]) -> str:
     return SOFTMAX
 
 
-def activation_named(name: str) -> str:
-    """Return what a function of torch, such as ``torch.nn.modules.linear.Identity``, is called here.
-
-    Raises:
-        KeyError: the programs of a card cannot apply it.
-    """
-    return ACTIVATIONS[name.rsplit(".", 1)[-1]]
-
-
-def is_cross_encoder(task: str, config: dict[str, Any]) -> bool:
+def is_cross_encoder(task: str, config: Mapping[str, Any]) -> bool:
     """Tell whether a model gives one score to a pair of texts: a reranker, which ``CrossEncoder`` loads."""
     return task == "text-classification" and count_labels(config) == 1 and takes_pairs(config)
 
 
-def check_head(model: str, config: dict[str, Any]) -> None:
+def check_head(model: str, config: Mapping[str, Any]) -> None:
     """Refuse a head whose outputs would not be read as the model's authors meant.
 
     Raises:
@@ -97,7 +89,7 @@ def check_head(model: str, config: dict[str, Any]) -> None:
         )
 
 
-def takes_pairs(config: dict[str, Any]) -> bool:
+def takes_pairs(config: Mapping[str, Any]) -> bool:
     """Tell whether a sequence classifier judges pairs of texts: a reranker, or natural-language inference.
 
     A cross-encoder has the mark that sentence-transformers leaves, or one logit that is not said to be the value of a
@@ -109,12 +101,12 @@ def takes_pairs(config: dict[str, Any]) -> bool:
     return marked or scores or "entailment" in labels
 
 
-def count_labels(config: dict[str, Any]) -> int:
+def count_labels(config: Mapping[str, Any]) -> int:
     """Return the number of classes of a model's head, as transformers reads it: two where nothing is said."""
     return len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
 
 
-def _named_activation(config: dict[str, Any]) -> str | None:
+def _named_activation(config: Mapping[str, Any]) -> str | None:
     settings = config.get("sentence_transformers")
     named = settings.get("activation_fn") if isinstance(settings, dict) else None
     named = named or config.get(OLD_ACTIVATION_KEY)
