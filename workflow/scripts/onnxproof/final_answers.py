@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.generation import matched_share
-from onnxproof.metrics import DETECTIONS, LEAST_OVERLAP, cosine_similarity, finite, order_agreement, value_metrics
+from onnxproof.metrics import (
+    DETECTIONS,
+    LEAST_OVERLAP,
+    box_overlap,
+    compare_output,
+    finite,
+    order_agreement,
+    value_metrics,
+)
 from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
 
 Array = NDArray[Any]
@@ -78,10 +86,10 @@ def use_of(task: str, config: Mapping[str, Any]) -> Use | None:
         task: one of ``TASKS``.
         config: the content of ``config.json``.
     """
-    if is_cross_encoder(task, dict(config)):
+    if is_cross_encoder(task, config):
         return USES["reranking"]
     use = USES.get(task)
-    if use and task == "text-classification" and takes_pairs(dict(config)):
+    if use and task == "text-classification" and takes_pairs(config):
         return replace(use, takes=PAIRS)
     return use
 
@@ -185,23 +193,23 @@ def measure(use: str, activation: str, expected: Sequence[Any], actual: Sequence
 
 
 def _measure_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
-    left, right = (np.stack([np.asarray(row, dtype=np.float64) for row in rows]) for rows in (expected, actual))
-    if left.shape != right.shape:
+    if not _of_same_shapes(expected, actual):
         return {"cosine_min": None, "max_relative_diff": None}
-    largest = max(1.0, float(np.abs(left).max()))
-    return {
-        "cosine_min": finite(cosine_similarity(left, right).min()),
-        "max_relative_diff": finite(np.abs(left - right).max() / largest),
-    }
+    compared = compare_output(expected, [np.asarray(vector) for vector in actual])
+    return {metric: compared[metric] for metric in ("cosine_min", "max_relative_diff")}
 
 
 def _measure_token_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
-    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
-        return {"cosine_min": None, "max_relative_diff": None}  # other tokens
-    means = _measure_vectors(activation, [row.mean(axis=0) for row in expected], [row.mean(axis=0) for row in actual])
-    largest = max(1.0, *(float(np.abs(left).max()) for left in expected))
-    differences = [float(np.abs(left - right).max()) for left, right in zip(expected, actual, strict=True)]
-    return means | {"max_relative_diff": finite(float(np.max(differences)) / largest)}
+    """Compare the mean vectors by their direction, and the tokens' value by value."""
+    compared = _measure_vectors(activation, expected, actual)
+    if not _of_same_shapes(expected, actual):
+        return compared  # other tokens
+    means = _measure_vectors(activation, *([rows.mean(axis=0) for rows in answers] for answers in (expected, actual)))
+    return compared | {"cosine_min": means["cosine_min"]}
+
+
+def _of_same_shapes(expected: Sequence[Array], actual: Sequence[Array]) -> bool:
+    return all(left.shape == np.shape(right) for left, right in zip(expected, actual, strict=True))
 
 
 def _measure_labels(
@@ -292,9 +300,10 @@ def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequen
     shares, differences = [], [0.0]
     for left, right in zip(expected, actual, strict=True):
         surest = sorted(left, key=lambda found: -found["score"])[:DETECTIONS]
+        near = box_overlap(_boxes_of(surest), _boxes_of(right)) >= LEAST_OVERLAP
         twins = [
-            [other for other in right if other["label"] == found["label"] and _overlap(found, other) >= LEAST_OVERLAP]
-            for found in surest
+            [other for other, is_near in zip(right, row, strict=True) if is_near and other["label"] == found["label"]]
+            for found, row in zip(surest, near, strict=True)
         ]
         if surest:
             shares.append(sum(map(bool, twins)) / len(surest))
@@ -306,24 +315,21 @@ def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequen
     }
 
 
-def _overlap(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
-    """Return the intersection over the union of two boxes, widened by half a pixel: the pipeline cuts to whole ones."""
-    boxes = np.array([left["box"], right["box"]], dtype=np.float64) + np.array([-0.5, -0.5, 0.5, 0.5])
-    sides = np.minimum(boxes[0, 2:], boxes[1, 2:]) - np.maximum(boxes[0, :2], boxes[1, :2])
-    common = float(np.prod(np.maximum(sides, 0)))
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return common / max(float(areas.sum()) - common, 1e-12)
+def _boxes_of(detections: Sequence[Mapping[str, Any]]) -> Array:
+    """Return boxes as centre and size, float64 (boxes, 4), widened by half a pixel: the pipeline cuts to whole ones."""
+    corners = np.array([found["box"] for found in detections], dtype=np.float64).reshape(-1, 4)
+    return np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2] + 1])
 
 
 def _measure_pixels(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
-    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
+    if not _of_same_shapes(expected, actual):
         return {"pixel_agreement": None}
     same = np.concatenate([(left == right).ravel() for left, right in zip(expected, actual, strict=True)])
     return {"pixel_agreement": float(same.mean())}
 
 
 def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
-    if any(left.shape != np.shape(right) for left, right in zip(expected, actual, strict=True)):
+    if not _of_same_shapes(expected, actual):
         return {"mean_relative_diff": None, "max_relative_diff": None}
     left, right = (np.concatenate([np.ravel(field) for field in fields]) for fields in (expected, actual))
     differences = np.abs(left.astype(np.float64) - right)
