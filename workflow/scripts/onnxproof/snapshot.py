@@ -22,16 +22,8 @@ from onnxproof.untrusted import (
     tokenizer_path_problem,
 )
 
-#: Modules that are nothing without their settings, and the file of these. Others, such as Normalize, need no file.
-MODULE_CONFIGS = {
-    "Pooling": "config.json",
-    "Dense": "config.json",
-    "LayerNorm": "config.json",
-    "WeightedLayerPooling": "config.json",
-    "WordWeights": "config.json",
-    "CNN": "cnn_config.json",
-    "LSTM": "lstm_config.json",
-}
+#: Modules that are nothing without their settings. Others, such as Normalize, need no file.
+WITH_SETTINGS = ("Pooling", "Dense", "LayerNorm", "WeightedLayerPooling", "WordWeights", "CNN", "LSTM")
 
 #: Any one group, complete, is a vocabulary.
 VOCABULARIES = (
@@ -148,12 +140,11 @@ def _check_modules(checkpoint: Checkpoint) -> None:
         for single, _, _ in WEIGHT_FORMATS:
             if module.path and checkpoint.has(f"{module.path}/{single}"):
                 _check_weight_file(checkpoint, f"{module.path}/{single}")
-        if module.path and module.kind in MODULE_CONFIGS:
-            name = f"{module.path}/{MODULE_CONFIGS[module.kind]}"
-            settings = checkpoint.read_object(name)
+        if module.path and module.kind in WITH_SETTINGS:
+            settings = checkpoint.read_object(module.config_file)
             beside = [other for other in checkpoint.names if other.rpartition("/")[0] == module.path]
             if problem := module_problem(module.kind, settings, sum(map(checkpoint.size, beside))):
-                raise ProblemError(f"{name}: {problem}")
+                raise ProblemError(f"{module.config_file}: {problem}")
 
 
 def _check_weights(checkpoint: Checkpoint) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.tasks.heads import PROBLEM_TYPES
 from onnxproof.untrusted import shortened
 
 #: Keys that hold a whole number, as the architectures spell them. Some have a number a stage.
@@ -110,7 +111,6 @@ ACTIVATIONS = frozenset(
 )
 #: Types that weights are saved in, as torch names them.
 TYPES = ("float32", "float16", "bfloat16", "float64", "auto", "torch.float32", "torch.float16", "torch.bfloat16")
-PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 #: Every key that a configuration class of transformers knows, written by tools/list_config_keys.py.

@@ -13,8 +13,6 @@ from onnxproof.tasks.misread_configs import check_config
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import TASKS
 
-SENTENCE_SETTINGS = "config_sentence_transformers.json"
-
 #: What is served of encoder-decoders: generation, and heads on the last hidden state, which need no cache.
 ENCODER_DECODER_HEADS = (
     "ForConditionalGeneration",
@@ -32,10 +30,19 @@ def read_transformer_config(snapshot: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or it holds no JSON.
     """
+    return config_of(Checkpoint(snapshot))
+
+
+def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the transformer's ``config.json`` of a folder.
+
+    Raises:
+        UserError: there is none, or it holds no JSON.
+    """
     try:
-        return Checkpoint(snapshot).config
+        return checkpoint.config
     except ProblemError as problem:
-        raise UserError(f"{snapshot}: {problem}") from None
+        raise UserError(f"{checkpoint.folder}: {problem}") from None
 
 
 def transformer_folder(snapshot: Path) -> Path:
@@ -69,18 +76,6 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
             possible += [name for name in ("feature-extraction", "image-feature-extraction") if name not in possible]
     names = {task.name for task in served}
     return [name for name in possible if name in names]
-
-
-def tasks_of_snapshot(snapshot: Path) -> list[str]:
-    """Return the tasks a snapshot can serve, see ``tasks_of_config``."""
-    return tasks_of_config(read_transformer_config(snapshot), is_sentence_transformer(snapshot))
-
-
-def is_sentence_transformer(snapshot: Path) -> bool:
-    """Tell whether a snapshot embeds sentences; a cross-encoder's ``modules.json`` looks alike, but holds a head."""
-    settings = snapshot / SENTENCE_SETTINGS
-    kind = read_json(settings).get("model_type") if settings.is_file() else None
-    return (snapshot / "modules.json").is_file() and kind != "CrossEncoder"
 
 
 def check_architecture(model: str, config: dict[str, Any], has_modules: bool = False) -> None:
@@ -119,11 +114,12 @@ def choose_task(model: str, snapshot: Path, requested: str | None) -> str:
     """
     from onnxproof.checkpoint.refusals import refusals  # which reads the tables of this package
 
-    config = read_transformer_config(snapshot)
-    for refusal in refusals(Checkpoint(snapshot)):
+    checkpoint = Checkpoint(snapshot)
+    config = config_of(checkpoint)
+    for refusal in refusals(checkpoint):
         raise UserError(f"{model}: {refusal}")
-    possible = tasks_of_snapshot(snapshot)
-    embeds = is_sentence_transformer(snapshot)
+    embeds = checkpoint.kind == "SentenceTransformer"  # refusals lets no other kind of embedder pass
+    possible = tasks_of_config(config, embeds)
     check_architecture(model, config, embeds)
     architectures = config.get("architectures")
     if requested is None:
@@ -162,9 +158,8 @@ def read_start_token(folder: Path) -> int:
 
 def judged_as_in(folder: Path, task: str) -> str:
     """Return what ``judged_as`` says of the model in a folder, a snapshot's or a variant's."""
-    settings = folder / SENTENCE_SETTINGS
-    similarity = read_json(settings).get("similarity_fn_name") if settings.is_file() else None
-    return judged_as(task, read_transformer_config(folder), similarity)
+    checkpoint = Checkpoint(folder)
+    return judged_as(task, config_of(checkpoint), checkpoint.sentence_config.get("similarity_fn_name"))
 
 
 def _has_head(architectures: list[str], heads: tuple[str, ...]) -> bool:
