@@ -95,7 +95,7 @@ def fault_of(model: str, folder: Path, scratch: Path) -> str | None:
     return None if worst <= TOLERANCE else f"differs by {worst}"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("base", BASES)
 def test_every_mutated_folder_is_refused_in_a_line_or_answered_right(bases, base, tmp_path):
     faults = {}

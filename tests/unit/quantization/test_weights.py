@@ -32,6 +32,15 @@ def test_pair_safe_widens_the_step_only_where_a_pair_needs_it():
     np.testing.assert_allclose(scale, [0.02, 0.01, 0.01], rtol=1e-6)
 
 
+def test_columns_of_subnormal_weights_become_zero():
+    weight = np.array([[1.359e-42, 1], [1.359e-42, 0]], dtype=np.float32)
+
+    integers, scale = quantize_columns(weight, "pair_safe")
+
+    np.testing.assert_array_equal(integers, [[0, 127], [0, 0]])
+    np.testing.assert_allclose(scale, [np.finfo(np.float32).tiny, 1 / 127], rtol=1e-6)
+
+
 @given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(-9, 9, width=32)))
 def test_pair_safe_never_overflows_sixteen_bits_and_errs_by_half_a_step(weight):
     integers, scale = quantize_columns(weight, "pair_safe")

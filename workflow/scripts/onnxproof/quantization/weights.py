@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 INT8_MAX = 127
 REDUCED_MAX = 63  # seven bits
 PAIR_MAX = 128  # 255 * 128 = 32640 fits in int16, 255 * 129 does not
+#: Below it a float32 has fewer than 24 bits, and a weight divided by it would round by more than half a step.
+SMALLEST_SCALE = np.finfo(np.float32).tiny
 
 #: Ways to choose the scale of a column, most precise first.
 WEIGHT_RANGES = ("full", "pair_safe", "reduced")
@@ -47,7 +49,7 @@ def column_scales(weight: NDArray[np.float32], weight_range: str) -> NDArray[np.
         scale = np.maximum(largest / INT8_MAX, _largest_pair(weight) / (PAIR_MAX - 1))
     else:
         raise ValueError(f"weight range {weight_range!r} is none of {', '.join(WEIGHT_RANGES)}")
-    return np.where(scale > 0, scale, 1).astype(np.float32)
+    return np.where(scale > 0, np.maximum(scale, SMALLEST_SCALE), 1).astype(np.float32)
 
 
 def _largest_pair(weight: NDArray[np.float32]) -> NDArray[np.float32]:
