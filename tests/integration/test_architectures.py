@@ -14,17 +14,20 @@ from coverage_matrix import ROOT, few_texts, run_case, run_rows
 from project import make_project
 
 QUICK = (
-    "mpnet token-classification",
-    "deberta-v2 token-classification",
     "modernbert token-classification",
-    "roberta question-answering",
     "bert reranker",
     "bert sentences, cls, Dense",
     "vit image-classification",
     "yolos object-detection",
-    "segformer semantic-segmentation",
     "wav2vec2 automatic-speech-recognition",
 )
+QUICK_OR_SLOW = [
+    *QUICK,
+    pytest.param("mpnet token-classification", marks=pytest.mark.slow),
+    pytest.param("deberta-v2 token-classification", marks=pytest.mark.slow),
+    pytest.param("roberta question-answering", marks=pytest.mark.slow),
+    pytest.param("segformer semantic-segmentation", marks=pytest.mark.slow),
+]
 #: What must be fused, beside what a case's model type tells onnxruntime's optimizer.
 FUSED = {
     "mpnet token-classification": "2 BiasGelu",  # whose layers are BERT's, under another model type
@@ -34,8 +37,8 @@ FUSED = {
 CASES = {case.name: case for case in all_cases()}
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_quick_cases_pass_the_whole_chain(name):
+@pytest.mark.parametrize("name", QUICK_OR_SLOW)
+def test_cases_pass_the_whole_chain(name):
     row = run_case(CASES[name])
     assert row.reason == ""
     assert row.integers

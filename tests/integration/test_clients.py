@@ -64,6 +64,7 @@ def as_rows(answers: list[dict[str, float]]) -> np.ndarray:
     return np.array([[answer[label] for label in sorted(answer)] for answer in answers])
 
 
+@pytest.mark.slow
 def test_the_python_examples_of_the_card_run_as_they_stand(finished, release, optimum_python):
     codes = programs(release, "python")
     assert len(codes) == {"stars.v1": 3, "sentences": 4}[release.parent.name]

@@ -124,6 +124,7 @@ def test_no_text_of_a_configuration_is_run_by_a_shell(tiny_models, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name == "ran"]
 
 
+@pytest.mark.slow
 def test_one_failed_model_stops_no_other_and_is_all_that_runs_again(tiny_models, tmp_path):
     project = make_project(tmp_path)
     shutil.copytree(tiny_models / "stars", tmp_path / "models/stars")

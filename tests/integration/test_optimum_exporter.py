@@ -94,7 +94,7 @@ def test_a_llama_with_a_base_of_500000(folders):
     assert difference(expected, actual) < TOLERANCE
 
 
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("scaled", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_t5(folders, scaled):
     """For 4.57, a head that nothing is scaled before has weights of its own; transformers 5 saves the shared ones."""
     source, exported = folders

@@ -50,6 +50,8 @@ LEFT = {
     "mobilebert: values of another source": ENCODERS["mobilebert"],
     "llama: causal, rotary": ("LlamaConfig", {"use_cache": False}),
 }
+#: Exporting takes seconds, and others take BERT's way or are the same kind.
+SLOW = ("roberta", "albert", "electra", "dinov2", "mobilebert: values of another source")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,9 @@ def operators(model):
     return Counter(node.op_type for node in model.graph.node)
 
 
-@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FUSED]
+)
 def test_attentions_become_one_operator_with_the_same_answers(graph_of, name):
     original, model = graph_of(name), graph_of(name)
     count, reasons = fuse(model)
@@ -125,17 +129,20 @@ def test_attentions_become_one_operator_with_the_same_answers(graph_of, name):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    zip(
-        LEFT,
-        (
-            "the mask is another one for each query",
-            "the mask is another one for each query",
-            "several additions",
-            "not made from one activation",
-            "the mask is another one for each query",
-        ),
-        strict=True,
-    ),
+    [
+        pytest.param(name, reason, marks=pytest.mark.slow if name in SLOW else ())
+        for name, reason in zip(
+            LEFT,
+            (
+                "the mask is another one for each query",
+                "the mask is another one for each query",
+                "several additions",
+                "not made from one activation",
+                "the mask is another one for each query",
+            ),
+            strict=True,
+        )
+    ],
 )
 def test_attentions_of_other_kinds_are_left_and_the_reason_is_known(graph_of, name, reason):
     original, model = graph_of(name), graph_of(name)
