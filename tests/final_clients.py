@@ -27,12 +27,14 @@ from onnxproof.final_answers import USES, FinalAnswers, measure
 from onnxproof.golden import read_golden
 from project import Project, make_project
 
-#: Uses whose JavaScript programs answer texts one by one with what this script can read.
-IN_NODE = frozenset({"text-classification", "sentence-similarity", "feature-extraction"})
+#: Uses whose JavaScript programs answer texts with what this script can read.
+IN_NODE = frozenset(
+    {"text-classification", "sentence-similarity", "feature-extraction", "text-generation", "text2text-generation"}
+)
 #: What stands around the table in its document.
 MARK, END = "<!-- final answers -->", "<!-- end of final answers -->"
-#: Characters of the longest text that no tiny tokenizer has to cut.
-LONGEST_IN_NODE = 46
+#: Characters of the longest text that no tiny tokenizer has to cut; and of one that leaves room for what is generated.
+LONGEST_IN_NODE, LONGEST_PROMPT_IN_NODE = 46, 36
 
 
 def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[Any], Any]:
@@ -66,7 +68,7 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
             options = {"truncation": True, "max_length": 32, "add_special_tokens": not tokenizer.chat_template}
             features = tokenizer(text, return_tensors="pt", **options)
             fed = {name: features[name] for name in ("input_ids", "attention_mask")}
-            tokens = network.generate(**fed, max_new_tokens=32, do_sample=False)[0].tolist()
+            tokens = network.generate(**fed, max_new_tokens=32, do_sample=False, num_beams=1)[0].tolist()
             return tokens[1:] if use == "text2text-generation" else tokens[features["input_ids"].shape[1] :]
 
         return generate
@@ -175,9 +177,12 @@ def run_in_node(text: str, inputs: list[str], release: Path, node_modules: Path)
 
 
 def compare_programs(
-    release: Path, model: Path, optimum_python: Path, scratch: Path, node_modules: Path | None = None
+    release: Path, model: Path, scratch: Path, optimum_python: Path | None = None, node_modules: Path | None = None
 ) -> Iterator[tuple[str, int, dict[str, float | None]]]:
-    """Yield, for each program of a card, its heading, how many raw inputs it answered, and how far it is off."""
+    """Yield, for each program of a card, its heading, how many raw inputs it answered, and how far it is off.
+
+    Programs in Python are asked where Optimum's interpreter is given, those in JavaScript where transformers.js is.
+    """
     final = read_golden(release).final
     assert final is not None
     activation = str(final.settings.get("activation", ""))
@@ -187,11 +192,12 @@ def compare_programs(
     name, expression = as_expression(final.use, [final.inputs[index] for index in plain], scratch)
     for heading, language, text in programs_of(release):
         asked = plain
-        if language == "python":
+        if language == "python" and optimum_python is not None:
             answers = run_program(with_inputs(text, name, expression), release, ["answers"], optimum_python)["answers"]
-        elif node_modules is not None and final.use in IN_NODE:
+        elif language == "js" and node_modules is not None and final.use in IN_NODE:
             # transformers.js cuts behind the special tokens, so that the last one is lost: no text that must be cut.
-            asked = [index for index in plain if len(final.inputs[index]) < LONGEST_IN_NODE]
+            longest = LONGEST_PROMPT_IN_NODE if USES[final.use].gives == "tokens" else LONGEST_IN_NODE
+            asked = [index for index in plain if len(final.inputs[index]) < longest]
             answers = run_in_node(text, [final.inputs[index] for index in asked], release, node_modules)
         else:
             continue
@@ -246,7 +252,7 @@ def main(argv: list[str] | None = None) -> None:
             if use == "question-answering":  # transformers 5 has no pipeline for it; a test asks that of version 4
                 continue
             compared = compare_programs(
-                release, project.folder / "models" / kind, args.optimum, Path(scratch), args.node_modules
+                release, project.folder / "models" / kind, Path(scratch), args.optimum, args.node_modules
             )
             rows += [(kind, use, *row) for row in compared]
     if args.output is None:

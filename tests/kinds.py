@@ -58,6 +58,15 @@ def save_embedder(folder: Path, **settings: Any) -> None:
     change_json(folder / "config_sentence_transformers.json", **settings)
 
 
+def save_lower_cased(folder: Path) -> None:
+    """Save a sentence-transformer that lower-cases texts, though its tokenizer does not."""
+    save_embedder(folder)
+    change_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 def save_chat_model(folder: Path) -> None:
     """Save a decoder with a chat template."""
     from transformers import AutoTokenizer
@@ -72,6 +81,12 @@ def save_translator(folder: Path) -> None:
     """Save an encoder-decoder whose texts begin with the token of a language."""
     save_case(folder, "m2m_100 text2text-generation")
     change_json(folder / "generation_config.json", forced_bos_token_id=40)
+
+
+def save_with_rules(folder: Path, name: str, **rules: Any) -> None:
+    """Save a case of ``architectures`` with rules of which token may follow."""
+    save_case(folder, name)
+    change_json(folder / "generation_config.json", **rules)
 
 
 def save_image_tagger(folder: Path) -> None:
@@ -139,6 +154,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     ),
     "truncated": partial(save_embedder, truncate_dim=16),
     "nested": save_nested,
+    "lower-cased": save_lower_cased,
     "bare-tokenizer": partial(
         save_with_tokenizer,
         labels=TONES,
@@ -164,6 +180,28 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "features": partial(save_case, name="bert feature-extraction"),
     "chat": save_chat_model,
     "translator": save_translator,
+    "ruled-writer": partial(
+        save_with_rules,
+        name="llama text-generation",
+        repetition_penalty=1.3,
+        no_repeat_ngram_size=2,
+        min_new_tokens=10,
+        bad_words_ids=[[40], [41, 42], [2]],
+        suppress_tokens=[43, 44],
+        begin_suppress_tokens=[45, 46],
+        forced_eos_token_id=[7, 3],
+    ),
+    "ruled-translator": partial(
+        save_with_rules,
+        name="bart text2text-generation",
+        encoder_no_repeat_ngram_size=1,
+        no_repeat_ngram_size=3,
+        min_length=12,
+        begin_suppress_tokens=[45, 46],
+        forced_bos_token_id=40,
+        forced_eos_token_id=3,
+        num_beams=4,
+    ),
     "images": partial(save_case, name="vit image-classification"),
     "image-tags": save_image_tagger,
     "image-features": partial(save_case, name="dinov2 image-feature-extraction"),

@@ -15,6 +15,11 @@ pytestmark = pytest.mark.slow
 
 #: Answers of programs that run the fp32 file may differ so much from the original's, over the largest value.
 TOLERANCE = 1e-4
+#: Kinds whose cards have a program in JavaScript that takes raw texts.
+KINDS_IN_NODE = (
+    *("one-label", "multi-label", "dense", "dot", "prompts", "truncated", "nested", "lower-cased", "bare-tokenizer"),
+    *("cased", "without-padding", "word-types", "features", "chat", "translator", "ruled-writer"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +31,19 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "questions"])
 def test_every_program_of_the_card_gives_the_originals_final_answers(project, kind, tmp_path, optimum_python):
     release, model = project.folder / "results" / kind / "release", project.folder / "models" / kind
-    compared = list(compare_programs(release, model, optimum_python, tmp_path))
+    compared = list(compare_programs(release, model, tmp_path, optimum_python))
     assert len(compared) >= 2, "what was recorded, and a program"
     for heading, count, metrics in compared:
         assert count >= (12 if kind == "sounds" else 28)
         check(metrics, heading)
+
+
+@pytest.mark.parametrize("kind", KINDS_IN_NODE)
+def test_the_javascript_program_of_the_card_gives_the_originals_final_answers(project, kind, tmp_path, node_modules):
+    release, model = project.folder / "results" / kind / "release", project.folder / "models" / kind
+    _, (heading, count, metrics) = compare_programs(release, model, tmp_path, node_modules=node_modules)
+    assert count >= 12
+    check(metrics, heading)
 
 
 def check(metrics: dict[str, float | None], what: str) -> None:

@@ -167,11 +167,11 @@ def test_the_javascript_example_of_the_card_runs_as_it_stands(finished, optimum_
     script.write_text(code.replace('"q8"', '"fp32"'))
     process = subprocess.run(["node", script], cwd=release, capture_output=True, text=True, timeout=100, check=False)
     assert process.returncode == 0, process.stderr
-    tokens = json.JSONDecoder().raw_decode(process.stdout)[0]
+    tokens = json.loads(process.stdout)[0]
     program = programs(release, "python")[1].replace("_quantized.onnx", ".onnx")
     new = tokens_of(run_program(program, release, ["answers"], optimum_python))
     assert new
-    assert tokens[-len(new) :] == new
+    assert tokens == new
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Final answers to raw inputs: how they are kept and compared, and how the programs of a card give them."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -222,3 +223,81 @@ def test_every_use_has_a_program_with_its_function(use, activation, pads):
             compile(code, name, "exec")
             assert f"\n{given} = " in code
             assert "\nanswers = " in code
+
+
+def test_an_original_without_an_answer_to_most_inputs_is_refused_in_a_line(monkeypatch):
+    from onnxproof.cli import UserError
+    from onnxproof.original import final_answers
+    from onnxproof.original.model import Original
+
+    class Tokenizer:
+        model_max_length = 512
+
+        def __call__(self, text):
+            return {"input_ids": text.split()}
+
+    def ask(text):
+        if len(text) > 12:
+            raise ValueError("its table ends here\nand more")
+        return {"a": 1.0}
+
+    interface = final_answers.Interface("pipeline('text-classification')", ask)
+    monkeypatch.setitem(final_answers._ASK, "text-classification", lambda *_: interface)
+    original = Original("text-classification", {"model_type": "bert"}, None, frozenset(), Tokenizer(), 512)
+
+    with pytest.raises(UserError) as told:
+        final_answers.record_final_answers(original, "m", None)
+
+    said = r"m: pipeline\('text-classification'\) of the original has no answer to \d+ of \d+ raw inputs: "
+    assert re.fullmatch(said + "its table ends here", str(told.value))
+
+
+RULES = {
+    "repetition_penalty": {"repetition_penalty": 1.3},
+    "no_repeat_ngram_size": {"no_repeat_ngram_size": 2},
+    "no token twice": {"no_repeat_ngram_size": 1},
+    "encoder_no_repeat_ngram_size": {"encoder_no_repeat_ngram_size": 2},
+    "bad_words_ids": {"bad_words_ids": [[3], [4, 5], [6, 7, 8]]},
+    "min_length": {"min_length": 9},
+    "min_new_tokens": {"min_new_tokens": 4},
+    "both": {"min_length": 5, "min_new_tokens": 6},
+    "suppress_tokens": {"suppress_tokens": [1, 2, 3, 4]},
+    "begin_suppress_tokens": {"begin_suppress_tokens": [1, 2, 3, 4, 5, 6]},
+    "forced_eos_token_id": {"forced_eos_token_id": 9},
+}
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("given", [1, 4])
+def test_the_rule_of_a_program_chooses_what_the_logits_processor_of_transformers_leaves(rules, given):
+    import torch
+    from transformers import GenerationConfig, GenerationMixin
+
+    from onnxproof.model_card import _environment
+
+    settings, end, most, words = RULES[rules], 0, 14, 10
+    text = _environment().get_template("choose.py.j2").render(rules=settings, first=[0])
+    program: dict = {"np": np, "ends": [end]}
+    exec(text, program)
+    source = [3, 1, 4, 1, 5, 9, 2, 6]
+    extra = [source] if "encoder_no_repeat_ngram_size" in settings else []
+
+    class Network(GenerationMixin):
+        class config:  # noqa: N801
+            is_encoder_decoder = True
+
+    config = GenerationConfig(eos_token_id=end, max_length=most, **settings)
+    config._eos_token_tensor = torch.tensor([end])
+    generator = np.random.default_rng(given)
+    changed = 0
+    for length in [*range(given, most)] * 20:
+        tokens = generator.integers(0, words, length).tolist()
+        scores = generator.standard_normal(words).astype(np.float32)
+        scores[end] += 1.0
+        processors = Network()._get_logits_processor(
+            config, input_ids_seq_length=given, encoder_input_ids=torch.tensor([source]), device="cpu"
+        )
+        left = processors(torch.tensor([tokens]), torch.from_numpy(scores.copy())[None])[0]
+        changed += int(left.argmax()) != int(scores.argmax())
+        assert program["choose"](scores, tokens, given, most, *extra) == int(left.argmax())
+    assert changed, "no length at which the rule matters"

@@ -104,8 +104,9 @@ CLIENTS = {
 READS_EXPORT_FILE = "exported_model.py"
 #: Clients whose examples pad texts, for which a tokenizer needs a padding token.
 PADDING_CLIENTS = {"exported_model.py"}
-#: The client whose pipeline takes no pairs of texts, and makes probabilities of a regression's values.
-NO_PAIRS_NO_VALUES = "transformers.mjs"
+#: The client whose pipeline takes no pairs of texts, makes probabilities of a regression's values, and does not know
+#: one of the rules of which token may follow.
+IN_NODE, UNKNOWN_IN_NODE = "transformers.mjs", "encoder_no_repeat_ngram_size"
 
 #: What examples are told of an original that nothing special is known of.
 DEFAULT_USAGE: dict[str, Any] = {
@@ -118,6 +119,7 @@ DEFAULT_USAGE: dict[str, Any] = {
     "chat": None,
     "ends": [],
     "first": [0],
+    "rules": {},
     "not_applied": {},
     "max_tokens": 512,
     "candidates": ["a cat", "a dog"],
@@ -207,7 +209,9 @@ def usage_examples(
     if not facts["pads"]:
         left_out |= PADDING_CLIENTS
     if kind == "text-classification" and (facts["pairs"] or facts["activation"] == NONE):
-        left_out.add(NO_PAIRS_NO_VALUES)
+        left_out.add(IN_NODE)
+    if UNKNOWN_IN_NODE in facts["rules"]:
+        left_out.add(IN_NODE)
     examples = []
     for client, told in CLIENTS.items():
         path = USAGE / kind / f"{client}.j2"
@@ -292,7 +296,9 @@ def best_file(manifest: dict[str, Any]) -> str:
 
 
 def _environment() -> Any:
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(USAGE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["figure"] = format_figure
     environment.filters["python"] = repr
     return environment

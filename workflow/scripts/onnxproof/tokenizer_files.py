@@ -10,6 +10,7 @@ from onnxproof.files import read_json, write_text
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 
 #: Tokens with a part of their own, as both files name them.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -110,6 +111,9 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
     if config and config.get("model_max_length") != max_tokens:
         words.append(f"model_max_length from {config.get('model_max_length')} to {max_tokens}")
         config |= {"model_max_length": max_tokens}
+    if config and "chat_template" not in config and (folder / CHAT_TEMPLATE).is_file():
+        words.append(f"chat_template from {CHAT_TEMPLATE}, which transformers.js does not read")
+        config |= {"chat_template": (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")}
     used = padding.get("special_tokens", {})
     pad_token = config.get("pad_token") or used.get("pad_token")
     if config and pad_token is not None and config.get("pad_token") is None:

@@ -19,7 +19,6 @@ import numpy as np
 
 from onnxproof.card_programs import open_image
 from onnxproof.cli import UserError, first_line
-from onnxproof.files import read_json
 from onnxproof.final_answers import (
     IMAGES,
     MASKED_TEXTS,
@@ -35,10 +34,10 @@ from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, TOKENS
 from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.generation_settings import applied_settings, ends_of, rules_of, unapplied_settings
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
-from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import RAW_TEXTS, read_texts
@@ -69,26 +68,6 @@ RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
-#: Settings of ``generation_config.json`` that the programs of a card apply. The original is asked with these alone.
-APPLIED_SETTINGS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
-
-#: Settings that change a generated text and that the programs do not apply, each with its neutral value. The card names
-#: those that a model sets otherwise.
-UNAPPLIED_SETTINGS = {
-    "num_beams": 1,
-    "do_sample": False,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_eos_token_id": None,
-    "forced_decoder_ids": None,
-}
-
 #: Answers one raw input. The kinds of inputs and answers are those of ``FinalAnswers``.
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
@@ -127,7 +106,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface = _ASK[use.name](original, model, snapshot)
-    settings = _settings(use, original, snapshot) | interface.settings
+    settings = _settings(use, original) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
         try:
@@ -146,7 +125,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     return FinalAnswers(use.name, interface.name, inputs, answers, settings)
 
 
-def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
+def _settings(use: Use, original: Original) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
     if use.name == "zero-shot-image-classification":
@@ -165,13 +144,13 @@ def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     if use.takes == MASKED_TEXTS:
         settings["mask_token"] = original.processor.mask_token
     if use.gives == "tokens":
-        applied = applied_settings(snapshot)
-        ends = applied.get("eos_token_id", [])
-        settings["ends"] = ends if isinstance(ends, list) else [ends]
-        first = [original.start_token, applied.get("forced_bos_token_id")]
+        own = original.own_settings
+        settings["ends"] = ends_of(own)
+        first = [original.start_token, own.get("forced_bos_token_id")]
         settings["first"] = [token for token in first if token is not None]
         settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
-        settings["not_applied"] = unapplied_settings(snapshot)
+        settings["rules"] = rules_of(own)
+        settings["not_applied"] = unapplied_settings(own)
     return settings
 
 
@@ -417,7 +396,11 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     from transformers import GenerationConfig
 
     applied = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(snapshot)
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=0,
+        **applied_settings(original.own_settings),
     )
     chat = chat_parts(original.processor)
 
@@ -439,25 +422,6 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
     return Interface(f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask)
-
-
-def applied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of a snapshot's ``generation_config.json`` that the programs of a card apply."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    settings = {key: saved[key] for key in APPLIED_SETTINGS if saved.get(key) is not None}
-    config = read_transformer_config(snapshot)
-    for key in APPLIED_SETTINGS:  # an older folder has them in its config.json
-        if key not in settings and isinstance(config.get(key), (int, list)):
-            settings[key] = config[key]
-    return settings
-
-
-def unapplied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of ``generation_config.json`` that change a greedy text and that no program applies."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    return {key: saved[key] for key, neutral in UNAPPLIED_SETTINGS.items() if saved.get(key) not in (None, [], neutral)}
 
 
 def chat_parts(tokenizer: Any) -> dict[str, Any] | None:

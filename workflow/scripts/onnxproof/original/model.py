@@ -1,8 +1,8 @@
 """The original model in PyTorch, with its own preprocessing. Imports torch and transformers only when called."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class Original:
     fed. ``processor`` makes model inputs: a tokenizer, an image processor, a feature extractor, or tokenizer and image
     processor. ``most_tokens`` is where the model cuts a text. ``generate``, of a model that generates text, returns the
     tokens it finds likeliest after one of the inputs. ``start_token`` is what an encoder-decoder's texts start with.
-    ``embedder`` is the ``SentenceTransformer`` that the network is made of, of such a model.
+    ``embedder`` is the ``SentenceTransformer`` that the network is made of, of such a model. ``own_settings`` are the
+    model's own settings of ``generate``, see ``GenerationConfig`` of transformers.
     """
 
     task: str
@@ -66,6 +67,7 @@ class Original:
     generate: Callable[[ModelInputs, int], list[int]] | None = None
     start_token: int | None = None
     embedder: Any = None
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
         """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized.
@@ -177,7 +179,10 @@ def load_original(model: str, snapshot: Path, task: str, attention: str | None =
         return Original(task, config, network, frozenset(accepted), processor, limit)
     start = read_start_token(snapshot) if task in ENCODER_DECODER_TASKS else None
     generate = partial(_generate_greedily, network, start)
-    return Original(task, config, network, frozenset(accepted), processor, limit, generate, start)
+    own_settings = network.generation_config.to_dict()
+    return Original(
+        task, config, network, frozenset(accepted), processor, limit, generate, start, own_settings=own_settings
+    )
 
 
 def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, index: int) -> list[int]:
