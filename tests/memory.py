@@ -1,8 +1,9 @@
-"""How much memory each rule takes for models of several sizes, for ``onnxproof.resources``. `make bench-memory`.
+"""What memory and time each rule takes for models of several sizes, for ``onnxproof.resources``. `make bench-memory`.
 
 Encoders with random weights go from a Hub on this machine through the chain, one job at a time, with the bundled texts;
 they are also taken from a folder, as safetensors and as pickles. A job's memory is what its processes have resident
-together, looked at ten times a second.
+together, its time the seconds of CPU that they took; both are looked at ten times a second. Of the jobs of several
+variants, the largest counts.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -47,15 +49,32 @@ def save_model(folder: Path, shape: tuple[int, int, int], pickled: bool) -> None
     BertModel(config).save_pretrained(folder, safe_serialization=not pickled)
 
 
-def resident(process: psutil.Process) -> int:
-    """Return the bytes that a process and its descendants have resident; 0 when it has ended."""
-    total = 0
+@dataclass
+class Needs:
+    """What a job took: the most memory that was resident, in bytes, and seconds of CPU."""
+
+    memory: int = 0
+    seconds: float = 0.0
+
+    def raise_to(self, memory: int, seconds: float) -> None:
+        """Take over what is more than before."""
+        self.memory, self.seconds = max(self.memory, memory), max(self.seconds, seconds)
+
+
+def needs_of(process: psutil.Process) -> tuple[int, float]:
+    """Return what a process and its descendants have resident, and the CPU time of all until now; 0 when it has ended.
+
+    Descendants that have ended count as far as the process waited for them.
+    """
+    memory, seconds = 0, 0.0
     try:
         for each in (process, *process.children(recursive=True)):
-            total += each.memory_info().rss
+            memory += each.memory_info().rss
+            times = each.cpu_times()
+            seconds += times.user + times.system + times.children_user + times.children_system
     except psutil.NoSuchProcess:
         pass
-    return total
+    return memory, seconds
 
 
 def job_of(process: psutil.Process) -> tuple[str, str] | None:
@@ -72,14 +91,14 @@ def job_of(process: psutil.Process) -> tuple[str, str] | None:
     return f"{rule}_pytorch" if rule == "benchmark" and "pytorch" in words else rule, found[0]
 
 
-def measure(project: Project, *arguments: str) -> dict[tuple[str, str], int]:
-    """Run the workflow one job at a time; return the peak, in bytes, of each rule and model.
+def measure(project: Project, *arguments: str) -> dict[tuple[str, str], Needs]:
+    """Run the workflow one job at a time; return what each rule took of each model.
 
     Raises:
         SystemExit: a job failed.
     """
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    peaks: dict[tuple[str, str], int] = defaultdict(int)
+    needs: dict[tuple[str, str], Needs] = defaultdict(Needs)
     with (project.folder / "output.txt").open("w") as output:
         command = ["snakemake", "--cores", "2", "--jobs", "1", *arguments]
         run = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=output, stderr=output)
@@ -88,15 +107,15 @@ def measure(project: Project, *arguments: str) -> dict[tuple[str, str], int]:
             for process in watched.children(recursive=True):
                 job = job_of(process)
                 if job:
-                    peaks[job] = max(peaks[job], resident(process))
+                    needs[job].raise_to(*needs_of(process))
             time.sleep(SAMPLE_SECONDS)
     if run.returncode:
         sys.exit(f"error: snakemake failed:\n{(project.folder / 'output.txt').read_text()[-4000:]}")
-    return peaks
+    return needs
 
 
-def measure_chain(folder: Path, names: list[str]) -> tuple[dict[tuple[str, str], int], dict[str, float]]:
-    """Measure all rules for models from a Hub; return the peaks, and the MB of each model's weights."""
+def measure_chain(folder: Path, names: list[str]) -> tuple[dict[tuple[str, str], Needs], dict[str, float]]:
+    """Measure all rules for models from a Hub; return what they took, and the MB of each model's weights."""
     project = make_project(folder)
     with HubServer() as hub:
         for name in names:
@@ -111,11 +130,11 @@ def measure_chain(folder: Path, names: list[str]) -> tuple[dict[tuple[str, str],
                 "benchmark": SHORT_BENCHMARK,
             }
         )
-        peaks = measure(project)
-    return peaks, {name: weights_mb(name, {"path": name}, folder / "results") for name in names}
+        needs = measure(project)
+    return needs, {name: weights_mb(name, {"path": name}, folder / "results") for name in names}
 
 
-def measure_download(folder: Path, names: list[str], pickled: bool) -> dict[tuple[str, str], int]:
+def measure_download(folder: Path, names: list[str], pickled: bool) -> dict[tuple[str, str], Needs]:
     """Measure the download of models that lie in folders."""
     project = make_project(folder)
     for name in names:
@@ -133,15 +152,19 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(options.models) - set(SHAPES):
         parser.error(f"{', '.join(sorted(unknown))}: must be of {', '.join(SHAPES)}")
     with tempfile.TemporaryDirectory() as folder:
-        peaks, sizes = measure_chain(Path(folder), options.models)
+        needs, sizes = measure_chain(Path(folder), options.models)
     for kind, pickled in (("local", False), ("pickle", True)):
         with tempfile.TemporaryDirectory() as folder:
             found = measure_download(Path(folder), options.models, pickled)
-        peaks |= {(f"{rule}_{kind}", name): peak for (rule, name), peak in found.items()}
-    rows = [(rule, sizes[name], peak / BYTES_PER_MB) for (rule, name), peak in peaks.items()]
-    print(f"{'rule':20}{'weights, MB':>12}{'peak, MB':>10}{'estimate':>10}")
-    for rule, size, peak in sorted(rows):
-        print(f"{rule:20}{size:12.1f}{peak:10.0f}{estimate_memory_mb(rule, size):10}")
+        needs |= {(f"{rule}_{kind}", name): job for (rule, name), job in found.items()}
+    print(f"{'rule':20}{'weights, MB':>12}{'peak, MB':>10}{'estimate':>10}{'CPU, s':>10}")
+    for rule, size, job in sorted(
+        ((rule, sizes[name], job) for (rule, name), job in needs.items()), key=lambda row: row[:2]
+    ):
+        print(
+            f"{rule:20}{size:12.1f}{job.memory / BYTES_PER_MB:10.0f}{estimate_memory_mb(rule, size):10}"
+            f"{job.seconds:10.1f}"
+        )
     return 0
 
 

@@ -1,6 +1,7 @@
 """What the check command says of a model, from its small files alone."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import check
+from hub_server import HubServer
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.config import resolve_models
 
@@ -75,3 +77,24 @@ def test_neither_torch_nor_transformers_is_imported():
         f"check.main([{str(STAR)!r}]); assert not {{'torch', 'transformers'}} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_a_repository_of_the_hub_is_checked_from_its_small_files():
+    with HubServer() as hub:
+        hub.add("org/stars", STAR, "1" * 40)
+        run = subprocess.run(
+            [sys.executable, ROOT / "workflow/scripts/check.py", "--hub", "org/stars", "--json"],
+            env=os.environ | {"HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        fetched = {request.path.rpartition("/")[2] for request in hub.served("GET", "/resolve/")}
+    assert run.returncode == 0, run.stderr
+    (found,) = json.loads(run.stdout)
+    assert found["problems"] == []
+    assert found["parameters"] == pytest.approx(
+        (STAR / "model.safetensors").stat().st_size / check.BYTES_PER_PARAMETER, rel=0.05
+    )
+    assert {"config.json", "tokenizer.json"} <= fetched
+    assert "model.safetensors" not in fetched

@@ -5,8 +5,10 @@ the way.
 """
 
 import argparse
+import contextlib
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
@@ -240,7 +242,8 @@ def main(argv: list[str] | None = None) -> int:
     found = []
     for model, settings in models.items():
         try:
-            found.append(check_source(model, settings))
+            with contextlib.redirect_stdout(sys.stderr):  # how a download goes on is no part of the answer
+                found.append(check_source(model, settings))
         except UserError as error:
             found.append({"model": model, "problems": [str(error).removeprefix(f"{model}: ")]})
     print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else "\n\n".join(map(report, found)))
