@@ -114,7 +114,7 @@ def test_another_threshold_of_another_model_leaves_this_one_alone(copy_of_finish
 def test_an_edited_script_reruns_its_rule(copy_of_finished):
     project = copy_of_finished
     with (project.folder / "workflow/scripts/gate_parity.py").open("a") as script:
-        script.write("# edited\n")
+        script.write("EDITED = True\n")
     planned = project.planned()
     assert planned["gate_parity"] == 7
     assert not planned.keys() & {"download", "export", "optimize", "quantize", "measure_parity", "benchmark"}
@@ -133,8 +133,16 @@ def test_an_edited_script_reruns_its_rule(copy_of_finished):
 def test_an_edited_helper_module_reruns_the_rules_that_import_it_and_what_follows(copy_of_finished, helper, users):
     project = copy_of_finished
     with (project.folder / f"workflow/scripts/onnxproof/{helper}.py").open("a") as module:
-        module.write("# edited\n")
+        module.write("EDITED = True\n")
     assert project.planned().keys() == with_followers(users) | {"all"}
+
+
+def test_reworded_comments_and_messages_rerun_nothing(copy_of_finished):
+    project = copy_of_finished
+    for path in ("workflow/scripts/quantize.py", "workflow/scripts/onnxproof/config.py"):
+        with (project.folder / path).open("a") as module:
+            module.write("# reworded\n")
+    assert project.planned() == {}
 
 
 def test_an_edited_verifier_reruns_what_ships_it(copy_of_finished):

@@ -22,7 +22,7 @@ from onnxproof.files import write_text
 from onnxproof.locks import lock_folder
 from onnxproof.machines import check_machines
 from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
-from onnxproof.sources import SCRIPTS, digest_of_scripts
+from onnxproof.sources import SCRIPTS, digest_of_scripts, digest_of_texts
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -87,9 +87,10 @@ def script_path(script: str) -> str:
 
 
 def script_digest(*scripts: str) -> str:
-    """Return the sha256 of scripts and the helper modules they import: a rule reruns when one of them is edited.
+    """Return the sha256 of what scripts and the helper modules they import do: a rule reruns when that changes.
 
-    As a parameter, because two dozen files as inputs of every job would be a quarter of the work of planning them.
+    Comments, docstrings and messages do not count. The digest is a parameter, because two dozen files as inputs of
+    every job would be a quarter of the work of planning them.
     """
     return digest_of_scripts(*scripts)
 

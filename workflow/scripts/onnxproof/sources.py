@@ -1,7 +1,8 @@
-"""Which files a script is made of, so that an edit reruns exactly the rules that use it."""
+"""Which files a script is made of and what they do, so that an edit reruns exactly the rules that it concerns."""
 
 import ast
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -10,10 +11,15 @@ PACKAGE = "onnxproof"
 
 
 @cache
+def _tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def _imports(path: Path) -> frozenset[Path]:
     """Return the files of the helper package that one file imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -42,11 +48,78 @@ def files_of_script(name: str) -> list[str]:
     return [str(script), *sorted(str(path) for path in seen - {script})]
 
 
+#: Functions and methods whose texts people read, and names of arguments that have such texts.
+TELLING = frozenset({"print", "error", "warn", "warning", "info"})
+HELPS = frozenset({"help", "description", "epilog", "metavar"})
+#: Fields of a syntax tree that follow from the others.
+FOLLOWING = frozenset({"ctx", "type_comment", "kind"})
+
+
 @cache
+def _meaning(path: Path) -> bytes:
+    """Return what a file does: its syntax tree without comments, docstrings and messages."""
+    words: list[str] = []
+    _add_words(_tree_of(path), False, words)
+    return "\0".join(words).encode()
+
+
+def _add_words(node: ast.AST, in_message: bool, words: list[str]) -> None:
+    """Append a tree's words, in its order. Of a message they are the values that it names, without their formats."""
+    kind = type(node)
+    if kind is ast.Constant:
+        words.append("" if in_message and isinstance(node.value, str) else repr(node.value))  # type: ignore[attr-defined]
+        return
+    if kind is ast.Expr and isinstance(getattr(node.value, "value", None), str):  # type: ignore[attr-defined]
+        return  # a docstring, perhaps of an attribute
+    if kind is ast.JoinedStr and in_message:
+        for value in node.values:  # type: ignore[attr-defined]
+            if isinstance(value, ast.FormattedValue):
+                _add_words(value.value, True, words)
+        return
+    in_message = in_message or kind is ast.Raise or _tells(node)
+    words.append(kind.__name__)
+    for field in node._fields:
+        if field in FOLLOWING:
+            continue
+        value = getattr(node, field)
+        if isinstance(value, ast.AST):
+            _add_words(value, in_message, words)
+        elif isinstance(value, list):
+            words.append("[")
+            for item in value:
+                if isinstance(item, ast.AST):
+                    _add_words(item, in_message, words)
+                else:
+                    words.append(repr(item))
+            words.append("]")
+        else:
+            words.append(repr(value))
+
+
+def _tells(node: ast.AST) -> bool:
+    """Tell whether a node is a call, or an argument, whose texts people read."""
+    if isinstance(node, ast.Call):
+        return (node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)) in TELLING
+    return isinstance(node, ast.keyword) and node.arg in HELPS
+
+
 def digest_of_scripts(*names: str) -> str:
-    """Return a sha256, in hex, over the names and the contents of what some scripts are made of."""
+    """Return a sha256, in hex, over what some scripts and the modules that they import do.
+
+    Comments, docstrings and messages do not count, so that rewording one of them makes no one repeat a job.
+    """
+    return _digest(names, _meaning)
+
+
+def digest_of_texts(*names: str) -> str:
+    """Return a sha256, in hex, over the bytes of some scripts and the modules that they import, as they are shipped."""
+    return _digest(names, Path.read_bytes)
+
+
+@cache
+def _digest(names: tuple[str, ...], content: Callable[[Path], bytes]) -> str:
     digest = hashlib.sha256()
     for path in map(Path, (file for name in names for file in files_of_script(name))):
-        for part in (path.relative_to(SCRIPTS).as_posix().encode(), path.read_bytes()):
+        for part in (path.relative_to(SCRIPTS).as_posix().encode(), content(path)):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
