@@ -31,8 +31,9 @@ def scripts(tmp_path, monkeypatch) -> Path:
 
 
 def forget() -> None:
-    for cached in (sources._tree_of, sources._imports, sources._meaning, sources._digest, files_of_script):
-        cached.cache_clear()
+    for cached in vars(sources).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
 
 
 def digests() -> dict[str, str]:
@@ -67,6 +68,25 @@ def test_the_same_contents_elsewhere_have_the_same_digest(scripts, monkeypatch):
     elsewhere = scripts.rename(scripts.with_name("elsewhere"))
     monkeypatch.setattr(sources, "SCRIPTS", elsewhere)
     assert digests() == before
+
+
+def test_a_module_that_is_moved_changes_no_digest_but_that_of_the_texts(scripts):
+    before, texts = digests(), digest_of_texts("make")
+    folder = scripts / "onnxproof" / "parts"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Parts."""\n')
+    (scripts / "onnxproof/shared.py").rename(folder / "common.py")
+    (scripts / "onnxproof/deep.py").write_text("from onnxproof.parts.common import nothing\n")
+    assert digests() == before
+    assert digest_of_texts("make") != texts
+
+
+def test_the_name_that_is_imported_counts(scripts):
+    found = set()
+    for names in ("nothing", "something", "something as nothing"):
+        (scripts / "onnxproof/deep.py").write_text(f"from onnxproof.shared import {names}\n")
+        found.add(digests()["make"])
+    assert len(found) == 3
 
 
 PROGRAM = """

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,24 +15,32 @@ def _tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def _modules(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, list[Path]]]:
+    """Yield each import of a file, anywhere in it, with the files of the helper package that it runs."""
+    for node in ast.walk(_tree_of(path)):
+        if isinstance(node, ast.Import):
+            names = {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        else:
+            continue
+        yield node, sorted({file for name in names for file in _files_of_module(name)})
+
+
+@cache
+def _files_of_module(name: str) -> list[Path]:
+    """Return the files of the helper package that importing a module runs: importing a.b.c runs a and a.b too."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE:
+        return []
+    stems = (SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1))
+    return [path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()]
+
+
 @cache
 def _imports(path: Path) -> frozenset[Path]:
     """Return the files of the helper package that one file imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(_tree_of(path)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    found: set[Path] = set()
-    for name in names:
-        if name.split(".")[0] == PACKAGE:
-            # Importing a.b.c runs a and a.b too.
-            parts = name.split(".")
-            for depth in range(1, len(parts) + 1):
-                stem = SCRIPTS.joinpath(*parts[:depth])
-                found |= {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()}
-    return frozenset(found)
+    return frozenset(file for _, files in _modules(path) for file in files)
 
 
 @cache
@@ -56,16 +64,41 @@ FOLLOWING = frozenset({"ctx", "type_comment", "kind"})
 
 
 @cache
-def _meaning(path: Path) -> bytes:
-    """Return what a file does: its syntax tree without comments, docstrings and messages."""
+def _digest_of_file(path: Path) -> str:
+    """Return a sha256, in hex, over what a file does: its syntax tree without comments, docstrings and messages.
+
+    Of an import the names count, but not the module of this package that they come from: its own digest counts in its
+    place, so that renaming or moving it changes nothing. Nor does the order of imports, which follows from their names.
+    """
     words: list[str] = []
     _add_words(_tree_of(path), False, words)
-    return "\0".join(words).encode()
+    imports = []
+    for node, files in _modules(path):
+        origin = None if files else getattr(node, "module", None)
+        names = sorted(
+            ("" if _is_module(node, alias) else alias.name, alias.asname or alias.name) for alias in node.names
+        )
+        imports.append(repr((origin, names)))
+    return hashlib.sha256("\0".join([*words, *sorted(imports)]).encode()).hexdigest()
+
+
+def _is_module(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:
+    """Tell whether what is imported is a module of this package, not something in it."""
+    name = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+    stem = SCRIPTS.joinpath(*name.split("."))
+    return name.split(".")[0] == PACKAGE and (stem.is_dir() or stem.with_suffix(".py").is_file())
+
+
+def _does_something(path: Path) -> bool:
+    """Tell whether a file holds more than a docstring, as the ``__init__.py`` of most packages does not."""
+    return any(not isinstance(node, ast.Expr) for node in _tree_of(path).body)
 
 
 def _add_words(node: ast.AST, in_message: bool, words: list[str]) -> None:
     """Append a tree's words, in its order. Of a message they are the values that it names, without their formats."""
     kind = type(node)
+    if kind in (ast.Import, ast.ImportFrom):
+        return  # see ``_digest_of_file``
     if kind is ast.Constant:
         words.append("" if in_message and isinstance(node.value, str) else repr(node.value))  # type: ignore[attr-defined]
         return
@@ -103,23 +136,25 @@ def _tells(node: ast.AST) -> bool:
     return isinstance(node, ast.keyword) and node.arg in HELPS
 
 
+@cache
 def digest_of_scripts(*names: str) -> str:
     """Return a sha256, in hex, over what some scripts and the modules that they import do.
 
-    Comments, docstrings and messages do not count, so that rewording one of them makes no one repeat a job.
+    Comments, docstrings, messages and the names of modules do not count, so that rewording or moving one of them makes
+    no one repeat a job.
     """
-    return _digest(names, _meaning)
-
-
-def digest_of_texts(*names: str) -> str:
-    """Return a sha256, in hex, over the bytes of some scripts and the modules that they import, as they are shipped."""
-    return _digest(names, Path.read_bytes)
+    parts = []
+    for name in names:
+        script, *modules = map(Path, files_of_script(name))
+        parts += [_digest_of_file(script), *sorted(_digest_of_file(path) for path in modules if _does_something(path))]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @cache
-def _digest(names: tuple[str, ...], content: Callable[[Path], bytes]) -> str:
+def digest_of_texts(*names: str) -> str:
+    """Return a sha256, in hex, over the bytes of some scripts and the modules that they import, as they are shipped."""
     digest = hashlib.sha256()
     for path in map(Path, (file for name in names for file in files_of_script(name))):
-        for part in (path.relative_to(SCRIPTS).as_posix().encode(), content(path)):
+        for part in (path.relative_to(SCRIPTS).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
