@@ -102,7 +102,7 @@ bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one ru
 	$(BIN)/python tests/scale.py --table docs/bench-scale.md $(BENCH)
 
 .PHONY: bench-memory
-bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/resources.py
+bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
 	$(BIN)/python tests/memory.py
 
 .PHONY: coverage
@@ -138,7 +138,7 @@ test-faults: setup-dev  ## kill two hundred jobs at random moments and compare w
 
 .PHONY: fuzz
 fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshots and manifests than `make test` does
-	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/test_config.py tests/unit/test_untrusted.py
+	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/config/test_config.py tests/unit/checkpoint/test_untrusted.py
 
 .PHONY: reproduce
 reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make

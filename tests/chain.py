@@ -9,11 +9,11 @@ import measure_parity
 import optimize
 import quantize
 import record_reference
-from onnxproof.config import resolve_models
+from onnxproof.config.resolve import resolve_models
 from onnxproof.files import read_json
-from onnxproof.gate import Verdict, judge
-from onnxproof.reference import read_reference
-from onnxproof.texts import CALIBRATION_TEXTS
+from onnxproof.inputs.reference import read_reference
+from onnxproof.inputs.texts import CALIBRATION_TEXTS
+from onnxproof.parity.gate import Verdict, judge
 
 #: The gate's default limits, by variant.
 THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]

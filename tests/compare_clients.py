@@ -23,13 +23,13 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from onnxproof.figures import format_figure
-from onnxproof.generation import matched_share
-from onnxproof.golden import read_golden
-from onnxproof.inputs import Reference
-from onnxproof.metrics import cosine_similarity, log_probabilities
-from onnxproof.stimuli import draw_images
-from onnxproof.tasks.material import EVALUATION_IMAGES, EVALUATION_SEED
+from onnxproof.formatting import format_figure
+from onnxproof.graph.generation import matched_share
+from onnxproof.inputs.material import EVALUATION_IMAGES, EVALUATION_SEED
+from onnxproof.inputs.model_inputs import Reference
+from onnxproof.inputs.synthetic import draw_images
+from onnxproof.parity.metrics import cosine_similarity, log_probabilities
+from onnxproof.release.golden import read_golden
 
 ROOT = Path(__file__).resolve().parents[1]
 

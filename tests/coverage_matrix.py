@@ -143,8 +143,8 @@ def save_with_older(names: Sequence[str], folder: Path) -> None:
 
 def few_texts(folder: Path) -> Path:
     """Write every twelfth of the bundled evaluation texts to a file: all languages and lengths."""
-    from onnxproof.texts import EVALUATION_TEXTS as BUNDLED
-    from onnxproof.texts import read_texts
+    from onnxproof.inputs.texts import EVALUATION_TEXTS as BUNDLED
+    from onnxproof.inputs.texts import read_texts
 
     texts = read_texts(BUNDLED)
     chosen = [" ".join(text.split()) for text in texts[:: len(texts) // EVALUATION_TEXTS]][:EVALUATION_TEXTS]

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 
 from card_programs import run_program, with_inputs
 from kinds import KINDS, TASKS
-from onnxproof.card_programs import open_image
-from onnxproof.figures import format_figure
-from onnxproof.final_answers import USES, FinalAnswers, measure
-from onnxproof.golden import read_golden
+from onnxproof.formatting import format_figure
+from onnxproof.parity.card_programs import open_image
+from onnxproof.parity.final_answers import USES, FinalAnswers, measure
+from onnxproof.release.golden import read_golden
 from project import Project, make_project
 
 #: Uses whose JavaScript programs answer texts with what this script can read.

@@ -1,4 +1,6 @@
-"""What memory and time each rule takes for models of several sizes, for ``onnxproof.resources``. `make bench-memory`.
+"""What memory and time each rule takes for models of several sizes. `make bench-memory`.
+
+The figures are for ``onnxproof.engine.resources``.
 
 Encoders with random weights go from a Hub on this machine through the chain, one job at a time, with the bundled texts;
 they are also taken from a folder, as safetensors and as pickles. A job's memory is what its processes have resident
@@ -21,7 +23,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow" / "scripts"))
 
 from hub_server import HubServer
-from onnxproof.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
+from onnxproof.engine.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
 from project import LOOSE, Project, make_project
 from tiny_models import bert_config, write_tokenizer
 

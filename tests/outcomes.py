@@ -21,8 +21,8 @@ import record_reference
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
-from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tokenizer_files import settle_tokenizer
+from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
+from onnxproof.release.tokenizer import settle_tokenizer
 
 TEXTS = [
     "The battery is very good, and the screen works.",

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import bench_accuracy
 import benchmark
-from onnxproof import benchmark_runtimes, benchmark_worker, benchmarking
-from onnxproof.benchmarking import Case, Contender, Effort, Worker
+from onnxproof.benchmark import runtimes, timing, worker
+from onnxproof.benchmark.timing import Case, Contender, Effort, Worker
 from onnxproof.cli import UserError
 
 VOCAB_SIZE, WIDTH, LABELS, POSITIONS = 120, 16, 3, 40
@@ -229,9 +229,9 @@ def test_pytorch_sentence_model_is_run_with_pooling(tmp_path):
         device="cpu",
     ).save(str(tmp_path / "source"))
 
-    loaded = benchmark_runtimes.load_pytorch(tmp_path / "source", "sentence-similarity")
+    loaded = runtimes.load_pytorch(tmp_path / "source", "sentence-similarity")
     types = dict.fromkeys(INPUTS, "tensor(int64)")
-    features = loaded.prepare(benchmark_worker.draw_inputs(types, 2, 8, len(words), seed=0))
+    features = loaded.prepare(worker.draw_inputs(types, 2, 8, len(words), seed=0))
     outputs = loaded.predict(features)
     embedding = outputs["sentence_embedding"].numpy()
     assert embedding.shape == (2, WIDTH)
@@ -264,8 +264,8 @@ def test_texts_are_tokenized_padded_and_answered_in_batches(fp32, tmp_path):
 
 
 def test_a_worker_imports_nothing_it_does_not_measure():
-    script = "import sys, onnxproof.benchmark_worker; print(*sys.modules)"
-    environment = benchmarking.worker_environment(1)
+    script = "import sys, onnxproof.benchmark.worker; print(*sys.modules)"
+    environment = timing.worker_environment(1)
     imported = subprocess.check_output([sys.executable, "-P", "-c", script], env=environment, text=True).split()
     assert {"numpy"} <= set(imported)
     assert not {"torch", "transformers", "optimum", "onnx", "psutil", "onnxruntime"} & set(imported)

@@ -12,7 +12,7 @@ import pytest
 
 from card_programs import programs, run_program
 from compare_clients import GENERATED, as_markdown, compare
-from onnxproof.metrics import log_probabilities
+from onnxproof.parity.metrics import log_probabilities
 
 MODELS = {"stars.v1": "stars", "sentences": "sentences"}
 

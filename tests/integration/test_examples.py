@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from onnxproof.config import check_config, resolve_models
-from onnxproof.tokenizer_files import settle_tokenizer
+from onnxproof.config.resolve import check_config, resolve_models
+from onnxproof.release.tokenizer import settle_tokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -16,9 +16,9 @@ from card_programs import programs, run_program
 from chain import missed
 from compare_clients import compare, run_client
 from measure_parity import measure
-from onnxproof.generation import NEW_TOKENS
-from onnxproof.reference import read_reference
-from onnxproof.tasks.inference import read_start_token
+from onnxproof.checkpoint.inference import read_start_token
+from onnxproof.inputs.prompts import NEW_TOKENS
+from onnxproof.inputs.reference import read_reference
 from project import make_project
 
 CASES = {case.name: case for case in all_cases()}

@@ -9,7 +9,7 @@ import pytest
 import coverage_matrix
 from card_programs import programs, run_program
 from new_architectures import new_cases
-from onnxproof.reference import read_reference
+from onnxproof.inputs.reference import read_reference
 from project import ROOT, make_project
 
 CASES = {case.name: case for case in new_cases()}

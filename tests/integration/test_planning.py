@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from onnxproof.resources import DEFAULT_WEIGHTS_MB, estimate_memory_mb
+from onnxproof.engine.resources import DEFAULT_WEIGHTS_MB, estimate_memory_mb
 from project import make_project, make_tiny_project
 
 PROFILED_PLAN = """

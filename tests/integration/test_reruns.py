@@ -139,7 +139,7 @@ def test_an_edited_helper_module_reruns_the_rules_that_import_it_and_what_follow
 
 def test_reworded_comments_and_messages_rerun_nothing(copy_of_finished):
     project = copy_of_finished
-    for path in ("workflow/scripts/quantize.py", "workflow/scripts/onnxproof/config.py"):
+    for path in ("workflow/scripts/quantize.py", "workflow/scripts/onnxproof/config/resolve.py"):
         with (project.folder / path).open("a") as module:
             module.write("# reworded\n")
     assert project.planned() == {}

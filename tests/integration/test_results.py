@@ -8,7 +8,7 @@ import onnxruntime
 import pandas
 import pytest
 
-from onnxproof.config import check_config, resolve_models
+from onnxproof.config.resolve import check_config, resolve_models
 from onnxproof.files import describe_files
 
 MODELS = {"stars.v1": "text-classification", "sentences": "sentence-similarity"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hub_server import HubServer
-from onnxproof.resources import estimate_memory_mb
+from onnxproof.engine.resources import estimate_memory_mb
 from project import Project, edited, make_project, make_tiny_project
 from reproduction import compare, digests
 

@@ -202,7 +202,7 @@ def minilm(folder: Path) -> None:
 def test_a_sentence_transformer_saved_today_is_what_its_modules_compute(tmp_path, save):
     from sentence_transformers import SentenceTransformer
 
-    from onnxproof.snapshot import snapshot_problem
+    from onnxproof.checkpoint.snapshot import snapshot_problem
 
     save(tmp_path / "model")
     assert snapshot_problem(tmp_path / "model") is None

@@ -15,10 +15,10 @@ from onnx import numpy_helper
 import verify_release
 from measure_parity import measure
 from onnxproof.files import describe_files, read_json, sha256_of
-from onnxproof.gate import measurements
-from onnxproof.golden import read_golden
-from onnxproof.reference import read_reference
-from onnxproof.tasks.answers import batch_invariance
+from onnxproof.inputs.reference import read_reference
+from onnxproof.parity.answers import batch_invariance
+from onnxproof.parity.gate import measurements
+from onnxproof.release.golden import read_golden
 from onnxproof.vocabulary import METRICS
 from release import write_sums
 
@@ -128,7 +128,7 @@ def test_the_shipped_tokenizer_cuts_and_pads_without_being_told(finished):
 
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "golden.npz", "golden.json", "SHA256SUMS", "onnx/model.onnx", "verifier/onnxproof/gate.py"],
+    ["config.json", "golden.npz", "golden.json", "SHA256SUMS", "onnx/model.onnx", "verifier/onnxproof/parity/gate.py"],
 )
 def test_a_missing_file_fails(release, capsys, name):
     (release / name).unlink()

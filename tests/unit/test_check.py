@@ -12,7 +12,7 @@ import pytest
 import check
 from hub_server import HubServer
 from onnxproof.checkpoint.reading import Checkpoint
-from onnxproof.config import resolve_models
+from onnxproof.config.resolve import resolve_models
 
 ROOT = Path(__file__).parents[2]
 STAR = ROOT / "examples" / "star-rating-tiny"
@@ -79,12 +79,12 @@ def test_neither_torch_nor_transformers_is_imported():
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def test_a_repository_of_the_hub_is_checked_from_its_small_files():
+def test_a_repository_of_the_hub_is_checked_from_its_small_files(tmp_path):
     with HubServer() as hub:
         hub.add("org/stars", STAR, "1" * 40)
         run = subprocess.run(
             [sys.executable, ROOT / "workflow/scripts/check.py", "--hub", "org/stars", "--json"],
-            env=os.environ | {"HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1"},
+            env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"},
             capture_output=True,
             text=True,
             check=False,

@@ -15,14 +15,14 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config import check_yaml_text
+from onnxproof.config.resolve import check_yaml_text
 from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
-from onnxproof.config_lists import load_models
+from onnxproof.config.lists import load_models
 from onnxproof.files import write_text
-from onnxproof.locks import lock_folder
-from onnxproof.machines import check_machines
-from onnxproof.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
-from onnxproof.sources import SCRIPTS, digest_of_scripts, digest_of_texts
+from onnxproof.engine.run_lock import lock_folder
+from onnxproof.config.machines import check_machines
+from onnxproof.engine.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
+from onnxproof.engine.code_digest import SCRIPTS, digest_of_scripts, digest_of_texts
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy

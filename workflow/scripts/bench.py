@@ -35,14 +35,14 @@ from onnxproof.bench.measuring import (
 )
 from onnxproof.bench.models import LOCAL_MODELS
 from onnxproof.bench.pages import write_pages
-from onnxproof.benchmark_worker import draw_inputs
-from onnxproof.benchmarking import Case, Effort, ModelSizes, check_cases, read_model_sizes
+from onnxproof.benchmark.timing import Case, Effort, ModelSizes, check_cases, read_model_sizes
+from onnxproof.benchmark.worker import draw_inputs
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
-from onnxproof.graph_files import MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import available_cores, cpu_description
+from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.tasks.registry import TASKS
-from onnxproof.texts import EVALUATION_TEXTS, read_texts
 from optimize import optimize
 
 TEXT_CASES = (Case(1, 16), Case(1, 128), Case(8, 128), Case(32, 128))

@@ -21,7 +21,7 @@ from onnxproof.bench.peers import (
     quantize_with_optimum,
     quantize_with_sentence_transformers,
 )
-from onnxproof.benchmarking import (
+from onnxproof.benchmark.timing import (
     Case,
     Contender,
     Effort,
@@ -35,10 +35,10 @@ from onnxproof.benchmarking import (
 )
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, versions_of, write_json, write_text
-from onnxproof.graph_files import MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.graph.folder import copy_support_files
 from onnxproof.hardware import cpu_description
-from onnxproof.onnx_folder import copy_support_files
-from onnxproof.reference import read_reference
+from onnxproof.inputs.reference import read_reference
 
 BASELINE = "fp32"
 OURS = ("optimized", "int8", "int8-invariant")

@@ -25,12 +25,12 @@ import psutil
 
 from onnxproof.bench.contenders import optimum_preset
 from onnxproof.bench.models import save_grown
+from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_json, write_text
-from onnxproof.graph_files import MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import cpu_description
 from onnxproof.original.exporters.optimum import find_interpreter
-from onnxproof.tasks.inference import choose_task
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT_FILES = ("Snakefile", "workflow", "envs", "profiles")

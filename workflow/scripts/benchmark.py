@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from onnxproof import benchmarking
-from onnxproof.benchmarking import Case, CaseResult, Contender, Effort, Memory
+from onnxproof.benchmark import timing
+from onnxproof.benchmark.timing import Case, CaseResult, Contender, Effort, Memory
+from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import run_script
 from onnxproof.files import versions_of, write_json
 from onnxproof.hardware import available_cores, cpu_description
-from onnxproof.tasks.inference import choose_task
 from onnxproof.vocabulary import CPU_PROVIDER, SUPPORTED_TASKS
 
 BASELINE_VARIANT = "fp32"
@@ -169,7 +169,7 @@ def build_record(
         "load_samples_ms": load_samples,
         "rss_before_load_mb": memory.rss_before_load_mb,
         "peak_rss_mb": memory.peak_rss_mb,
-        "size_mb": benchmarking.size_mb(benchmarking.model_files(contender)),
+        "size_mb": timing.size_mb(timing.model_files(contender)),
         "settings": {
             "warmup": effort.warmup,
             "rounds": effort.rounds,
@@ -193,21 +193,19 @@ def measure_on_provider(arguments: argparse.Namespace, provider: str) -> dict[st
     """Measure one form of a model on one execution provider; returns the record."""
     contenders = choose_contenders(arguments, provider)
     for contender in contenders:
-        benchmarking.model_files(contender)
-    sizes = benchmarking.read_model_sizes(contenders[-1].folder / "config.json")
-    cases = benchmarking.choose_cases(sizes, arguments.batch_sizes, arguments.sequence_lengths)
-    benchmarking.check_cases(arguments.model, sizes, cases)
+        timing.model_files(contender)
+    sizes = timing.read_model_sizes(contenders[-1].folder / "config.json")
+    cases = timing.choose_cases(sizes, arguments.batch_sizes, arguments.sequence_lengths)
+    timing.check_cases(arguments.model, sizes, cases)
     effort = Effort(
         arguments.warmup, arguments.rounds, arguments.iterations, arguments.seconds_per_case, arguments.seed
     )
     thread_counts = sorted(set(arguments.threads))
 
-    load_samples = benchmarking.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats)
+    load_samples = timing.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats)
     results = []
     for threads in thread_counts:
-        measured, memory = benchmarking.measure(
-            contenders, threads, cases, sizes, effort, progress_printer(contenders[0])
-        )
+        measured, memory = timing.measure(contenders, threads, cases, sizes, effort, progress_printer(contenders[0]))
         results += measured
     return build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, memory)
 

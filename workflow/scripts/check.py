@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from download import build_retry, check_hub_request, check_small_files, fetch_file, list_repository, size_and_checksum
+from onnxproof.checkpoint.inference import check_architecture, tasks_of_config
 from onnxproof.checkpoint.layout import needed_files
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.snapshot import problems_of
+from onnxproof.checkpoint.text_limits import most_tokens, text_settings
+from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
-from onnxproof.config import resolve_models
-from onnxproof.files import read_json
-from onnxproof.resources import (
+from onnxproof.config.resolve import resolve_models
+from onnxproof.engine.resources import (
     BYTES_PER_MB,
     BYTES_PER_PARAMETER,
     MEMORY,
@@ -31,13 +34,10 @@ from onnxproof.resources import (
     estimate_memory_mb,
     estimate_minutes,
 )
-from onnxproof.snapshot import problems_of
+from onnxproof.files import read_json
 from onnxproof.tasks.heads import count_labels, takes_pairs
-from onnxproof.tasks.inference import check_architecture, tasks_of_config
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import TASKS
-from onnxproof.text_limits import most_tokens, text_settings
-from onnxproof.untrusted import stays_inside
 from release import released_files
 
 #: The chain's rules, as far as they cost something.

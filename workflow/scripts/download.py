@@ -24,16 +24,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from onnxproof.checkpoint.inference import check_architecture
 from onnxproof.checkpoint.layout import needed_files, pickled_files
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.refusals import check_adapters
+from onnxproof.checkpoint.snapshot import pickle_refusal, problems_of, snapshot_problem
+from onnxproof.checkpoint.untrusted import MOST_JSON_BYTES, stays_inside
 from onnxproof.cli import UserError, run_script
+from onnxproof.engine.resources import WEIGHT_SUFFIXES
 from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json
-from onnxproof.resources import WEIGHT_SUFFIXES
-from onnxproof.snapshot import pickle_refusal, problems_of, snapshot_problem
-from onnxproof.tasks.inference import check_architecture
-from onnxproof.untrusted import MOST_JSON_BYTES, stays_inside
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -157,7 +157,7 @@ def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
     """Replace pickled weights by safetensors, importing torch only where there are some; return what they were."""
     if not pickled_files(names_in(stage)):
         return {}
-    from onnxproof.pickled_weights import replace_pickles
+    from onnxproof.checkpoint.pickled_weights import replace_pickles
 
     return replace_pickles(model, stage)
 
@@ -199,7 +199,7 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         take_from_cache(model, repo, revision, stage, allowed)
         commit = revision
     else:
-        from onnxproof.hub_transfers import watch_answers
+        from onnxproof.hub.transfers import watch_answers
 
         watch_answers(slow_after_s)
         commit, listed = list_repository(model, repo, revision, retry)
@@ -329,7 +329,7 @@ def fetch_file(model: str, repo: str, commit: str, listed: "RepoSibling", target
     Raises:
         UserError: the file cannot be fetched, or is corrupt twice.
     """
-    from onnxproof.hub_transfers import fetch_into_cache, remove_from_cache
+    from onnxproof.hub.transfers import fetch_into_cache, remove_from_cache
 
     name = listed.rfilename
     size, checksum = size_and_checksum(model, repo, listed)
@@ -393,7 +393,7 @@ def take_from_cache(model: str, repo: str, commit: str, stage: Path, allowed: Al
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
-    from onnxproof.hub_transfers import checksum_in_cache
+    from onnxproof.hub.transfers import checksum_in_cache
 
     cache = Path(constants.HF_HUB_CACHE)
     snapshot = cache / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots" / commit
@@ -509,7 +509,7 @@ def explain_failure(error: BaseException, repo: str, revision: str | None) -> st
     """Return one sentence: what the Hub refused, and what to do about it."""
     from huggingface_hub import errors
 
-    from onnxproof.hub_transfers import OverlongAnswerError, SlowTransferError
+    from onnxproof.hub.transfers import OverlongAnswerError, SlowTransferError
 
     host, status = hub_host(), status_of(error)
     if isinstance(error, errors.GatedRepoError):

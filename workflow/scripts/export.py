@@ -5,17 +5,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from onnxproof.checkpoint.inference import choose_task
+from onnxproof.checkpoint.sentence_modules import lift_transformer
 from onnxproof.cli import run_script
-from onnxproof.external_data import gather_weights
 from onnxproof.files import staged_folder, write_json
-from onnxproof.graph_files import separate_graphs
-from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes
+from onnxproof.graph.external_data import gather_weights
+from onnxproof.graph.files import separate_graphs
+from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes
+from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.used_tokenizer import place_used_tokenizer
-from onnxproof.sentence_modules import lift_transformer
-from onnxproof.tasks.inference import choose_task
 
 
 def add_missing_tokenizer(exported: Path, folder: Path) -> None:

@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.inference import read_transformer_config, transformer_folder
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
-from onnxproof.graph_files import MODEL_FILE
-from onnxproof.lean_imports import import_sentence_transformers, import_transformers
+from onnxproof.graph.files import MODEL_FILE
 from onnxproof.original.exporters.older_spelling import (
     Accepted,
     complete_config,
@@ -24,8 +24,8 @@ from onnxproof.original.exporters.older_spelling import (
     unread_keys,
     write_older_copy,
 )
+from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.original.memory import free_large_blocks_at_once
-from onnxproof.tasks.inference import read_transformer_config, transformer_folder
 from onnxproof.tasks.model_types import exporter_task
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_text
-from onnxproof.gate import judge
-from onnxproof.quantization.rung import Rung
+from onnxproof.parity.gate import judge
+from onnxproof.quantization.search.rung import Rung
 
 
 def recipes_tried(manifest: Path) -> str:

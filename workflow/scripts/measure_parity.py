@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import run_script
-from onnxproof.encoder_decoder import files_of_variant
 from onnxproof.files import read_json, versions_of, write_json
-from onnxproof.graph_files import GRAPH_FILES
-from onnxproof.inputs import Reference
+from onnxproof.graph.encoder_decoder import files_of_variant
+from onnxproof.graph.files import GRAPH_FILES
+from onnxproof.inputs.model_inputs import Reference
+from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.measure import Measurement, measure_sessions, open_sessions
-from onnxproof.reference import read_reference
-from onnxproof.samples import SAMPLED_TASKS, sample_answers
+from onnxproof.parity.samples import SAMPLED_TASKS, sample_answers
 
 
 def measure(

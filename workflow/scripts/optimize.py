@@ -19,24 +19,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, first_line, run_script
-from onnxproof.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.files import read_json, staged_folder, versions_of, write_json
-from onnxproof.generation import PAST, continue_from_cache, fed_length
-from onnxproof.graph_files import MODEL_FILE, separate_graphs
-from onnxproof.graph_inputs import inputs_of_graph
-from onnxproof.inputs import Array, ModelInputs
-from onnxproof.merged_decoder import merge_decoders
-from onnxproof.metrics import compare_output
-from onnxproof.onnx_folder import (
+from onnxproof.graph.external_data import load_model, move_outside, save_model, session_entries, weights_folder
+from onnxproof.graph.files import MODEL_FILE, separate_graphs
+from onnxproof.graph.folder import (
     copy_support_files,
     count_operators,
     describe_variant,
     fused_operators,
     settings_of_graphs,
 )
-from onnxproof.sessions import open_session
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.graph.generation import continue_from_cache, fed_length
+from onnxproof.graph.inputs import inputs_of_graph
+from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.graph.sessions import open_session
+from onnxproof.inputs.model_inputs import Array, ModelInputs
+from onnxproof.inputs.prompts import PAST
+from onnxproof.parity.metrics import compare_output
 from onnxproof.tasks.registry import PARTS, TASKS
 
 if TYPE_CHECKING:
@@ -173,8 +174,8 @@ def optimize_graph(
     that it makes or takes apart; the operators fused and how many of each; why it is not the better method or a rewrite
     is missing, where that is so; and the measured difference from the exported graph.
     """
-    from onnxproof.rewrites import normalize_with_one_node
-    from onnxproof.split_skip_layer_norm import split_skip_layer_normalization
+    from onnxproof.graph.fusions.rewrites import normalize_with_one_node
+    from onnxproof.graph.fusions.split_skip_layer_norm import split_skip_layer_normalization
 
     exported = load_model(source / file, scratch)
     names = [value.name for value in exported.graph.input]
@@ -242,15 +243,15 @@ class Rewrite:
 
 def fusions() -> list[Rewrite]:
     """Return the fusions that come before onnxruntime's optimizer."""
-    from onnxproof.fusions.attention import fuse_self_attention
+    from onnxproof.graph.fusions.attention import fuse_self_attention
 
     return [Rewrite("Attention", "Softmax", fuse_self_attention)]
 
 
 def special_attentions() -> list[Rewrite]:
     """Return the rewrites of attentions that have no operator of their own."""
-    from onnxproof.disentangled_attention import simplify_disentangled_attention
-    from onnxproof.rotary_embedding import fuse_rotary_embedding
+    from onnxproof.graph.fusions.disentangled_attention import simplify_disentangled_attention
+    from onnxproof.graph.fusions.rotary_embedding import fuse_rotary_embedding
 
     return [
         Rewrite("DisentangledAttention", "Softmax", simplify_disentangled_attention),
@@ -260,9 +261,9 @@ def special_attentions() -> list[Rewrite]:
 
 def decoder_rewrites() -> list[Rewrite]:
     """Return the rewrites of decoders, whose texts start at any position, and of what ``special_attentions`` left."""
-    from onnxproof.fusions.cached_attention import fuse_cached_attention
-    from onnxproof.fusions.grouped import group_queries
-    from onnxproof.fusions.rotary import fuse_rotations
+    from onnxproof.graph.fusions.cached_attention import fuse_cached_attention
+    from onnxproof.graph.fusions.grouped import group_queries
+    from onnxproof.graph.fusions.rotary import fuse_rotations
 
     return [
         Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
@@ -318,7 +319,7 @@ def prove(
     Raises:
         UserError: it cannot be made, does not run, or changes an answer.
     """
-    from onnxproof.rewrites import forget_shapes, remove_unused_domains
+    from onnxproof.graph.fusions.rewrites import forget_shapes, remove_unused_domains
 
     with failures_explained():
         model, rewrites = make()

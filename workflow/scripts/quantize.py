@@ -1,7 +1,7 @@
 """Quantize the optimized graph to int8 dynamically: weights now, activations when the model runs.
 
-The recipe is searched for: see ``onnxproof/quantization/search.py``. Where none reaches the targets, the nearest is
-written and the parity gate decides; what was tried is in the manifest and in the log.
+The recipe is searched for: see ``onnxproof/quantization/search/ladder.py``. Where none reaches the targets, the
+nearest is written and the parity gate decides; what was tried is in the manifest and in the log.
 """
 
 import argparse
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxproof.checkpoint.inference import judged_as_in, read_transformer_config
 from onnxproof.cli import run_script
-from onnxproof.external_data import load_model, save_model
 from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
-from onnxproof.graph_files import separate_graphs
-from onnxproof.graph_inputs import inputs_of_graph
-from onnxproof.merged_decoder import merge_decoders
-from onnxproof.onnx_folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
+from onnxproof.graph.external_data import load_model, save_model
+from onnxproof.graph.files import separate_graphs
+from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
+from onnxproof.graph.inputs import inputs_of_graph
+from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.inputs.material import CALIBRATION_SEED
+from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
-from onnxproof.quantization.search import find_recipe
+from onnxproof.quantization.search.ladder import find_recipe
 from onnxproof.tasks.heads import count_labels
-from onnxproof.tasks.inference import judged_as_in, read_transformer_config
-from onnxproof.tasks.material import CALIBRATION_SEED
 from onnxproof.tasks.model_types import model_takes
-from onnxproof.texts import CALIBRATION_TEXTS
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 if TYPE_CHECKING:

@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from onnxproof.checkpoint.inference import choose_task, judged_as_in, read_transformer_config
 from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
-from onnxproof.final_answers import FinalAnswers
-from onnxproof.generation import GENERATED_PROMPTS
-from onnxproof.inputs import TOKENS, Item, ModelInputs
+from onnxproof.inputs.material import Entry, compose_texts
+from onnxproof.inputs.model_inputs import TOKENS, Item, ModelInputs
+from onnxproof.inputs.prompts import GENERATED_PROMPTS
+from onnxproof.inputs.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
+from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
-from onnxproof.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
-from onnxproof.tasks.answers import align_queries, batch_invariance, read_answers
+from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
+from onnxproof.parity.final_answers import FinalAnswers
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
-from onnxproof.tasks.inference import choose_task, judged_as_in, read_transformer_config
-from onnxproof.tasks.material import Entry, compose_texts
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
-from onnxproof.texts import EVALUATION_TEXTS, read_texts
-from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 #: Of PyTorch's answers in batches, so many batches are looked at first; a cosine from here on is that of rounding.
 FIRST_BATCHES = 8

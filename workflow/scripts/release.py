@@ -11,10 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from onnxproof.benchmark.recommend import recommend
+from onnxproof.checkpoint.sentence_modules import settle_modules
+from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
+from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
-from onnxproof.exported_model import write_export_file
-from onnxproof.external_data import rename_weights, weight_files
-from onnxproof.figures import format_shape
+from onnxproof.engine.code_digest import SCRIPTS, files_of_script
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -25,18 +27,17 @@ from onnxproof.files import (
     write_json,
     write_text,
 )
-from onnxproof.gate import judge
-from onnxproof.golden import write_golden
-from onnxproof.graph_files import MODEL_FILE, decoder_file, graph_files
-from onnxproof.model_card import read_metadata, render_model_card
-from onnxproof.onnx_folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
-from onnxproof.recommendations import recommend
-from onnxproof.reference import read_reference
-from onnxproof.sentence_modules import settle_modules
-from onnxproof.sources import SCRIPTS, files_of_script
+from onnxproof.formatting import format_shape
+from onnxproof.graph.exported_model import write_export_file
+from onnxproof.graph.external_data import rename_weights, weight_files
+from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
+from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
+from onnxproof.inputs.reference import read_reference
+from onnxproof.parity.gate import judge
+from onnxproof.release.card import read_metadata, render_model_card
+from onnxproof.release.golden import write_golden
+from onnxproof.release.tokenizer import settle_tokenizer
 from onnxproof.tasks.heads import NONE, SIGMOID
-from onnxproof.tokenizer_files import TOKENIZER_FILE, settle_tokenizer
-from onnxproof.untrusted import stays_inside
 from onnxproof.vocabulary import METRICS
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the

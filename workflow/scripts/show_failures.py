@@ -49,7 +49,7 @@ def _reason(log: Path) -> str:
 
 def write_partial_summary(results: Path, settings: Mapping[str, Any], table: Path, page: Path) -> int:
     """Write the table and the page over the models that are complete; return how many these are."""
-    from onnxproof.summary import load_models
+    from onnxproof.report.results import load_models
     from summary import summarize
 
     complete = {}
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--released", type=Path, metavar="JSON", help="as show_summary.py takes it")
     args = parser.parse_args(argv)
 
-    from onnxproof.summary import read_settings
+    from onnxproof.report.results import read_settings
 
     settings = read_settings(args.settings)
     if args.partial:

@@ -111,7 +111,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    from onnxproof.figures import format_figure
+    from onnxproof.formatting import format_figure
 
     ratio, speedup, headline = row["size_ratio_vs_fp32"], row["main_speedup"], row["headline_metric"]
     return [

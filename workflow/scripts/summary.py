@@ -16,8 +16,8 @@ def summarize(results: Path, settings: str, csv: Path, html: Path, place: str | 
         UserError: the settings are no such object, a recorded file is missing, or no threshold applies.
     """
     from onnxproof.files import write_text
-    from onnxproof.report import render_report
-    from onnxproof.summary import load_models, read_settings, summary_table
+    from onnxproof.report.page import render_report
+    from onnxproof.report.results import load_models, read_settings, summary_table
 
     models = load_models(results, read_settings(settings), place)
     table = summary_table(models)

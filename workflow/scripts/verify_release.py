@@ -34,12 +34,12 @@ try:
     from onnxproof.cli import UserError, first_line
     from onnxproof.cpu import cpu_name
     from onnxproof.files import read_json, sha256_of
-    from onnxproof.gate import Verdict, judge, limits_of_few
-    from onnxproof.golden import GOLDEN_FILE, read_golden
-    from onnxproof.graph_files import MODEL_FILE
-    from onnxproof.inputs import TOKENS, Reference
+    from onnxproof.graph.files import MODEL_FILE
+    from onnxproof.inputs.model_inputs import TOKENS, Reference
     from onnxproof.parity.final import find_program, measure_final, missing_packages, promises_batches
+    from onnxproof.parity.gate import Verdict, judge, limits_of_few
     from onnxproof.parity.measure import measure_sessions, open_sessions
+    from onnxproof.release.golden import GOLDEN_FILE, read_golden
     from onnxproof.vocabulary import METRICS
 except ImportError as error:
     print(f"error: {error}; verify_release needs the folder 'verifier' of its release, {NEEDED}", file=sys.stderr)

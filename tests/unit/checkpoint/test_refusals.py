@@ -11,8 +11,8 @@ from onnxproof.checkpoint.config_values import ACTIVATIONS, known_keys
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.refusals import refusals
 from onnxproof.checkpoint.sentence import OTHER_MODULES, POOLING_MODES, SERVED_MODULES, SIMILARITIES
+from onnxproof.checkpoint.snapshot import problems_of, snapshot_problem
 from onnxproof.checkpoint.tokenizers import CLASSES_OF_TYPES, MISREAD_WITHOUT_FILE, PYTHON_ONLY
-from onnxproof.snapshot import problems_of, snapshot_problem
 from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.model_types import model_takes
 

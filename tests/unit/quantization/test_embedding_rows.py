@@ -3,7 +3,7 @@ import pytest
 from graphs import FLOAT, INT64, build, constants_of, op_types, run
 from onnx import TensorProto, helper
 
-from onnxproof.quantization.embedding_rows import quantize_embedding_rows, quantize_rows
+from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows, quantize_rows
 
 
 def embedding_model(table, nodes=None):

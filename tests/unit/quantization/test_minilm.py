@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxproof.calibration import calibration_inputs
-from onnxproof.config import resolve_models
+from onnxproof.config.resolve import resolve_models
 from onnxproof.files import read_json
-from onnxproof.inputs import ModelInputs
-from onnxproof.onnx_folder import copy_support_files
-from onnxproof.quantization.judge import Judge
+from onnxproof.graph.folder import copy_support_files
+from onnxproof.inputs.calibration import calibration_inputs
+from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.quantization.portability import check_portability
 from onnxproof.quantization.recipe import apply_recipe
-from onnxproof.quantization.search import PREPARATIONS, QUANTIZE, find_recipe
-from onnxproof.texts import EVALUATION_TEXTS, read_texts
+from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE, find_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -3,8 +3,8 @@ import pytest
 from graphs import FLOAT, build, constants_of, linear_model, op_types, run
 from onnx import helper
 
-from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
-from onnxproof.quantization.outlier_channels import keep_outlier_channels, outlier_channels
+from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels, outlier_channels
 
 
 def inputs(seed=0):

@@ -4,7 +4,7 @@ from graphs import FLOAT, attention_model, build, constants_of, linear_model, op
 from onnx import helper
 
 from onnxproof.quantization.integer_error import choose_zero_point, round_rows
-from onnxproof.quantization.per_token import quantize_per_token
+from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.weights import quantize_columns
 
 QUANTIZE_ROWS = ["ReduceMax", "ReduceMin", "Mul", "Max", "Reciprocal", "Mul", "QuantizeLinear"]

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxproof.calibration import calibration_inputs
-from onnxproof.config import resolve_models
+from onnxproof.config.resolve import resolve_models
 from onnxproof.files import read_json
-from onnxproof.inputs import ModelInputs
-from onnxproof.quantization.judge import Judge
+from onnxproof.inputs.calibration import calibration_inputs
+from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.inputs.texts import read_texts
 from onnxproof.quantization.recipe import apply_recipe
-from onnxproof.quantization.search import PREPARATIONS, QUANTIZE, find_recipe
-from onnxproof.texts import read_texts
+from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE, find_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def recipe_for(graph, calibration, task, variant):
 
 def missed_by(metrics, variant):
     """Return the names of the gate's default limits that these metrics miss."""
-    from onnxproof.gate import judge
+    from onnxproof.parity.gate import judge
 
     parity = {
         "model": "any",

@@ -4,8 +4,8 @@ from graphs import build, linear_model, run
 from onnx import TensorProto, helper
 
 from onnxproof.quantization import portability
-from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
-from onnxproof.quantization.per_token import quantize_per_token
+from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.portability import check_portability, instruction_set, try_on_this_cpu
 from onnxproof.quantization.weights import quantize_columns
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from graphs import constants_of, linear_model
 
-from onnxproof.graph_editor import GraphEditor
-from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.graph.editor import GraphEditor
+from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.rounding import quantize_weights, record_correlations, round_columns, spread_of_errors
 from onnxproof.quantization.targets import find_targets
 from onnxproof.quantization.weights import PAIR_MAX, WEIGHT_RANGES, pair_sums, quantize_columns

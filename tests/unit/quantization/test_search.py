@@ -7,14 +7,20 @@ import pytest
 from graphs import FLOAT, INT64, build, op_types
 from onnx import helper
 
-import onnxproof.quantization.search as search_module
-from onnxproof import external_data
+import onnxproof.quantization.search.ladder as search_module
 from onnxproof.cli import UserError
-from onnxproof.inputs import ModelInputs
-from onnxproof.quantization.judge import Judge
+from onnxproof.graph import external_data
+from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.recipe import apply_recipe
-from onnxproof.quantization.search import PREPARATIONS, SINGLE_FILE_BYTES, distances_to, find_recipe, limit_effort
-from onnxproof.quantization.sensitivity import measure_sensitivity
+from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.ladder import (
+    PREPARATIONS,
+    SINGLE_FILE_BYTES,
+    distances_to,
+    find_recipe,
+    limit_effort,
+)
+from onnxproof.quantization.search.sensitivity import measure_sensitivity
 
 WIDTH, CLASSES = 24, 4
 

@@ -3,11 +3,11 @@ import pytest
 from graphs import FLOAT, attention_model, build, constants_of, op_types, run
 from onnx import TensorProto, helper
 
-from onnxproof.graph_editor import GraphEditor
+from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation
-from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.smooth import Smoothing, round_scales, smooth_activations
 from onnxproof.quantization.recipe import RecipeError, apply_recipe
-from onnxproof.quantization.smooth import Smoothing, round_scales, smooth_activations
 from onnxproof.quantization.targets import Target, find_targets
 
 HIDDEN = 8

@@ -2,7 +2,7 @@ import numpy as np
 from graphs import FLOAT, build, op_types, run
 from onnx import helper
 
-from onnxproof.quantization.split_bias_gelu import split_bias_gelu
+from onnxproof.quantization.passes.split_bias_gelu import split_bias_gelu
 
 
 def test_the_same_numbers_without_the_fused_operator():

@@ -12,13 +12,13 @@ from typing import Any
 
 from onnxproof.bench.limit import PEAK_KINDS, save_peak_model
 from onnxproof.bench.peers import quantize_with_optimum, quantize_with_sentence_transformers
-from onnxproof.benchmarking import Contender
-from onnxproof.calibration import calibration_inputs
+from onnxproof.benchmark.timing import Contender
 from onnxproof.files import sha256_of, staged_folder
-from onnxproof.graph_files import MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.graph.folder import copy_support_files
 from onnxproof.hardware import cpu_description
-from onnxproof.inputs import pack
-from onnxproof.onnx_folder import copy_support_files
+from onnxproof.inputs.calibration import calibration_inputs
+from onnxproof.inputs.model_inputs import pack
 
 BASELINE = "fp32"
 NNCF_SCRIPT = Path(__file__).with_name("nncf_quantize.py")
@@ -73,7 +73,7 @@ def save_recipe_variant(optimized: Path, task: str, variant: str, folder: Path) 
     import onnx
 
     from onnxproof.quantization.recipe import apply_recipe
-    from onnxproof.quantization.search import PREPARATIONS, QUANTIZE
+    from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE
 
     model = onnx.load(optimized / MODEL_FILE)
     names = [value.name for value in model.graph.input]

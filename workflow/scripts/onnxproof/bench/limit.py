@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxproof.graph_editor import attribute_of
+from onnxproof.graph.editor import attribute_of
 from onnxproof.quantization.activations import Feeds, exposing
 
 #: (rows, inner, columns) of the products whose speed is called the peak: large enough to hide everything else, and

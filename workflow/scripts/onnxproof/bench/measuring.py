@@ -11,7 +11,7 @@ import numpy as np
 from onnxproof.bench.contenders import Entry
 from onnxproof.bench.limit import PEAK_SHAPE, peak_operations
 from onnxproof.bench.statistics import speedup_interval
-from onnxproof.benchmarking import (
+from onnxproof.benchmark.timing import (
     Case,
     Effort,
     ModelSizes,
@@ -23,7 +23,7 @@ from onnxproof.benchmarking import (
     time_in_turns,
 )
 from onnxproof.cli import UserError
-from onnxproof.metrics import cosine_similarity, finite
+from onnxproof.parity.metrics import cosine_similarity, finite
 
 TRAFFIC = "traffic"
 #: Who needs so many times the baseline's time is timed once: rounds of it would keep all others waiting.

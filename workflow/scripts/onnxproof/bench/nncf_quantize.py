@@ -1,7 +1,7 @@
 """Quantize an ONNX file with NNCF's post-training quantization: run by the interpreter that has it, alone.
 
 Usage: nncf_quantize.py model.onnx calibration.safetensors model.xml. The calibration file holds each input's items,
-flat and end to end, and their shapes, as ``onnxproof.inputs.pack`` writes them.
+flat and end to end, and their shapes, as ``onnxproof.inputs.model_inputs.pack`` writes them.
 """
 
 import sys

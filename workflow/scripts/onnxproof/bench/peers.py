@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from onnxproof.checkpoint.sentence_modules import settle_modules
 from onnxproof.cli import UserError
-from onnxproof.graph_files import MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
 from onnxproof.original.exporters.optimum import exporter_environment, find_interpreter, run_printing
-from onnxproof.sentence_modules import settle_modules
 
 SCRIPT = Path(__file__).with_name("optimum_quantize.py")
 

@@ -12,11 +12,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from onnxproof.benchmark_runtimes import LoadedModel, limit_torch_threads, load_pytorch
-from onnxproof.metrics import cosine_similarity
-from onnxproof.sessions import open_session
+from onnxproof.benchmark.runtimes import LoadedModel, limit_torch_threads, load_pytorch
+from onnxproof.graph.sessions import open_session
+from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
+from onnxproof.parity.metrics import cosine_similarity
 from onnxproof.tasks.registry import TASKS
-from onnxproof.texts import EVALUATION_TEXTS, read_texts
 
 
 def main(snapshot: str, task: str, threads: str, *files: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.tasks.heads import PROBLEM_TYPES
-from onnxproof.untrusted import shortened
 
 #: Keys that hold a whole number, as the architectures spell them. Some have a number a stage.
 WHOLE_NUMBERS = frozenset(

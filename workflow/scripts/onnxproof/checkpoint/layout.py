@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from onnxproof.untrusted import stays_inside
+from onnxproof.checkpoint.untrusted import stays_inside
 
 #: The two weight formats PyTorch reads, the preferred first: the name of a single file, the index of a
 #: split one, and the shape of the split one's parts.

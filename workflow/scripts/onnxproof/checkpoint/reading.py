@@ -9,7 +9,7 @@ from typing import Any
 
 from onnxproof.checkpoint.layout import WEIGHT_FORMATS
 from onnxproof.checkpoint.problem import ProblemError
-from onnxproof.untrusted import MOST_JSON_BYTES, read_safetensors_header, remote_code_of, stays_inside
+from onnxproof.checkpoint.untrusted import MOST_JSON_BYTES, read_safetensors_header, remote_code_of, stays_inside
 
 CONFIG = "config.json"
 MODULES = "modules.json"

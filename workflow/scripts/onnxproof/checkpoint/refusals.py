@@ -16,7 +16,7 @@ from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.sentence import check_kind, check_modules
 from onnxproof.checkpoint.tokenizers import check_processors, check_tokenizer
-from onnxproof.untrusted import shortened
+from onnxproof.checkpoint.untrusted import shortened
 
 #: Files that a library for adapters writes: they change the answers of the weights beside them.
 ADAPTER_FILES = re.compile(r"adapter_config\.json|adapter_model\..+|pytorch_adapter\.bin|adapter\d*\.(safetensors|bin)")

@@ -9,7 +9,7 @@ from typing import Any
 from onnxproof.checkpoint.layout import MODULE_FOLDER
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import MODULES, SENTENCE_CONFIG, Checkpoint, Module
-from onnxproof.untrusted import is_own_module, shortened
+from onnxproof.checkpoint.untrusted import is_own_module, shortened
 
 #: Kinds of models that sentence-transformers saves and that are served.
 SERVED_KINDS = ("transformers", "SentenceTransformer", "CrossEncoder")

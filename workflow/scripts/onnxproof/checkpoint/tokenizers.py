@@ -6,10 +6,10 @@ from typing import Any
 
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, TOKENIZER, TOKENIZER_CONFIG, Checkpoint
+from onnxproof.checkpoint.text_limits import text_settings
+from onnxproof.checkpoint.tokenizer_files import NAMED_TOKENS
+from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.tasks.model_types import model_takes
-from onnxproof.text_limits import text_settings
-from onnxproof.tokenizer_files import NAMED_TOKENS
-from onnxproof.untrusted import shortened
 
 SIDES = ("left", "right")
 #: A parsed vocabulary takes some ten times its file's size in memory. Jobs with little of it leave larger files to

@@ -2,7 +2,7 @@
 
 The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, ``CrossEncoder.predict`` or ``generate``.
 Only questions are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span``. A release
-answers the same raw inputs with the program on its card; see ``onnxproof.card_programs``.
+answers the same raw inputs with the program on its card; see ``onnxproof.parity.card_programs``.
 
 Each kind of use has a function ``_ask_…`` here. It prepares the original and returns the name of the interface, for
 readers, and a function that answers one raw input.
@@ -17,9 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.card_programs import open_image
 from onnxproof.cli import UserError, first_line
-from onnxproof.final_answers import (
+from onnxproof.inputs.material import QUESTIONS as ASKED
+from onnxproof.inputs.model_inputs import MASK, TOKENS
+from onnxproof.inputs.prompts import NEW_TOKENS
+from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
+from onnxproof.inputs.texts import RAW_TEXTS, read_texts
+from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.generation_settings import applied_settings, ends_of, rules_of, unapplied_settings
+from onnxproof.original.lean_imports import import_sentence_transformers
+from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.parity.card_programs import open_image
+from onnxproof.parity.final_answers import (
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
@@ -30,17 +39,8 @@ from onnxproof.final_answers import (
     likeliest_span,
     use_of,
 )
-from onnxproof.generation import NEW_TOKENS
-from onnxproof.inputs import MASK, TOKENS
-from onnxproof.lean_imports import import_sentence_transformers
-from onnxproof.original.corrections import correct_tokenizer
-from onnxproof.original.generation_settings import applied_settings, ends_of, rules_of, unapplied_settings
-from onnxproof.original.model import MAX_TOKENS, Original, local_options
-from onnxproof.stimuli import draw_images, synthesize_sounds
 from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
-from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
-from onnxproof.texts import RAW_TEXTS, read_texts
 
 #: Modules that servers of embeddings apply by themselves, to the vectors of tokens.
 POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.image_places import image_marks, image_positions, image_prompt
-from onnxproof.inputs import (
+from onnxproof.inputs.image_places import image_marks, image_positions, image_prompt
+from onnxproof.inputs.material import EVALUATION_IMAGES, EVALUATION_SEED, QUESTIONS, image_prompt_item
+from onnxproof.inputs.model_inputs import (
     GRID,
     MASK,
     PIXEL_MASK,
@@ -24,8 +25,7 @@ from onnxproof.inputs import (
     Item,
     ModelInputs,
 )
-from onnxproof.stimuli import draw_images
-from onnxproof.tasks.material import EVALUATION_IMAGES, EVALUATION_SEED, QUESTIONS, image_prompt_item
+from onnxproof.inputs.synthetic import draw_images
 
 #: The name by which the networks that count positions in parts take the kinds of tokens.
 KINDS_ARGUMENT = "mm_token_type_ids"

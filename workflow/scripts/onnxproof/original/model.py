@@ -9,19 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from onnxproof.checkpoint.inference import read_start_token, read_transformer_config, transformer_folder
+from onnxproof.checkpoint.snapshot import remote_code_allowed
+from onnxproof.checkpoint.text_limits import most_tokens
+from onnxproof.checkpoint.tokenizer_files import require_mask_token
 from onnxproof.cli import UserError
-from onnxproof.generation import NEW_TOKENS, prompt_limit
-from onnxproof.inputs import MASK, POSITIONS, TOKEN_KINDS, TOKENS, Array, ModelInputs
-from onnxproof.lean_imports import import_sentence_transformers, import_transformers
-from onnxproof.original.corrections import correct_tokenizer
-from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
-from onnxproof.original.loading import check_weights, one_line, recorded_reports
-from onnxproof.original.used_tokenizer import settle_padding
-from onnxproof.snapshot import remote_code_allowed
-from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.answers import output_of_item
-from onnxproof.tasks.inference import read_start_token, read_transformer_config, transformer_folder
-from onnxproof.tasks.material import (
+from onnxproof.inputs.material import (
     CAPTIONS,
     EVALUATION_IMAGES,
     EVALUATION_SEED,
@@ -33,10 +26,17 @@ from onnxproof.tasks.material import (
     prompt_item,
     written_item,
 )
+from onnxproof.inputs.model_inputs import MASK, POSITIONS, TOKEN_KINDS, TOKENS, Array, ModelInputs
+from onnxproof.inputs.prompts import NEW_TOKENS, prompt_limit
+from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
+from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
+from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
+from onnxproof.original.loading import check_weights, one_line, recorded_reports
+from onnxproof.original.used_tokenizer import settle_padding
+from onnxproof.parity.answers import output_of_item
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
-from onnxproof.text_limits import most_tokens
-from onnxproof.tokenizer_files import require_mask_token
 
 #: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
 #: and by the exported graph.

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.tokenizer_files import NAMED_TOKENS, TOKENIZER_FILE
+from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
-from onnxproof.tokenizer_files import NAMED_TOKENS, TOKENIZER_FILE
-from onnxproof.untrusted import shortened
 
 #: The name under which an exporter leaves the tokenizer for ``export.py``.
 USED_FILE = "used_tokenizer.json"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.encoder_decoder import generate_after, open_graphs, open_merged
-from onnxproof.generation import measure_generation, with_empty_cache
-from onnxproof.graph_files import MERGED_FILE
-from onnxproof.inputs import Array, ModelInputs, Reference
-from onnxproof.metrics import compare_output
-from onnxproof.sessions import open_session
-from onnxproof.tasks.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
+from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_merged
+from onnxproof.graph.files import MERGED_FILE
+from onnxproof.graph.generation import measure_generation, with_empty_cache
+from onnxproof.graph.sessions import open_session
+from onnxproof.inputs.model_inputs import Array, ModelInputs, Reference
+from onnxproof.parity.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
+from onnxproof.parity.metrics import compare_output
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from onnxproof.external_data import read_tensor
+from onnxproof.graph.external_data import read_tensor
 from onnxproof.hardware import cpu_description
 from onnxproof.quantization.sessions import open_session
 from onnxproof.quantization.weights import pair_sums

@@ -13,12 +13,12 @@ import onnx
 
 from onnxproof.cli import UserError
 from onnxproof.quantization.activations import Feeds
-from onnxproof.quantization.dynamic_matmul import quantize_dynamic_matmul
-from onnxproof.quantization.embedding_rows import quantize_embedding_rows
-from onnxproof.quantization.outlier_channels import keep_outlier_channels
-from onnxproof.quantization.per_token import quantize_per_token
-from onnxproof.quantization.smooth import smooth_activations
-from onnxproof.quantization.split_bias_gelu import split_bias_gelu
+from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows
+from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels
+from onnxproof.quantization.passes.per_token import quantize_per_token
+from onnxproof.quantization.passes.smooth import smooth_activations
+from onnxproof.quantization.passes.split_bias_gelu import split_bias_gelu
 
 Recipe = Sequence[Mapping[str, Any]]
 

@@ -3,7 +3,7 @@
 import onnx
 import onnxruntime
 
-from onnxproof.external_data import session_entries
+from onnxproof.graph.external_data import session_entries
 from onnxproof.hardware import granted_threads
 
 

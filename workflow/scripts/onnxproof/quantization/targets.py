@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.graph_editor import GraphEditor, attribute_of
+from onnxproof.graph.editor import GraphEditor, attribute_of
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.checkpoint.reading import Checkpoint
+from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.cli import UserError
 from onnxproof.files import versions_of
 from onnxproof.original.exporters.optimum import export_with_optimum
@@ -17,7 +18,6 @@ from onnxproof.original.exporters.transformers import ATTENTION, write_graphs
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import load_original
 from onnxproof.original.used_tokenizer import save_used_tokenizer, tokenizer_of
-from onnxproof.tokenizer_files import TOKENIZER_FILE
 
 EXPORTERS = ("auto", "transformers", "optimum")
 #: Tasks for which Optimum's exporter makes none of the graphs that are served.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.generation import PAST, PRESENT
+from onnxproof.inputs.prompts import PAST, PRESENT
 from onnxproof.original.exporters.tracing import Axes, check_generalizes, save_graph, trace
 
 BATCH, SEQUENCE, PAST_SEQUENCE = "batch_size", "sequence_length", "past_sequence_length"

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.encoder_decoder import ENCODER_MASK, HIDDEN_STATES
-from onnxproof.generation import PAST, PRESENT
-from onnxproof.graph_files import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
-from onnxproof.inputs import MASK, TOKENS
+from onnxproof.graph.encoder_decoder import ENCODER_MASK, HIDDEN_STATES
+from onnxproof.graph.files import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE
+from onnxproof.inputs.model_inputs import MASK, TOKENS
+from onnxproof.inputs.prompts import PAST, PRESENT
 from onnxproof.original.exporters.caches import (
     BATCH,
     CachedLayer,

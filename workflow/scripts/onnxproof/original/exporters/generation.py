@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.generation import PAST, PRESENT
-from onnxproof.graph_files import MODEL_FILE
-from onnxproof.inputs import MASK, POSITIONS, TOKENS
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.inputs.model_inputs import MASK, POSITIONS, TOKENS
+from onnxproof.inputs.prompts import PAST, PRESENT
 from onnxproof.original.exporters.caches import (
     BATCH,
     PAST_SEQUENCE,

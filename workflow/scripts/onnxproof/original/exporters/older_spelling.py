@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.sentence_modules import classic_modules, lift_transformer
+from onnxproof.checkpoint.tokenizer_files import older_tokenizer_config
+from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
-from onnxproof.sentence_modules import classic_modules, lift_transformer
-from onnxproof.tokenizer_files import older_tokenizer_config
-from onnxproof.untrusted import shortened
 
 Config = dict[str, Any]
 

@@ -13,19 +13,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.inference import read_transformer_config, transformer_folder
+from onnxproof.checkpoint.snapshot import remote_code_allowed
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
-from onnxproof.lean_imports import import_transformers
+from onnxproof.original.lean_imports import import_transformers
 from onnxproof.original.loading import one_line
-from onnxproof.snapshot import remote_code_allowed
-from onnxproof.tasks.inference import read_transformer_config, transformer_folder
+from onnxproof.places import PROJECT
 
 #: Names another environment's interpreter, where the pipeline is not to make its own.
 INTERPRETER_VARIABLE = "ONNXPROOF_OPTIMUM_PYTHON"
 
-_PROJECT = Path(__file__).resolve().parents[5]
-_SCRIPT = _PROJECT / "workflow/scripts/export_with_optimum.py"
-_ENVIRONMENT = _PROJECT / ".venv-optimum"
+_SCRIPT = PROJECT / "workflow/scripts/export_with_optimum.py"
+_ENVIRONMENT = PROJECT / ".venv-optimum"
 _INTERPRETER = _ENVIRONMENT / "bin/python"
 #: What `make setup-optimum` writes last.
 _COMPLETE = _ENVIRONMENT / "done"
@@ -137,7 +137,7 @@ def _make_environment(model: str) -> None:
     import fcntl
 
     advice = f"{model}: Optimum's exporter needs an environment of its own: run 'make setup-optimum'"
-    if not (_PROJECT / "Makefile").is_file():
+    if not (PROJECT / "Makefile").is_file():
         raise UserError(f"{advice} where the pipeline's Makefile is")
     try:
         _ENVIRONMENT.mkdir(exist_ok=True)
@@ -146,7 +146,7 @@ def _make_environment(model: str) -> None:
             if _COMPLETE.is_file():
                 return
             print(f"{model}: making .venv-optimum, the environment of Optimum's exporter", flush=True)
-            command = ["make", "-C", str(_PROJECT), "setup-optimum", f"PYTHON={sys.executable}"]
+            command = ["make", "-C", str(PROJECT), "setup-optimum", f"PYTHON={sys.executable}"]
             status, _ = run_printing(command, dict(os.environ))
     except OSError as error:
         raise UserError(f"{advice} (it could not be made now: {error.strerror})") from error

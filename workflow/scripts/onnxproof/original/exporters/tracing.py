@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError
-from onnxproof.exported_model import describe_traced
-from onnxproof.external_data import SINGLE_FILE_BYTES
-from onnxproof.inputs import Array
+from onnxproof.graph.exported_model import describe_traced
+from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.inputs.model_inputs import Array
 
 #: onnxruntime-web loads nothing newer than opset 21 and IR version 10; the exporter's own default is 20.
 OPSET, IR_VERSION = 20, 10
@@ -210,7 +210,7 @@ def check_generalizes(path: Path, feeds: Sequence[dict[str, Array]], answer: Run
         UserError: names the output, the shape of the inputs, and the difference over the largest value; or says that
             onnxruntime does not load the graph.
     """
-    from onnxproof.sessions import open_session
+    from onnxproof.graph.sessions import open_session
 
     try:
         session = open_session(path, 1)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxproof.graph_files import MODEL_FILE
-from onnxproof.inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
 from onnxproof.original.exporters.generation import export_decoder
 from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes, save_graph, trace

@@ -1,4 +1,4 @@
-"""Models that write about images, as the three graphs that transformers.js reads; see ``onnxproof.vision_language``.
+"""Models that write about images, as the three graphs of ``onnxproof.graph.vision_language``.
 
 transformers' own vision encoders decide by values which images they read (SmolVLM), or walk over a list of image sizes
 (Qwen2-VL). Neither can be traced, so that their steps are put together here from the network's own modules.
@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.graph_files import EMBEDDING_FILE, MERGED_FILE, VISION_FILE
-from onnxproof.inputs import (
+from onnxproof.graph.files import EMBEDDING_FILE, MERGED_FILE, VISION_FILE
+from onnxproof.graph.vision_language import IMAGE_FEATURES, item_name
+from onnxproof.inputs.model_inputs import (
     EMBEDDINGS,
     GRAPH_GRID,
     GRID,
@@ -32,7 +33,6 @@ from onnxproof.original.exporters.caches import (
 from onnxproof.original.exporters.generation import Reading, Step, export_decoder, text_inputs
 from onnxproof.original.exporters.tracing import reason_of
 from onnxproof.original.image_prompts import image_features, takes_positions_in_parts, takes_token_kinds
-from onnxproof.vision_language import IMAGE_FEATURES, item_name
 
 Tensors = dict[str, Any]
 IMAGES, PATCHES = "num_images", "num_patches"

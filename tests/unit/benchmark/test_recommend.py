@@ -1,0 +1,95 @@
+"""What is recommended follows from the measurements alone."""
+
+import pytest
+
+from onnxproof.benchmark.recommend import recommend
+
+SETTINGS = {"inter_op_threads": 1, "execution_mode": "sequential", "spinning": True, "memory_arena": True}
+CPU, OTHER = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+SHAPES = [(1, 16), (1, 128), (8, 128)]
+FP32 = {1: [4.0, 20.0, 160.0], 2: [4.4, 10.0, 80.0]}
+
+
+def record(times, baseline=FP32, provider=CPU):
+    """A benchmark with these p50, in ms, by number of threads; ``baseline`` has fp32's, none for fp32 itself."""
+
+    def cases(measured, compared):
+        return [
+            {"batch": batch, "sequence": sequence, "intra_op_threads": threads, "p50_ms": p50}
+            | ({"speedup_vs_fp32": compared[threads][position] / p50} if compared else {})
+            for threads, values in measured.items()
+            for position, ((batch, sequence), p50) in enumerate(zip(SHAPES, values, strict=True))
+        ]
+
+    return {
+        "provider": provider,
+        "settings": SETTINGS | {"rounds": 3},
+        "cases": cases(times, baseline),
+        "baseline": {"cases": cases(baseline, None)} if baseline else None,
+    }
+
+
+def told(benchmarks):
+    return [
+        (choice.purpose, choice.in_float, choice.variant, choice.provider, choice.session["intra_op_threads"])
+        for choice in recommend(benchmarks)
+    ]
+
+
+def test_the_fastest_float_file_and_the_fastest_of_all_for_each_purpose():
+    benchmarks = {
+        "fp32": record(FP32, None),
+        "optimized": record({1: [3.9, 19.0, 150.0], 2: [4.0, 9.0, 78.0]}),
+        "int8": record({1: [1.0, 8.0, 70.0], 2: [2.0, 4.2, 30.0]}),
+    }
+    assert told(benchmarks) == [
+        ("latency", True, "optimized", CPU, 2),
+        ("latency", False, "int8", CPU, 1),
+        ("throughput", True, "optimized", CPU, 2),
+        ("throughput", False, "int8", CPU, 2),
+    ]
+    latency, throughput = (choice for choice in recommend(benchmarks) if not choice.in_float)
+    assert latency.speedup == pytest.approx(((4.4 / 1.0) * (10.0 / 8.0)) ** 0.5)
+    assert (latency.shapes, throughput.shapes) == (("1x16", "1x128"), ("8x128",))
+    assert throughput.session == {"intra_op_threads": 2} | SETTINGS
+    assert throughput.speedup == pytest.approx(80 / 30)
+
+
+def test_a_float_file_that_beats_int8_is_told_once():
+    slow = {threads: [2 * value for value in values] for threads, values in FP32.items()}
+    benchmarks = {"fp32": record(FP32, None), "int8": record(slow)}
+    assert told(benchmarks) == [("latency", True, "fp32", CPU, 2), ("throughput", True, "fp32", CPU, 2)]
+
+
+def test_another_provider_competes_but_not_as_exact():
+    fast = record({2: [1.0, 2.0, 10.0]}, provider=OTHER)
+    benchmarks = {"fp32": record(FP32, None) | {"other_providers": [fast]}}
+    assert told(benchmarks) == [
+        ("latency", True, "fp32", CPU, 2),
+        ("latency", False, "fp32", OTHER, 2),
+        ("throughput", True, "fp32", CPU, 2),
+        ("throughput", False, "fp32", OTHER, 2),
+    ]
+
+
+def test_runs_on_a_busy_machine_are_compared_by_their_ratios():
+    busy = {threads: [3 * value for value in values] for threads, values in FP32.items()}
+    quick = {threads: [value / 2 for value in values] for threads, values in busy.items()}
+    benchmarks = {"optimized": record({1: FP32[1], 2: FP32[2]}), "int8": record(quick, busy)}
+    assert ("latency", False, "int8", CPU, 2) in told(benchmarks)
+
+
+def test_with_one_batch_size_there_is_one_purpose():
+    only_single = record(FP32, None)
+    only_single["cases"] = [case for case in only_single["cases"] if case["batch"] == 1]
+    assert [choice.purpose for choice in recommend({"fp32": only_single})] == ["latency"]
+
+
+def test_images_have_no_length():
+    images = record(FP32, None)
+    images["cases"] = [case | {"sequence": None} for case in images["cases"] if case["sequence"] == 128]
+    assert [choice.shapes for choice in recommend({"fp32": images})] == [("1",), ("8",)]
+
+
+def test_nothing_is_recommended_where_nothing_passed():
+    assert recommend({}) == []

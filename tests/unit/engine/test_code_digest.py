@@ -1,0 +1,182 @@
+"""What a script is made of: exactly what an edit of it, or of a helper module that it imports, must change."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+from onnxproof.engine import code_digest as sources
+from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts, files_of_script
+
+FILES = {
+    "onnxproof/__init__.py": "",
+    "onnxproof/shared.py": "import json\n",
+    "onnxproof/deep.py": "from onnxproof.shared import nothing\n",
+    "onnxproof/other.py": "",
+    "make.py": "def main():\n    from onnxproof import deep\n",
+    "judge.py": "import onnxproof.other\n",
+}
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "onnxproof").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sources, "SCRIPTS", tmp_path)
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for cached in vars(sources).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
+
+
+def digests() -> dict[str, str]:
+    forget()
+    return {script: digest_of_scripts(script) for script in ("make", "judge")}
+
+
+def test_the_files_are_the_script_and_what_it_imports_in_turn(scripts):
+    names = [Path(path).relative_to(scripts).as_posix() for path in files_of_script("make")]
+    assert names == ["make.py", "onnxproof/__init__.py", "onnxproof/deep.py", "onnxproof/shared.py"]
+
+
+@pytest.mark.parametrize(
+    ("edited", "changed"),
+    [
+        ("make.py", {"make"}),
+        ("onnxproof/shared.py", {"make"}),
+        ("onnxproof/other.py", {"judge"}),
+        ("onnxproof/__init__.py", {"make", "judge"}),
+    ],
+)
+def test_an_edit_changes_the_digest_of_the_scripts_that_use_the_file(scripts, edited, changed):
+    before = digests()
+    with (scripts / edited).open("a") as file:
+        file.write("EDITED = True\n")
+    after = digests()
+    assert {script for script in after if after[script] != before[script]} == changed
+
+
+def test_the_same_contents_elsewhere_have_the_same_digest(scripts, monkeypatch):
+    before = digests()
+    elsewhere = scripts.rename(scripts.with_name("elsewhere"))
+    monkeypatch.setattr(sources, "SCRIPTS", elsewhere)
+    assert digests() == before
+
+
+def test_a_module_that_is_moved_changes_no_digest_but_that_of_the_texts(scripts):
+    before, texts = digests(), digest_of_texts("make")
+    folder = scripts / "onnxproof" / "parts"
+    folder.mkdir()
+    (folder / "__init__.py").write_text('"""Parts."""\n')
+    (scripts / "onnxproof/shared.py").rename(folder / "common.py")
+    (scripts / "onnxproof/deep.py").write_text("from onnxproof.parts.common import nothing\n")
+    assert digests() == before
+    assert digest_of_texts("make") != texts
+
+
+def test_the_name_that_is_imported_counts(scripts):
+    found = set()
+    for names in ("nothing", "something", "something as nothing"):
+        (scripts / "onnxproof/deep.py").write_text(f"from onnxproof.shared import {names}\n")
+        found.add(digests()["make"])
+    assert len(found) == 3
+
+
+PROGRAM = """
+import warnings
+
+LIMIT = 0.5
+
+
+def judge(value, parser):
+    if value > LIMIT:
+        print(f"{value:.3g} is too large")
+        warnings.warn("look")
+        raise ValueError(f"judge: {value} is above {LIMIT}")
+    parser.add_argument("--limit", help="what is allowed", default="x")
+    return "passed"
+"""
+#: What a reader sees, changed.
+REWORDED = {
+    "a comment": ("LIMIT = 0.5", "LIMIT = 0.5  # half"),
+    "a docstring": ("def judge(value, parser):", 'def judge(value, parser):\n    """Judge."""'),
+    "an error": ('f"judge: {value} is above {LIMIT}"', 'f"judge says that {value:.2f} exceeds {LIMIT}, the limit"'),
+    "an error in two parts": ('f"judge: {value} is above {LIMIT}"', 'f"judge: {value}"\n f" exceeds {LIMIT}"'),
+    "what is printed": ('f"{value:.3g} is too large"', 'f"too large: {value}"'),
+    "a warning": ('"look"', '"look here"'),
+    "a help": ('"what is allowed"', '"the limit"'),
+    "an empty line": ("import warnings", "import warnings\n\n"),
+}
+#: What it does, changed.
+CHANGED = {
+    "a constant": ("LIMIT = 0.5", "LIMIT = 0.25"),
+    "a comparison": ("value > LIMIT", "value >= LIMIT"),
+    "an answer": ('"passed"', '"pass"'),
+    "a name of an option": ("--limit", "--most"),
+    "a default": ('default="x"', 'default="y"'),
+    "the value that an error names": ("{LIMIT}", "{value}"),
+    "the kind of an error": ("raise ValueError", "raise KeyError"),
+}
+
+
+@pytest.mark.parametrize("edit", REWORDED)
+def test_rewording_changes_no_digest_but_that_of_the_text(scripts, edit):
+    (scripts / "judge.py").write_text(PROGRAM)
+    forget()
+    before, text = digest_of_scripts("judge"), digest_of_texts("judge")
+    old, new = REWORDED[edit]
+    assert PROGRAM.count(old) == 1
+    (scripts / "judge.py").write_text(PROGRAM.replace(old, new))
+    forget()
+    assert digest_of_scripts("judge") == before
+    assert digest_of_texts("judge") != text
+
+
+@pytest.mark.parametrize("edit", CHANGED)
+def test_a_change_of_what_is_done_changes_the_digest(scripts, edit):
+    (scripts / "judge.py").write_text(PROGRAM)
+    forget()
+    before = digest_of_scripts("judge")
+    old, new = CHANGED[edit]
+    assert PROGRAM.count(old) == 1
+    (scripts / "judge.py").write_text(PROGRAM.replace(old, new))
+    forget()
+    assert digest_of_scripts("judge") != before
+
+
+def test_no_word_of_a_message_in_any_script_counts(tmp_path, monkeypatch):
+    """Every docstring, error, print and help of the whole package is reworded."""
+    names = [path.stem for path in sources.SCRIPTS.glob("*.py")]
+    before = {name: digest_of_scripts(name) for name in names}
+    copy = tmp_path / "scripts"
+    shutil.copytree(sources.SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = sum(reword(path) for path in copy.rglob("*.py"))
+    assert changed > 1000
+    monkeypatch.setattr(sources, "SCRIPTS", copy)
+    forget()
+    assert {name: digest_of_scripts(name) for name in names} == before
+    forget()
+
+
+def reword(path: Path) -> int:
+    """Write other words into a file's docstrings and into the constants of what it raises; return how many."""
+    tree, count = ast.parse(path.read_text()), 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            texts = [part for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            texts = [node.body[0].value]
+        else:
+            continue
+        for text in texts:
+            text.value = f"other words than {text.value}"
+            count += 1
+    path.write_text(ast.unparse(tree))
+    return count

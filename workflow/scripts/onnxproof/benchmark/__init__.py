@@ -1,0 +1,1 @@
+"""Timing the forms of a model in turns."""

@@ -1,0 +1,303 @@
+"""The runtimes that a benchmark times: loading a model into each, with every setting that changes its speed.
+
+A runtime is imported only where it is asked for: a process, and an environment, needs the one it times and no other.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxproof.checkpoint.snapshot import remote_code_allowed
+from onnxproof.cli import UserError
+from onnxproof.graph.generation import empty_cache
+from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
+from onnxproof.tasks.registry import TASKS
+
+BYTES_PER_MB = 1_000_000
+ONNX_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+}
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A loaded model: how to call it and what loading it took.
+
+    ``prepare`` turns numpy inputs into the runtime's own, outside the timed part; ``read`` takes one output, by its
+    name, from what ``predict`` returned. ``input_types`` maps input names to ONNX types, ``input_ranks`` to their
+    numbers of axes; both are None for PyTorch, which takes what the ONNX graph takes. ``cache`` is the empty cache of
+    one text, where a graph takes one: see ``empty_cache``. ``seeing`` makes prompts, where it writes about images.
+    """
+
+    predict: Callable[[Any], Any]
+    prepare: Callable[[Arrays], Any]
+    read: Callable[[Any, str], NDArray[Any]]
+    input_types: dict[str, str] | None
+    input_ranks: dict[str, int] | None
+    load_ms: float
+    rss_before_load_mb: float
+    cache: Arrays = field(default_factory=dict)
+    seeing: "Seeing | None" = None
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """What makes a prompt with images for a model: its image token, and how many of them the images in a feed take."""
+
+    image_token: int
+    count: Callable[[Arrays], int]
+
+
+def status_mb(field: str) -> float | None:
+    """Return a memory field of ``/proc/self/status`` (such as VmHWM) in MB of 1e6 bytes, None without it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    for line in status.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key == field:
+            return int(value.split()[0]) * 1024 / BYTES_PER_MB
+    return None
+
+
+def peak_rss_mb() -> float:
+    """Return this process's peak resident memory in MB of 1e6 bytes.
+
+    ``VmHWM`` comes first: ``ru_maxrss`` may hold the peak of the parent that forked this process. The latter
+    counts KiB on Linux and bytes on macOS.
+    """
+    peak = status_mb("VmHWM")
+    if peak is not None:
+        return peak
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / BYTES_PER_MB
+
+
+def current_rss_mb() -> float:
+    """Return this process's resident memory in MB of 1e6 bytes; where only the peak is known, the peak."""
+    current = status_mb("VmRSS")
+    return peak_rss_mb() if current is None else current
+
+
+def has_several_graphs(folder: Path) -> bool:
+    """Tell whether a folder holds the graphs of an encoder-decoder, or of a model that writes about images."""
+    return any((folder / name).is_file() for name in ("encoder_model.onnx", "vision_encoder.onnx"))
+
+
+def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any:
+    """Open ``folder/model.onnx``, or the graphs of a model of several."""
+    import onnxruntime
+
+    def open_session(file: Path) -> Any:
+        return onnxruntime.InferenceSession(str(file), options, providers=[provider])
+
+    if not has_several_graphs(folder):
+        return open_session(folder / "model.onnx")
+    from onnxproof.graph.encoder_decoder import files_of_variant, open_graphs
+
+    return open_graphs(files_of_variant(folder), folder, open_session)
+
+
+def load_onnx(
+    folder: Path,
+    threads: int,
+    *,
+    provider: str = "CPUExecutionProvider",
+    spinning: bool = True,
+    arena: bool = True,
+    parallel: bool = False,
+) -> LoadedModel:
+    """Open the model of a folder: ``threads`` within an operator, operators one after another unless ``parallel``.
+
+    ``spinning`` is whether idle threads wait actively, ``arena`` whether freed memory is kept for the next call; the
+    defaults are onnxruntime's own.
+
+    Raises:
+        UserError: this onnxruntime has no such execution provider.
+    """
+    import onnxruntime
+
+    offered = onnxruntime.get_available_providers()
+    if provider not in offered:
+        raise UserError(
+            f"the execution provider {provider!r} (benchmark.providers) is not in the onnxruntime installed here, "
+            "which offers: "
+            f"{', '.join(offered)}"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = threads if parallel else 1
+    mode = onnxruntime.ExecutionMode
+    options.execution_mode = mode.ORT_PARALLEL if parallel else mode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = arena
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    if has_several_graphs(folder):
+        import onnxproof.graph.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
+    rss = current_rss_mb()
+    start = time.perf_counter_ns()
+    # OpenVINO does not heed the session's threads.
+    own = {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" else {}
+    session = open_graph(folder, options, (provider, own))
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+    names = [node.name for node in session.get_outputs()]
+
+    def predict(feeds: Arrays) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = session.run(None, feeds)
+        return outputs
+
+    def read(outputs: list[NDArray[Any]], name: str) -> NDArray[Any]:
+        return outputs[names.index(name)]
+
+    return LoadedModel(
+        predict=predict,
+        prepare=dict,
+        read=read,
+        input_types={node.name: node.type for node in session.get_inputs()},
+        input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
+        load_ms=load_ms,
+        rss_before_load_mb=rss,
+        cache=empty_cache(session.get_inputs()),
+        seeing=Seeing(session.image_token, lambda feed: len(session.look(feed))) if hasattr(session, "look") else None,
+    )
+
+
+def load_openvino(folder: Path, threads: int, *, precision: str | None = None) -> LoadedModel:
+    """Compile ``folder``'s ``model.xml``, or else ``model.onnx``, for OpenVINO's CPU plugin, tuned for latency.
+
+    ``precision`` is "f32" or "bf16"; None leaves OpenVINO its choice, which is bf16 where the CPU has instructions
+    for it.
+    """
+    import openvino
+
+    own = folder / "model.xml"
+    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    if precision is not None:
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    rss = current_rss_mb()
+    start = time.perf_counter_ns()
+    model = openvino.Core().compile_model(own if own.is_file() else folder / "model.onnx", "CPU", settings)
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+    request = model.create_infer_request()
+
+    def read(outputs: Any, name: str) -> NDArray[Any]:
+        return np.array(outputs[name])
+
+    kinds = {"i64": "tensor(int64)", "i32": "tensor(int32)", "f32": "tensor(float)", "boolean": "tensor(bool)"}
+    return LoadedModel(
+        predict=request.infer,
+        prepare=dict,
+        read=read,
+        input_types={node.any_name: kinds[node.element_type.get_type_name()] for node in model.inputs},
+        input_ranks={node.any_name: len(node.partial_shape) for node in model.inputs},
+        load_ms=load_ms,
+        rss_before_load_mb=rss,
+    )
+
+
+def limit_torch_threads(threads: int) -> None:
+    """Give torch ``threads`` within an operator and one between operators; before any other work."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+
+
+def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: bool = False) -> LoadedModel:
+    """Load the original model for its task, in evaluation mode, from local files only.
+
+    Sentence similarity goes through SentenceTransformer, so that pooling and normalization are timed as they
+    are in the ONNX graph. ``load_ms`` includes what transformers imports only once it knows the architecture.
+    ``bfloat16`` holds and multiplies the weights in 16 bits; ``compiled`` runs the transformer through
+    ``torch.compile``, whose work falls into the first calls of each shape.
+    """
+    import torch
+
+    model_class = pytorch_class(task)
+    rss = current_rss_mb()
+    start = time.perf_counter_ns()
+    local = {"local_files_only": True, "trust_remote_code": remote_code_allowed(folder)}
+    if task == "sentence-similarity":
+        model = model_class(str(folder), device="cpu", **local)
+    else:
+        model = model_class.from_pretrained(folder, **local)
+    model.eval()
+    if bfloat16:
+        model.to(torch.bfloat16)
+    if compiled:
+        (model[0].auto_model if task == "sentence-similarity" else model).compile()
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+
+    def prepare(arrays: Arrays) -> dict[str, Any]:
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        if bfloat16:
+            tensors = {
+                name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+            }
+        return tensors
+
+    def read(outputs: Any, name: str) -> NDArray[Any]:
+        values: NDArray[Any] = outputs[name].float().numpy()
+        return values
+
+    def count_image_tokens(arrays: Arrays) -> int:
+        from onnxproof.original.image_prompts import IMAGE_INPUTS, image_features
+
+        images = prepare({name: arrays[name] for name in IMAGE_INPUTS if name in arrays})
+        with torch.inference_mode():
+            return len(image_features(model, images))
+
+    def predict_features(features: dict[str, Any]) -> object:
+        with torch.inference_mode():
+            return model(dict(features))  # a copy: the model adds its outputs to the mapping it is given
+
+    def predict(features: dict[str, Any]) -> object:
+        with torch.inference_mode():
+            return model(**features)
+
+    return LoadedModel(
+        predict=predict_features if task == "sentence-similarity" else predict,
+        prepare=prepare,
+        read=read,
+        input_types=None,
+        input_ranks=None,
+        load_ms=load_ms,
+        rss_before_load_mb=rss,
+        seeing=Seeing(model.config.image_token_id, count_image_tokens) if task == "image-text-to-text" else None,
+    )
+
+
+def pytorch_class(task: str) -> Any:
+    """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
+    if task == "sentence-similarity":
+        return import_sentence_transformers().SentenceTransformer
+    return getattr(import_transformers(), TASKS[task].auto_class)
+
+
+def load_contender(runtime: str, folder: Path, threads: int, task: str | None, options: dict[str, Any]) -> LoadedModel:
+    """Load a contender with ``options`` of its runtime: "onnx", "openvino" or "pytorch", which needs a ``task``.
+
+    Raises:
+        UserError: PyTorch is not timed for this task, or the runtime lacks what the options ask for.
+    """
+    if runtime == "onnx":
+        return load_onnx(folder, threads, **options)
+    if runtime == "openvino":
+        return load_openvino(folder, threads, **options)
+    if task not in TASKS:
+        raise UserError(f"task {task!r}: PyTorch is timed for {', '.join(TASKS)}")
+    limit_torch_threads(threads)
+    return load_pytorch(folder, task, **options)

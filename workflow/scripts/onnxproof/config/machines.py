@@ -1,0 +1,47 @@
+"""Kinds of machines that benchmarks are spread over: whether a run can keep what their names promise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.config.schema import seen
+
+#: What the schedulers call a kind of node.
+KIND_RESOURCES = ("constraint", "machine_type")
+
+
+def check_machines(
+    models: Mapping[str, Mapping[str, Any]],
+    config: Mapping[str, Any],
+    remote: bool,
+    overridden: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a run whose measurements would bear the name of a machine that they were not taken on.
+
+    Args:
+        models: the resolved settings of every model.
+        config: the configuration as it was written, to name the key that holds the kinds.
+        remote: whether jobs go to other machines.
+        overridden: rule → the resources that a profile or the command line sets in place of the rule's own.
+
+    Raises:
+        UserError: the jobs stay on this machine, or something else says where the benchmarks run.
+    """
+    model = next((name for name, settings in models.items() if settings["benchmark"]["machines"]), None)
+    if model is None:
+        return
+    machines = models[model]["benchmark"]["machines"]
+    is_global = machines == config.get("benchmark", {}).get("machines")
+    said = f"{'' if is_global else f'models.{model}.'}benchmark.machines is {seen(machines)}"
+    if not remote:
+        raise UserError(
+            f"{said}, but the jobs of this run stay on this machine, whatever kind it is: run it on a cluster, as with "
+            "--workflow-profile profiles/slurm, or set it to []"
+        )
+    for rule, resources in overridden.items():
+        for name in KIND_RESOURCES:
+            if rule.startswith("benchmark") and name in resources:
+                raise UserError(
+                    f"{said}, but set-resources, in a profile or on the command line, gives the rule {rule} a {name}, "
+                    "and that would be measured instead: remove it there, or set benchmark.machines to []"
+                )

@@ -1,0 +1,1 @@
+"""ONNX graphs: reading, changing, running and storing them."""

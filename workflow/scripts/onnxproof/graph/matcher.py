@@ -1,0 +1,100 @@
+"""Reading a graph backwards, from a tensor to what made it, for passes that look for a pattern of many nodes."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.graph.editor import GraphEditor, attribute_of
+
+
+class MismatchError(Exception):
+    """The graph is not what the pattern asks for; the pass leaves that part as it is."""
+
+
+class GraphMatcher:
+    """Answers what made a tensor, in a graph as it was when this was made."""
+
+    def __init__(self, editor: GraphEditor) -> None:
+        """Index the nodes of a graph that is open for editing."""
+        self.editor = editor
+        self._makers = {output: node for node in editor.nodes for output in node.output}
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """Return the node that makes a tensor; None for graph inputs and constants."""
+        return self._makers.get(tensor)
+
+    def made_by(self, tensor: str, op_type: str) -> onnx.NodeProto:
+        """Return the node that makes a tensor, which must be of this type.
+
+        Raises:
+            MismatchError: it is not.
+        """
+        node = self._makers.get(tensor)
+        if node is None or node.op_type != op_type:
+            raise MismatchError
+        return node
+
+    def is_made_by(self, tensor: str, op_type: str) -> bool:
+        """Tell whether a node of this type makes a tensor."""
+        node = self.maker(tensor)
+        return node is not None and node.op_type == op_type
+
+    def transposed(self, tensor: str, order: list[int]) -> str:
+        """Return the tensor whose dimensions, in this order, are those of ``tensor``.
+
+        Raises:
+            MismatchError: it is not made by such a Transpose.
+        """
+        node = self.made_by(tensor, "Transpose")
+        if list(attribute_of(node, "perm", [])) != order:
+            raise MismatchError
+        return str(node.input[0])
+
+    def input_of(self, node: onnx.NodeProto, position: int) -> str:
+        """Return the tensor that a node reads at a position where the operator does not need one.
+
+        Raises:
+            MismatchError: it reads none there.
+        """
+        if len(node.input) <= position or not node.input[position]:
+            raise MismatchError
+        return str(node.input[position])
+
+    def is_contiguous(self, part: onnx.NodeProto) -> bool:
+        """Tell whether a Slice leaves nothing out between its start and its end."""
+        return len(part.input) < 5 or self.integers(part.input[4]) == [1]
+
+    def scalar(self, tensor: str) -> float:
+        """Return the value of a constant that has one element, of any type.
+
+        Raises:
+            MismatchError: the tensor is no such constant.
+        """
+        values = self.constant(tensor)
+        if values.size != 1:
+            raise MismatchError
+        return float(values.item())
+
+    def integers(self, tensor: str) -> list[int]:
+        """Return the values of a constant of at most one dimension.
+
+        Raises:
+            MismatchError: the tensor is no such constant.
+        """
+        values = self.constant(tensor)
+        if values.ndim > 1:
+            raise MismatchError
+        return [int(value) for value in values.reshape(-1)]
+
+    def constant(self, tensor: str) -> NDArray[Any]:
+        """Return the values of a constant.
+
+        Raises:
+            MismatchError: the tensor is none.
+        """
+        values = self.editor.constant(tensor)
+        if values is None:
+            raise MismatchError
+        return np.asarray(values)

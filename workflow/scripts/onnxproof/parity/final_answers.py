@@ -1,0 +1,354 @@
+"""Final answers to raw inputs: what kinds there are, how they are stored, and how two sets of them are compared.
+
+``original.final_answers`` records the original's. They are stored with the reference and shipped among the golden files
+of a release. ``card_programs`` gets those of the program on the release's card. This module imports nothing but NumPy,
+because it is shipped too, and a release is verified with it where it is deployed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxproof.graph.generation import matched_share
+from onnxproof.parity.metrics import (
+    DETECTIONS,
+    LEAST_OVERLAP,
+    box_overlap,
+    compare_output,
+    finite,
+    order_agreement,
+    value_metrics,
+)
+from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
+
+Array = NDArray[Any]
+Metrics = dict[str, float | None]
+
+#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, images, sounds.
+TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
+IMAGES, SOUNDS = "images", "sounds"
+
+FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
+#: How the names of arrays begin, by which JSON refers to them; the number of the input or the answer follows.
+INPUT_ARRAY, ANSWER_ARRAY = "input", "answer"
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a model is used for, and which program on a release's card answers raw inputs for that use."""
+
+    name: str  #: that of the folder of its programs, below ``resources/usage``
+    function: str  #: the function in the program that takes a list of raw inputs and returns a list of answers
+    takes: str  #: the kind of raw inputs, such as ``TEXTS``
+    gives: str  #: the kind of answers, a key of ``_MEASURES``
+    heading: str = "onnxruntime and tokenizers alone"  #: the heading on the card above the program
+    needs: tuple[str, ...] = ()  #: what the program imports beside onnxruntime, NumPy and tokenizers
+
+
+IMAGE_HEADING = "onnxruntime, with transformers' image processor"
+VISION_HEADING = "onnxruntime, with transformers' image processor and PyTorch"
+
+_USES = (
+    Use("sentence-similarity", "embed", TEXTS, "vectors"),
+    Use("feature-extraction", "extract", TEXTS, "token vectors"),
+    Use("text-classification", "classify", TEXTS, "labels"),
+    Use("reranking", "score", PAIRS, "scores"),
+    Use("token-classification", "tag", TEXTS, "tags"),
+    Use("question-answering", "ask", QUESTIONS, "spans"),
+    Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
+    Use("text-generation", "generate", TEXTS, "tokens"),
+    Use("text2text-generation", "generate", TEXTS, "tokens"),
+    Use("image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("image-feature-extraction", "extract", IMAGES, "token vectors", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("zero-shot-image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("object-detection", "detect", IMAGES, "detections", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use(
+        "audio-classification",
+        "classify",
+        SOUNDS,
+        "labels",
+        "onnxruntime, with transformers' feature extractor",
+        ("transformers",),
+    ),
+)
+USES: dict[str, Use] = {use.name: use for use in _USES}
+
+
+def use_of(task: str, config: Mapping[str, Any]) -> Use | None:
+    """Return what a model is used for; None where a release's card has no program that takes raw inputs.
+
+    Args:
+        task: one of ``TASKS``.
+        config: the content of ``config.json``.
+    """
+    if is_cross_encoder(task, config):
+        return USES["reranking"]
+    use = USES.get(task)
+    if use and task == "text-classification" and takes_pairs(config):
+        return replace(use, takes=PAIRS)
+    return use
+
+
+@dataclass(frozen=True)
+class FinalAnswers:
+    """Raw inputs, and what the original's public interface answers to each of them alone.
+
+    Attributes:
+        use: a key of ``USES``.
+        interface: the interface that was asked, for readers.
+        inputs: texts, pairs of texts, ``{text, prompt}`` with the name of a prompt, images as the uint8 bytes of their
+            files, or sounds as float32 (samples,).
+        answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
+        settings: what the programs of a card need to know and cannot read from the release's other files, such as the
+            activation function, the prompts or the mask token.
+    """
+
+    use: str
+    interface: str
+    inputs: list[Any]
+    answers: list[Any]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def chosen(self, indices: Sequence[int]) -> "FinalAnswers":
+        """Return some of the inputs with their answers."""
+        inputs, answers = ([values[index] for index in indices] for values in (self.inputs, self.answers))
+        return FinalAnswers(self.use, self.interface, inputs, answers, self.settings)
+
+    def as_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """Return what JSON can hold, and the arrays, by the names with which the JSON refers to them."""
+        arrays: dict[str, Array] = {}
+
+        def named(values: Sequence[Any], kind: str) -> list[Any]:
+            names = []
+            for index, value in enumerate(values):
+                if isinstance(value, np.ndarray):
+                    arrays[f"{kind}.{index}"] = value
+                    value = {"array": f"{kind}.{index}"}
+                names.append(value)
+            return names
+
+        facts = {"use": self.use, "interface": self.interface, "settings": self.settings}
+        named_inputs, named_answers = named(self.inputs, INPUT_ARRAY), named(self.answers, ANSWER_ARRAY)
+        return facts | {"inputs": named_inputs, "answers": named_answers}, arrays
+
+    def sizes(self) -> list[int]:
+        """Return, for each input, how many bytes it and its answer take as arrays; 0 where both are stored as JSON."""
+        return [
+            sum(value.nbytes for value in pair if isinstance(value, np.ndarray))
+            for pair in zip(self.inputs, self.answers, strict=True)
+        ]
+
+
+def from_json(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> FinalAnswers:
+    """Return what ``FinalAnswers.as_json`` gave."""
+
+    def read(values: Sequence[Any]) -> list[Any]:
+        return [arrays[value["array"]] if isinstance(value, dict) and "array" in value else value for value in values]
+
+    inputs, answers = read(facts["inputs"]), read(facts["answers"])
+    return FinalAnswers(facts["use"], facts["interface"], inputs, answers, dict(facts["settings"]))
+
+
+#: An answer to a question has at most so many tokens, as the pipeline of transformers 4 had it.
+LONGEST_ANSWER = 15
+
+
+def likeliest_span(start: Array, end: Array, is_context: Array) -> tuple[int, int, float]:
+    """Return the first and the last token of the likeliest answer, and its probability.
+
+    Args:
+        start: logits of the first token, shape (tokens,).
+        end: logits of the last token, shape (tokens,).
+        is_context: which tokens are the context's, bool (tokens,). The first token of all, which stands for "there is
+            no answer", takes part in the probabilities alone.
+    """
+    allowed = is_context.copy()
+    allowed[0] = True
+    probabilities = []
+    for logits in (start, end):
+        shifted = np.where(allowed, logits.astype(np.float64), -np.inf)
+        odds = np.exp(shifted - shifted.max())
+        probabilities.append(np.where(is_context, odds / odds.sum(), 0.0))
+    products = np.triu(np.outer(*probabilities))
+    products = np.tril(products, LONGEST_ANSWER - 1)
+    first, last = divmod(int(products.argmax()), len(start))
+    return first, last, float(products[first, last])
+
+
+def measure(use: str, activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Return how far final answers are from the original's, by the names of the gate's metrics.
+
+    Args:
+        use: a key of ``USES``.
+        activation: what makes a classification head's answers, see ``tasks.heads``.
+        expected: the original's answers.
+        actual: a program's, one for each.
+    """
+    return _MEASURES[USES[use].gives](activation, expected, actual)
+
+
+def _measure_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if not _of_same_shapes(expected, actual):
+        return {"cosine_min": None, "max_relative_diff": None}
+    compared = compare_output(expected, [np.asarray(vector) for vector in actual])
+    return {metric: compared[metric] for metric in ("cosine_min", "max_relative_diff")}
+
+
+def _measure_token_vectors(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    """Compare the mean vectors by their direction, and the tokens' value by value."""
+    compared = _measure_vectors(activation, expected, actual)
+    if not _of_same_shapes(expected, actual):
+        return compared  # other tokens
+    means = _measure_vectors(activation, *([rows.mean(axis=0) for rows in answers] for answers in (expected, actual)))
+    return compared | {"cosine_min": means["cosine_min"]}
+
+
+def _of_same_shapes(expected: Sequence[Array], actual: Sequence[Array]) -> bool:
+    return all(left.shape == np.shape(right) for left, right in zip(expected, actual, strict=True))
+
+
+def _measure_labels(
+    activation: str, expected: Sequence[Mapping[str, float]], actual: Sequence[Mapping[str, float]]
+) -> Metrics:
+    names = list(expected[0])
+    if any(answer.keys() != expected[0].keys() for answer in actual):
+        return {"top1_agreement": None, "max_probability_diff": None}
+    left, right = (np.array([[answer[name] for name in names] for answer in answers]) for answers in (expected, actual))
+    if activation == NONE:
+        return value_metrics(left, right)
+    return {
+        "top1_agreement": float((left.argmax(axis=1) == right.argmax(axis=1)).mean()),
+        "label_agreement": float(((left >= 0.5) == (right >= 0.5)).mean()),
+        "max_probability_diff": finite(np.abs(left - right).max()),
+    }
+
+
+def _measure_scores(activation: str, expected: Sequence[float], actual: Sequence[float]) -> Metrics:
+    left, right = (np.array(scores, dtype=np.float64).reshape(-1, 1) for scores in (expected, actual))
+    if activation == NONE:
+        return value_metrics(left, right)
+    return {
+        "max_probability_diff": finite(np.abs(left - right).max()),
+        "order_agreement": order_agreement(left[:, 0], right[:, 0]),
+    }
+
+
+def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare the labels of the characters that either names, and the probabilities of the tags that are the same.
+
+    An answer is a list of ``{entity, score, start, end}``; ``start`` and ``end`` count characters of the text.
+    """
+    same, count, differences = 0, 0, [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        spans = [{(tag["start"], tag["end"]): tag for tag in tags} for tags in (left, right)]
+        for place in spans[0].keys() | spans[1].keys():
+            tags = [span.get(place) for span in spans]
+            count += place[1] - place[0]
+            if tags[0] and tags[1] and tags[0]["entity"] == tags[1]["entity"]:
+                same += place[1] - place[0]
+                differences.append(abs(tags[0]["score"] - tags[1]["score"]))
+    return {
+        "token_agreement": same / count if count else 1.0,
+        "max_probability_diff": finite(float(np.max(differences))),
+    }
+
+
+def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare the likeliest word and the probabilities; an answer is ``{word: probability}``, the likeliest word first.
+
+    A word that only one of them names is at most as likely as the other's last word, so the difference is at least
+    what it is more likely than that.
+    """
+    firsts = [next(iter(left)) == next(iter(right), None) for left, right in zip(expected, actual, strict=True)]
+    differences = [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        differences += [abs(left[word] - right[word]) for word in left.keys() & right.keys()]
+        for named, others in ((left, right), (right, left)):
+            last = min(others.values(), default=0.0)
+            differences += [max(named[word] - last, 0.0) for word in named.keys() - others.keys()]
+    return {"top1_agreement": float(np.mean(firsts)), "max_probability_diff": finite(float(np.max(differences)))}
+
+
+def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    same = [left["answer"] == right["answer"] for left, right in zip(expected, actual, strict=True)]
+    return {"span_agreement": float(np.mean(same))}
+
+
+def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: Sequence[Sequence[int]]) -> Metrics:
+    """Return the mean share of the original's tokens that come before the first difference.
+
+    A text that ends before the original's differs where it ends. What a longer one has beyond it does not count.
+    """
+    shares = [
+        matched_share(list(left), (list(right) + [-1] * len(left))[: len(left)])
+        for left, right in zip(expected, actual, strict=True)
+        if len(left)
+    ]
+    return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
+
+
+def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Return which share of the original's surest detections is found again, and how far their probabilities are.
+
+    An answer is a list of ``{label, score, box}``; the box is (left, top, right, bottom), in pixels.
+    """
+    shares, differences = [], [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        surest = sorted(left, key=lambda found: -found["score"])[:DETECTIONS]
+        near = box_overlap(_boxes_of(surest), _boxes_of(right)) >= LEAST_OVERLAP
+        twins = [
+            [other for other, is_near in zip(right, row, strict=True) if is_near and other["label"] == found["label"]]
+            for found, row in zip(surest, near, strict=True)
+        ]
+        if surest:
+            shares.append(sum(map(bool, twins)) / len(surest))
+        for found, others in zip(surest, twins, strict=True):
+            differences.append(min((abs(found["score"] - other["score"]) for other in others), default=0.0))
+    return {
+        "detection_agreement": float(np.mean(shares)) if shares else 1.0,
+        "max_probability_diff": finite(float(np.max(differences))),
+    }
+
+
+def _boxes_of(detections: Sequence[Mapping[str, Any]]) -> Array:
+    """Return boxes as centre and size, float64 (boxes, 4), widened by half a pixel: the pipeline cuts to whole ones."""
+    corners = np.array([found["box"] for found in detections], dtype=np.float64).reshape(-1, 4)
+    return np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2] + 1])
+
+
+def _measure_pixels(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if not _of_same_shapes(expected, actual):
+        return {"pixel_agreement": None}
+    same = np.concatenate([(left == right).ravel() for left, right in zip(expected, actual, strict=True)])
+    return {"pixel_agreement": float(same.mean())}
+
+
+def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    if not _of_same_shapes(expected, actual):
+        return {"mean_relative_diff": None, "max_relative_diff": None}
+    left, right = (np.concatenate([np.ravel(field) for field in fields]) for fields in (expected, actual))
+    differences = np.abs(left.astype(np.float64) - right)
+    return {
+        "mean_relative_diff": finite(differences.mean() / max(float(np.abs(left).mean()), 1e-12)),
+        "max_relative_diff": finite(differences.max() / max(1.0, float(np.abs(left).max()))),
+    }
+
+
+_MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
+    "vectors": _measure_vectors,
+    "token vectors": _measure_token_vectors,
+    "labels": _measure_labels,
+    "scores": _measure_scores,
+    "tags": _measure_tags,
+    "guesses": _measure_guesses,
+    "spans": _measure_spans,
+    "tokens": _measure_tokens,
+    "detections": _measure_detections,
+    "pixels": _measure_pixels,
+    "fields": _measure_fields,
+}

@@ -1,0 +1,1 @@
+"""Passes of a quantization recipe, one file each."""

@@ -1,0 +1,135 @@
+"""Matrix products in int8, the activation's scale computed at run time, one per tensor.
+
+The result is what onnxruntime's ``quantize_dynamic`` writes, so its kernels and fusions apply: at load,
+MatMulInteger and what surrounds it become DynamicQuantizeMatMul or MatMulIntegerToFloat, and com.microsoft
+Attention becomes QAttention. Writing the nodes ourselves gives the weight ranges of
+``weights.quantize_columns``, needs no temporary files, and works on optimized graphs, whose types onnx cannot
+infer.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import onnx
+
+from onnxproof.graph.editor import GraphEditor
+from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.targets import Target, find_targets
+from onnxproof.vocabulary import MICROSOFT
+
+
+def quantize_dynamic_matmul(
+    model: onnx.ModelProto,
+    calibration: Sequence[Feeds] = (),
+    *,
+    weight_range: str = "pair_safe",
+    rounding: str = "nearest",
+    widest: int | None = None,
+    exclude: Sequence[str] = (),
+) -> None:
+    """Turn products with constant weights into int8 products, in place.
+
+    Weights: int8, symmetric, one scale per output channel. Activations: uint8 with a zero point, one scale
+    per tensor, computed at run time (DynamicQuantizeLinear), once for all readers of a tensor.
+
+    Args:
+        model: the model to change.
+        calibration: model inputs; needed for compensated rounding only.
+        weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
+        rounding: of the weights, see ``rounding.quantize_weights``.
+        widest: the most inputs of a weight that is rounded with compensation, see there too.
+        exclude: names of nodes that stay in float.
+
+    Raises:
+        ValueError: ``exclude`` names a node that is not quantizable; or see ``rounding.quantize_weights``.
+    """
+    editor = GraphEditor(model)
+    targets = included_targets(editor, exclude)
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
+    activations: dict[str, QuantizedActivation] = {}
+    for target in targets:
+        if target.activation not in activations:
+            activations[target.activation] = _quantize_activation(editor, target)
+        rewrite = _integer_attention if target.node.op_type == "Attention" else _integer_matmul
+        editor.replace(target.node, rewrite(editor, target, activations[target.activation], weights[target.name]))
+    editor.finish()
+
+
+def included_targets(
+    editor: GraphEditor, exclude: Collection[str] = (), include: Collection[str] | None = None
+) -> list[Target]:
+    """Return the quantizable nodes: those included (None: all), without those excluded.
+
+    Raises:
+        ValueError: a name belongs to no quantizable node.
+    """
+    targets = find_targets(editor)
+    names = {target.name for target in targets}
+    for parameter, listed in (("exclude", exclude), ("include", include or ())):
+        unknown = sorted(set(listed) - names)
+        if unknown:
+            raise ValueError(f"{parameter} names {unknown[0]!r}, which is no quantizable node of this graph")
+    wanted = (names if include is None else set(include)) - set(exclude)
+    return [target for target in targets if target.name in wanted]
+
+
+class QuantizedActivation:
+    """Names of the tensors that hold an activation as integers, its scale and its zero point."""
+
+    def __init__(self, integers: str, scale: str, zero_point: str) -> None:
+        """Store the three names."""
+        self.integers, self.scale, self.zero_point = integers, scale, zero_point
+
+
+def _quantize_activation(editor: GraphEditor, target: Target) -> QuantizedActivation:
+    """Insert a DynamicQuantizeLinear before the activation's first reader."""
+    tensor = target.activation
+    names = [editor.new_tensor(f"{tensor}_{part}") for part in ("quantized", "scale", "zero_point")]
+    node = editor.new_node("DynamicQuantizeLinear", [tensor], names, f"{tensor}_DynamicQuantizeLinear")
+    editor.insert_before(target.node, [node])
+    return QuantizedActivation(*names)
+
+
+def _integer_matmul(
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
+) -> list[onnx.NodeProto]:
+    node, output = target.node, target.node.output[0]
+    bias = node.input[2] if len(node.input) > 2 else ""
+    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
+    integer, value, scale = (editor.new_tensor(f"{output}_{part}") for part in ("int32", "unscaled", "output_scale"))
+    product = editor.new_tensor(f"{output}_product") if bias else output
+    nodes = [
+        editor.new_node(
+            "MatMulInteger",
+            [activation.integers, weight, activation.zero_point],
+            [integer],
+            f"{node.name}_quant",
+        ),
+        editor.new_node("Cast", [integer], [value], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
+        editor.new_node("Mul", [activation.scale, weight_scale], [scale], f"{node.name}_scale"),
+        editor.new_node("Mul", [value, scale], [product], f"{node.name}_dequantize"),
+    ]
+    if bias:
+        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
+    return nodes
+
+
+def _integer_attention(
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
+) -> list[onnx.NodeProto]:
+    node = target.node
+    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
+    zero_point = editor.add_constant(f"{weight}_zero_point", np.zeros(target.weight.shape[1], dtype=np.int8))
+    mask = node.input[3] if len(node.input) > 3 else ""
+    inputs = [activation.integers, weight, node.input[2], activation.scale, weight_scale]
+    inputs += [mask, activation.zero_point, zero_point]
+    attention = editor.new_node("QAttention", inputs, node.output, f"{node.name}_quant", domain=MICROSOFT)
+    attention.attribute.extend(node.attribute)
+    return [attention]
+
+
+def store_weight(editor: GraphEditor, name: str, quantized: QuantizedWeight) -> tuple[str, str]:
+    """Store int8 columns and their scales, once for all their readers, under names made from ``name``; return both."""
+    integers, scale = quantized
+    return editor.share_constant(f"{name}_int8", integers), editor.share_constant(f"{name}_scale", scale)

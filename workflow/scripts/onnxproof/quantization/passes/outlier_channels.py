@@ -1,0 +1,90 @@
+"""A few outlier channels kept in float, so that the rest fits int8 well.
+
+A handful of channels, behind a GELU above all, carry values many times larger than the others. Smoothing alone cannot
+tame them: whatever is moved into the weights coarsens the weights. So their part of the product is computed
+in float, a matrix product with as few inputs as there are such channels, and they are zero in the part that becomes
+int8. This is the decomposition of LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339), with the channels chosen at
+build time, from calibration.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.graph.editor import GraphEditor
+from onnxproof.quantization.activations import Feeds, record_activations
+from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
+
+
+def keep_outlier_channels(
+    model: onnx.ModelProto,
+    calibration: Iterable[Feeds],
+    *,
+    ratio: float = 3.0,
+    most: int = 4,
+    widening: bool = True,
+) -> None:
+    """Split each product that has outlier channels in two, in place. The outputs stay the same up to rounding.
+
+    ``X @ W`` becomes ``(X * mask) @ W + X[:, outliers] @ W[outliers, :]``, where the mask is zero at the outliers.
+    A quantizing pass that follows takes the first product and leaves the second. Fused Attention is left alone: its
+    input comes from a layer normalization, which smoothing handles well.
+
+    Args:
+        model: the model to change.
+        calibration: inputs that show which channels are large.
+        ratio: a channel is an outlier where its largest magnitude is this many times the median channel's.
+        most: how many channels of one activation may stay in float; the largest do.
+        widening: whether to split products with more outputs than inputs too. There the float part costs most, for
+            it is as wide as the output, and smoothing helps most, for layer normalizations come before them.
+    """
+    editor = GraphEditor(model)
+    targets = [
+        target
+        for target in find_targets(editor)
+        if target.node.op_type != "Attention" and (widening or target.weight.shape[0] >= target.weight.shape[1])
+    ]
+    editor.finish()
+    activations = record_activations(model, calibration, list(dict.fromkeys(target.activation for target in targets)))
+    for target in targets:
+        outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
+        if len(outliers):
+            _split(editor, target, outliers)
+    editor.finish()
+
+
+def outlier_channels(channel_max: NDArray[np.float32], ratio: float, most: int) -> NDArray[np.int64]:
+    """Return, ascending, the positions of at most ``most`` magnitudes above ``ratio`` times the median."""
+    largest = np.argsort(-channel_max, kind="stable")[:most]
+    return np.sort(largest[channel_max[largest] > ratio * np.median(channel_max)])
+
+
+def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> None:
+    node, tensor = target.node, target.activation
+    # onnxruntime folds a bias behind an integer product into it.
+    last = bias_behind(editor, node) or node
+    output = last.output[0]
+    mask = np.ones(target.weight.shape[0], dtype=np.float32)
+    mask[outliers] = 0
+    rest, selected, rest_product, product = (
+        editor.new_tensor(f"{output}_{part}") for part in ("rest", "outliers", "rest_product", "outlier_product")
+    )
+    kept_weight = np.where(mask[:, None] > 0, target.weight, 0)
+    editor.change_constant(node, 1, kept_weight.T if stores_transposed(node) else kept_weight)
+    node.input[0], last.output[0] = rest, rest_product
+    constants = {
+        "mask": editor.add_constant(f"{node.name}_mask", mask),
+        "channels": editor.add_constant(f"{node.name}_outliers", outliers),
+        "weight": editor.add_constant(f"{node.name}_outlier_weight", target.weight[outliers]),
+    }
+    editor.insert_before(node, [editor.new_node("Mul", [tensor, constants["mask"]], [rest], f"{node.name}_mask")])
+    editor.insert_after(
+        last,
+        [
+            editor.new_node("Gather", [tensor, constants["channels"]], [selected], f"{node.name}_outliers", axis=-1),
+            editor.new_node("MatMul", [selected, constants["weight"]], [product], f"{node.name}_outlier_product"),
+            editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join"),
+        ],
+    )

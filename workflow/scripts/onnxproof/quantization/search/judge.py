@@ -1,0 +1,63 @@
+"""How far a quantized model is from its float original, on calibration inputs: no labels, no PyTorch."""
+
+from dataclasses import replace
+
+import onnx
+
+from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.parity.answers import (
+    Answers,
+    Outputs,
+    align_queries,
+    answer_distance,
+    batch_invariance,
+    measure_answers,
+    read_answers,
+    run_items,
+)
+from onnxproof.quantization.sessions import open_session
+
+
+class Judge:
+    """Holds the float model's answers and compares other models with them."""
+
+    def __init__(
+        self, model: onnx.ModelProto, inputs: ModelInputs, task: str, labels: int = 2, batch_size: int = 8
+    ) -> None:
+        """Run the float ``model`` on every input alone.
+
+        Args:
+            model: the float model.
+            inputs: calibration inputs, see ``calibration_inputs``.
+            task: whose answers are compared, see ``read_answers``.
+            labels: number of the model's labels, see ``count_labels``.
+            batch_size: inputs in a padded batch, for what depends on neighbours.
+        """
+        self.inputs, self.task, self.labels, self.batch_size = inputs, task, labels, batch_size
+        names = [value.name for value in model.graph.input]
+        self.calibration = [inputs.feed([index], names) for index in range(len(inputs.items))]
+        self.outputs = run_items(open_session(model), inputs, task)
+        self.expected = read_answers(task, self.outputs, labels)
+
+    def on_fewer(self, model: onnx.ModelProto, count: int) -> "Judge":
+        """Return a judge of about ``count`` of the inputs, spread evenly, that holds the answers of ``model``."""
+        items = self.inputs.items[:: max(1, len(self.inputs.items) // count)]
+        return Judge(model, replace(self.inputs, items=items), self.task, self.labels, self.batch_size)
+
+    def answers(self, outputs: Outputs) -> Answers:
+        """Return the task's answers, one array an input; a detector's in the order of the float model's."""
+        return read_answers(self.task, align_queries(self.task, self.outputs, outputs), self.labels)
+
+    def measure(self, model: onnx.ModelProto) -> dict[str, float | None]:
+        """Return the task's metrics of ``model``, and ``batch_cosine_min``: an input alone against it in a batch."""
+        session = open_session(model)
+        alone, batched = (
+            self.answers(run_items(session, self.inputs, self.task, size)) for size in (1, self.batch_size)
+        )
+        metrics = measure_answers(self.task, self.expected, alone)
+        return metrics | {"batch_cosine_min": batch_invariance(alone, batched)["cosine_min"]}
+
+    def distance(self, model: onnx.ModelProto) -> float:
+        """Return one number for ranking: see ``answer_distance``."""
+        answers = self.answers(run_items(open_session(model), self.inputs, self.task))
+        return answer_distance(self.task, self.expected, answers)

@@ -1,0 +1,243 @@
+"""Which recipe a model needs: from the fastest to the most careful, the first that is good enough.
+
+A recipe that one model needs is waste for another. Each rung of the ladder is applied and compared with the float
+model on calibration inputs; no labels and no PyTorch are needed. What is good enough are targets by metric, kept
+tighter than the limits of the parity gate, because the gate judges on other texts. Where no rung reaches them, the
+nearest is taken: the verdict is the gate's alone.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import onnx
+
+from onnxproof.cli import UserError
+from onnxproof.graph.external_data import SINGLE_FILE_BYTES, weight_bytes
+from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.rung import Rung, Step
+from onnxproof.quantization.search.sensitivity import measure_sensitivity
+from onnxproof.quantization.sessions import open_session
+from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
+
+#: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
+QUANTIZE: dict[str, Step] = {
+    "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
+    "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
+}
+ROUGHLY: Step = {"rounding": "nearest"}
+#: A fused operator that slows an int8 graph down is taken apart first: the passes after it see plain biases.
+SPLIT: Step = {"pass": "split_bias_gelu"}
+EMBEDDINGS: Step = {"pass": "embedding_rows"}
+SMOOTH: Step = {"pass": "smooth", "weight_range": "pair_safe"}
+#: In float, first only where that costs little.
+NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
+OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
+
+#: What is done to the float model before it is quantized, from the fastest result to the most careful.
+PREPARATIONS: list[list[Step]] = [
+    [SPLIT, EMBEDDINGS],
+    [SPLIT, SMOOTH, EMBEDDINGS],
+    [SPLIT, NARROW_OUTLIERS, SMOOTH, EMBEDDINGS],
+    [SPLIT, OUTLIERS, SMOOTH, EMBEDDINGS],
+]
+
+#: How many of the most sensitive nodes the last rungs leave in float.
+FLOAT_NODES = (1, 2, 4, 8)
+SENSITIVITY_INPUTS = 32
+TIMING_ROUNDS = 7
+#: A model of ``SINGLE_FILE_BYTES`` is judged on so many inputs, a larger one on fewer, in inverse proportion.
+LARGE_MODEL_INPUTS = 48
+FEWEST_INPUTS = 8
+#: Of a large model, only weights with at most so many inputs are rounded with compensation.
+LARGE_MODEL_WIDEST = 2048
+SMALLEST_ROOM = 1e-6  # of a target that allows no error, which still ranks what misses it
+#: Compensated rounding takes most of the time that a rung takes, and at best halves its error (2.3 times less was the
+#: most seen). Beyond this distance from a target by one of these metrics without it, the rung is left as it is.
+HOPELESS = 3.0
+STEADY_METRICS = frozenset({"cosine_min", "cosine_mean", "mean_kl", "mean_relative_diff"})
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a search may cost: calibration inputs, compensated rounding, nodes that the last rungs leave in float.
+
+    Compensation takes a quarter of an hour for weights with 4096 inputs in 24 layers. To find the most sensitive nodes,
+    each is quantized alone: a session a node, hours for a large model.
+    """
+
+    inputs: int
+    widest: int
+    float_nodes: tuple[int, ...]
+
+
+def limit_effort(weights: int) -> Effort | None:
+    """Return the limits for a model with this many bytes of weights; None where it is small enough to have none.
+
+    They depend on the model alone, so that the same model gets the same recipe on every machine.
+    """
+    if weights < SINGLE_FILE_BYTES:
+        return None
+    return Effort(max(FEWEST_INPUTS, LARGE_MODEL_INPUTS * SINGLE_FILE_BYTES // weights), LARGE_MODEL_WIDEST, ())
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search."""
+
+    recipe: list[Step]
+    model: onnx.ModelProto
+    rungs: list[Rung]
+    effort: Effort | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the recipe taken reaches every target; only the last rung tried can."""
+        return not self.rungs[-1].missed
+
+    def record(self) -> dict[str, Any]:
+        """Return ``{reached, rungs}``, and ``limited_to`` where the model is a large one, as JSON holds it."""
+        limited = {"limited_to": asdict(self.effort)} if self.effort else {}
+        return limited | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
+
+
+def find_recipe(
+    model: onnx.ModelProto,
+    inputs: ModelInputs,
+    targets: Mapping[str, float | None],
+    *,
+    task: str,
+    variant: str = "int8",
+    labels: int = 2,
+    batch_size: int = 8,
+    progress: Callable[[str], None] = print,
+) -> SearchResult:
+    """Return the first recipe of the ladder that reaches the targets, or the one that comes nearest.
+
+    Times are measured, for the record, but decide nothing: the same inputs give the same recipe on a busy machine.
+
+    Args:
+        model: the float model, optimized.
+        inputs: calibration inputs, see ``calibration_inputs``.
+        targets: limits by metric name, as in the configuration; metrics that do not apply are ignored.
+        task: the model's task, see ``read_answers``.
+        variant: one of ``QUANTIZED_VARIANTS``.
+        labels: number of the model's labels, see ``count_labels``.
+        batch_size: inputs in the padded batch that ``batch_cosine_min`` is measured with.
+        progress: told, in one line, of each rung tried.
+
+    Raises:
+        UserError: the variant is no quantized one.
+    """
+    if variant not in QUANTIZE:
+        raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
+    weights = weight_bytes(model)
+    effort = limit_effort(weights)
+    if effort:
+        inputs = replace(inputs, items=inputs.items[:: math.ceil(len(inputs.items) / effort.inputs)])
+        progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
+    judge = Judge(model, inputs, task, labels, batch_size)
+    typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
+    rungs: list[Rung] = []
+    best: tuple[float, list[Step], onnx.ModelProto] | None = None
+    for preparation, prepared, quantize, is_screened in _ladder(model, judge, variant, effort, progress):
+        recipe, quantized, metrics = _try(judge, preparation, prepared, quantize | (ROUGHLY if is_screened else {}))
+        if is_screened and not is_hopeless(distances_to(targets, metrics)):
+            recipe, quantized, metrics = _try(judge, preparation, prepared, quantize)
+        distances = distances_to(targets, metrics)
+        missed = [name for name, distance in distances.items() if distance > 1]
+        worst = max(distances.values(), default=0.0)
+        speedup = compare_speed(model, quantized, typical)
+        size_ratio = weight_bytes(quantized) / weights
+        rungs.append(Rung(recipe, metrics, size_ratio, speedup, missed, worst if worst < math.inf else None))
+        progress(rungs[-1].describe())
+        if best is None or worst < best[0]:
+            best = (worst, recipe, quantized)
+        if not missed:
+            return SearchResult(recipe, quantized, rungs, effort)
+    assert best is not None, "a ladder has a first rung"
+    progress(f"no {variant} recipe reaches every target; the nearest is taken")
+    return SearchResult(best[1], best[2], rungs, effort)
+
+
+def distances_to(targets: Mapping[str, float | None], metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Return how far each metric with a target is on its way there: 0 at no error, 1 at the target, more beyond.
+
+    No error is 1 for cosines and agreements, 0 for differences. What is not finite is infinitely far.
+    """
+    distances = {}
+    for name, target in targets.items():
+        if target is None or name not in metrics:
+            continue
+        value = metrics[name]
+        at_least = METRICS[name].bound == "at least"
+        error = math.inf if value is None else 1 - value if at_least else value
+        room = 1 - target if at_least else target
+        distances[name] = error / max(room, SMALLEST_ROOM)
+    return distances
+
+
+def is_hopeless(distances: Mapping[str, float]) -> bool:
+    """Tell whether a recipe without compensated rounding is so far from a target that rounding will not mend it."""
+    return any(distance > HOPELESS for name, distance in distances.items() if name in STEADY_METRICS)
+
+
+def _try(
+    judge: Judge, preparation: list[Step], prepared: onnx.ModelProto, quantize: Step
+) -> tuple[list[Step], onnx.ModelProto, dict[str, float | None]]:
+    """Return a recipe, the model that its last step makes of the prepared one, and that model's metrics."""
+    quantized = apply_recipe(prepared, [quantize], judge.calibration)
+    return [*preparation, quantize], quantized, judge.measure(quantized)
+
+
+def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -> float:
+    """Return how many times as fast ``right`` is on one thread: the median of ratios measured in turns.
+
+    CPU time of the one thread is compared, so that other processes count for little.
+    """
+    sessions = [open_session(model, threads=1) for model in (left, right)]
+    ratios = []
+    for _ in range(TIMING_ROUNDS + 1):
+        seconds = []
+        for session in sessions:
+            start = time.thread_time()
+            session.run(None, dict(feeds))
+            seconds.append(time.thread_time() - start)
+        ratios.append(seconds[0] / seconds[1])
+    return statistics.median(ratios[1:])  # the first call pays for memory
+
+
+def _size(feeds: Feeds) -> int:
+    return sum(values.size for values in feeds.values())
+
+
+def _ladder(
+    model: onnx.ModelProto,
+    judge: Judge,
+    variant: str,
+    effort: Effort | None,
+    progress: Callable[[str], None],
+) -> Iterator[tuple[list[Step], onnx.ModelProto, Step, bool]]:
+    """Yield recipes, fastest first: the steps that prepare a model, what they make, and the step that quantizes that.
+
+    And whether to look at it with the nearest rounding first: not where no better preparation follows.
+    """
+    quantize = QUANTIZE[variant] | ({"widest": effort.widest} if effort else {})
+    float_nodes = effort.float_nodes if effort else FLOAT_NODES
+    for preparation in PREPARATIONS:
+        prepared = apply_recipe(model, preparation, judge.calibration)
+        yield preparation, prepared, quantize, preparation is not PREPARATIONS[-1]
+    if not float_nodes:
+        return
+    few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
+    # Without compensation the nodes rank alike, in a fraction of the time.
+    ranking = list(measure_sensitivity(prepared, quantize | ROUGHLY, few, progress))
+    for count in float_nodes:
+        if count <= len(ranking) // 3:
+            yield preparation, prepared, quantize | {"exclude": sorted(ranking[:count])}, False

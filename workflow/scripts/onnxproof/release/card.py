@@ -1,0 +1,304 @@
+"""The model card of a release, in the Hub's format: YAML metadata, then Markdown."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import yaml
+
+from onnxproof.formatting import format_figure
+from onnxproof.parity.final_answers import PAIRS, TEXTS, USES, VISION_HEADING
+from onnxproof.places import RESOURCES
+from onnxproof.tasks.heads import NONE, SOFTMAX
+from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
+
+TEMPLATE = "model_card.md.j2"
+USAGE = RESOURCES / "usage"
+
+#: What is taken over from the metadata of the source's own card: its license above all.
+CARRIED = ("license", "license_name", "license_link", "language", "datasets")
+
+#: The library that the Hub's page of a model is to open with.
+LIBRARIES = {"sentence-similarity": "sentence-transformers"}
+
+#: What the Hub calls a task, where that is not its name here.
+PIPELINE_TAGS = {"speech-to-text": "automatic-speech-recognition", "semantic-segmentation": "image-segmentation"}
+
+#: Tags by which the Hub finds a model for a client, beside those of the source.
+TAGS = ("onnx", "onnxruntime", "optimum", "transformers.js")
+#: Of these clients, those that do not load the models of a task.
+NOT_LOADED_BY = {"image-text-to-text": frozenset({"optimum"})}
+#: A server that pools the vectors of tokens by itself.
+SERVER_TAG = "text-embeddings-inference"
+TASK_TAGS = {
+    "sentence-similarity": ("sentence-transformers", SERVER_TAG),
+    "feature-extraction": (SERVER_TAG,),
+}
+
+
+class Client(NamedTuple):
+    """A library that loads a release: its name, its language, how it is installed, and what its program was run with.
+
+    ``run_with`` are versions by the name of the package.
+    """
+
+    name: str
+    language: str
+    install: str
+    run_with: dict[str, str]
+
+
+_OPTIMUM = {"optimum-onnx": "0.1.0", "transformers": "4.57.6", "onnxruntime": "1.32.0"}
+_TRANSFORMERS = {"transformers": "5.24.0", "onnxruntime": "1.32.0"}
+
+#: A model has an example of a client where ``resources/usage/{kind of use}/{file of the client}.j2`` is, see
+#: ``kind_of_use``. A test compares the versions with the locks.
+CLIENTS = {
+    "optimum.py": Client(
+        "Optimum", "python", 'pip install "optimum-onnx[onnxruntime]==0.1.0" "transformers<4.58"', _OPTIMUM
+    ),
+    "sentence_transformers.py": Client(
+        "sentence-transformers",
+        "python",
+        'pip install "sentence-transformers[onnx]==5.7.0" "transformers<4.58"',
+        {"sentence-transformers": "5.7.0"} | _OPTIMUM,
+    ),
+    "exported_model.py": Client(
+        "transformers 5", "python", "pip install transformers torch onnxruntime onnxscript", _TRANSFORMERS
+    ),
+    "onnxruntime.py": Client(
+        "onnxruntime and tokenizers alone",
+        "python",
+        "pip install onnxruntime numpy tokenizers",
+        {"onnxruntime": "1.32.0", "tokenizers": "0.23.3"},
+    ),
+    "onnxruntime_images.py": Client(
+        "onnxruntime, with transformers' image processor",
+        "python",
+        "pip install onnxruntime numpy pillow transformers",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_vision.py": Client(
+        "onnxruntime, with transformers' image processor and PyTorch",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_sounds.py": Client(
+        "onnxruntime, with transformers' feature extractor",
+        "python",
+        "pip install onnxruntime numpy transformers",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_alone.py": Client(
+        "onnxruntime alone", "python", "pip install onnxruntime numpy", {"onnxruntime": "1.32.0"}
+    ),
+    "transformers.mjs": Client(
+        "transformers.js in Node",
+        "js",
+        "npm install @huggingface/transformers",
+        {"@huggingface/transformers": "4.3.1"},
+    ),
+}
+#: The client that needs ``export.json``, which only graphs of transformers' exporter have.
+READS_EXPORT_FILE = "exported_model.py"
+#: Clients whose examples pad texts, for which a tokenizer needs a padding token.
+PADDING_CLIENTS = {"exported_model.py"}
+#: The client whose pipeline takes no pairs of texts, makes probabilities of a regression's values, and does not know
+#: one of the rules of which token may follow.
+IN_NODE, UNKNOWN_IN_NODE = "transformers.mjs", "encoder_no_repeat_ngram_size"
+
+#: What examples are told of an original that nothing special is known of.
+DEFAULT_USAGE: dict[str, Any] = {
+    "takes": TEXTS,
+    "activation": SOFTMAX,
+    "pads": True,
+    "prompts": {},
+    "default_prompt": "",
+    "mask_token": "[MASK]",
+    "chat": None,
+    "ends": [],
+    "first": [0],
+    "rules": {},
+    "not_applied": {},
+    "max_tokens": 512,
+    "candidates": ["a cat", "a dog"],
+    "threshold": 0.5,
+}
+
+#: What a reader chooses a variant for.
+VARIANTS = {
+    "fp32": "loads in every ONNX runtime",
+    "optimized": "fused for onnxruntime",
+    "int8": "the smallest and fastest; an answer shifts a little with its batch",
+    "int8-invariant": "small; an answer does not depend on its batch",
+}
+
+#: What each pass of a quantization recipe does, for a reader.
+PASSES = {
+    "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
+    "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
+    "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
+    "embedding_rows": "Embedding tables become int8 with one scale per row.",
+    "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
+    "scale per tensor, found when the model runs.",
+    "per_token": "Constant weights become int8 with one scale per output channel, activations int8 with one scale "
+    "per token: an answer does not depend on its neighbours in a batch.",
+}
+
+
+#: What inputs a recipe is judged on, and where they come from unless the user gave others.
+CALIBRATION = {"texts": "that come with onnxproof", "images": "that were drawn", "sounds": "that were synthesized"}
+
+
+def read_metadata(card: Path) -> dict[str, Any]:
+    """Return the YAML metadata at the top of a model card; empty where there is none that can be read."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    if not text.startswith("---\n"):
+        return {}
+    try:
+        metadata = yaml.safe_load(text[4:].split("\n---", 1)[0])
+    except yaml.YAMLError as error:
+        print(f"note: the metadata of {card} is no YAML and is not carried over: {error}", flush=True)
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
+    task, source = manifest["task"], manifest["source"]
+    clients = [tag for tag in TAGS if tag not in NOT_LOADED_BY.get(task, ())]
+    own = TASK_TAGS.get(task, ())
+    if not manifest.get("reference", {}).get("usage", {}).get("pooled_by_servers", True):
+        own = tuple(tag for tag in own if tag != SERVER_TAG)
+    tags = dict.fromkeys((*clients, *own, *(source_metadata.get("tags") or ())))
+    metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
+    if source["kind"] == "hub":
+        metadata["base_model"] = source["repo"]
+        if set(QUANTIZED_VARIANTS) & manifest["variants"].keys():  # the Hub has no word for a model in another format
+            metadata["base_model_relation"] = "quantized"
+    metadata["library_name"] = LIBRARIES.get(task, "onnx")
+    return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
+
+
+def kind_of_use(task: str, reference: dict[str, Any]) -> str:
+    """Return whose examples fit a model: those of its use, of its task, or, where nobody wrote any, of any graph."""
+    if use := reference["usage"].get("use"):
+        return str(use)
+    takes_texts = "max_tokens_of_model" in reference["inputs"]
+    no_processor = task in USES and USES[task].heading == VISION_HEADING  # whose program needs a function of it
+    if no_processor or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
+        return "other"
+    return task
+
+
+def usage_examples(
+    kind: str, file: str, usage: dict[str, Any] | None = None, with_export_file: bool = True
+) -> list[dict[str, Any]]:
+    """Return the clients' examples of a kind of use, as ``{name, language, install, run_with, file, code}``.
+
+    Args:
+        kind: see ``kind_of_use``.
+        file: the ONNX file that they load. Transformers 5 loads the one that ``export.json`` names.
+        usage: what the examples must know of the original, and whether the tokenizer ``pads``.
+        with_export_file: whether the release has ``export.json``.
+    """
+    facts = DEFAULT_USAGE | (usage or {})
+    facts["pairs"] = facts["takes"] == PAIRS
+    left_out = set() if with_export_file else {READS_EXPORT_FILE}
+    if not facts["pads"]:
+        left_out |= PADDING_CLIENTS
+    if kind == "text-classification" and (facts["pairs"] or facts["activation"] == NONE):
+        left_out.add(IN_NODE)
+    if UNKNOWN_IN_NODE in facts["rules"]:
+        left_out.add(IN_NODE)
+    examples = []
+    for client, told in CLIENTS.items():
+        path = USAGE / kind / f"{client}.j2"
+        if path.is_file() and client not in left_out:
+            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(facts, file=file)
+            examples.append(told._asdict() | {"file": client, "code": code.strip()})
+    return examples
+
+
+def recipe_in_words(settings: dict[str, Any]) -> list[str]:
+    """Return a variant's settings as sentences; an unknown pass is given by its name and parameters."""
+    if "graphs" in settings:
+        parts = settings["graphs"].items()
+        return [f"`{file}`: {sentence}" for file, own in parts for sentence in recipe_in_words(own)]
+    sentences = []
+    if "exporter" in settings:
+        by = "Optimum" if settings["exporter"].startswith("optimum") else "transformers' own exporter"
+        sentences.append(f"Exported from PyTorch by {by}, in float32.")
+    if "method" in settings:
+        fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
+        sentences.append(f"Optimized by {settings['method']}: {fused or settings.get('reason', 'nothing to fuse')}.")
+    for step in settings.get("recipe", []):
+        parameters = ", ".join(
+            f"{key} {value}" for key, value in step.items() if key != "pass" and value not in (None, [])
+        )
+        sentence = PASSES.get(step["pass"], f"{step['pass']}.")
+        sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
+    if "calibration" in settings:
+        calibration = settings["calibration"]
+        kind = next(kind for kind in CALIBRATION if kind in calibration)
+        whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
+        sentences.append(f"Calibrated on {calibration[kind]} {kind} {whose}, without labels.")
+    return sentences
+
+
+def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any], with_export_file: bool = False) -> str:
+    """Return the release's README.md.
+
+    Args:
+        manifest: as in ``manifest.json``, without its list of files.
+        source_metadata: the metadata of the source's card.
+        with_export_file: whether the release has ``export.json``.
+    """
+    metadata = card_metadata(manifest, source_metadata)
+    kind = kind_of_use(manifest["task"], manifest["reference"])
+    files = [facts["file"] for facts in manifest["variants"].values()]
+    template = _environment().from_string((RESOURCES / TEMPLATE).read_text(encoding="utf-8"))
+    body: str = template.render(
+        manifest,
+        license=metadata.get("license"),
+        origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
+        kind_of_use=kind,
+        heading=USES[kind].heading if kind in USES else None,
+        examples=usage_examples(kind, best_file(manifest), manifest["reference"]["usage"], with_export_file),
+        files=files,
+        places=places_of(manifest["variants"]),
+        words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
+        metrics=METRICS,
+        choice=VARIANTS,
+    )
+    return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
+
+
+def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return, for each kind of machine the files were timed on, its ``name`` and the ``cases``, each with its file."""
+    runs = [[facts["benchmark"], *facts["benchmark"].get("elsewhere", [])] for facts in variants.values()]
+    files = [facts["file"] for facts in variants.values()]
+    return [
+        {
+            "name": benchmarks[0]["cpu"]["model"]
+            + (f" (`{benchmarks[0]['machine']}`)" if "machine" in benchmarks[0] else ""),
+            "cases": [(file, case) for file, each in zip(files, benchmarks, strict=True) for case in each["cases"]],
+        }
+        for benchmarks in zip(*runs, strict=True)
+    ]
+
+
+def best_file(manifest: dict[str, Any]) -> str:
+    """Return the ONNX file to show in examples: the quantized one where the release has one."""
+    files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
+    return next((file for file in files if file.endswith(("model_quantized.onnx", "merged_quantized.onnx"))), files[-1])
+
+
+def _environment() -> Any:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(USAGE), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = format_figure
+    environment.filters["python"] = repr
+    return environment
