@@ -23,10 +23,10 @@ from safetensors.numpy import save_file
 from tenacity import RetryCallState, Retrying
 
 from download import check_hub_request, check_room, difference, main, seconds_to_wait, size_and_checksum
-from onnxproof.checkpoint.pickled_weights import replace_pickles
 from onnxproof.checkpoint.snapshot import remote_code_allowed, snapshot_problem
 from onnxproof.cli import UserError
 from onnxproof.files import sha256_of
+from onnxproof.original.pickled_weights import replace_pickles
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))

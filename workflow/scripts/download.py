@@ -157,7 +157,7 @@ def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
     """Replace pickled weights by safetensors, importing torch only where there are some; return what they were."""
     if not pickled_files(names_in(stage)):
         return {}
-    from onnxproof.checkpoint.pickled_weights import replace_pickles
+    from onnxproof.original.pickled_weights import replace_pickles
 
     return replace_pickles(model, stage)
 
