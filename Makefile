@@ -99,21 +99,21 @@ bench-pipeline: setup  ## compare what the pipeline costs with the public comman
 
 .PHONY: bench-scale
 bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/bench-scale.md
-	$(BIN)/python tests/scale.py --table docs/bench-scale.md $(BENCH)
+	$(BIN)/python tools/scale.py --table docs/bench-scale.md $(BENCH)
 
 .PHONY: bench-memory
 bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
-	$(BIN)/python tests/memory.py
+	$(BIN)/python tools/memory.py
 
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
-	$(BIN)/python tests/coverage_matrix.py --output docs/coverage.md
+	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: clients
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
-	$(BIN)/python tests/compare_clients.py --output docs/clients.md \
+	$(BIN)/python tools/compare_clients.py --output docs/clients.md \
 	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules --fastembed $(VENV)/clients/fastembed/bin/python
-	$(IN_VENV) python tests/final_clients.py --output docs/clients.md \
+	$(IN_VENV) python tools/final_clients.py --output docs/clients.md \
 	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules
 
 # Without npm's scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
@@ -142,15 +142,15 @@ fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshot
 
 .PHONY: reproduce
 reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make
-	$(IN_VENV) python tests/reproduction.py reproduce
+	$(IN_VENV) python tools/reproduction.py reproduce
 
 .PHONY: golden
 golden: setup-dev  ## record the bytes of the default models anew, after a change that is meant to alter them
-	$(IN_VENV) python tests/reproduction.py golden
+	$(IN_VENV) python tools/reproduction.py golden
 
 .PHONY: licenses
 licenses: setup-dev  ## list the dependencies' licences in docs/licenses.md
-	$(IN_VENV) python tests/licenses.py
+	$(IN_VENV) python tools/licenses.py
 
 .PHONY: audit
 audit: setup-dev  ## look the locked versions up in the public advisories; fails where they cannot be asked

@@ -29,7 +29,7 @@ from onnxproof.files import sha256_of
 from onnxproof.original.pickled_weights import replace_pickles
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 from hub_server import HubServer  # noqa: E402
 
 REPO = "lab/tiny"

@@ -92,7 +92,7 @@ def test_transformers_js_generates_pytorchs_tokens(results, tmp_path, node_modul
     asked = tmp_path / "prompts.json"
     asked.write_text(json.dumps(prompts))
     script = node_modules.parent / "image_writer_answers.mjs"
-    script.write_text((ROOT / "tests/image_writer_answers.mjs").read_text())
+    script.write_text((ROOT / "tests/support/image_writer_answers.mjs").read_text())
     command = ["node", script, results / model / "release", asked]
     process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert process.returncode == 0, process.stderr

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import made_once
 
 from architectures import (
     BACKBONES,
@@ -21,7 +22,6 @@ from architectures import (
     save_sentence_transformer,
     save_text_model,
 )
-from conftest import made_once
 from mutations import mutate
 from outcomes import TOLERANCE, answers_of_graph, answers_of_original, difference, exported_once, run_steps
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, build, op_types
 from onnx import helper
 
+from graphs import FLOAT, build, op_types
 from onnxproof.quantization.activations import ROWS_PER_RUN, record_activations
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, INT64, build, constants_of, op_types, run
 from onnx import TensorProto, helper
 
+from graphs import FLOAT, INT64, build, constants_of, op_types, run
 from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows, quantize_rows
 
 

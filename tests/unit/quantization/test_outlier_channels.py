@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, build, constants_of, linear_model, op_types, run
 from onnx import helper
 
+from graphs import FLOAT, build, constants_of, linear_model, op_types, run
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels, outlier_channels
 

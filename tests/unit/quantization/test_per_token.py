@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
 from onnx import helper
 
+from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
 from onnxproof.quantization.integer_error import choose_zero_point, round_rows
 from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.weights import quantize_columns

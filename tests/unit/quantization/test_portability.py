@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import build, linear_model, run
 from onnx import TensorProto, helper
 
+from graphs import build, linear_model, run
 from onnxproof.quantization import portability
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.per_token import quantize_per_token

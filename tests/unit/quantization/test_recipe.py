@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
-from graphs import FLOAT, INT64, build, op_types, same_structure
 from onnx import helper
 
+from graphs import FLOAT, INT64, build, op_types, same_structure
 from onnxproof.cli import UserError
 from onnxproof.quantization.recipe import apply_recipe, check_recipe
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from graphs import constants_of, linear_model
 
+from graphs import constants_of, linear_model
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.rounding import quantize_weights, record_correlations, round_columns, spread_of_errors

@@ -4,10 +4,10 @@ import math
 import numpy as np
 import onnx
 import pytest
-from graphs import FLOAT, INT64, build, op_types
 from onnx import helper
 
 import onnxproof.quantization.search.ladder as search_module
+from graphs import FLOAT, INT64, build, op_types
 from onnxproof.cli import UserError
 from onnxproof.graph import external_data
 from onnxproof.inputs.model_inputs import ModelInputs

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, attention_model, build, constants_of, op_types, run
 from onnx import TensorProto, helper
 
+from graphs import FLOAT, attention_model, build, constants_of, op_types, run
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul

@@ -1,7 +1,7 @@
 import numpy as np
-from graphs import FLOAT, build, op_types, run
 from onnx import helper
 
+from graphs import FLOAT, build, op_types, run
 from onnxproof.quantization.passes.split_bias_gelu import split_bias_gelu
 
 

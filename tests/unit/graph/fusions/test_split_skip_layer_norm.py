@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from graphs import FLOAT, build, op_types, run
 from onnx import helper
 
+from graphs import FLOAT, build, op_types, run
 from onnxproof.graph.fusions.split_skip_layer_norm import split_skip_layer_normalization
 
 

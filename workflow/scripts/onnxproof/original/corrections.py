@@ -1,6 +1,6 @@
 """Where transformers 5 misreads a folder that transformers 4 saved, without an error: corrected, or refused.
 
-Each point was found by asking both versions, see tests/second_witness.py, and is written for transformers 5.24.
+Each point was found by asking both versions, see tools/second_witness.py, and is written for transformers 5.24.
 
 - A tokenizer class of transformers 5 builds normalizer, pre-tokenizer and special-token template anew, and takes little
   more than the vocabulary from ``tokenizer.json``. Version 4 used that file, with a few of its parts set from

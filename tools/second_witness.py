@@ -4,7 +4,7 @@ A model that transformers 4 saved may be misread by transformers 5, without an e
 pixels and features that the preprocessing makes, all floating-point outputs of the model's own class, the tokens that
 it generates, and what SentenceTransformer and CrossEncoder answer.
 
-    python tests/second_witness.py --other .venv-optimum/bin/python FOLDER_OF_MODELS
+    python tools/second_witness.py --other .venv-optimum/bin/python FOLDER_OF_MODELS
 
 With ``--answers FILE`` it is one of the two: it asks the version that it runs with, and writes the answers.
 """

@@ -47,6 +47,7 @@ def load_tokenizer(release: SimpleNamespace) -> Any:
 
 
 def load_image_processor(release: SimpleNamespace) -> Any:
+    """Return the image processor of a release, the slow one on Pillow."""
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(release.folder, use_fast=False)  # the fast ones need torchvision

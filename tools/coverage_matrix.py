@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests"), str(ROOT / "tools")]
-
-from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
+sys.path[:0] = [str(ROOT / place) for place in ("workflow/scripts", "tests/support", "tools")]
 
 from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
+from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
 from new_architectures import new_cases  # noqa: E402
 from onnxproof.cli import UserError  # noqa: E402
 from onnxproof.files import read_json  # noqa: E402
@@ -137,7 +136,7 @@ def save_with_older(names: Sequence[str], folder: Path) -> None:
     python = older_python()
     if python is None:
         raise RuntimeError(f"no environment with transformers 4.57: set {OPTIMUM_PYTHON}, or make .venv-optimum")
-    command = [str(python), str(ROOT / "tests" / "architectures.py"), str(folder), *names]
+    command = [str(python), str(ROOT / "tests" / "support" / "architectures.py"), str(folder), *names]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from onnxproof.formatting import format_figure
 from onnxproof.graph.generation import matched_share
@@ -42,7 +43,7 @@ DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_quantized.onnx": "q8"}
 NODE_SCRIPT = Path(__file__).with_name("transformers_js_answers.mjs")
 FASTEMBED_SCRIPT = Path(__file__).with_name("fastembed_answers.py")
 OPTIMUM_SCRIPT = Path(__file__).with_name("optimum_answers.py")
-#: Cases of tests/architectures.py → what they are called in the table.
+#: Cases of tests/support/architectures.py → what they are called in the table.
 TINY_MODELS = {"vit image-classification": "tiny-vit", "gpt2 text-generation": "tiny-gpt2"}
 
 #: One row an input, or a token; of generated text one list of tokens an input.
@@ -67,11 +68,13 @@ class Release:
 
     @property
     def labels(self) -> list[str]:
+        """The names of the classes, in their order."""
         names = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["id2label"]
         return [names[str(index)] for index in range(len(names))]
 
 
 def image_processor(folder: Path) -> Any:
+    """Return the image processor of a release."""
     from transformers import AutoImageProcessor
 
     return AutoImageProcessor.from_pretrained(folder)

@@ -1,6 +1,6 @@
 """Whether the same configuration and lock make the same bytes again: `make reproduce` and `make golden`.
 
-Timings are the one thing that may differ. `python tests/reproduction.py --help` lists what can be compared.
+Timings are the one thing that may differ. `python tools/reproduction.py --help` lists what can be compared.
 """
 
 import argparse
