@@ -91,6 +91,8 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
     if use == "audio-classification":
         count = ask.model.config.num_labels
         return lambda sound: {found["label"]: found["score"] for found in ask(sound, top_k=count)}
+    if use == "automatic-speech-recognition":
+        return lambda sound: ask(sound)["text"]
     return ask_about_images(use, ask, settings)
 
 

@@ -9,7 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from architectures import ENCODERS, all_cases, save_cross_encoder, save_sentence_transformer, save_text_model
+from architectures import (
+    ENCODERS,
+    all_cases,
+    save_cross_encoder,
+    save_listener,
+    save_sentence_transformer,
+    save_text_model,
+)
 
 TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
@@ -122,6 +129,27 @@ def save_with_processor(folder: Path, name: str, processor: str, side: int) -> N
     getattr(transformers, processor)(size=size, do_pad=False).save_pretrained(folder)
 
 
+#: What a model of speech can write: its blank first, and a token of several letters.
+SPEECH_VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlu'", "th"]
+
+
+def save_speech_vocabulary(folder: Path) -> int:
+    """Write the vocabulary of a tokenizer that merges repeated letters; return the number of its tokens."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    file = folder / "vocab.json"
+    file.write_text(json.dumps({token: number for number, token in enumerate(SPEECH_VOCABULARY)}))
+    Wav2Vec2CTCTokenizer(str(file)).save_pretrained(folder)
+    return len(SPEECH_VOCABULARY)
+
+
+def save_transcriber(folder: Path) -> None:
+    """Save a model that writes a letter a frame, with its tokenizer."""
+    folder.mkdir(parents=True)
+    words = save_speech_vocabulary(folder)
+    save_listener(folder, "Wav2Vec2Config", "AutoModelForCTC", {"vocab_size": words, "pad_token_id": 0})
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "one-label": partial(save_head, labels=TONES),
     "multi-label": partial(save_head, labels=TONES, problem_type="multi_label_classification"),
@@ -174,6 +202,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     ),
     "depths": partial(save_with_processor, name="glpn depth-estimation", processor="DPTImageProcessorPil", side=32),
     "sounds": partial(save_case, name="wav2vec2 audio-classification"),
+    "transcripts": save_transcriber,
 }
 #: Tasks that must be asked for.
 TASKS = {"masks": "fill-mask"}

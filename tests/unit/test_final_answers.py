@@ -54,6 +54,8 @@ def test_answers_survive_being_written():
         ("semantic-segmentation", "", np.zeros((2, 2)), np.eye(2), {"pixel_agreement": 0.75}),
         ("depth-estimation", "", np.ones((2, 2)), np.eye(2), {"mean_relative_diff": 0.25, "max_relative_diff": 1}),
         ("text-generation", "", [1, 2, 3, 4], [1, 2], {"greedy_token_match": 0.75}),
+        ("automatic-speech-recognition", "", "well said", "wel said", {"token_agreement": 17 / 18}),
+        ("automatic-speech-recognition", "", "sea", "", {"token_agreement": 0.5}),
     ],
 )
 def test_a_wrong_answer_counts_by_its_kind(use, activation, expected, other, metrics):

@@ -7,6 +7,7 @@ because it is shipped too, and a release is verified with it where it is deploye
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Use:
 
 IMAGE_HEADING = "onnxruntime, with transformers' image processor"
 VISION_HEADING = "onnxruntime, with transformers' image processor and PyTorch"
+SOUND_HEADING = "onnxruntime, with transformers' feature extractor"
+SPEECH_HEADING = "onnxruntime, with transformers' feature extractor and tokenizer"
 
 _USES = (
     Use("sentence-similarity", "embed", TEXTS, "vectors"),
@@ -67,14 +70,8 @@ _USES = (
     Use("object-detection", "detect", IMAGES, "detections", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
-    Use(
-        "audio-classification",
-        "classify",
-        SOUNDS,
-        "labels",
-        "onnxruntime, with transformers' feature extractor",
-        ("transformers",),
-    ),
+    Use("audio-classification", "classify", SOUNDS, "labels", SOUND_HEADING, ("transformers",)),
+    Use("automatic-speech-recognition", "transcribe", SOUNDS, "transcripts", SPEECH_HEADING, ("transformers",)),
 )
 USES: dict[str, Use] = {use.name: use for use in _USES}
 
@@ -292,6 +289,19 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
     return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
 
 
+def _measure_transcripts(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
+    """Return the share of characters that two texts have in common, in the same order, of those of the longer one.
+
+    A character stands for the frames of a sound that were given its label.
+    """
+    same, count = 0, 0
+    for left, right in zip(expected, actual, strict=True):
+        matcher = SequenceMatcher(None, left, right, autojunk=False)
+        same += sum(block.size for block in matcher.get_matching_blocks())
+        count += max(len(left), len(right))
+    return {"token_agreement": same / count if count else 1.0}
+
+
 def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
     """Return which share of the original's surest detections is found again, and how far their probabilities are.
 
@@ -348,6 +358,7 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "guesses": _measure_guesses,
     "spans": _measure_spans,
     "tokens": _measure_tokens,
+    "transcripts": _measure_transcripts,
     "detections": _measure_detections,
     "pixels": _measure_pixels,
     "fields": _measure_fields,

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.figures import format_figure
-from onnxproof.final_answers import PAIRS, TEXTS, USES, VISION_HEADING
+from onnxproof.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES, VISION_HEADING
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
@@ -86,6 +86,12 @@ CLIENTS = {
     ),
     "onnxruntime_sounds.py": Client(
         "onnxruntime, with transformers' feature extractor",
+        "python",
+        "pip install onnxruntime numpy transformers",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_speech.py": Client(
+        "onnxruntime, with transformers' feature extractor and tokenizer",
         "python",
         "pip install onnxruntime numpy transformers",
         _TRANSFORMERS,
@@ -184,8 +190,9 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if use := reference["usage"].get("use"):
         return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
-    no_processor = task in USES and USES[task].heading == VISION_HEADING  # whose program needs a function of it
-    if no_processor or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
+    # Whose programs need a function of the processor, or a tokenizer beside it.
+    lacks_part = task in USES and USES[task].heading in (VISION_HEADING, SPEECH_HEADING)
+    if lacks_part or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task
 

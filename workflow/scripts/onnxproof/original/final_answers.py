@@ -10,7 +10,6 @@ readers, and a function that answers one raw input.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +34,10 @@ from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, TOKENS
 from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
+from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
-from onnxproof.stimuli import draw_images, synthesize_sounds
+from onnxproof.stimuli import draw_images
 from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
 from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
@@ -64,8 +65,6 @@ NEEDED_OF_PROCESSOR = {
 THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
 #: What zero-shot classification chooses from.
 CANDIDATES = ("a gradient", "a cat", "a red square")
-#: How many raw sounds there are. Each lasts for the next of these numbers of seconds.
-RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
@@ -89,18 +88,8 @@ UNAPPLIED_SETTINGS = {
     "forced_decoder_ids": None,
 }
 
-#: Answers one raw input. The kinds of inputs and answers are those of ``FinalAnswers``.
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
-
-
-@dataclass(frozen=True)
-class Interface:
-    """A public interface of the original: its name, how it is asked, and what a card must know of how it was asked."""
-
-    name: str
-    ask: Callable[[Any], Any]  #: takes one raw input
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def record_final_answers(original: Original, model: str, snapshot: Path) -> FinalAnswers | None:
@@ -127,6 +116,8 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface = _ASK[use.name](original, model, snapshot)
+    if interface is None:  # it has said why
+        return None
     settings = _settings(use, original, snapshot) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
@@ -181,7 +172,7 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
         yield from _raw_images()
         return
     if use.takes == SOUNDS:
-        yield from synthesize_sounds(RAW_SOUNDS, original.processor.sampling_rate, RAW_SEED, RAW_SECONDS)
+        yield from raw_sounds(use, original.processor.sampling_rate)
         return
     texts = read_texts(RAW_TEXTS)
     texts.insert(len(texts) // 2, _long_text(original, texts))
@@ -241,12 +232,12 @@ def _ask_encode(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_extract(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
+    extract = make_pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
     return Interface("pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32))
 
 
 def _ask_classify(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("text-classification", original)
+    classify = make_pipeline("text-classification", original)
 
     def ask(value: Any) -> dict[str, float]:
         asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
@@ -277,7 +268,7 @@ def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
-    tag = _pipeline("token-classification", original)
+    tag = make_pipeline("token-classification", original)
 
     def ask(text: str) -> list[dict[str, Any]]:
         return [
@@ -289,7 +280,7 @@ def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
-    fill = _pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
+    fill = make_pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
 
     def ask(text: str) -> dict[str, float]:
         name = original.processor.convert_ids_to_tokens
@@ -299,7 +290,7 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("image-classification", original)
+    classify = make_pipeline("image-classification", original)
     labels = int(original.network.config.num_labels)
 
     def ask(content: Any) -> dict[str, float]:
@@ -310,7 +301,7 @@ def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interfac
 
 
 def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("image-feature-extraction", original)
+    extract = make_pipeline("image-feature-extraction", original)
 
     def ask(content: Any) -> Any:
         return np.array(extract(open_image(content))[0], dtype=np.float32)
@@ -319,7 +310,7 @@ def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interfa
 
 
 def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("zero-shot-image-classification", original)
+    classify = make_pipeline("zero-shot-image-classification", original)
 
     def ask(content: Any) -> dict[str, float]:
         found = classify(open_image(content), candidate_labels=list(CANDIDATES))
@@ -329,7 +320,7 @@ def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Inte
 
 
 def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interface:
-    detect = _pipeline("object-detection", original)
+    detect = make_pipeline("object-detection", original)
     threshold = surest_threshold(detect)
 
     def ask(content: Any) -> list[dict[str, Any]]:
@@ -352,7 +343,7 @@ def surest_threshold(detect: Any) -> float:
 
 
 def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interface:
-    segment = _pipeline("image-segmentation", original)
+    segment = make_pipeline("image-segmentation", original)
     numbers = {name: number for number, name in original.network.config.id2label.items()}
 
     def ask(content: Any) -> Any:
@@ -366,22 +357,12 @@ def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interfa
 
 
 def _ask_for_depths(original: Original, model: str, snapshot: Path) -> Interface:
-    estimate = _pipeline("depth-estimation", original)
+    estimate = make_pipeline("depth-estimation", original)
 
     def ask(content: Any) -> Any:
         return np.asarray(estimate(open_image(content))["predicted_depth"], dtype=np.float32)
 
     return Interface("pipeline('depth-estimation')", ask)
-
-
-def _ask_about_sound(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("audio-classification", original)
-    labels = int(original.network.config.num_labels)
-
-    def ask(sound: Any) -> dict[str, float]:
-        return {answer["label"]: float(answer["score"]) for answer in classify(sound, top_k=labels)}
-
-    return Interface("pipeline('audio-classification')", ask)
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
@@ -488,24 +469,11 @@ def render_chat(tokenizer: Any, message: str) -> str:
     return rendered
 
 
-def _pipeline(task: str, original: Original, **options: Any) -> Any:
-    import transformers
-
-    make: Any = transformers.pipeline
-    if isinstance(original.processor, tuple):
-        options["tokenizer"], options["image_processor"] = original.processor
-    else:
-        takes = model_takes(original.config.get("model_type"))
-        kind = {"image": "image_processor", "sound": "feature_extractor"}.get(takes, "tokenizer")
-        options[kind] = original.processor
-    return make(task, model=original.network, device="cpu", **options)
-
-
 def _truncation(original: Original) -> dict[str, Any]:
     return {"truncation": True, "max_length": original.most_tokens}
 
 
-_ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
+_ASK: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "sentence-similarity": _ask_encode,
     "feature-extraction": _ask_extract,
     "text-classification": _ask_classify,
@@ -521,5 +489,5 @@ _ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
     "object-detection": _ask_for_objects,
     "semantic-segmentation": _ask_for_segments,
     "depth-estimation": _ask_for_depths,
-    "audio-classification": _ask_about_sound,
+    **ASK_ABOUT_SOUNDS,
 }
