@@ -54,6 +54,8 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
     if use == "reranking":
         encoder = CrossEncoder(path, device="cpu")
         return lambda pair: float(encoder.predict([tuple(pair)])[0])
+    if use == "multiple-choice":
+        return ask_for_choices(path)
     if use in ("text-generation", "text2text-generation"):
         tokenizer = AutoTokenizer.from_pretrained(path)
         loader = AutoModelForCausalLM if use == "text-generation" else AutoModelForSeq2SeqLM
@@ -94,6 +96,22 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
     if use == "automatic-speech-recognition":
         return lambda sound: ask(sound)["text"]
     return ask_about_images(use, ask, settings)
+
+
+def ask_for_choices(path: str) -> Callable[[Any], list[float]]:
+    """Return a model of multiple choice, asked as its documentation does, as a function of a text with its choices."""
+    from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForMultipleChoice.from_pretrained(path).eval()
+
+    def choose(value: Any) -> list[float]:
+        pairs = [[value[0], choice] for choice in value[1]]
+        inputs = tokenizer(pairs, return_tensors="pt", padding=True, truncation=True)
+        outputs = model(**{name: values.unsqueeze(0) for name, values in inputs.items()})
+        return outputs.logits.softmax(dim=-1)[0].tolist()
+
+    return choose
 
 
 def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:

@@ -65,6 +65,18 @@ def save_embedder(folder: Path, **settings: Any) -> None:
     change_json(folder / "config_sentence_transformers.json", **settings)
 
 
+def save_chooser(folder: Path) -> None:
+    """Save a BERT that is sure which of the choices it takes."""
+    import torch
+    from transformers import AutoModelForMultipleChoice
+
+    save_case(folder, "bert multiple-choice")
+    model = AutoModelForMultipleChoice.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.weight *= 200
+    model.save_pretrained(folder)
+
+
 def save_chat_model(folder: Path) -> None:
     """Save a decoder with a chat template."""
     from transformers import AutoTokenizer
@@ -190,6 +202,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "questions": partial(save_case, name="bert question-answering"),
     "masks": partial(save_case, name="bert fill-mask"),
     "features": partial(save_case, name="bert feature-extraction"),
+    "choices": save_chooser,
     "chat": save_chat_model,
     "translator": save_translator,
     "images": partial(save_case, name="vit image-classification"),

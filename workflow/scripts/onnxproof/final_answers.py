@@ -28,8 +28,9 @@ from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
 Array = NDArray[Any]
 Metrics = dict[str, float | None]
 
-#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, images, sounds.
-TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
+#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, texts each with its
+#: choices, images, sounds.
+TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS, CHOICES = "texts", "pairs", "questions", "masked texts", "choices"
 IMAGES, SOUNDS = "images", "sounds"
 
 FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
@@ -62,6 +63,7 @@ _USES = (
     Use("token-classification", "tag", TEXTS, "tags"),
     Use("question-answering", "ask", QUESTIONS, "spans"),
     Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
+    Use("multiple-choice", "choose", CHOICES, "odds"),
     Use("text-generation", "generate", TEXTS, "tokens"),
     Use("text2text-generation", "generate", TEXTS, "tokens"),
     Use("image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
@@ -98,8 +100,8 @@ class FinalAnswers:
     Attributes:
         use: a key of ``USES``.
         interface: the interface that was asked, for readers.
-        inputs: texts, pairs of texts, ``{text, prompt}`` with the name of a prompt, images as the uint8 bytes of their
-            files, or sounds as float32 (samples,).
+        inputs: texts, pairs of texts, ``[text, choices]``, ``{text, prompt}`` with the name of a prompt, images as the
+            uint8 bytes of their files, or sounds as float32 (samples,) or (2, samples).
         answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
         settings: what the programs of a card need to know and cannot read from the release's other files, such as the
             activation function, the prompts or the mask token.
@@ -271,6 +273,17 @@ def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[
     return {"top1_agreement": float(np.mean(firsts)), "max_probability_diff": finite(float(np.max(differences)))}
 
 
+def _measure_odds(activation: str, expected: Sequence[Sequence[float]], actual: Sequence[Sequence[float]]) -> Metrics:
+    """Compare the likeliest choice and the probabilities; an answer has one for each choice of its own input."""
+    if any(len(left) != len(right) for left, right in zip(expected, actual, strict=True)):
+        return {"top1_agreement": None, "max_probability_diff": None}
+    pairs = [(np.array(left), np.array(right)) for left, right in zip(expected, actual, strict=True)]
+    return {
+        "top1_agreement": float(np.mean([left.argmax() == right.argmax() for left, right in pairs])),
+        "max_probability_diff": finite(float(np.max([np.abs(left - right).max() for left, right in pairs]))),
+    }
+
+
 def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
     same = [left["answer"] == right["answer"] for left, right in zip(expected, actual, strict=True)]
     return {"span_agreement": float(np.mean(same))}
@@ -356,6 +369,7 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "scores": _measure_scores,
     "tags": _measure_tags,
     "guesses": _measure_guesses,
+    "odds": _measure_odds,
     "spans": _measure_spans,
     "tokens": _measure_tokens,
     "transcripts": _measure_transcripts,

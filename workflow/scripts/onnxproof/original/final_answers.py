@@ -1,7 +1,8 @@
 """What a user of the original gets from raw inputs, through its own public interface.
 
 The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, ``CrossEncoder.predict`` or ``generate``.
-Only questions are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span``. A release
+Questions and choices are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span`` and
+``_ask_choose``. A release
 answers the same raw inputs with the program on its card; see ``onnxproof.card_programs``.
 
 Each kind of use has a function ``_ask_…`` here. It prepares the original and returns the name of the interface, for
@@ -20,6 +21,7 @@ from onnxproof.card_programs import open_image
 from onnxproof.cli import UserError, first_line
 from onnxproof.files import read_json
 from onnxproof.final_answers import (
+    CHOICES,
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
@@ -65,6 +67,8 @@ NEEDED_OF_PROCESSOR = {
 THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
 #: What zero-shot classification chooses from.
 CANDIDATES = ("a gradient", "a cat", "a red square")
+#: How many choices come with the raw texts, by turns.
+CHOICE_COUNTS = (2, 3, 5, 4)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
@@ -167,7 +171,7 @@ def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
 
 
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
-    """Yield texts, pairs, questions with their contexts, texts with a mask, images or sounds, as the use takes them."""
+    """Yield texts, pairs, questions with contexts, choices, texts with a mask, images or sounds, as the use takes them."""
     if use.takes == IMAGES:
         yield from _raw_images()
         return
@@ -183,6 +187,10 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
             words = text.split(" ")
             words[min(len(words) // 2, MASKED_WORD)] = original.processor.mask_token
             yield " ".join(words)
+    elif use.takes == CHOICES:
+        for index, text in enumerate(texts):
+            count = CHOICE_COUNTS[index % len(CHOICE_COUNTS)]
+            yield [text, [texts[(index * 7 + 4 + step) % len(texts)] for step in range(count)]]
     elif use.takes == QUESTIONS:
         for index, text in enumerate(texts):
             yield ASKED[index % len(ASKED)], text
@@ -392,6 +400,22 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
     return Interface("AutoModelForQuestionAnswering and its likeliest span", ask)
 
 
+def _ask_choose(original: Original, model: str, snapshot: Path) -> Interface:
+    """Ask as the documentation of multiple choice does: the text beside each of its choices, in one call."""
+    import torch
+
+    def ask(value: Sequence[Any]) -> list[float]:
+        text, choices = value
+        pairs = [[text, choice] for choice in choices]
+        features = original.processor(pairs, padding=True, return_tensors="pt", **_truncation(original))
+        fed = {name: values.unsqueeze(0) for name, values in features.items() if name in original.accepted}
+        with torch.inference_mode():
+            logits = original.network(**fed).logits[0]
+        return [float(probability) for probability in logits.softmax(dim=-1)]
+
+    return Interface("AutoModelForMultipleChoice and the softmax of its logits", ask)
+
+
 def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
@@ -480,6 +504,7 @@ _ASK: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "reranking": _ask_predict,
     "token-classification": _ask_tag,
     "fill-mask": _ask_fill,
+    "multiple-choice": _ask_choose,
     "question-answering": _ask_span,
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
