@@ -31,6 +31,8 @@ from project import Project, make_project
 IN_NODE = frozenset({"text-classification", "sentence-similarity", "feature-extraction"})
 #: What stands around the table in its document.
 MARK, END = "<!-- final answers -->", "<!-- end of final answers -->"
+#: What transformers calls the pipeline of a use.
+PIPELINES = {"semantic-segmentation": "image-segmentation", "speech-to-text": "automatic-speech-recognition"}
 #: Characters of the longest text that no tiny tokenizer has to cut.
 LONGEST_IN_NODE = 46
 
@@ -72,7 +74,7 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
             return tokens[1:] if use == "text2text-generation" else tokens[features["input_ids"].shape[1] :]
 
         return generate
-    ask = pipeline({"semantic-segmentation": "image-segmentation"}.get(use, use), model=path)
+    ask = pipeline(PIPELINES.get(use, use), model=path)
     if use == "feature-extraction":
         return lambda text: np.array(ask(text, truncation=True)[0])
     if use == "token-classification":
@@ -95,6 +97,9 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
         return lambda sound: {found["label"]: found["score"] for found in ask(sound, top_k=count)}
     if use == "automatic-speech-recognition":
         return lambda sound: ask(sound)["text"]
+    if use == "speech-to-text":
+        options = {"max_new_tokens": 32, "num_beams": 1, "do_sample": False}
+        return lambda sound: ask(sound, generate_kwargs=dict(options))["text"]
     return ask_about_images(use, ask, settings)
 
 

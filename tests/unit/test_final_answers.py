@@ -56,6 +56,7 @@ def test_answers_survive_being_written():
         ("depth-estimation", "", np.ones((2, 2)), np.eye(2), {"mean_relative_diff": 0.25, "max_relative_diff": 1}),
         ("text-generation", "", [1, 2, 3, 4], [1, 2], {"greedy_token_match": 0.75}),
         ("automatic-speech-recognition", "", "well said", "well paid", {"token_agreement": 17 / 18}),
+        ("speech-to-text", "", " well said", " well sold", {"greedy_token_match": 0.85}),
         ("automatic-speech-recognition", "", "sea", "", {"token_agreement": 0.5}),
     ],
 )

@@ -74,6 +74,7 @@ _USES = (
     Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("audio-classification", "classify", SOUNDS, "labels", SOUND_HEADING, ("transformers",)),
     Use("automatic-speech-recognition", "transcribe", SOUNDS, "transcripts", SPEECH_HEADING, ("transformers",)),
+    Use("speech-to-text", "transcribe", SOUNDS, "written texts", SPEECH_HEADING, ("transformers",)),
 )
 USES: dict[str, Use] = {use.name: use for use in _USES}
 
@@ -104,7 +105,7 @@ class FinalAnswers:
             uint8 bytes of their files, or sounds as float32 (samples,) or (2, samples).
         answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
         settings: what the programs of a card need to know and cannot read from the release's other files, such as the
-            activation function, the prompts or the mask token.
+            activation function, the prompts or the mask token; and ``arguments``, with which the function is asked.
     """
 
     use: str
@@ -302,6 +303,11 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
     return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
 
 
+def _measure_written(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
+    """Return the mean share of the original's characters that come before the first difference, as of tokens."""
+    return _measure_tokens(activation, *([list(map(ord, text)) for text in texts] for texts in (expected, actual)))
+
+
 def _measure_transcripts(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
     """Return the share of characters that two texts have in common, in the same order, of those of the longer one.
 
@@ -373,6 +379,7 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "spans": _measure_spans,
     "tokens": _measure_tokens,
     "transcripts": _measure_transcripts,
+    "written texts": _measure_written,
     "detections": _measure_detections,
     "pixels": _measure_pixels,
     "fields": _measure_fields,

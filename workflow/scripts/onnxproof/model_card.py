@@ -113,6 +113,9 @@ PADDING_CLIENTS = {"exported_model.py"}
 #: The client whose pipeline takes no pairs of texts, and makes probabilities of a regression's values.
 NO_PAIRS_NO_VALUES = "transformers.mjs"
 
+#: Tasks whose graphs, several of them, are shown where there is no program for raw inputs.
+SEVERAL_GRAPHS = frozenset({"speech-to-text", "image-text-to-text"})
+
 #: What examples are told of an original that nothing special is known of.
 DEFAULT_USAGE: dict[str, Any] = {
     "takes": TEXTS,
@@ -128,6 +131,13 @@ DEFAULT_USAGE: dict[str, Any] = {
     "max_tokens": 512,
     "candidates": ["a cat", "a dog"],
     "threshold": 0.5,
+    "unwritten": 1,
+    "languages": [],
+    "suppressed": [],
+    "suppressed_first": [],
+    "longest": None,
+    "most_written": 256,
+    "neutrals": {},
 }
 
 #: What a reader chooses a variant for.
@@ -190,6 +200,8 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if use := reference["usage"].get("use"):
         return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
+    if task in SEVERAL_GRAPHS:
+        return "writing"
     # Whose programs need a function of the processor, or a tokenizer beside it.
     lacks_part = task in USES and USES[task].heading in (VISION_HEADING, SPEECH_HEADING)
     if lacks_part or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():

@@ -19,7 +19,6 @@ import numpy as np
 
 from onnxproof.card_programs import open_image
 from onnxproof.cli import UserError, first_line
-from onnxproof.files import read_json
 from onnxproof.final_answers import (
     CHOICES,
     IMAGES,
@@ -39,9 +38,9 @@ from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.original.writing_settings import GREEDILY, greedy_settings, told_settings
 from onnxproof.stimuli import draw_images
 from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
-from onnxproof.tasks.inference import read_transformer_config
 from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import RAW_TEXTS, read_texts
@@ -72,26 +71,6 @@ CHOICE_COUNTS = (2, 3, 5, 4)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
-#: Settings of ``generation_config.json`` that the programs of a card apply. The original is asked with these alone.
-APPLIED_SETTINGS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
-
-#: Settings that change a generated text and that the programs do not apply, each with its neutral value. The card names
-#: those that a model sets otherwise.
-UNAPPLIED_SETTINGS = {
-    "num_beams": 1,
-    "do_sample": False,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_eos_token_id": None,
-    "forced_decoder_ids": None,
-}
-
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
 
@@ -160,18 +139,13 @@ def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     if use.takes == MASKED_TEXTS:
         settings["mask_token"] = original.processor.mask_token
     if use.gives == "tokens":
-        applied = applied_settings(snapshot)
-        ends = applied.get("eos_token_id", [])
-        settings["ends"] = ends if isinstance(ends, list) else [ends]
-        first = [original.start_token, applied.get("forced_bos_token_id")]
-        settings["first"] = [token for token in first if token is not None]
+        settings |= told_settings(snapshot, original.start_token)
         settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
-        settings["not_applied"] = unapplied_settings(snapshot)
     return settings
 
 
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
-    """Yield texts, pairs, questions with contexts, choices, texts with a mask, images or sounds, as the use takes them."""
+    """Yield raw inputs of the kind that a use takes."""
     if use.takes == IMAGES:
         yield from _raw_images()
         return
@@ -419,11 +393,8 @@ def _ask_choose(original: Original, model: str, snapshot: Path) -> Interface:
 def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
-    from transformers import GenerationConfig
 
-    applied = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(snapshot)
-    )
+    applied = greedy_settings(snapshot)
     chat = chat_parts(original.processor)
 
     def ask(text: str) -> list[int]:
@@ -443,26 +414,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return Interface(f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask)
-
-
-def applied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of a snapshot's ``generation_config.json`` that the programs of a card apply."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    settings = {key: saved[key] for key in APPLIED_SETTINGS if saved.get(key) is not None}
-    config = read_transformer_config(snapshot)
-    for key in APPLIED_SETTINGS:  # an older folder has them in its config.json
-        if key not in settings and isinstance(config.get(key), (int, list)):
-            settings[key] = config[key]
-    return settings
-
-
-def unapplied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of ``generation_config.json`` that change a greedy text and that no program applies."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    return {key: saved[key] for key, neutral in UNAPPLIED_SETTINGS.items() if saved.get(key) not in (None, [], neutral)}
+    return Interface(GREEDILY, ask)
 
 
 def chat_parts(tokenizer: Any) -> dict[str, Any] | None:

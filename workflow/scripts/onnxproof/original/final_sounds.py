@@ -1,6 +1,7 @@
 """What a user of the original gets from raw sounds, through its own public interface; see ``final_answers``."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, Checkpoint
 from onnxproof.cli import first_line
 from onnxproof.final_answers import Use
+from onnxproof.generation import NEW_TOKENS
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import Original, local_options
+from onnxproof.original.writing_settings import UNAPPLIED_SETTINGS
 from onnxproof.snapshot import VOCABULARIES
 from onnxproof.stimuli import synthesize_sounds
 
@@ -19,6 +22,20 @@ from onnxproof.stimuli import synthesize_sounds
 RAW_SOUNDS, RAW_SEED, RAW_SECONDS = 12, 22, (1.0, 0.7, 1.9, 1.31)
 #: Which of them are played together as one sound of two channels, which the pipeline for speech mixes by itself.
 CHANNELS = (0, 4)
+#: Kinds of answers whose pipeline mixes two channels by itself.
+MIXED = ("transcripts", "written texts")
+#: Settings of ``generation_config.json`` that the programs for speech apply, beside those for every text.
+APPLIED_TO_SPEECH = frozenset({"suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids"})
+#: Those that only Whisper has and that no program applies, each with its neutral value.
+UNAPPLIED_TO_SPEECH = {
+    "return_timestamps": False,
+    "no_speech_threshold": None,
+    "logprob_threshold": None,
+    "compression_ratio_threshold": None,
+}
+#: The programs cut a text after so many tokens, as the pipeline does where a model does not say; or where the model
+#: has no more positions.
+MOST_WRITTEN = 256
 #: How the name of a processor ends that has a language model choose the words, see ``_ask_transcript``.
 WITH_LANGUAGE_MODEL = "WithLM"
 
@@ -33,7 +50,7 @@ def raw_sounds(use: Use, rate: int) -> Iterator[NDArray[np.float32]]:
     sounds = synthesize_sounds(RAW_SOUNDS, rate, RAW_SEED, RAW_SECONDS)
     yield from sounds
     yield np.zeros(rate // 2, dtype=np.float32)
-    if use.gives == "transcripts":
+    if use.gives in MIXED:
         yield np.stack([sounds[channel] for channel in CHANNELS])
 
 
@@ -106,8 +123,113 @@ def _ask_transcript(original: Original, model: str, snapshot: Path) -> Interface
     return Interface("pipeline('automatic-speech-recognition')", ask, settings)
 
 
+def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | None:
+    """Ask for the likeliest text, greedily, with those settings of the model's own that a card's program applies."""
+    tokenizer = load_speech_tokenizer(model, snapshot)
+    if tokenizer is None:
+        return None
+    is_whisper = original.config.get("model_type") == "whisper"
+    own = copy.deepcopy(original.network.generation_config)
+    first, languages = starts_of(own, original.network.config, is_whisper)
+    not_applied: dict[str, Any] = {}
+    neutrals: dict[str, Any] = {}
+    for key, neutral in (UNAPPLIED_SETTINGS | UNAPPLIED_TO_SPEECH).items():
+        value = getattr(own, key, None)
+        if key not in APPLIED_TO_SPEECH and value not in (None, [], neutral):
+            not_applied[key] = value
+            neutrals[key] = neutral
+            setattr(own, key, neutral)
+    original.network.generation_config = own
+    transcribe = make_pipeline("automatic-speech-recognition", original, tokenizer=tokenizer)
+    ends = own.eos_token_id if own.eos_token_id is not None else []
+    room = positions_of(original.network.config.to_dict()) - len(first)
+    count = min(NEW_TOKENS, room)
+    settings = {
+        "first": first,
+        "unwritten": len(first) if is_whisper else 1,  # of these, other models' texts have all but the start
+        "languages": languages,
+        "ends": ends if isinstance(ends, list) else [ends],
+        "suppressed": list(own.suppress_tokens or ()),
+        "suppressed_first": list(own.begin_suppress_tokens or ()),
+        "longest": original.processor.n_samples if is_whisper else None,
+        "most_written": min(MOST_WRITTEN, room),
+        "arguments": {"count": count},
+        "not_applied": not_applied,
+        "neutrals": neutrals,
+    }
+    counted = 0 if is_whisper else len(first) - 1  # of the given tokens, those that generate() counts as new
+    options = {"do_sample": False, "num_beams": 1, "max_new_tokens": count + counted}
+
+    def ask(sound: Any) -> str:
+        return str(transcribe(sound, generate_kwargs=dict(options))["text"])
+
+    if not can_answer(model, ask, original.processor.sampling_rate):
+        return None
+    told = ", ".join(f"{name}={value}" for name, value in options.items())
+    return Interface(f"pipeline('automatic-speech-recognition'), {told}", ask, settings)
+
+
+def positions_of(config: Mapping[str, Any]) -> int:
+    """Return how many tokens a decoder of speech has positions for, its start among them."""
+    keys = ("max_target_positions", "max_position_embeddings")
+    return next((int(config[key]) for key in keys if config.get(key)), MOST_WRITTEN)
+
+
+def starts_of(generation: Any, config: Any, is_whisper: bool) -> tuple[list[int | None], list[int]]:
+    """Return the tokens that a text about speech begins with, and those of the languages it may be in.
+
+    None among the first ones stands for the language that the model hears. A Whisper begins with a start, a language, a
+    task, and a token that says "no timestamps", each where its settings have one.
+
+    Args:
+        generation: the model's ``GenerationConfig``.
+        config: its configuration, where older models have the tokens that are forced.
+        is_whisper: whether it generates as Whisper does.
+
+    Source: A. Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, figure 1; which
+    settings come first is what ``generate`` of transformers 5.24 does.
+    """
+    start = generation.decoder_start_token_id
+    if start is None:
+        start = generation.bos_token_id
+    if not is_whisper:
+        second = generation.forced_bos_token_id
+        return [start, *([] if second is None else [second])], []
+    task, language = getattr(generation, "task", None), getattr(generation, "language", None)
+    known = getattr(generation, "lang_to_id", None) or {}
+    tasks = getattr(generation, "task_to_id", None) or {}
+    forced: list[int | None] = []
+    if task is None and language is None:
+        pairs = getattr(generation, "forced_decoder_ids", None) or getattr(config, "forced_decoder_ids", None) or []
+        forced = [token for _, token in sorted(pairs)]
+    languages: list[int] = []
+    if language is not None:
+        forced[:1] = [known[language_token(language)]]
+    elif known and (not forced or forced[0] is None):
+        forced[:1], languages = [None], sorted(known.values())
+    else:
+        forced = [token for token in forced if token is not None]
+    if task is not None:
+        forced.append(tasks[task])
+    elif language is not None and tasks and not set(tasks.values()) & set(forced):
+        forced.append(tasks["transcribe"])
+    silent = getattr(generation, "no_timestamps_token_id", None)
+    if silent is not None and [start, *forced][-1] != silent:
+        forced.append(silent)
+    return [start, *forced], languages
+
+
+def language_token(language: str) -> str:
+    """Return Whisper's token for a language, of which its settings have the name, the code or the token itself."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    language = language.lower()
+    return language if language.startswith("<|") else f"<|{TO_LANGUAGE_CODE.get(language, language)}|>"
+
+
 #: How each use of a model of sounds is asked. An answer of None says that the folder lacks what the interface needs.
 ASK_ABOUT_SOUNDS: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "audio-classification": _ask_about_sound,
     "automatic-speech-recognition": _ask_transcript,
+    "speech-to-text": _ask_speech,
 }
