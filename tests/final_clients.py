@@ -29,6 +29,12 @@ from project import Project, make_project
 
 #: Uses whose JavaScript programs answer texts one by one with what this script can read.
 IN_NODE = frozenset({"text-classification", "sentence-similarity", "feature-extraction"})
+#: The classes of transformers that are asked about sounds where no pipeline is.
+CLASSES_OF_SOUNDS = {
+    "audio-frame-classification": "AutoModelForAudioFrameClassification",
+    "audio-xvector": "AutoModelForAudioXVector",
+    "sound-features": "AutoModel",
+}
 #: What stands around the table in its document.
 MARK, END = "<!-- final answers -->", "<!-- end of final answers -->"
 #: What transformers calls the pipeline of a use.
@@ -58,6 +64,8 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
         return lambda pair: float(encoder.predict([tuple(pair)])[0])
     if use == "multiple-choice":
         return ask_for_choices(path)
+    if use in CLASSES_OF_SOUNDS:
+        return ask_about_sounds(use, path)
     if use in ("text-generation", "text2text-generation"):
         tokenizer = AutoTokenizer.from_pretrained(path)
         loader = AutoModelForCausalLM if use == "text-generation" else AutoModelForSeq2SeqLM
@@ -117,6 +125,26 @@ def ask_for_choices(path: str) -> Callable[[Any], list[float]]:
         return outputs.logits.softmax(dim=-1)[0].tolist()
 
     return choose
+
+
+def ask_about_sounds(use: str, path: str) -> Callable[[Any], np.ndarray]:
+    """Return a model of sounds, asked as the documentation of its class does, as a function of a sound's samples."""
+    import torch
+    import transformers
+
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
+    model = getattr(transformers, CLASSES_OF_SOUNDS[use]).from_pretrained(path).eval()
+
+    def answer(sound: Any) -> np.ndarray:
+        with torch.no_grad():
+            outputs = model(**extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+        if use == "audio-frame-classification":
+            return torch.sigmoid(outputs.logits[0]).numpy()
+        if use == "audio-xvector":
+            return torch.nn.functional.normalize(outputs.embeddings, dim=-1)[0].numpy()
+        return outputs.last_hidden_state[0].numpy()
+
+    return answer
 
 
 def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:
@@ -181,7 +209,7 @@ def expected_answers(final: FinalAnswers, model: Path) -> list[Any]:
 
 def as_answers(use: str, answers: Any) -> list[Any]:
     """Return a program's answers, which come as JSON has them, as ``measure`` takes them."""
-    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields"):
+    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields", "frames"):
         return [np.array(answer) for answer in answers]
     if USES[use].gives == "labels" and isinstance(answers[0], list):  # of a pipeline in Node
         return [{found["label"]: found["score"] for found in answer} for answer in answers]

@@ -42,6 +42,13 @@ def test_answers_survive_being_written():
             [],
             {"token_agreement": 0.5, "max_probability_diff": 0.0},
         ),
+        (
+            "audio-frame-classification",
+            "",
+            np.array([[0.9, 0.1]]),
+            np.array([[0.4, 0.2]]),
+            {"label_agreement": 0.75, "max_probability_diff": 0.5},
+        ),
         ("fill-mask", "", {"cat": 0.5, "dog": 0.2}, {"dog": 0.3, "cat": 0.3}, {"top1_agreement": 0.5}),
         ("multiple-choice", "", [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], {"top1_agreement": 0.5, "max_probability_diff": 0.4}),
         ("question-answering", "", {"answer": "x"}, {"answer": "y"}, {"span_agreement": 0.5}),

@@ -54,6 +54,8 @@ IMAGE_HEADING = "onnxruntime, with transformers' image processor"
 VISION_HEADING = "onnxruntime, with transformers' image processor and PyTorch"
 SOUND_HEADING = "onnxruntime, with transformers' feature extractor"
 SPEECH_HEADING = "onnxruntime, with transformers' feature extractor and tokenizer"
+#: What feature extraction is called where a model takes sounds, because its programs are others than for texts.
+SOUND_FEATURES = "sound-features"
 
 _USES = (
     Use("sentence-similarity", "embed", TEXTS, "vectors"),
@@ -73,6 +75,9 @@ _USES = (
     Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("audio-classification", "classify", SOUNDS, "labels", SOUND_HEADING, ("transformers",)),
+    Use("audio-frame-classification", "classify", SOUNDS, "frames", SOUND_HEADING, ("transformers",)),
+    Use("audio-xvector", "embed", SOUNDS, "vectors", SOUND_HEADING, ("transformers",)),
+    Use(SOUND_FEATURES, "extract", SOUNDS, "token vectors", SOUND_HEADING, ("transformers",)),
     Use("automatic-speech-recognition", "transcribe", SOUNDS, "transcripts", SPEECH_HEADING, ("transformers",)),
     Use("speech-to-text", "transcribe", SOUNDS, "written texts", SPEECH_HEADING, ("transformers",)),
 )
@@ -258,6 +263,17 @@ def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any
     }
 
 
+def _measure_frames(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    """Compare the decisions on each label in each frame, and their probabilities, (frames, labels)."""
+    if not _of_same_shapes(expected, actual):
+        return {"label_agreement": None, "max_probability_diff": None}
+    left, right = (np.concatenate([np.ravel(answer) for answer in answers]) for answers in (expected, actual))
+    return {
+        "label_agreement": float(((left >= 0.5) == (right >= 0.5)).mean()),
+        "max_probability_diff": finite(float(np.abs(left - right).max())),
+    }
+
+
 def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
     """Compare the likeliest word and the probabilities; an answer is ``{word: probability}``, the likeliest word first.
 
@@ -374,6 +390,7 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "labels": _measure_labels,
     "scores": _measure_scores,
     "tags": _measure_tags,
+    "frames": _measure_frames,
     "guesses": _measure_guesses,
     "odds": _measure_odds,
     "spans": _measure_spans,

@@ -24,8 +24,10 @@ from onnxproof.final_answers import (
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
+    SOUND_FEATURES,
     SOUNDS,
     TEXTS,
+    USES,
     FinalAnswers,
     Use,
     likeliest_span,
@@ -88,9 +90,10 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     Raises:
         UserError: the original has no answer to most of the inputs.
     """
-    use = use_of(original.task, original.config)
     takes = model_takes(original.config.get("model_type"))
-    if use is None or (use.name == "feature-extraction" and takes != "text"):  # of sounds, no pipeline takes them alone
+    is_sound = original.task == "feature-extraction" and takes == "sound"
+    use = USES[SOUND_FEATURES] if is_sound else use_of(original.task, original.config)
+    if use is None:
         return None
     needed = NEEDED_OF_PROCESSOR.get(use.name)
     if needed and not hasattr(original.processor, needed):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, Checkpoint
 from onnxproof.cli import first_line
-from onnxproof.final_answers import Use
+from onnxproof.final_answers import SOUND_FEATURES, Use
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import Original, local_options
@@ -99,6 +99,52 @@ def _ask_about_sound(original: Original, model: str, snapshot: Path) -> Interfac
         return {answer["label"]: float(answer["score"]) for answer in classify(sound, top_k=labels)}
 
     return Interface("pipeline('audio-classification')", ask)
+
+
+def _ask_frames(original: Original, model: str, snapshot: Path) -> Interface:
+    """Ask as the documentation does: each label of a frame is a decision of its own, because speakers may overlap."""
+
+    def ask(sound: Any) -> Any:
+        return _answer(original, sound, "logits").sigmoid().numpy()
+
+    return Interface("AutoModelForAudioFrameClassification and the sigmoid of its logits", ask)
+
+
+def _ask_speaker(original: Original, model: str, snapshot: Path) -> Interface:
+    import torch
+
+    def ask(sound: Any) -> Any:
+        return torch.nn.functional.normalize(_answer(original, sound, "embeddings"), dim=-1).numpy()
+
+    return Interface("AutoModelForAudioXVector and its normalized embeddings", ask)
+
+
+def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
+    def ask(sound: Any) -> Any:
+        return _answer(original, sound, "last_hidden_state").numpy()
+
+    # Servers of embeddings read texts.
+    return Interface("AutoModel and its last_hidden_state", ask, {"pooled_by_servers": False})
+
+
+def _answer(original: Original, sound: Any, output: str) -> Any:
+    """Return an output of the network for one sound, a float32 tensor without a batch axis.
+
+    No pipeline of transformers takes a sound alone for these uses, so the extractor and the network are called as the
+    documentation of their classes does.
+
+    Raises:
+        ValueError: the output holds a NaN.
+    """
+    import torch
+
+    features = original.processor(sound, sampling_rate=original.processor.sampling_rate, return_tensors="pt")
+    fed = {name: values for name, values in features.items() if name in original.accepted}
+    with torch.inference_mode():
+        answer = original.network(**fed)[output][0].float()
+    if answer.isnan().any():  # of a sound so short that statistics over its frames have none left
+        raise ValueError("the original answers with values that are no numbers")
+    return answer
 
 
 def _ask_transcript(original: Original, model: str, snapshot: Path) -> Interface | None:
@@ -230,6 +276,9 @@ def language_token(language: str) -> str:
 #: How each use of a model of sounds is asked. An answer of None says that the folder lacks what the interface needs.
 ASK_ABOUT_SOUNDS: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "audio-classification": _ask_about_sound,
+    "audio-frame-classification": _ask_frames,
+    "audio-xvector": _ask_speaker,
+    SOUND_FEATURES: _ask_for_features,
     "automatic-speech-recognition": _ask_transcript,
     "speech-to-text": _ask_speech,
 }
