@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kinds import change_json, save_moonshine_model, save_transcriber, save_whisper_model
+from onnxproof.cli import UserError
 from onnxproof.original.final_answers import record_final_answers
-from onnxproof.original.final_sounds import can_answer, load_speech_tokenizer, starts_of
+from onnxproof.original.final_sounds import can_answer, check_language_and_task, load_speech_tokenizer, starts_of
 from onnxproof.original.model import load_original
 
 pytestmark = pytest.mark.slow
@@ -111,3 +112,22 @@ def test_a_text_of_whisper_begins_as_generate_begins_it(whisper, settings):
     assert first == [None if given is None else token for token, given in zip(begun, first, strict=True)]
     assert (None in first) == bool(languages)
     assert all(token in languages for token, given in zip(begun, first, strict=True) if given is None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("language", "klingon", "<|de|>, <|en|>"),
+        ("language", ["en"], "<|de|>, <|en|>"),
+        ("language", "french", "<|de|>, <|en|>"),
+        ("task", "sing", "transcribe, translate"),
+    ],
+)
+def test_a_language_or_task_without_a_token_is_told_in_one_line(whisper, key, value, allowed):
+    from transformers import GenerationConfig
+
+    content = json.loads((whisper[0] / "generation_config.json").read_text())
+    with pytest.raises(UserError, match=rf"^m: generation_config.json: '{key}' is .*: ") as refusal:
+        check_language_and_task("m", GenerationConfig.from_dict(content | {key: value}))
+    assert str(refusal.value).endswith(allowed)
+    check_language_and_task("m", GenerationConfig.from_dict(content | {"language": "German", "task": "translate"}))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, Checkpoint
-from onnxproof.cli import first_line
+from onnxproof.cli import UserError, first_line
 from onnxproof.final_answers import SOUND_FEATURES, Use
 from onnxproof.generation import NEW_TOKENS
 from onnxproof.original.interfaces import Interface, make_pipeline
@@ -33,8 +33,8 @@ UNAPPLIED_TO_SPEECH = {
     "logprob_threshold": None,
     "compression_ratio_threshold": None,
 }
-#: The programs cut a text after so many tokens, as the pipeline does where a model does not say; or where the model
-#: has no more positions.
+#: The programs cut a text after so many tokens where the model's settings do not say, as the pipeline does; or where
+#: the model has no more positions.
 MOST_WRITTEN = 256
 #: How the name of a processor ends that has a language model choose the words, see ``_ask_transcript``.
 WITH_LANGUAGE_MODEL = "WithLM"
@@ -176,6 +176,8 @@ def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | N
         return None
     is_whisper = original.config.get("model_type") == "whisper"
     own = copy.deepcopy(original.network.generation_config)
+    if is_whisper:
+        check_language_and_task(model, own)
     first, languages = starts_of(own, original.network.config, is_whisper)
     not_applied: dict[str, Any] = {}
     neutrals: dict[str, Any] = {}
@@ -198,7 +200,7 @@ def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | N
         "suppressed": list(own.suppress_tokens or ()),
         "suppressed_first": list(own.begin_suppress_tokens or ()),
         "longest": original.processor.n_samples if is_whisper else None,
-        "most_written": min(MOST_WRITTEN, room),
+        "most_written": min(own.max_new_tokens or own.max_length or MOST_WRITTEN, room),
         "arguments": {"count": count},
         "not_applied": not_applied,
         "neutrals": neutrals,
@@ -263,6 +265,21 @@ def starts_of(generation: Any, config: Any, is_whisper: bool) -> tuple[list[int 
     if silent is not None and [start, *forced][-1] != silent:
         forced.append(silent)
     return [start, *forced], languages
+
+
+def check_language_and_task(model: str, generation: Any) -> None:
+    """Refuse a language or a task that a Whisper's own ``generation_config.json`` has no token for.
+
+    Raises:
+        UserError: as above.
+    """
+    for key, table, token in (("language", "lang_to_id", language_token), ("task", "task_to_id", str)):
+        value, known = getattr(generation, key, None), getattr(generation, table, None) or {}
+        if value is not None and not (isinstance(value, str) and token(value) in known):
+            raise UserError(
+                f"{model}: generation_config.json: '{key}' is {value!r}, for which '{table}' has no token; it must be "
+                f"one of: {', '.join(sorted(known)) or 'none'}"
+            )
 
 
 def language_token(language: str) -> str:
