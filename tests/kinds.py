@@ -180,7 +180,7 @@ def save_whisper_model(folder: Path, **settings: Any) -> None:
     from tokenizers import AddedToken
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
 
-    letters = {letter: number for number, letter in enumerate("etaonihsrdlucmwfgypbvkĠ")}
+    letters = {letter: number for number, letter in enumerate([*"etaonihsrdlucmwfgypbvk", "\u0120", "\u0120."])}
     tokenizer = WhisperTokenizer(vocab=letters, merges=[])
     tokenizer.add_tokens([AddedToken(token, special=True) for token in WHISPER_TOKENS])
     tokenizer.save_pretrained(folder)
@@ -200,7 +200,7 @@ def save_whisper_model(folder: Path, **settings: Any) -> None:
         "forced_decoder_ids": [[1, None], [2, numbers["<|transcribe|>"]]],
         "no_timestamps_token_id": numbers["<|notimestamps|>"],
         "suppress_tokens": [3, 7, *(numbers[token] for token in WHISPER_TOKENS[1:])],
-        "begin_suppress_tokens": [letters["Ġ"], end],
+        "begin_suppress_tokens": [letters["\u0120"], end],
     }
     change_json(folder / "generation_config.json", **own | settings)
 

@@ -8,7 +8,13 @@ import pytest
 from kinds import change_json, save_moonshine_model, save_transcriber, save_whisper_model
 from onnxproof.cli import UserError
 from onnxproof.original.final_answers import record_final_answers
-from onnxproof.original.final_sounds import can_answer, check_language_and_task, load_speech_tokenizer, starts_of
+from onnxproof.original.final_sounds import (
+    can_answer,
+    check_language_and_task,
+    cleans_text,
+    load_speech_tokenizer,
+    starts_of,
+)
 from onnxproof.original.model import load_original
 
 pytestmark = pytest.mark.slow
@@ -50,6 +56,18 @@ def test_a_language_model_that_chooses_words_is_named(tmp_path):
     assert final.settings["language_model"] == "Wav2Vec2ProcessorWithLM"
     assert [sound.ndim for sound in final.inputs].count(2) == 1
     assert len(set(final.answers)) > 10
+
+
+def test_spaces_before_punctuation_stay_as_in_transformers_5(tmp_path):
+    save_moonshine_model(tmp_path / "words")
+    save_whisper_model(tmp_path / "pairs")
+    texts = {}
+    for name in ("words", "pairs"):
+        change_json(tmp_path / name / "tokenizer_config.json", clean_up_tokenization_spaces=True)
+        tokenizer = load_speech_tokenizer("m", tmp_path / name)
+        numbers = tokenizer.convert_tokens_to_ids(["e", "." if name == "words" else "\u0120."])
+        texts[name] = cleans_text(tokenizer), tokenizer.decode(numbers)
+    assert texts == {"words": (True, "e."), "pairs": (False, "e .")}
 
 
 def test_settings_that_no_program_applies_are_named_and_not_asked_for(tmp_path):

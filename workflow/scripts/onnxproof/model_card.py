@@ -138,6 +138,7 @@ DEFAULT_USAGE: dict[str, Any] = {
     "longest": None,
     "most_written": 256,
     "neutrals": {},
+    "cleans": False,
 }
 
 #: What a reader chooses a variant for.

@@ -71,6 +71,16 @@ def load_speech_tokenizer(model: str, snapshot: Path) -> Any | None:
     return None
 
 
+def cleans_text(tokenizer: Any) -> bool:
+    """Tell whether transformers 5 takes away spaces before punctuation in what a tokenizer decodes.
+
+    Of byte-pair encodings it leaves them, whatever ``clean_up_tokenization_spaces`` says, where version 4 follows that.
+    """
+    kind = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__
+    forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    return bool(tokenizer.clean_up_tokenization_spaces and (kind != "BPE" or forced))
+
+
 def can_answer(model: str, ask: Callable[[Any], str], rate: int) -> bool:
     """Tell whether a pipeline for speech answers at all; say why in a printed line where it does not.
 
@@ -200,6 +210,7 @@ def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | N
         "suppressed": list(own.suppress_tokens or ()),
         "suppressed_first": list(own.begin_suppress_tokens or ()),
         "longest": original.processor.n_samples if is_whisper else None,
+        "cleans": cleans_text(tokenizer),
         "most_written": min(own.max_new_tokens or own.max_length or MOST_WRITTEN, room),
         "arguments": {"count": count},
         "not_applied": not_applied,
