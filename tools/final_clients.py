@@ -36,6 +36,14 @@ IN_NODE = frozenset(
 MARK, END = "<!-- final answers -->", "<!-- end of final answers -->"
 #: Characters of the longest text that no tiny tokenizer has to cut; and of one that leaves room for what is generated.
 LONGEST_IN_NODE, LONGEST_PROMPT_IN_NODE = 46, 36
+#: The classes of transformers that are asked about sounds where no pipeline is.
+CLASSES_OF_SOUNDS = {
+    "audio-frame-classification": "AutoModelForAudioFrameClassification",
+    "audio-xvector": "AutoModelForAudioXVector",
+    "sound-features": "AutoModel",
+}
+#: What transformers calls the pipeline of a use.
+PIPELINES = {"semantic-segmentation": "image-segmentation", "speech-to-text": "automatic-speech-recognition"}
 
 
 def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[Any], Any]:
@@ -57,6 +65,10 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
     if use == "reranking":
         encoder = CrossEncoder(path, device="cpu")
         return lambda pair: float(encoder.predict([tuple(pair)])[0])
+    if use == "multiple-choice":
+        return ask_for_choices(path)
+    if use in CLASSES_OF_SOUNDS:
+        return ask_about_sounds(use, path)
     if use in ("text-generation", "text2text-generation"):
         tokenizer = AutoTokenizer.from_pretrained(path)
         loader = AutoModelForCausalLM if use == "text-generation" else AutoModelForSeq2SeqLM
@@ -73,7 +85,7 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
             return tokens[1:] if use == "text2text-generation" else tokens[features["input_ids"].shape[1] :]
 
         return generate
-    ask = pipeline({"semantic-segmentation": "image-segmentation"}.get(use, use), model=path)
+    ask = pipeline(PIPELINES.get(use, use), model=path)
     if use == "feature-extraction":
         return lambda text: np.array(ask(text, truncation=True)[0])
     if use == "token-classification":
@@ -94,7 +106,48 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
     if use == "audio-classification":
         count = ask.model.config.num_labels
         return lambda sound: {found["label"]: found["score"] for found in ask(sound, top_k=count)}
+    if use == "automatic-speech-recognition":
+        return lambda sound: ask(sound)["text"]
+    if use == "speech-to-text":
+        options = {"max_new_tokens": 32, "num_beams": 1, "do_sample": False}
+        return lambda sound: ask(sound, generate_kwargs=dict(options))["text"]
     return ask_about_images(use, ask, settings)
+
+
+def ask_for_choices(path: str) -> Callable[[Any], list[float]]:
+    """Return a model of multiple choice, asked as its documentation does, as a function of a text with its choices."""
+    from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForMultipleChoice.from_pretrained(path).eval()
+
+    def choose(value: Any) -> list[float]:
+        pairs = [[value[0], choice] for choice in value[1]]
+        inputs = tokenizer(pairs, return_tensors="pt", padding=True, truncation=True)
+        outputs = model(**{name: values.unsqueeze(0) for name, values in inputs.items()})
+        return outputs.logits.softmax(dim=-1)[0].tolist()
+
+    return choose
+
+
+def ask_about_sounds(use: str, path: str) -> Callable[[Any], np.ndarray]:
+    """Return a model of sounds, asked as the documentation of its class does, as a function of a sound's samples."""
+    import torch
+    import transformers
+
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
+    model = getattr(transformers, CLASSES_OF_SOUNDS[use]).from_pretrained(path).eval()
+
+    def answer(sound: Any) -> np.ndarray:
+        with torch.no_grad():
+            outputs = model(**extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+        if use == "audio-frame-classification":
+            return torch.sigmoid(outputs.logits[0]).numpy()
+        if use == "audio-xvector":
+            return torch.nn.functional.normalize(outputs.embeddings, dim=-1)[0].numpy()
+        return outputs.last_hidden_state[0].numpy()
+
+    return answer
 
 
 def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:
@@ -159,7 +212,7 @@ def expected_answers(final: FinalAnswers, model: Path) -> list[Any]:
 
 def as_answers(use: str, answers: Any) -> list[Any]:
     """Return a program's answers, which come as JSON has them, as ``measure`` takes them."""
-    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields"):
+    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields", "frames"):
         return [np.array(answer) for answer in answers]
     if USES[use].gives == "labels" and isinstance(answers[0], list):  # of a pipeline in Node
         return [{found["label"]: found["score"] for found in answer} for answer in answers]

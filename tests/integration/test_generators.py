@@ -140,7 +140,7 @@ def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finish
     for files in ("_quantized.onnx", ".onnx"):
         changed = [code.replace("_quantized.onnx", files) for code in codes]
         with_optimum, *with_onnxruntime = (
-            tokens_of(run_program(code, release, ["tokens", "answers"], optimum_python)) for code in changed
+            tokens_of(run_program(code, release, ["tokens", "answers", "outputs"], optimum_python)) for code in changed
         )
         assert len(with_optimum) > 1
         assert all(tokens == with_optimum for tokens in with_onnxruntime)
@@ -148,6 +148,8 @@ def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finish
 
 def tokens_of(variables: dict) -> list[int]:
     """Return the tokens that a program wrote about its first input."""
+    if "outputs" in variables:  # of the graphs alone: the listener has no tokenizer that the pipeline for speech takes
+        return variables["outputs"]["tokens"]
     return variables["answers"][0] if "answers" in variables else variables["tokens"][0]
 
 

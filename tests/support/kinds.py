@@ -9,7 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from architectures import ENCODERS, all_cases, save_cross_encoder, save_sentence_transformer, save_text_model
+from architectures import (
+    ENCODERS,
+    SPEECH_SIZES,
+    all_cases,
+    save_cross_encoder,
+    save_listener,
+    save_network,
+    save_sentence_transformer,
+    save_text_model,
+)
+from tiny_models import write_tokenizer
 
 TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
@@ -65,6 +75,18 @@ def save_lower_cased(folder: Path) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["normalizer"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def save_chooser(folder: Path) -> None:
+    """Save a BERT that is sure which of the choices it takes."""
+    import torch
+    from transformers import AutoModelForMultipleChoice
+
+    save_case(folder, "bert multiple-choice")
+    model = AutoModelForMultipleChoice.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.weight *= 200
+    model.save_pretrained(folder)
 
 
 def save_chat_model(folder: Path) -> None:
@@ -137,6 +159,74 @@ def save_with_processor(folder: Path, name: str, processor: str, side: int) -> N
     getattr(transformers, processor)(size=size, do_pad=False).save_pretrained(folder)
 
 
+#: What a model of speech can write: its blank first, and a token of several letters.
+SPEECH_VOCABULARY = ["<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlu'", "th"]
+
+
+def save_speech_vocabulary(folder: Path) -> int:
+    """Write the vocabulary of a tokenizer that merges repeated letters; return the number of its tokens."""
+    from transformers import Wav2Vec2CTCTokenizer
+
+    file = folder / "vocab.json"
+    file.write_text(json.dumps({token: number for number, token in enumerate(SPEECH_VOCABULARY)}))
+    Wav2Vec2CTCTokenizer(str(file)).save_pretrained(folder)
+    return len(SPEECH_VOCABULARY)
+
+
+def save_transcriber(folder: Path) -> None:
+    """Save a model that writes a letter a frame, with its tokenizer."""
+    folder.mkdir(parents=True)
+    words = save_speech_vocabulary(folder)
+    save_listener(folder, "Wav2Vec2Config", "AutoModelForCTC", {"vocab_size": words, "pad_token_id": 0})
+
+
+#: The tokens of Whisper's that are no text, the last of which begins the timestamps, of which there are none.
+WHISPER_TOKENS = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"]
+WHISPER_TOKENS += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+
+
+def save_whisper_model(folder: Path, **settings: Any) -> None:
+    """Save a Whisper that hears one second, finds the language itself and writes letters.
+
+    Args:
+        folder: where to.
+        settings: further ones of ``generation_config.json``.
+    """
+    from tokenizers import AddedToken
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperTokenizer
+
+    letters = {letter: number for number, letter in enumerate([*"etaonihsrdlucmwfgypbvk", "\u0120", "\u0120."])}
+    tokenizer = WhisperTokenizer(vocab=letters, merges=[])
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in WHISPER_TOKENS])
+    tokenizer.save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=16, chunk_length=2).save_pretrained(folder)
+    numbers = {token: tokenizer.convert_tokens_to_ids(token) for token in WHISPER_TOKENS}
+    end = numbers["<|endoftext|>"]
+    sizes = SPEECH_SIZES | {"vocab_size": len(tokenizer), "num_mel_bins": 16, "max_source_positions": 100}
+    sizes |= {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end}
+    sizes |= {"decoder_start_token_id": numbers["<|startoftranscript|>"]}
+    sizes |= {"suppress_tokens": [], "begin_suppress_tokens": []}
+    save_network(folder, "WhisperForConditionalGeneration", WhisperConfig(**sizes))
+    own = {
+        "_from_model_config": False,  # else transformers reads no settings that are Whisper's own
+        "is_multilingual": True,
+        "lang_to_id": {token: numbers[token] for token in ("<|en|>", "<|de|>")},
+        "task_to_id": {task: numbers[f"<|{task}|>"] for task in ("translate", "transcribe")},
+        "forced_decoder_ids": [[1, None], [2, numbers["<|transcribe|>"]]],
+        "no_timestamps_token_id": numbers["<|notimestamps|>"],
+        "suppress_tokens": [3, 7, *(numbers[token] for token in WHISPER_TOKENS[1:])],
+        "begin_suppress_tokens": [letters["\u0120"], end],
+    }
+    change_json(folder / "generation_config.json", **own | settings)
+
+
+def save_moonshine_model(folder: Path) -> None:
+    """Save a Moonshine with a tokenizer and a token that every text begins with."""
+    save_case(folder, "moonshine speech-to-text")
+    write_tokenizer(folder)
+    change_json(folder / "generation_config.json", forced_bos_token_id=40)
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
     "one-label": partial(save_head, labels=TONES),
     "multi-label": partial(save_head, labels=TONES, problem_type="multi_label_classification"),
@@ -178,6 +268,7 @@ KINDS: dict[str, Callable[[Path], None]] = {
     "questions": partial(save_case, name="bert question-answering"),
     "masks": partial(save_case, name="bert fill-mask"),
     "features": partial(save_case, name="bert feature-extraction"),
+    "choices": save_chooser,
     "chat": save_chat_model,
     "translator": save_translator,
     "ruled-writer": partial(
@@ -212,6 +303,12 @@ KINDS: dict[str, Callable[[Path], None]] = {
     ),
     "depths": partial(save_with_processor, name="glpn depth-estimation", processor="DPTImageProcessorPil", side=32),
     "sounds": partial(save_case, name="wav2vec2 audio-classification"),
+    "frames": partial(save_case, name="wav2vec2 audio-frame-classification"),
+    "speakers": partial(save_case, name="wav2vec2 audio-xvector"),
+    "sound-features": partial(save_case, name="hubert feature-extraction"),
+    "transcripts": save_transcriber,
+    "speech": save_whisper_model,
+    "forced-speech": save_moonshine_model,
 }
 #: Tasks that must be asked for.
 TASKS = {"masks": "fill-mask"}

@@ -43,7 +43,15 @@ def test_answers_survive_being_written():
             [],
             {"token_agreement": 0.5, "max_probability_diff": 0.0},
         ),
+        (
+            "audio-frame-classification",
+            "",
+            np.array([[0.9, 0.1]]),
+            np.array([[0.4, 0.2]]),
+            {"label_agreement": 0.75, "max_probability_diff": 0.5},
+        ),
         ("fill-mask", "", {"cat": 0.5, "dog": 0.2}, {"dog": 0.3, "cat": 0.3}, {"top1_agreement": 0.5}),
+        ("multiple-choice", "", [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], {"top1_agreement": 0.5, "max_probability_diff": 0.4}),
         ("question-answering", "", {"answer": "x"}, {"answer": "y"}, {"span_agreement": 0.5}),
         (
             "object-detection",
@@ -55,6 +63,9 @@ def test_answers_survive_being_written():
         ("semantic-segmentation", "", np.zeros((2, 2)), np.eye(2), {"pixel_agreement": 0.75}),
         ("depth-estimation", "", np.ones((2, 2)), np.eye(2), {"mean_relative_diff": 0.25, "max_relative_diff": 1}),
         ("text-generation", "", [1, 2, 3, 4], [1, 2], {"greedy_token_match": 0.75}),
+        ("automatic-speech-recognition", "", "well said", "well paid", {"token_agreement": 17 / 18}),
+        ("speech-to-text", "", " well said", " well sold", {"greedy_token_match": 0.85}),
+        ("automatic-speech-recognition", "", "sea", "", {"token_agreement": 0.5}),
     ],
 )
 def test_a_wrong_answer_counts_by_its_kind(use, activation, expected, other, metrics):

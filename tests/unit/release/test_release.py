@@ -284,8 +284,12 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
         ("text-classification", {"max_tokens_of_model": 9}, {"use": "reranking"}, "reranking"),
         ("feature-extraction", {"max_tokens_of_model": 9}, {"use": "feature-extraction"}, "feature-extraction"),
         ("feature-extraction", {}, {}, "other"),  # of sounds
+        ("feature-extraction", {}, {"use": "sound-features"}, "sound-features"),
         ("image-classification", {}, {}, "image-classification"),
         ("depth-estimation", {}, {}, "other"),
+        ("automatic-speech-recognition", {}, {}, "other"),  # without a tokenizer
+        ("speech-to-text", {}, {}, "writing"),  # without a tokenizer
+        ("image-text-to-text", {"max_tokens_of_model": 9}, {}, "writing"),
     ],
 )
 def test_the_card_explains_the_use_that_fits(task, inputs, usage, kind):

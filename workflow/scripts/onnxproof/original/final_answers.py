@@ -1,8 +1,9 @@
 """What a user of the original gets from raw inputs, through its own public interface.
 
 The interface is ``pipeline`` of transformers, ``SentenceTransformer.encode``, ``CrossEncoder.predict`` or ``generate``.
-Only questions are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span``. A release
-answers the same raw inputs with the program on its card; see ``onnxproof.parity.card_programs``.
+Questions and choices are asked in another way, because transformers 5 has no pipeline for them; see ``_ask_span`` and
+``_ask_choose``. A release answers the same raw inputs with the program on its card; see
+``onnxproof.parity.card_programs``.
 
 Each kind of use has a function ``_ask_…`` here. It prepares the original and returns the name of the interface, for
 readers, and a function that answers one raw input.
@@ -10,7 +11,6 @@ readers, and a function that answers one raw input.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,24 @@ from onnxproof.cli import UserError, first_line
 from onnxproof.inputs.material import QUESTIONS as ASKED
 from onnxproof.inputs.model_inputs import MASK, TOKENS
 from onnxproof.inputs.prompts import NEW_TOKENS
-from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
+from onnxproof.inputs.synthetic import draw_images
 from onnxproof.inputs.texts import RAW_TEXTS, read_texts
 from onnxproof.original.corrections import correct_tokenizer
-from onnxproof.original.generation_settings import applied_settings, ends_of, rules_of, unapplied_settings
+from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
+from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.parity.card_programs import open_image
 from onnxproof.parity.final_answers import (
+    CHOICES,
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
+    SOUND_FEATURES,
     SOUNDS,
     TEXTS,
+    USES,
     FinalAnswers,
     Use,
     likeliest_span,
@@ -63,23 +68,13 @@ NEEDED_OF_PROCESSOR = {
 THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
 #: What zero-shot classification chooses from.
 CANDIDATES = ("a gradient", "a cat", "a red square")
-#: How many raw sounds there are. Each lasts for the next of these numbers of seconds.
-RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
+#: How many choices come with the raw texts, by turns.
+CHOICE_COUNTS = (2, 3, 5, 4)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
-#: Answers one raw input. The kinds of inputs and answers are those of ``FinalAnswers``.
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
-
-
-@dataclass(frozen=True)
-class Interface:
-    """A public interface of the original: its name, how it is asked, and what a card must know of how it was asked."""
-
-    name: str
-    ask: Callable[[Any], Any]  #: takes one raw input
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def record_final_answers(original: Original, model: str, snapshot: Path) -> FinalAnswers | None:
@@ -95,9 +90,10 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     Raises:
         UserError: the original has no answer to most of the inputs.
     """
-    use = use_of(original.task, original.config)
     takes = model_takes(original.config.get("model_type"))
-    if use is None or (use.name == "feature-extraction" and takes != "text"):  # of sounds, no pipeline takes them alone
+    is_sound = original.task == "feature-extraction" and takes == "sound"
+    use = USES[SOUND_FEATURES] if is_sound else use_of(original.task, original.config)
+    if use is None:
         return None
     needed = NEEDED_OF_PROCESSOR.get(use.name)
     if needed and not hasattr(original.processor, needed):
@@ -106,6 +102,8 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     if use.takes not in (IMAGES, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface = _ASK[use.name](original, model, snapshot)
+    if interface is None:  # it has said why
+        return None
     settings = _settings(use, original) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
@@ -144,23 +142,18 @@ def _settings(use: Use, original: Original) -> dict[str, Any]:
     if use.takes == MASKED_TEXTS:
         settings["mask_token"] = original.processor.mask_token
     if use.gives == "tokens":
-        own = original.own_settings
-        settings["ends"] = ends_of(own)
-        first = [original.start_token, own.get("forced_bos_token_id")]
-        settings["first"] = [token for token in first if token is not None]
+        settings |= told_settings(original.own_settings, original.start_token)
         settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
-        settings["rules"] = rules_of(own)
-        settings["not_applied"] = unapplied_settings(own)
     return settings
 
 
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
-    """Yield texts, pairs, questions with their contexts, texts with a mask, images or sounds, as the use takes them."""
+    """Yield raw inputs of the kind that a use takes."""
     if use.takes == IMAGES:
         yield from _raw_images()
         return
     if use.takes == SOUNDS:
-        yield from synthesize_sounds(RAW_SOUNDS, original.processor.sampling_rate, RAW_SEED, RAW_SECONDS)
+        yield from raw_sounds(use, original.processor.sampling_rate)
         return
     texts = read_texts(RAW_TEXTS)
     texts.insert(len(texts) // 2, _long_text(original, texts))
@@ -171,6 +164,10 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
             words = text.split(" ")
             words[min(len(words) // 2, MASKED_WORD)] = original.processor.mask_token
             yield " ".join(words)
+    elif use.takes == CHOICES:
+        for index, text in enumerate(texts):
+            count = CHOICE_COUNTS[index % len(CHOICE_COUNTS)]
+            yield [text, [texts[(index * 7 + 4 + step) % len(texts)] for step in range(count)]]
     elif use.takes == QUESTIONS:
         for index, text in enumerate(texts):
             yield ASKED[index % len(ASKED)], text
@@ -220,12 +217,12 @@ def _ask_encode(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_extract(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
+    extract = make_pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
     return Interface("pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32))
 
 
 def _ask_classify(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("text-classification", original)
+    classify = make_pipeline("text-classification", original)
 
     def ask(value: Any) -> dict[str, float]:
         asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
@@ -256,7 +253,7 @@ def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
-    tag = _pipeline("token-classification", original)
+    tag = make_pipeline("token-classification", original)
 
     def ask(text: str) -> list[dict[str, Any]]:
         return [
@@ -268,7 +265,7 @@ def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
-    fill = _pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
+    fill = make_pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
 
     def ask(text: str) -> dict[str, float]:
         name = original.processor.convert_ids_to_tokens
@@ -278,7 +275,7 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("image-classification", original)
+    classify = make_pipeline("image-classification", original)
     labels = int(original.network.config.num_labels)
 
     def ask(content: Any) -> dict[str, float]:
@@ -289,7 +286,7 @@ def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interfac
 
 
 def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("image-feature-extraction", original)
+    extract = make_pipeline("image-feature-extraction", original)
 
     def ask(content: Any) -> Any:
         return np.array(extract(open_image(content))[0], dtype=np.float32)
@@ -298,7 +295,7 @@ def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interfa
 
 
 def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("zero-shot-image-classification", original)
+    classify = make_pipeline("zero-shot-image-classification", original)
 
     def ask(content: Any) -> dict[str, float]:
         found = classify(open_image(content), candidate_labels=list(CANDIDATES))
@@ -308,7 +305,7 @@ def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Inte
 
 
 def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interface:
-    detect = _pipeline("object-detection", original)
+    detect = make_pipeline("object-detection", original)
     threshold = surest_threshold(detect)
 
     def ask(content: Any) -> list[dict[str, Any]]:
@@ -331,7 +328,7 @@ def surest_threshold(detect: Any) -> float:
 
 
 def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interface:
-    segment = _pipeline("image-segmentation", original)
+    segment = make_pipeline("image-segmentation", original)
     numbers = {name: number for number, name in original.network.config.id2label.items()}
 
     def ask(content: Any) -> Any:
@@ -345,22 +342,12 @@ def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interfa
 
 
 def _ask_for_depths(original: Original, model: str, snapshot: Path) -> Interface:
-    estimate = _pipeline("depth-estimation", original)
+    estimate = make_pipeline("depth-estimation", original)
 
     def ask(content: Any) -> Any:
         return np.asarray(estimate(open_image(content))["predicted_depth"], dtype=np.float32)
 
     return Interface("pipeline('depth-estimation')", ask)
-
-
-def _ask_about_sound(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("audio-classification", original)
-    labels = int(original.network.config.num_labels)
-
-    def ask(sound: Any) -> dict[str, float]:
-        return {answer["label"]: float(answer["score"]) for answer in classify(sound, top_k=labels)}
-
-    return Interface("pipeline('audio-classification')", ask)
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
@@ -390,18 +377,27 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
     return Interface("AutoModelForQuestionAnswering and its likeliest span", ask)
 
 
+def _ask_choose(original: Original, model: str, snapshot: Path) -> Interface:
+    """Ask as the documentation of multiple choice does: the text beside each of its choices, in one call."""
+    import torch
+
+    def ask(value: Sequence[Any]) -> list[float]:
+        text, choices = value
+        pairs = [[text, choice] for choice in choices]
+        features = original.processor(pairs, padding=True, return_tensors="pt", **_truncation(original))
+        fed = {name: values.unsqueeze(0) for name, values in features.items() if name in original.accepted}
+        with torch.inference_mode():
+            logits = original.network(**fed).logits[0]
+        return [float(probability) for probability in logits.softmax(dim=-1)]
+
+    return Interface("AutoModelForMultipleChoice and the softmax of its logits", ask)
+
+
 def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
-    from transformers import GenerationConfig
 
-    applied = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=0,
-        **applied_settings(original.own_settings),
-    )
+    applied = greedy_settings(original.own_settings)
     chat = chat_parts(original.processor)
 
     def ask(text: str) -> list[int]:
@@ -421,7 +417,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return Interface(f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask)
+    return Interface(GREEDILY, ask)
 
 
 def chat_parts(tokenizer: Any) -> dict[str, Any] | None:
@@ -452,30 +448,18 @@ def render_chat(tokenizer: Any, message: str) -> str:
     return rendered
 
 
-def _pipeline(task: str, original: Original, **options: Any) -> Any:
-    import transformers
-
-    make: Any = transformers.pipeline
-    if isinstance(original.processor, tuple):
-        options["tokenizer"], options["image_processor"] = original.processor
-    else:
-        takes = model_takes(original.config.get("model_type"))
-        kind = {"image": "image_processor", "sound": "feature_extractor"}.get(takes, "tokenizer")
-        options[kind] = original.processor
-    return make(task, model=original.network, device="cpu", **options)
-
-
 def _truncation(original: Original) -> dict[str, Any]:
     return {"truncation": True, "max_length": original.most_tokens}
 
 
-_ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
+_ASK: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "sentence-similarity": _ask_encode,
     "feature-extraction": _ask_extract,
     "text-classification": _ask_classify,
     "reranking": _ask_predict,
     "token-classification": _ask_tag,
     "fill-mask": _ask_fill,
+    "multiple-choice": _ask_choose,
     "question-answering": _ask_span,
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
@@ -485,5 +469,5 @@ _ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
     "object-detection": _ask_for_objects,
     "semantic-segmentation": _ask_for_segments,
     "depth-estimation": _ask_for_depths,
-    "audio-classification": _ask_about_sound,
+    **ASK_ABOUT_SOUNDS,
 }

@@ -7,6 +7,10 @@ from the ``config.json`` of an older folder.
 from collections.abc import Mapping
 from typing import Any
 
+from onnxproof.inputs.prompts import NEW_TOKENS
+
+#: How the original is asked, for readers.
+GREEDILY = f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})"
 #: Tokens that begin and end a text.
 TOKENS_OF_TEXTS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 #: Rules of which token may follow, each with the value that has no effect. The card's programs apply them to the
@@ -67,6 +71,34 @@ def rules_of(own: Mapping[str, Any]) -> dict[str, Any]:
 def unapplied_settings(own: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of a model's settings that change a text and that no program of a card applies."""
     return {key: own[key] for key, neutral in UNAPPLIED.items() if own.get(key) not in (None, [], neutral)}
+
+
+def greedy_settings(own: Mapping[str, Any]) -> Any:
+    """Return transformers' ``GenerationConfig`` with which an original of these settings is asked.
+
+    It asks for the likeliest tokens that the original's own rules let follow.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(own)
+    )
+
+
+def told_settings(own: Mapping[str, Any], start: int | None) -> dict[str, Any]:
+    """Return what a card must know of how a model writes: ``{ends, first, rules, not_applied}``.
+
+    Args:
+        own: as for ``applied_settings``.
+        start: the token that an encoder-decoder's texts start with; None for a decoder.
+    """
+    first = [start, own.get("forced_bos_token_id")]
+    return {
+        "ends": ends_of(own),
+        "first": [token for token in first if token is not None],
+        "rules": rules_of(own),
+        "not_applied": unapplied_settings(own),
+    }
 
 
 def ends_of(own: Mapping[str, Any]) -> list[int]:

@@ -193,6 +193,7 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
     import torch
     from transformers import GenerationConfig, GenerationMixin
 
+    own = network.generation_config
     network.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=NEW_TOKENS,
         do_sample=False,
@@ -208,6 +209,7 @@ def _generate_greedily(network: Any, start: int | None, inputs: ModelInputs, ind
     features = {name: torch.from_numpy(values) for name, values in inputs.feed([index], names).items()}
     with torch.inference_mode():
         tokens = GenerationMixin.generate(network, **features)
+    network.generation_config = own
     return [int(token) for token in tokens[0, -NEW_TOKENS:]]
 
 

@@ -99,7 +99,7 @@ def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
     for start in range(0, len(plain), size):
         indices = plain[start : start + size]
         values = [final.inputs[index] for index in indices]
-        made = function([_as_argument(final, value) for value in values])
+        made = function([_as_argument(final, value) for value in values], **final.settings.get("arguments", {}))
         for index, answer in zip(indices, made, strict=True):
             answers[index] = answer
     for index, value in enumerate(final.inputs):

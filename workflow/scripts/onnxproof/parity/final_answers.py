@@ -7,6 +7,7 @@ because it is shipped too, and a release is verified with it where it is deploye
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ from onnxproof.tasks.heads import NONE, is_cross_encoder, takes_pairs
 Array = NDArray[Any]
 Metrics = dict[str, float | None]
 
-#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, images, sounds.
-TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS = "texts", "pairs", "questions", "masked texts"
+#: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, texts each with its
+#: choices, images, sounds.
+TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS, CHOICES = "texts", "pairs", "questions", "masked texts", "choices"
 IMAGES, SOUNDS = "images", "sounds"
 
 FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
@@ -50,6 +52,10 @@ class Use:
 
 IMAGE_HEADING = "onnxruntime, with transformers' image processor"
 VISION_HEADING = "onnxruntime, with transformers' image processor and PyTorch"
+SOUND_HEADING = "onnxruntime, with transformers' feature extractor"
+SPEECH_HEADING = "onnxruntime, with transformers' feature extractor and tokenizer"
+#: What feature extraction is called where a model takes sounds, because its programs are others than for texts.
+SOUND_FEATURES = "sound-features"
 
 _USES = (
     Use("sentence-similarity", "embed", TEXTS, "vectors"),
@@ -59,6 +65,7 @@ _USES = (
     Use("token-classification", "tag", TEXTS, "tags"),
     Use("question-answering", "ask", QUESTIONS, "spans"),
     Use("fill-mask", "fill", MASKED_TEXTS, "guesses"),
+    Use("multiple-choice", "choose", CHOICES, "odds"),
     Use("text-generation", "generate", TEXTS, "tokens"),
     Use("text2text-generation", "generate", TEXTS, "tokens"),
     Use("image-classification", "classify", IMAGES, "labels", IMAGE_HEADING, ("transformers", "PIL")),
@@ -67,14 +74,12 @@ _USES = (
     Use("object-detection", "detect", IMAGES, "detections", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
-    Use(
-        "audio-classification",
-        "classify",
-        SOUNDS,
-        "labels",
-        "onnxruntime, with transformers' feature extractor",
-        ("transformers",),
-    ),
+    Use("audio-classification", "classify", SOUNDS, "labels", SOUND_HEADING, ("transformers",)),
+    Use("audio-frame-classification", "classify", SOUNDS, "frames", SOUND_HEADING, ("transformers",)),
+    Use("audio-xvector", "embed", SOUNDS, "vectors", SOUND_HEADING, ("transformers",)),
+    Use(SOUND_FEATURES, "extract", SOUNDS, "token vectors", SOUND_HEADING, ("transformers",)),
+    Use("automatic-speech-recognition", "transcribe", SOUNDS, "transcripts", SPEECH_HEADING, ("transformers",)),
+    Use("speech-to-text", "transcribe", SOUNDS, "written texts", SPEECH_HEADING, ("transformers",)),
 )
 USES: dict[str, Use] = {use.name: use for use in _USES}
 
@@ -101,11 +106,11 @@ class FinalAnswers:
     Attributes:
         use: a key of ``USES``.
         interface: the interface that was asked, for readers.
-        inputs: texts, pairs of texts, ``{text, prompt}`` with the name of a prompt, images as the uint8 bytes of their
-            files, or sounds as float32 (samples,).
+        inputs: texts, pairs of texts, ``[text, choices]``, ``{text, prompt}`` with the name of a prompt, images as the
+            uint8 bytes of their files, or sounds as float32 (samples,) or (2, samples).
         answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
         settings: what the programs of a card need to know and cannot read from the release's other files, such as the
-            activation function, the prompts or the mask token.
+            activation function, the prompts or the mask token; and ``arguments``, with which the function is asked.
     """
 
     use: str
@@ -258,6 +263,17 @@ def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any
     }
 
 
+def _measure_frames(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    """Compare the decisions on each label in each frame, and their probabilities, (frames, labels)."""
+    if not _of_same_shapes(expected, actual):
+        return {"label_agreement": None, "max_probability_diff": None}
+    left, right = (np.concatenate([np.ravel(answer) for answer in answers]) for answers in (expected, actual))
+    return {
+        "label_agreement": float(((left >= 0.5) == (right >= 0.5)).mean()),
+        "max_probability_diff": finite(float(np.abs(left - right).max())),
+    }
+
+
 def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
     """Compare the likeliest word and the probabilities; an answer is ``{word: probability}``, the likeliest word first.
 
@@ -272,6 +288,17 @@ def _measure_guesses(activation: str, expected: Sequence[Any], actual: Sequence[
             last = min(others.values(), default=0.0)
             differences += [max(named[word] - last, 0.0) for word in named.keys() - others.keys()]
     return {"top1_agreement": float(np.mean(firsts)), "max_probability_diff": finite(float(np.max(differences)))}
+
+
+def _measure_odds(activation: str, expected: Sequence[Sequence[float]], actual: Sequence[Sequence[float]]) -> Metrics:
+    """Compare the likeliest choice and the probabilities; an answer has one for each choice of its own input."""
+    if any(len(left) != len(right) for left, right in zip(expected, actual, strict=True)):
+        return {"top1_agreement": None, "max_probability_diff": None}
+    pairs = [(np.array(left), np.array(right)) for left, right in zip(expected, actual, strict=True)]
+    return {
+        "top1_agreement": float(np.mean([left.argmax() == right.argmax() for left, right in pairs])),
+        "max_probability_diff": finite(float(np.max([np.abs(left - right).max() for left, right in pairs]))),
+    }
 
 
 def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
@@ -290,6 +317,24 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
         if len(left)
     ]
     return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
+
+
+def _measure_written(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
+    """Return the mean share of the original's characters that come before the first difference, as of tokens."""
+    return _measure_tokens(activation, *([list(map(ord, text)) for text in texts] for texts in (expected, actual)))
+
+
+def _measure_transcripts(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
+    """Return the share of characters that two texts have in common, in the same order, of those of the longer one.
+
+    A character stands for the frames of a sound that were given its label.
+    """
+    same, count = 0, 0
+    for left, right in zip(expected, actual, strict=True):
+        matcher = SequenceMatcher(None, left, right, autojunk=False)
+        same += sum(block.size for block in matcher.get_matching_blocks())
+        count += max(len(left), len(right))
+    return {"token_agreement": same / count if count else 1.0}
 
 
 def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
@@ -345,9 +390,13 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "labels": _measure_labels,
     "scores": _measure_scores,
     "tags": _measure_tags,
+    "frames": _measure_frames,
     "guesses": _measure_guesses,
+    "odds": _measure_odds,
     "spans": _measure_spans,
     "tokens": _measure_tokens,
+    "transcripts": _measure_transcripts,
+    "written texts": _measure_written,
     "detections": _measure_detections,
     "pixels": _measure_pixels,
     "fields": _measure_fields,

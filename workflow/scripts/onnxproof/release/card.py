@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.formatting import format_figure
-from onnxproof.parity.final_answers import PAIRS, TEXTS, USES, VISION_HEADING
+from onnxproof.parity.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES, VISION_HEADING
 from onnxproof.places import RESOURCES
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
@@ -90,6 +90,12 @@ CLIENTS = {
         "pip install onnxruntime numpy transformers",
         _TRANSFORMERS,
     ),
+    "onnxruntime_speech.py": Client(
+        "onnxruntime, with transformers' feature extractor and tokenizer",
+        "python",
+        "pip install onnxruntime numpy transformers",
+        _TRANSFORMERS,
+    ),
     "onnxruntime_alone.py": Client(
         "onnxruntime alone", "python", "pip install onnxruntime numpy", {"onnxruntime": "1.32.0"}
     ),
@@ -108,6 +114,9 @@ PADDING_CLIENTS = {"exported_model.py"}
 #: one of the rules of which token may follow.
 IN_NODE, UNKNOWN_IN_NODE = "transformers.mjs", "encoder_no_repeat_ngram_size"
 
+#: Tasks whose graphs, several of them, are shown where there is no program for raw inputs.
+SEVERAL_GRAPHS = frozenset({"speech-to-text", "image-text-to-text"})
+
 #: What examples are told of an original that nothing special is known of.
 DEFAULT_USAGE: dict[str, Any] = {
     "takes": TEXTS,
@@ -124,6 +133,14 @@ DEFAULT_USAGE: dict[str, Any] = {
     "max_tokens": 512,
     "candidates": ["a cat", "a dog"],
     "threshold": 0.5,
+    "unwritten": 1,
+    "languages": [],
+    "suppressed": [],
+    "suppressed_first": [],
+    "longest": None,
+    "most_written": 256,
+    "neutrals": {},
+    "cleans": False,
 }
 
 #: What a reader chooses a variant for.
@@ -186,8 +203,11 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if use := reference["usage"].get("use"):
         return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
-    no_processor = task in USES and USES[task].heading == VISION_HEADING  # whose program needs a function of it
-    if no_processor or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
+    if task in SEVERAL_GRAPHS:
+        return "writing"
+    # Whose programs need a function of the processor, or a tokenizer beside it.
+    lacks_part = task in USES and USES[task].heading in (VISION_HEADING, SPEECH_HEADING)
+    if lacks_part or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task
 
