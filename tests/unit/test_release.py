@@ -286,6 +286,9 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
         ("feature-extraction", {}, {}, "other"),  # of sounds
         ("image-classification", {}, {}, "image-classification"),
         ("depth-estimation", {}, {}, "other"),
+        ("zero-shot-object-detection", {}, {}, "other"),
+        ("image-to-text", {}, {}, "writing"),  # without a tokenizer
+        ("image-text-to-text", {"max_tokens_of_model": 9}, {}, "writing"),
     ],
 )
 def test_the_card_explains_the_use_that_fits(task, inputs, usage, kind):

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.figures import format_figure
-from onnxproof.final_answers import PAIRS, TEXTS, USES, VISION_HEADING
+from onnxproof.final_answers import PAIRS, TEXTS, USES
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
@@ -84,6 +84,18 @@ CLIENTS = {
         "pip install onnxruntime numpy pillow transformers torch",
         _TRANSFORMERS,
     ),
+    "onnxruntime_processor.py": Client(
+        "onnxruntime, with transformers' processor",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch jinja2",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_open.py": Client(
+        "onnxruntime, with transformers' image processor, PyTorch and SciPy",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch scipy",
+        _TRANSFORMERS,
+    ),
     "onnxruntime_sounds.py": Client(
         "onnxruntime, with transformers' feature extractor",
         "python",
@@ -107,6 +119,9 @@ PADDING_CLIENTS = {"exported_model.py"}
 #: The client whose pipeline takes no pairs of texts, and makes probabilities of a regression's values.
 NO_PAIRS_NO_VALUES = "transformers.mjs"
 
+#: Tasks whose graphs, several of them, are shown where there is no program for raw inputs.
+WRITING_ABOUT_IMAGES = frozenset({"image-to-text", "image-text-to-text"})
+
 #: What examples are told of an original that nothing special is known of.
 DEFAULT_USAGE: dict[str, Any] = {
     "takes": TEXTS,
@@ -122,6 +137,9 @@ DEFAULT_USAGE: dict[str, Any] = {
     "max_tokens": 512,
     "candidates": ["a cat", "a dog"],
     "threshold": 0.5,
+    "method": "post_process_instance_segmentation",
+    "patches": False,
+    "mark": None,
 }
 
 #: What a reader chooses a variant for.
@@ -184,7 +202,9 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if use := reference["usage"].get("use"):
         return str(use)
     takes_texts = "max_tokens_of_model" in reference["inputs"]
-    no_processor = task in USES and USES[task].heading == VISION_HEADING  # whose program needs a function of it
+    if task in WRITING_ABOUT_IMAGES:
+        return "writing"
+    no_processor = task in USES and "torch" in USES[task].needs  # whose program needs a function of it
     if no_processor or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task

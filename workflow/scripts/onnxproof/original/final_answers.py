@@ -8,19 +8,16 @@ Each kind of use has a function ``_ask_…`` here. It prepares the original and 
 readers, and a function that answers one raw input.
 """
 
-import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxproof.card_programs import open_image
 from onnxproof.cli import UserError, first_line
-from onnxproof.files import read_json
 from onnxproof.final_answers import (
+    IMAGE_PROMPTS,
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
@@ -35,10 +32,12 @@ from onnxproof.generation import NEW_TOKENS
 from onnxproof.inputs import MASK, TOKENS
 from onnxproof.lean_imports import import_sentence_transformers
 from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.final_images import ASK_ABOUT_IMAGES, RAW_SEED, raw_image_prompts, raw_images
+from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
-from onnxproof.stimuli import draw_images, synthesize_sounds
-from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
-from onnxproof.tasks.inference import read_transformer_config
+from onnxproof.original.writing_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.stimuli import synthesize_sounds
+from onnxproof.tasks.heads import ACTIVATIONS, activation_of
 from onnxproof.tasks.material import QUESTIONS as ASKED
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.texts import RAW_TEXTS, read_texts
@@ -47,60 +46,13 @@ from onnxproof.texts import RAW_TEXTS, read_texts
 POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}
 #: How many words a masked language model is asked for in the place of a masked one.
 GUESSES = 5
-#: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
-#: pixels, and the next of the pairs of a mode and a file format.
-RAW_IMAGES, RAW_SEED = 30, 22
-RAW_SHAPES = ((48, 64), (17, 97), (224, 224), (120, 31), (64, 64), (7, 9), (90, 160))
-RAW_MODES = (("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "TIFF"), ("1", "PNG"), ("LA", "PNG"))
-#: The method that an image processor must have for a use. General processors, and older ones, lack it; then the card
-#: has no program for raw inputs, and none are recorded.
-NEEDED_OF_PROCESSOR = {
-    "object-detection": "post_process_object_detection",
-    "semantic-segmentation": "post_process_semantic_segmentation",
-    "depth-estimation": "post_process_depth_estimation",
-}
-#: How sure a detector must be of an object that it names, as a probability. The first of these is taken at which it
-#: finds anything in the first ``RAW_TRIED`` raw images.
-THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
-#: What zero-shot classification chooses from.
-CANDIDATES = ("a gradient", "a cat", "a red square")
 #: How many raw sounds there are. Each lasts for the next of these numbers of seconds.
 RAW_SOUNDS, RAW_SECONDS = 12, (1.0, 0.7, 1.9, 1.31)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
 #: mask of a long text is not cut off.
 MASKED_WORD = 5
-#: Settings of ``generation_config.json`` that the programs of a card apply. The original is asked with these alone.
-APPLIED_SETTINGS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
-
-#: Settings that change a generated text and that the programs do not apply, each with its neutral value. The card names
-#: those that a model sets otherwise.
-UNAPPLIED_SETTINGS = {
-    "num_beams": 1,
-    "do_sample": False,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_eos_token_id": None,
-    "forced_decoder_ids": None,
-}
-
-#: Answers one raw input. The kinds of inputs and answers are those of ``FinalAnswers``.
 #: Stands for a message where a chat template is looked at: a sign that no template has.
 SIGN = "\u2402"
-
-
-@dataclass(frozen=True)
-class Interface:
-    """A public interface of the original: its name, how it is asked, and what a card must know of how it was asked."""
-
-    name: str
-    ask: Callable[[Any], Any]  #: takes one raw input
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def record_final_answers(original: Original, model: str, snapshot: Path) -> FinalAnswers | None:
@@ -120,13 +72,11 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     takes = model_takes(original.config.get("model_type"))
     if use is None or (use.name == "feature-extraction" and takes != "text"):  # of sounds, no pipeline takes them alone
         return None
-    needed = NEEDED_OF_PROCESSOR.get(use.name)
-    if needed and not hasattr(original.processor, needed):
-        print(f"{model}: its image processor has no {needed}, so its card shows the graph alone", flush=True)
-        return None
-    if use.takes not in (IMAGES, SOUNDS):
+    if use.takes not in (IMAGES, IMAGE_PROMPTS, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface = _ASK[use.name](original, model, snapshot)
+    if interface is None:  # it has said why
+        return None
     settings = _settings(use, original, snapshot) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
@@ -149,10 +99,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
 def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
-    if use.name == "zero-shot-image-classification":
-        settings["activation"] = SIGMOID if "siglip" in str(original.config.get("model_type")) else SOFTMAX
-        settings["candidates"] = list(CANDIDATES)
-    elif use.gives == "labels":
+    if use.gives == "labels" and use.name != "zero-shot-image-classification":
         settings["activation"] = activation_of(original.task, original.config)
     if original.embedder is not None:
         # What servers that pool by themselves leave out: further modules, cut vectors, a prompt before every text.
@@ -165,20 +112,18 @@ def _settings(use: Use, original: Original, snapshot: Path) -> dict[str, Any]:
     if use.takes == MASKED_TEXTS:
         settings["mask_token"] = original.processor.mask_token
     if use.gives == "tokens":
-        applied = applied_settings(snapshot)
-        ends = applied.get("eos_token_id", [])
-        settings["ends"] = ends if isinstance(ends, list) else [ends]
-        first = [original.start_token, applied.get("forced_bos_token_id")]
-        settings["first"] = [token for token in first if token is not None]
+        settings |= told_settings(snapshot, original.start_token)
         settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
-        settings["not_applied"] = unapplied_settings(snapshot)
     return settings
 
 
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
     """Yield texts, pairs, questions with their contexts, texts with a mask, images or sounds, as the use takes them."""
     if use.takes == IMAGES:
-        yield from _raw_images()
+        yield from raw_images()
+        return
+    if use.takes == IMAGE_PROMPTS:
+        yield from raw_image_prompts()
         return
     if use.takes == SOUNDS:
         yield from synthesize_sounds(RAW_SOUNDS, original.processor.sampling_rate, RAW_SEED, RAW_SECONDS)
@@ -198,17 +143,6 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
     else:
         for index, text in enumerate(texts):
             yield text, texts[(index * 7 + 4) % len(texts)]  # far from it in the file, so of another kind and length
-
-
-def _raw_images() -> Iterator[Any]:
-    """Yield the bytes of image files, uint8 (bytes,), of odd sizes, in several modes and formats."""
-    from PIL import Image
-
-    for number, drawn in enumerate(draw_images(RAW_IMAGES, RAW_SEED, RAW_SHAPES)):
-        mode, kind = RAW_MODES[number % len(RAW_MODES)]
-        file = io.BytesIO()
-        Image.fromarray(drawn).convert(mode).save(file, kind)
-        yield np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
 def _prompted_inputs(settings: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -241,12 +175,12 @@ def _ask_encode(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_extract(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
+    extract = make_pipeline("feature-extraction", original, tokenize_kwargs=_truncation(original))
     return Interface("pipeline('feature-extraction')", lambda text: np.array(extract(text)[0], dtype=np.float32))
 
 
 def _ask_classify(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("text-classification", original)
+    classify = make_pipeline("text-classification", original)
 
     def ask(value: Any) -> dict[str, float]:
         asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
@@ -277,7 +211,7 @@ def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
-    tag = _pipeline("token-classification", original)
+    tag = make_pipeline("token-classification", original)
 
     def ask(text: str) -> list[dict[str, Any]]:
         return [
@@ -289,7 +223,7 @@ def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
 
 
 def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
-    fill = _pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
+    fill = make_pipeline("fill-mask", original, tokenizer_kwargs=_truncation(original))
 
     def ask(text: str) -> dict[str, float]:
         name = original.processor.convert_ids_to_tokens
@@ -298,84 +232,8 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
     return Interface("pipeline('fill-mask')", ask)
 
 
-def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("image-classification", original)
-    labels = int(original.network.config.num_labels)
-
-    def ask(content: Any) -> dict[str, float]:
-        found = classify(open_image(content), top_k=labels)
-        return {answer["label"]: float(answer["score"]) for answer in found}
-
-    return Interface("pipeline('image-classification')", ask)
-
-
-def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = _pipeline("image-feature-extraction", original)
-
-    def ask(content: Any) -> Any:
-        return np.array(extract(open_image(content))[0], dtype=np.float32)
-
-    return Interface("pipeline('image-feature-extraction')", ask)
-
-
-def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("zero-shot-image-classification", original)
-
-    def ask(content: Any) -> dict[str, float]:
-        found = classify(open_image(content), candidate_labels=list(CANDIDATES))
-        return {answer["label"]: float(answer["score"]) for answer in found}
-
-    return Interface("pipeline('zero-shot-image-classification')", ask)
-
-
-def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interface:
-    detect = _pipeline("object-detection", original)
-    threshold = surest_threshold(detect)
-
-    def ask(content: Any) -> list[dict[str, Any]]:
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        return [
-            {"label": found["label"], "score": found["score"], "box": [found["box"][side] for side in sides]}
-            for found in detect(open_image(content), threshold=threshold)
-        ]
-
-    return Interface(f"pipeline('object-detection'), threshold {threshold}", ask, {"threshold": threshold})
-
-
-def surest_threshold(detect: Any) -> float:
-    """Return the first of ``THRESHOLDS`` at which a detector finds something in a raw image; the last one, if none."""
-    images = [open_image(content) for content in list(_raw_images())[:RAW_TRIED]]
-    for threshold in THRESHOLDS[:-1]:
-        if any(detect(image, threshold=threshold) for image in images):
-            return threshold
-    return THRESHOLDS[-1]
-
-
-def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interface:
-    segment = _pipeline("image-segmentation", original)
-    numbers = {name: number for number, name in original.network.config.id2label.items()}
-
-    def ask(content: Any) -> Any:
-        found = segment(open_image(content), subtask="semantic")
-        labels = np.zeros(np.shape(found[0]["mask"]), dtype=np.int16)
-        for part in found:
-            labels[np.asarray(part["mask"]) > 0] = numbers[part["label"]]
-        return labels
-
-    return Interface("pipeline('image-segmentation'), subtask 'semantic'", ask)
-
-
-def _ask_for_depths(original: Original, model: str, snapshot: Path) -> Interface:
-    estimate = _pipeline("depth-estimation", original)
-
-    def ask(content: Any) -> Any:
-        return np.asarray(estimate(open_image(content))["predicted_depth"], dtype=np.float32)
-
-    return Interface("pipeline('depth-estimation')", ask)
-
-
 def _ask_about_sound(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = _pipeline("audio-classification", original)
+    classify = make_pipeline("audio-classification", original)
     labels = int(original.network.config.num_labels)
 
     def ask(sound: Any) -> dict[str, float]:
@@ -414,11 +272,8 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
 def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
-    from transformers import GenerationConfig
 
-    applied = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(snapshot)
-    )
+    applied = greedy_settings(snapshot)
     chat = chat_parts(original.processor)
 
     def ask(text: str) -> list[int]:
@@ -438,26 +293,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return Interface(f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})", ask)
-
-
-def applied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of a snapshot's ``generation_config.json`` that the programs of a card apply."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    settings = {key: saved[key] for key in APPLIED_SETTINGS if saved.get(key) is not None}
-    config = read_transformer_config(snapshot)
-    for key in APPLIED_SETTINGS:  # an older folder has them in its config.json
-        if key not in settings and isinstance(config.get(key), (int, list)):
-            settings[key] = config[key]
-    return settings
-
-
-def unapplied_settings(snapshot: Path) -> dict[str, Any]:
-    """Return those settings of ``generation_config.json`` that change a greedy text and that no program applies."""
-    file = snapshot / "generation_config.json"
-    saved = read_json(file) if file.is_file() else {}
-    return {key: saved[key] for key, neutral in UNAPPLIED_SETTINGS.items() if saved.get(key) not in (None, [], neutral)}
+    return Interface(GREEDILY, ask)
 
 
 def chat_parts(tokenizer: Any) -> dict[str, Any] | None:
@@ -488,24 +324,11 @@ def render_chat(tokenizer: Any, message: str) -> str:
     return rendered
 
 
-def _pipeline(task: str, original: Original, **options: Any) -> Any:
-    import transformers
-
-    make: Any = transformers.pipeline
-    if isinstance(original.processor, tuple):
-        options["tokenizer"], options["image_processor"] = original.processor
-    else:
-        takes = model_takes(original.config.get("model_type"))
-        kind = {"image": "image_processor", "sound": "feature_extractor"}.get(takes, "tokenizer")
-        options[kind] = original.processor
-    return make(task, model=original.network, device="cpu", **options)
-
-
 def _truncation(original: Original) -> dict[str, Any]:
     return {"truncation": True, "max_length": original.most_tokens}
 
 
-_ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
+_ASK: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "sentence-similarity": _ask_encode,
     "feature-extraction": _ask_extract,
     "text-classification": _ask_classify,
@@ -515,11 +338,6 @@ _ASK: dict[str, Callable[[Original, str, Path], Interface]] = {
     "question-answering": _ask_span,
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
-    "image-classification": _ask_about_image,
-    "image-feature-extraction": _ask_for_features,
-    "zero-shot-image-classification": _ask_which_text_fits,
-    "object-detection": _ask_for_objects,
-    "semantic-segmentation": _ask_for_segments,
-    "depth-estimation": _ask_for_depths,
     "audio-classification": _ask_about_sound,
+    **ASK_ABOUT_IMAGES,
 }
