@@ -124,6 +124,19 @@ def save_with_processor(folder: Path, name: str, processor: str, side: int) -> N
     getattr(transformers, processor)(size=size, **options).save_pretrained(folder)
 
 
+def save_segmenter(folder: Path) -> None:
+    """Save a MaskFormer that is sure enough of some of its segments for a pipeline to name them."""
+    import torch
+    from transformers import AutoModelForUniversalSegmentation
+
+    save_with_processor(folder, "maskformer image-segmentation", "MaskFormerImageProcessorPil", 64)
+    model = AutoModelForUniversalSegmentation.from_pretrained(folder)
+    with torch.no_grad():
+        model.class_predictor.weight *= 4
+        model.class_predictor.bias *= 4
+    model.save_pretrained(folder)
+
+
 def save_captioner(folder: Path, name: str) -> None:
     """Save a case that writes about images, ends texts at many tokens, and has a tokenizer for transformers 4 too."""
     save_case(folder, name)
@@ -246,11 +259,9 @@ KINDS: dict[str, Callable[[Path], None]] = {
         image_seq_len=4,
     ),
     "restored": partial(save_case, name="swin2sr image-to-image"),
-    "panoptic": partial(
+    "panoptic": save_segmenter,
+    "panoptic-detr": partial(
         save_with_processor, name="detr image-segmentation", processor="DetrImageProcessorPil", side=64
-    ),
-    "instances": partial(
-        save_with_processor, name="maskformer image-segmentation", processor="MaskFormerImageProcessorPil", side=64
     ),
     "named-objects": partial(
         save_with_processor,

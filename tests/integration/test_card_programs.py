@@ -9,6 +9,7 @@ import pytest
 from card_programs import programs, run_program, with_inputs
 from final_clients import compare_programs, make_releases
 from kinds import KINDS
+from onnxproof.final_answers import USES
 from onnxproof.golden import read_golden
 
 pytestmark = pytest.mark.slow
@@ -26,10 +27,11 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "questions"])
 def test_every_program_of_the_card_gives_the_originals_final_answers(project, kind, tmp_path, optimum_python):
     release, model = project.folder / "results" / kind / "release", project.folder / "models" / kind
+    use = read_golden(release).final.use
     compared = list(compare_programs(release, model, optimum_python, tmp_path))
     assert len(compared) >= 2, "what was recorded, and a program"
     for heading, count, metrics in compared:
-        assert count >= (12 if kind == "sounds" else 28)
+        assert count >= (12 if USES[use].takes in ("sounds", "images with prompts") else 28)
         check(metrics, heading)
 
 

@@ -15,7 +15,7 @@ from onnxproof import card_programs
 from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
 from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.model_card import CLIENTS, USAGE, usage_examples
-from onnxproof.original.final_images import has_method
+from onnxproof.original.final_images import has_method, load_own_tokenizer
 from onnxproof.parity.final import Program, measure_final
 from onnxproof.sessions import open_session
 
@@ -249,6 +249,11 @@ def test_an_image_processor_without_the_function_of_a_pipeline_is_told(names, ca
     assert has_method(general, "m", *names) is None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("m: its SimpleNamespace has no post_process_")
+
+
+def test_a_model_that_writes_without_a_vocabulary_is_told(tmp_path, capsys):
+    assert load_own_tokenizer("m", tmp_path) is None
+    assert capsys.readouterr().out.startswith("m: it has no tokenizer for its text (there is no vocabulary)")
 
 
 @pytest.mark.parametrize(

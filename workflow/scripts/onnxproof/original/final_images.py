@@ -21,6 +21,7 @@ from onnxproof.original.image_prompts import takes_positions_in_parts
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.model import Original, local_options
 from onnxproof.original.writing_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.snapshot import VOCABULARIES
 from onnxproof.stimuli import draw_images
 from onnxproof.tasks.heads import SIGMOID, SOFTMAX
 from onnxproof.tasks.material import QUESTIONS
@@ -72,30 +73,36 @@ def surest_threshold(detect: Callable[[Any, float], Any]) -> float:
 
 
 def load_own_tokenizer(model: str, snapshot: Path) -> Any | None:
-    """Return the tokenizer of a model that writes about images; None, and a printed line, where it has none."""
-    from transformers import AutoTokenizer
+    """Return the tokenizer of a model that writes about images; None, and a printed line, where it has none.
 
-    try:
-        return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
-    except Exception as error:  # whatever it lacks: a vocabulary, a setting, a package
-        reason = first_line(error)
+    A vocabulary is looked for first: some tokenizers load without one, and then know no words.
+    """
+    reason = "there is no vocabulary"
+    if any((snapshot / name).is_file() for group in VOCABULARIES for name in group):
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
+        except Exception as error:  # whatever it lacks: a setting, a package
+            reason = first_line(error)
     print(f"{model}: it has no tokenizer for its text ({reason}), so its card shows the graphs alone", flush=True)
     return None
 
 
-def load_whole_processor(model: str, snapshot: Path) -> Any | None:
+def load_whole_processor(original: Original, model: str, snapshot: Path) -> Any | None:
     """Return the processor that takes images and texts together; None, and a printed line, where there is none.
 
-    Processors that take videos too need torchvision.
+    Processors that take videos too need torchvision. A tokenizer must know the token that stands for an image.
     """
     from transformers import AutoProcessor
 
     try:
         load: Any = AutoProcessor.from_pretrained
         processor = load(snapshot, **local_options(snapshot))
-        if hasattr(processor, "image_processor") and hasattr(processor, "tokenizer"):
+        mark, number = getattr(processor, "image_token", None), original.network.config.image_token_id
+        if mark is not None and processor.tokenizer.convert_tokens_to_ids(mark) == number:
             return processor
-        reason = f"its files make a {type(processor).__name__} alone"
+        reason = f"its {type(processor).__name__} has no token {number}, config.json's image_token_id"
     except Exception as error:  # whatever it lacks: a token, a setting, a package
         reason = first_line(error)
     print(
@@ -289,11 +296,13 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
     from transformers.pipelines.image_text_to_text import ReturnType
     from transformers.utils.chat_template_utils import Chat
 
-    processor = load_whole_processor(model, snapshot)
+    processor = load_whole_processor(original, model, snapshot)
     if processor is None:
         return None
     if takes_positions_in_parts(original.network):
-        print(f"{model}: it counts positions in parts, which no program works out, so its card shows the graphs alone")
+        print(
+            f"{model}: it counts positions in parts, as no program does, so its card shows the graphs alone", flush=True
+        )
         return None
     original.network.generation_config = greedy_settings(snapshot)  # the pipeline copies it
     make: Any = transformers.pipeline
