@@ -39,7 +39,7 @@ def check(metrics: dict[str, float | None], what: str) -> None:
     """Assert that answers are the same but for rounding."""
     assert metrics, what
     for metric, value in metrics.items():
-        if metric.endswith(("agreement", "match", "cosine_min")):
+        if metric.endswith(("agreement", "match", "cosine_min", "cosine_mean")):
             assert value is not None, (metric, what)
             assert value >= 1 - TOLERANCE, (metric, value, what)
         else:

@@ -10,15 +10,18 @@ import onnxruntime
 import pytest
 from onnx import helper
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordPiece
 
 from onnxproof import card_programs
 from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
 from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.model_card import CLIENTS, USAGE, usage_examples
-from onnxproof.original.final_images import has_method, load_own_tokenizer
+from onnxproof.original.final_images import cleans_text, has_method, load_own_tokenizer
 from onnxproof.parity.final import Program, measure_final
 from onnxproof.sessions import open_session
 
+MERGES = {"WordPiece": {}, "BPE": {"merges": []}}
 RANDOM = np.random.default_rng(0)
 
 
@@ -249,6 +252,17 @@ def test_an_image_processor_without_the_function_of_a_pipeline_is_told(names, ca
     assert has_method(general, "m", *names) is None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("m: its SimpleNamespace has no post_process_")
+
+
+@pytest.mark.parametrize(("kind", "cleans"), [("WordPiece", True), ("BPE", False)])
+def test_spaces_before_punctuation_stay_as_in_transformers_5(kind, cleans):
+    transformers = pytest.importorskip("transformers")
+    backend = Tokenizer(
+        {"WordPiece": WordPiece, "BPE": BPE}[kind](vocab={"a": 0, ".": 1, "?": 2}, unk_token="?", **MERGES[kind])
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=True)
+    assert cleans_text(tokenizer) == cleans
+    assert tokenizer.decode([0, 1]) == ("a." if cleans else "a .")
 
 
 def test_a_model_that_writes_without_a_vocabulary_is_told(tmp_path, capsys):

@@ -388,7 +388,8 @@ def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence
 def _measure_segments(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
     """Compare segments, ``{segments: [{id, label, score}], places}``: places is int (height, width), 0 for no segment.
 
-    A segment is found again where one of the same label overlaps it by half. A pixel has the label of its segment.
+    One of the surest segments is found again where one of the same label overlaps it by half. A pixel has the label of
+    its segment.
     """
     if not _of_same_shapes(*([answer["places"] for answer in answers] for answers in (expected, actual))):
         return {"detection_agreement": None, "pixel_agreement": None, "max_probability_diff": None}
@@ -396,7 +397,7 @@ def _measure_segments(activation: str, expected: Sequence[Any], actual: Sequence
     for left, right in zip(expected, actual, strict=True):
         places = [np.asarray(answer["places"]) for answer in (left, right)]
         pixels.append(_labels_of(left, places[0]) == _labels_of(right, places[1]))
-        for segment in left["segments"]:
+        for segment in sorted(left["segments"], key=lambda segment: -segment["score"])[:DETECTIONS]:
             mask = places[0] == segment["id"]
             twins = [
                 other

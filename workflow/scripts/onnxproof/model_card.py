@@ -139,6 +139,7 @@ DEFAULT_USAGE: dict[str, Any] = {
     "threshold": 0.5,
     "method": "post_process_instance_segmentation",
     "patches": False,
+    "cleans": False,
     "mark": None,
 }
 

@@ -89,6 +89,16 @@ def load_own_tokenizer(model: str, snapshot: Path) -> Any | None:
     return None
 
 
+def cleans_text(tokenizer: Any) -> bool:
+    """Tell whether transformers 5 takes away spaces before punctuation in what a tokenizer decodes.
+
+    Of byte-pair encodings it leaves them, whatever ``clean_up_tokenization_spaces`` says, where version 4 follows that.
+    """
+    kind = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__
+    forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    return bool(tokenizer.clean_up_tokenization_spaces and (kind != "BPE" or forced))
+
+
 def load_whole_processor(original: Original, model: str, snapshot: Path) -> Any | None:
     """Return the processor that takes images and texts together; None, and a printed line, where there is none.
 
@@ -278,12 +288,10 @@ def _ask_for_caption(original: Original, model: str, snapshot: Path) -> Interfac
             tokens = original.network.generate(**seen)[0, 1:].tolist()
         return {"text": tokenizer.decode(tokens, skip_special_tokens=True), "tokens": tokens}
 
-    told = told_settings(snapshot, original.start_token) | {
-        "patches": PIXELS not in original.processor.model_input_names
-    }
-    return Interface(
-        f"AutoImageProcessor, {GREEDILY} and AutoTokenizer.decode, as their documentation shows", ask, told
-    )
+    told = told_settings(snapshot, original.start_token)
+    told |= {"patches": PIXELS not in original.processor.model_input_names, "cleans": cleans_text(tokenizer)}
+    name = f"AutoImageProcessor, {GREEDILY} and AutoTokenizer.decode, as their documentation shows"
+    return Interface(name, ask, told)
 
 
 def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) -> Interface | None:
