@@ -85,6 +85,10 @@ def ask_original(use: str, settings: dict[str, Any], folder: Path) -> Callable[[
             return tokens[1:] if use == "text2text-generation" else tokens[features["input_ids"].shape[1] :]
 
         return generate
+    if use in ("image-to-text", "image-to-image"):
+        return ask_about_images_without_pipeline(use, path)
+    if use == "image-text-to-text":
+        return ask_about_prompts(pipeline(use, model=path), settings)
     ask = pipeline(PIPELINES.get(use, use), model=path)
     if use == "feature-extraction":
         return lambda text: np.array(ask(text, truncation=True)[0])
@@ -150,6 +154,54 @@ def ask_about_sounds(use: str, path: str) -> Callable[[Any], np.ndarray]:
     return answer
 
 
+def ask_about_images_without_pipeline(use: str, path: str) -> Callable[[Any], Any]:
+    """Return what the documentation of transformers shows where version 5 has no pipeline, of an image's bytes."""
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoModelForImageToImage, AutoTokenizer
+
+    processor = AutoImageProcessor.from_pretrained(path)
+    loader = AutoModelForImageTextToText if use == "image-to-text" else AutoModelForImageToImage
+    network = loader.from_pretrained(path).eval()
+
+    @torch.no_grad()
+    def restore(content: Any) -> np.ndarray:
+        inputs = processor(open_image(content).convert("RGB"), return_tensors="pt")
+        output = network(**inputs).reconstruction.data.squeeze().float().cpu().clamp_(0, 1).numpy()
+        return (np.moveaxis(output, 0, -1) * 255.0).round().astype(np.uint8)
+
+    def describe(content: Any) -> dict[str, Any]:
+        inputs = processor(images=open_image(content).convert("RGB"), return_tensors="pt")
+        (tokens,) = network.generate(**inputs, max_new_tokens=32, do_sample=False)
+        return {"text": tokenizer.decode(tokens, skip_special_tokens=True), "tokens": tokens[1:].tolist()}
+
+    if use == "image-to-image":
+        return restore
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    return describe
+
+
+def ask_about_prompts(write: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:
+    """Return a pipeline that writes, as a function of an image's bytes and a prompt: ``{image, text}``."""
+
+    def answer(value: dict[str, Any]) -> dict[str, Any]:
+        image, text = open_image(value["image"]).convert("RGB"), value["text"]
+        if write.processor.chat_template:
+            content = [{"type": "image", "image": image}, {"type": "text", "text": text}]
+            asked: dict[str, Any] = {"text": [{"role": "user", "content": content}]}
+            told = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+            prompt = write.processor.apply_chat_template(asked["text"], **told)
+        else:
+            asked = {"images": image, "text": f"{settings['mark']}{text}"}
+            prompt = write.processor(**asked, return_tensors="pt")
+        options = {"generate_kwargs": {"do_sample": False, "max_new_tokens": 32}}
+        (found,) = write(**asked, return_full_text=False, **options)
+        (tensors,) = write(**asked, return_tensors=True, **options)
+        tokens = tensors["generated_token_ids"].tolist()
+        return {"text": found["generated_text"], "tokens": tokens[prompt["input_ids"].shape[1] :]}
+
+    return answer
+
+
 def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[Any], Any]:
     """Return a pipeline of images as a function of the bytes of an image's file."""
     labels = getattr(ask.model.config, "id2label", {})
@@ -163,10 +215,17 @@ def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[
         return found
 
     def detect(content: Any) -> list[dict[str, Any]]:
+        options = {"candidate_labels": settings["candidates"]} if "candidates" in settings else {}
         return [
             {"label": found["label"], "score": found["score"], "box": list(found["box"].values())}
-            for found in ask(open_image(content), threshold=settings["threshold"])
+            for found in ask(open_image(content), threshold=settings["threshold"], **options)
         ]
+
+    def segment_things(content: Any) -> dict[str, Any]:
+        parts = ask(open_image(content), threshold=settings["threshold"])
+        places = sum(np.where(np.asarray(part["mask"]), number, 0) for number, part in enumerate(parts, start=1))
+        names = [part | {"id": number} for number, part in enumerate(parts, start=1)]
+        return {"segments": names, "places": places if parts else np.zeros(open_image(content).size[::-1], int)}
 
     def classify(content: Any) -> dict[str, float]:
         options = {"candidate_labels": settings["candidates"]} if "candidates" in settings else {"top_k": len(labels)}
@@ -176,6 +235,8 @@ def ask_about_images(use: str, ask: Any, settings: dict[str, Any]) -> Callable[[
         "image-classification": classify,
         "zero-shot-image-classification": classify,
         "object-detection": detect,
+        "zero-shot-object-detection": detect,
+        "image-segmentation": segment_things,
         "semantic-segmentation": segment,
         "image-feature-extraction": lambda content: np.array(ask(open_image(content))[0]),
         "depth-estimation": lambda content: np.asarray(ask(open_image(content))["predicted_depth"]),
@@ -191,6 +252,9 @@ def as_expression(use: str, inputs: list[Any], folder: Path) -> tuple[str, str]:
             paths.append(str(folder / f"{number}.image"))
             Path(paths[-1]).write_bytes(content.tobytes())
         return "images", f"[Image.open(path) for path in {paths!r}]"
+    if takes == "images with prompts":
+        _, images = as_expression("image-to-text", [value["image"] for value in inputs], folder)
+        return "prompts", f"list(zip({images}, {[value['text'] for value in inputs]!r}))"
     if takes == "sounds":
         np.savez(folder / "sounds.npz", *inputs)
         return "sounds", f"list(np.load({str(folder / 'sounds.npz')!r}).values())"
@@ -212,7 +276,7 @@ def expected_answers(final: FinalAnswers, model: Path) -> list[Any]:
 
 def as_answers(use: str, answers: Any) -> list[Any]:
     """Return a program's answers, which come as JSON has them, as ``measure`` takes them."""
-    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields", "frames"):
+    if USES[use].gives in ("vectors", "token vectors", "pixels", "fields", "frames", "images"):
         return [np.array(answer) for answer in answers]
     if USES[use].gives == "labels" and isinstance(answers[0], list):  # of a pipeline in Node
         return [{found["label"]: found["score"] for found in answer} for answer in answers]
@@ -242,7 +306,7 @@ def compare_programs(
     activation = str(final.settings.get("activation", ""))
     expected = expected_answers(final, model)
     yield "recorded", len(expected), measure(final.use, activation, expected, final.answers)
-    plain = [index for index, value in enumerate(final.inputs) if not isinstance(value, dict)]
+    plain = [index for index, value in enumerate(final.inputs) if not (isinstance(value, dict) and "prompt" in value)]
     name, expression = as_expression(final.use, [final.inputs[index] for index in plain], scratch)
     for heading, language, text in programs_of(release):
         asked = plain

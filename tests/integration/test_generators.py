@@ -136,7 +136,7 @@ def test_a_merged_decoder_that_answers_otherwise_does_not_pass(finished, tmp_pat
 def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finished, optimum_python, model):
     release = finished / model / "release"
     codes = programs(release, "python")
-    assert len(codes) == (1 if "-to-" in MODELS[model][0] else 2)
+    assert len(codes) == (1 if model == "listener" else 2)
     for files in ("_quantized.onnx", ".onnx"):
         changed = [code.replace("_quantized.onnx", files) for code in codes]
         with_optimum, *with_onnxruntime = (
@@ -150,7 +150,8 @@ def tokens_of(variables: dict) -> list[int]:
     """Return the tokens that a program wrote about its first input."""
     if "outputs" in variables:  # of the graphs alone: the listener has no tokenizer that the pipeline for speech takes
         return variables["outputs"]["tokens"]
-    return variables["answers"][0] if "answers" in variables else variables["tokens"][0]
+    first = variables["answers" if "answers" in variables else "tokens"][0]
+    return first["tokens"] if isinstance(first, dict) else first
 
 
 def test_every_client_goes_on_like_pytorch(finished, optimum_python, node_modules):

@@ -20,6 +20,7 @@ from architectures import (
     save_text_model,
 )
 from tiny_models import write_tokenizer
+from new_architectures import save_image_writer
 
 TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
@@ -156,7 +157,64 @@ def save_with_processor(folder: Path, name: str, processor: str, side: int) -> N
 
     save_case(folder, name)
     size = {"height": side, "width": side}
-    getattr(transformers, processor)(size=size, do_pad=False).save_pretrained(folder)
+    options = {} if "Owl" in processor else {"do_pad": False}
+    getattr(transformers, processor)(size=size, **options).save_pretrained(folder)
+
+
+def save_segmenter(folder: Path) -> None:
+    """Save a MaskFormer that is sure enough of some of its segments for a pipeline to name them."""
+    import torch
+    from transformers import AutoModelForUniversalSegmentation
+
+    save_with_processor(folder, "maskformer image-segmentation", "MaskFormerImageProcessorPil", 64)
+    model = AutoModelForUniversalSegmentation.from_pretrained(folder)
+    with torch.no_grad():
+        model.class_predictor.weight *= 4
+        model.class_predictor.bias *= 4
+    model.save_pretrained(folder)
+
+
+def save_captioner(folder: Path, name: str) -> None:
+    """Save a case that writes about images, ends texts at many tokens, and has a tokenizer for transformers 4 too."""
+    save_case(folder, name)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer.pop("extra_special_tokens", None)
+    tokenizer["clean_up_tokenization_spaces"] = True
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    change_json(folder / "generation_config.json", eos_token_id=[3, 17, 29, 41, 53, 67, 79, 83, 97, 101, 113, 127, 139])
+
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'] }} : {% for part in message['content'] %}"
+    "{{ MARK if part['type'] == 'image' else part['text'] }} {% endfor %}! {% endfor %}we : "
+)
+
+
+def save_image_reader(folder: Path, kind: str, tokens: dict[str, str], mark: str, chats: bool, **options: Any) -> None:
+    """Save a model that writes about images with prompts, with a processor of its own.
+
+    Args:
+        folder: where to.
+        kind: one of ``IMAGE_WRITERS``.
+        tokens: what the tokenizer names beside its words, by the names of their roles; the first stands for an image.
+        mark: what stands for an image in a chat.
+        chats: whether it has a chat template.
+        options: further arguments of the processor.
+    """
+    import transformers
+
+    save_image_writer(folder, kind)
+    names = ["input_ids", "attention_mask"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, extra_special_tokens=tokens, model_input_names=names, model_max_length=256
+    )
+    image_processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    if chats:
+        options["chat_template"] = CHAT.replace("MARK", repr(mark))
+    processor = {"llava": "LlavaProcessor", "gemma3": "Gemma3Processor", "idefics3": "Idefics3Processor"}[kind]
+    getattr(transformers, processor)(image_processor, tokenizer, **options).save_pretrained(folder)
+    ends = [3, 17, 29, 41, 53, 67, 79, 83, 97, 101, 113, 127, 139, 151, 163, 179, 191]
+    change_json(folder / "generation_config.json", eos_token_id=ends)
 
 
 #: What a model of speech can write: its blank first, and a token of several letters.
@@ -302,6 +360,48 @@ KINDS: dict[str, Callable[[Path], None]] = {
         save_with_processor, name="segformer semantic-segmentation", processor="SegformerImageProcessorPil", side=64
     ),
     "depths": partial(save_with_processor, name="glpn depth-estimation", processor="DPTImageProcessorPil", side=32),
+    "captions": partial(save_captioner, name="vit and gpt2 image-to-text"),
+    "captions-of-patches": partial(save_captioner, name="pix2struct image-to-text"),
+    "image-prompts": partial(
+        save_image_reader,
+        kind="llava",
+        tokens={"image_token": "<image>"},
+        mark="<image>",
+        chats=False,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ),
+    "image-chat": partial(
+        save_image_reader,
+        kind="gemma3",
+        tokens={"image_token": "<image>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"},
+        mark="<start_of_image>",
+        chats=True,
+        image_seq_length=4,
+    ),
+    "image-tiles": partial(
+        save_image_reader,
+        kind="idefics3",
+        tokens={"image_token": "<image>"},
+        mark="<image>",
+        chats=True,
+        image_seq_len=4,
+    ),
+    "restored": partial(save_case, name="swin2sr image-to-image"),
+    "panoptic": save_segmenter,
+    "panoptic-detr": partial(
+        save_with_processor, name="detr image-segmentation", processor="DetrImageProcessorPil", side=64
+    ),
+    "named-objects": partial(
+        save_with_processor,
+        name="owlvit zero-shot-object-detection",
+        processor="OwlViTImageProcessorPil",
+        side=64,
+    ),
+    "named-objects-in-squares": partial(
+        save_with_processor, name="owlv2 zero-shot-object-detection", processor="Owlv2ImageProcessorPil", side=64
+    ),
     "sounds": partial(save_case, name="wav2vec2 audio-classification"),
     "frames": partial(save_case, name="wav2vec2 audio-frame-classification"),
     "speakers": partial(save_case, name="wav2vec2 audio-xvector"),

@@ -1,20 +1,33 @@
 """Final answers to raw inputs: how they are kept and compared, and how the programs of a card give them."""
 
+import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import helper
+from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordPiece
 
 from onnxproof.parity import card_programs
 from onnxproof.parity.final import Program, measure_final
 from onnxproof.parity.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
 from onnxproof.parity.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.release.card import CLIENTS, USAGE, usage_examples
+from onnxproof import card_programs
+from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
+from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
+from onnxproof.model_card import CLIENTS, USAGE, usage_examples
+from onnxproof.original.final_images import cleans_text, has_method, load_own_tokenizer
+from onnxproof.parity.final import Program, measure_final
+from onnxproof.sessions import open_session
 
+MERGES = {"WordPiece": {}, "BPE": {"merges": []}}
 RANDOM = np.random.default_rng(0)
 
 
@@ -26,6 +39,32 @@ def test_answers_survive_being_written():
     assert again.inputs == final.inputs
     assert again.settings == {"x": 1}
     np.testing.assert_array_equal(np.stack(again.answers), np.stack(vectors))
+
+
+MATCH = "greedy_token_match"
+WRITTEN = {MATCH: 0.75}
+SEGMENTED = {"detection_agreement": 0.5, "pixel_agreement": 0.75}
+
+
+def segments(label, score=0.9, columns=8):
+    """An answer with one segment, over the upper half of an image of 4 by 8 pixels or a part of it."""
+    places = np.zeros((4, 8), dtype=np.uint8)
+    places[:2, :columns] = 3
+    return {"segments": [{"id": 3, "label": label, "score": score}], "places": places}
+
+
+def test_arrays_inside_answers_survive_being_written_in_whichever_order_they_lie():
+    image, places = np.arange(5, dtype=np.uint8), np.arange(6, dtype=np.uint8).reshape(2, 3).T
+    answer = {"segments": [{"id": 1, "label": "cat", "score": 0.5}], "places": places}
+    final = FinalAnswers("image-segmentation", "", [{"image": image, "text": "Why?"}], [answer])
+    facts, arrays = final.as_json()
+    assert all(array.flags.c_contiguous for array in arrays.values())  # safetensors does not look
+    assert final.sizes() == [11]
+    again = from_json(json.loads(json.dumps(facts)), arrays)
+    assert again.inputs[0]["text"] == "Why?"
+    assert again.answers[0]["segments"] == answer["segments"]
+    np.testing.assert_array_equal(again.inputs[0]["image"], image)
+    np.testing.assert_array_equal(again.answers[0]["places"], places)
 
 
 @pytest.mark.parametrize(
@@ -66,11 +105,18 @@ def test_answers_survive_being_written():
         ("automatic-speech-recognition", "", "well said", "well paid", {"token_agreement": 17 / 18}),
         ("speech-to-text", "", " well said", " well sold", {"greedy_token_match": 0.85}),
         ("automatic-speech-recognition", "", "sea", "", {"token_agreement": 0.5}),
+        ("image-to-text", "", {"text": "a b", "tokens": [1, 2]}, {"text": "a", "tokens": [1]}, WRITTEN),
+        ("image-to-text", "", {"text": "a b", "tokens": [1, 2]}, {"text": "b", "tokens": [1, 2]}, {MATCH: 0.5}),
+        ("image-to-image", "", np.full((2, 2, 3), 8), np.full((2, 2, 3), 4), {"mean_relative_diff": 0.25}),
+        ("image-segmentation", "", segments("cat"), segments("dog"), SEGMENTED),
+        ("image-segmentation", "", segments("cat"), segments("cat", 0.7), {"max_probability_diff": 0.2}),
+        ("image-segmentation", "", segments("cat"), segments("cat", columns=2), {"detection_agreement": 0.5}),
     ],
 )
 def test_a_wrong_answer_counts_by_its_kind(use, activation, expected, other, metrics):
     same = measure(use, activation, [expected, expected], [expected, expected])
-    assert all(value == (1 if name.endswith(("agreement", "match")) else 0) for name, value in same.items())
+    for name, value in same.items():
+        assert value == pytest.approx(0 if name.endswith("diff") or name == "value_nrmse" else 1), name
     found = measure(use, activation, [expected, expected], [expected, other])
     for name, value in metrics.items():
         assert found[name] == pytest.approx(value), name
@@ -199,6 +245,48 @@ def test_a_program_has_as_many_threads_as_it_is_given(threads, tmp_path):
     assert onnxruntime.InferenceSession is opened
 
 
+def test_a_program_that_opens_sessions_with_options_of_its_own_has_the_threads_too(monkeypatch):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, **others: options.intra_op_num_threads)
+    with card_programs.sessions_of(2):
+        assert open_session("model.onnx", 0) == 2
+
+
+def test_an_image_with_a_prompt_is_asked_as_a_pair():
+    file = io.BytesIO()
+    Image.new("L", (3, 2)).save(file, "PNG")
+    value = {"image": np.frombuffer(file.getvalue(), dtype=np.uint8), "text": "Why?"}
+    final = FinalAnswers("image-text-to-text", "", [value] * 3, [None] * 3)
+    answers = card_programs.ask(final, lambda prompts: [(image.size, text) for image, text in prompts], size=2)
+    assert answers == [((3, 2), "Why?")] * 3
+
+
+@pytest.mark.parametrize("names", [("post_process_object_detection",), ("post_process_panoptic_segmentation", "none")])
+def test_an_image_processor_without_the_function_of_a_pipeline_is_told(names, capsys):
+    special = SimpleNamespace(processor=SimpleNamespace(post_process_panoptic_segmentation=1, none=2))
+    general = SimpleNamespace(processor=(None, SimpleNamespace()))
+    assert has_method(special, "m", *names) == (names[0] if len(names) > 1 else None)
+    capsys.readouterr()
+    assert has_method(general, "m", *names) is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("m: its SimpleNamespace has no post_process_")
+
+
+@pytest.mark.parametrize(("kind", "cleans"), [("WordPiece", True), ("BPE", False)])
+def test_spaces_before_punctuation_stay_as_in_transformers_5(kind, cleans):
+    transformers = pytest.importorskip("transformers")
+    backend = Tokenizer(
+        {"WordPiece": WordPiece, "BPE": BPE}[kind](vocab={"a": 0, ".": 1, "?": 2}, unk_token="?", **MERGES[kind])
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=True)
+    assert cleans_text(tokenizer) == cleans
+    assert tokenizer.decode([0, 1]) == ("a." if cleans else "a .")
+
+
+def test_a_model_that_writes_without_a_vocabulary_is_told(tmp_path, capsys):
+    assert load_own_tokenizer("m", tmp_path) is None
+    assert capsys.readouterr().out.startswith("m: it has no tokenizer for its text (there is no vocabulary)")
+
+
 @pytest.mark.parametrize(
     ("shown", "file", "named", "found"),
     [
@@ -228,7 +316,7 @@ def test_every_use_has_a_program_with_its_function(use, activation, pads):
     assert (USAGE / use).is_dir()
     (client,) = [name for name, client in CLIENTS.items() if client.name == USES[use].heading]
     assert f"def {USES[use].function}(" in examples[client]
-    given = {"images": "images", "sounds": "sounds"}.get(USES[use].takes, "texts")
+    given = {"images": "images", "images with prompts": "prompts", "sounds": "sounds"}.get(USES[use].takes, "texts")
     for name, code in examples.items():
         if name.endswith(".py"):
             compile(code, name, "exec")

@@ -289,6 +289,8 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
         ("depth-estimation", {}, {}, "other"),
         ("automatic-speech-recognition", {}, {}, "other"),  # without a tokenizer
         ("speech-to-text", {}, {}, "writing"),  # without a tokenizer
+        ("zero-shot-object-detection", {}, {}, "other"),
+        ("image-to-text", {}, {}, "writing"),  # without a tokenizer
         ("image-text-to-text", {"max_tokens_of_model": 9}, {}, "writing"),
     ],
 )

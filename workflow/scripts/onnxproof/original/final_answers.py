@@ -9,7 +9,6 @@ Each kind of use has a function ``_ask_…`` here. It prepares the original and 
 readers, and a function that answers one raw input.
 """
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,17 +20,17 @@ from onnxproof.cli import UserError, first_line
 from onnxproof.inputs.material import QUESTIONS as ASKED
 from onnxproof.inputs.model_inputs import MASK, TOKENS
 from onnxproof.inputs.prompts import NEW_TOKENS
-from onnxproof.inputs.synthetic import draw_images
 from onnxproof.inputs.texts import RAW_TEXTS, read_texts
 from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.final_images import ASK_ABOUT_IMAGES, raw_image_prompts, raw_images
 from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
 from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
-from onnxproof.parity.card_programs import open_image
 from onnxproof.parity.final_answers import (
     CHOICES,
+    IMAGE_PROMPTS,
     IMAGES,
     MASKED_TEXTS,
     QUESTIONS,
@@ -44,30 +43,13 @@ from onnxproof.parity.final_answers import (
     likeliest_span,
     use_of,
 )
-from onnxproof.tasks.heads import ACTIVATIONS, SIGMOID, SOFTMAX, activation_of
+from onnxproof.tasks.heads import ACTIVATIONS, activation_of
 from onnxproof.tasks.model_types import model_takes
 
 #: Modules that servers of embeddings apply by themselves, to the vectors of tokens.
 POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}
 #: How many words a masked language model is asked for in the place of a masked one.
 GUESSES = 5
-#: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
-#: pixels, and the next of the pairs of a mode and a file format.
-RAW_IMAGES, RAW_SEED = 30, 22
-RAW_SHAPES = ((48, 64), (17, 97), (224, 224), (120, 31), (64, 64), (7, 9), (90, 160))
-RAW_MODES = (("RGB", "PNG"), ("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "TIFF"), ("1", "PNG"), ("LA", "PNG"))
-#: The method that an image processor must have for a use. General processors, and older ones, lack it; then the card
-#: has no program for raw inputs, and none are recorded.
-NEEDED_OF_PROCESSOR = {
-    "object-detection": "post_process_object_detection",
-    "semantic-segmentation": "post_process_semantic_segmentation",
-    "depth-estimation": "post_process_depth_estimation",
-}
-#: How sure a detector must be of an object that it names, as a probability. The first of these is taken at which it
-#: finds anything in the first ``RAW_TRIED`` raw images.
-THRESHOLDS, RAW_TRIED = (0.5, 0.1, 0.01), 4
-#: What zero-shot classification chooses from.
-CANDIDATES = ("a gradient", "a cat", "a red square")
 #: How many choices come with the raw texts, by turns.
 CHOICE_COUNTS = (2, 3, 5, 4)
 #: The number of the word that is masked, from 0 on; in a shorter text, the middle one. It comes early, so that the
@@ -95,11 +77,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     use = USES[SOUND_FEATURES] if is_sound else use_of(original.task, original.config)
     if use is None:
         return None
-    needed = NEEDED_OF_PROCESSOR.get(use.name)
-    if needed and not hasattr(original.processor, needed):
-        print(f"{model}: its image processor has no {needed}, so its card shows the graph alone", flush=True)
-        return None
-    if use.takes not in (IMAGES, SOUNDS):
+    if use.takes not in (IMAGES, IMAGE_PROMPTS, SOUNDS):
         original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
     interface = _ASK[use.name](original, model, snapshot)
     if interface is None:  # it has said why
@@ -126,10 +104,7 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
 def _settings(use: Use, original: Original) -> dict[str, Any]:
     """Return what the programs of a card must know of the original beside the files of a release."""
     settings: dict[str, Any] = {"takes": use.takes}
-    if use.name == "zero-shot-image-classification":
-        settings["activation"] = SIGMOID if "siglip" in str(original.config.get("model_type")) else SOFTMAX
-        settings["candidates"] = list(CANDIDATES)
-    elif use.gives == "labels":
+    if use.gives == "labels" and use.name != "zero-shot-image-classification":
         settings["activation"] = activation_of(original.task, original.config)
     if original.embedder is not None:
         # What servers that pool by themselves leave out: further modules, cut vectors, a prompt before every text.
@@ -150,7 +125,10 @@ def _settings(use: Use, original: Original) -> dict[str, Any]:
 def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
     """Yield raw inputs of the kind that a use takes."""
     if use.takes == IMAGES:
-        yield from _raw_images()
+        yield from raw_images()
+        return
+    if use.takes == IMAGE_PROMPTS:
+        yield from raw_image_prompts()
         return
     if use.takes == SOUNDS:
         yield from raw_sounds(use, original.processor.sampling_rate)
@@ -174,17 +152,6 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
     else:
         for index, text in enumerate(texts):
             yield text, texts[(index * 7 + 4) % len(texts)]  # far from it in the file, so of another kind and length
-
-
-def _raw_images() -> Iterator[Any]:
-    """Yield the bytes of image files, uint8 (bytes,), of odd sizes, in several modes and formats."""
-    from PIL import Image
-
-    for number, drawn in enumerate(draw_images(RAW_IMAGES, RAW_SEED, RAW_SHAPES)):
-        mode, kind = RAW_MODES[number % len(RAW_MODES)]
-        file = io.BytesIO()
-        Image.fromarray(drawn).convert(mode).save(file, kind)
-        yield np.frombuffer(file.getvalue(), dtype=np.uint8)
 
 
 def _prompted_inputs(settings: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -274,80 +241,6 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
     return Interface("pipeline('fill-mask')", ask)
 
 
-def _ask_about_image(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = make_pipeline("image-classification", original)
-    labels = int(original.network.config.num_labels)
-
-    def ask(content: Any) -> dict[str, float]:
-        found = classify(open_image(content), top_k=labels)
-        return {answer["label"]: float(answer["score"]) for answer in found}
-
-    return Interface("pipeline('image-classification')", ask)
-
-
-def _ask_for_features(original: Original, model: str, snapshot: Path) -> Interface:
-    extract = make_pipeline("image-feature-extraction", original)
-
-    def ask(content: Any) -> Any:
-        return np.array(extract(open_image(content))[0], dtype=np.float32)
-
-    return Interface("pipeline('image-feature-extraction')", ask)
-
-
-def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Interface:
-    classify = make_pipeline("zero-shot-image-classification", original)
-
-    def ask(content: Any) -> dict[str, float]:
-        found = classify(open_image(content), candidate_labels=list(CANDIDATES))
-        return {answer["label"]: float(answer["score"]) for answer in found}
-
-    return Interface("pipeline('zero-shot-image-classification')", ask)
-
-
-def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interface:
-    detect = make_pipeline("object-detection", original)
-    threshold = surest_threshold(detect)
-
-    def ask(content: Any) -> list[dict[str, Any]]:
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        return [
-            {"label": found["label"], "score": found["score"], "box": [found["box"][side] for side in sides]}
-            for found in detect(open_image(content), threshold=threshold)
-        ]
-
-    return Interface(f"pipeline('object-detection'), threshold {threshold}", ask, {"threshold": threshold})
-
-
-def surest_threshold(detect: Any) -> float:
-    """Return the first of ``THRESHOLDS`` at which a detector finds something in a raw image; the last one, if none."""
-    images = [open_image(content) for content in list(_raw_images())[:RAW_TRIED]]
-    for threshold in THRESHOLDS[:-1]:
-        if any(detect(image, threshold=threshold) for image in images):
-            return threshold
-    return THRESHOLDS[-1]
-
-
-def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interface:
-    segment = make_pipeline("image-segmentation", original)
-    numbers = {name: number for number, name in original.network.config.id2label.items()}
-
-    def ask(content: Any) -> Any:
-        found = segment(open_image(content), subtask="semantic")
-        labels = np.zeros(np.shape(found[0]["mask"]), dtype=np.int16)
-        for part in found:
-            labels[np.asarray(part["mask"]) > 0] = numbers[part["label"]]
-        return labels
-
-    return Interface("pipeline('image-segmentation'), subtask 'semantic'", ask)
-
-
-def _ask_for_depths(original: Original, model: str, snapshot: Path) -> Interface:
-    estimate = make_pipeline("depth-estimation", original)
-
-    def ask(content: Any) -> Any:
-        return np.asarray(estimate(open_image(content))["predicted_depth"], dtype=np.float32)
-
-    return Interface("pipeline('depth-estimation')", ask)
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
@@ -463,11 +356,6 @@ _ASK: dict[str, Callable[[Original, str, Path], Interface | None]] = {
     "question-answering": _ask_span,
     "text-generation": _ask_generate,
     "text2text-generation": _ask_generate,
-    "image-classification": _ask_about_image,
-    "image-feature-extraction": _ask_for_features,
-    "zero-shot-image-classification": _ask_which_text_fits,
-    "object-detection": _ask_for_objects,
-    "semantic-segmentation": _ask_for_segments,
-    "depth-estimation": _ask_for_depths,
+    **ASK_ABOUT_IMAGES,
     **ASK_ABOUT_SOUNDS,
 }

@@ -14,7 +14,7 @@ from onnxproof.cli import UserError, first_line
 from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.synthetic import synthesize_sounds
 from onnxproof.original.generation_settings import RULES, UNAPPLIED
-from onnxproof.original.interfaces import Interface, make_pipeline
+from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
 from onnxproof.parity.final_answers import SOUND_FEATURES, Use
 
@@ -52,33 +52,6 @@ def raw_sounds(use: Use, rate: int) -> Iterator[NDArray[np.float32]]:
     yield np.zeros(rate // 2, dtype=np.float32)
     if use.gives in MIXED:
         yield np.stack([sounds[channel] for channel in CHANNELS])
-
-
-def load_speech_tokenizer(model: str, snapshot: Path) -> Any | None:
-    """Return the tokenizer that turns what a model hears into text; None, and a printed line, where there is none.
-
-    A vocabulary is looked for first: some tokenizers load without one, and then know no words.
-    """
-    from transformers import AutoTokenizer
-
-    reason = "there is no vocabulary for its text"
-    if any((snapshot / name).is_file() for group in VOCABULARIES for name in group):
-        try:
-            return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
-        except Exception as error:  # whatever it lacks: a package, a file, a setting
-            reason = f"its tokenizer cannot be loaded here ({first_line(error)})"
-    print(f"{model}: {reason}, so its card shows the graph alone", flush=True)
-    return None
-
-
-def cleans_text(tokenizer: Any) -> bool:
-    """Tell whether transformers 5 takes away spaces before punctuation in what a tokenizer decodes.
-
-    Of byte-pair encodings it leaves them, whatever ``clean_up_tokenization_spaces`` says, where version 4 follows that.
-    """
-    kind = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__
-    forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
-    return bool(tokenizer.clean_up_tokenization_spaces and (kind != "BPE" or forced))
 
 
 def can_answer(model: str, ask: Callable[[Any], str], rate: int) -> bool:
@@ -163,7 +136,7 @@ def _ask_transcript(original: Original, model: str, snapshot: Path) -> Interface
     Where pyctcdecode is installed, the pipeline has a language model choose the words, for the processors that have
     one. No program of a card does: the class of such a processor is a setting, for the card to name it.
     """
-    tokenizer = load_speech_tokenizer(model, snapshot)
+    tokenizer = load_own_tokenizer(model, snapshot)
     if tokenizer is None:
         return None
     transcribe = make_pipeline("automatic-speech-recognition", original, tokenizer=tokenizer)
@@ -181,7 +154,7 @@ def _ask_transcript(original: Original, model: str, snapshot: Path) -> Interface
 
 def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | None:
     """Ask for the likeliest text, greedily, with those settings of the model's own that a card's program applies."""
-    tokenizer = load_speech_tokenizer(model, snapshot)
+    tokenizer = load_own_tokenizer(model, snapshot)
     if tokenizer is None:
         return None
     is_whisper = original.config.get("model_type") == "whisper"

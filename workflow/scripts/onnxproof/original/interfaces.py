@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from onnxproof.original.model import Original
+from onnxproof.checkpoint.snapshot import VOCABULARIES
+from onnxproof.cli import first_line
+from onnxproof.original.model import Original, local_options
 from onnxproof.tasks.model_types import model_takes
 
 
@@ -35,3 +38,30 @@ def make_pipeline(task: str, original: Original, **options: Any) -> Any:
         kind = {"image": "image_processor", "sound": "feature_extractor"}.get(takes, "tokenizer")
         options[kind] = original.processor
     return make(task, model=original.network, device="cpu", **options)
+
+
+def load_own_tokenizer(model: str, snapshot: Path) -> Any | None:
+    """Return the tokenizer of the text that a model writes about images or sounds; None, and a line, without one.
+
+    A vocabulary is looked for first: some tokenizers load without one, and then know no words.
+    """
+    reason = "there is no vocabulary"
+    if any((snapshot / name).is_file() for group in VOCABULARIES for name in group):
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
+        except Exception as error:  # whatever it lacks: a setting, a package
+            reason = first_line(error)
+    print(f"{model}: it has no tokenizer for its text ({reason}), so its card shows the graph alone", flush=True)
+    return None
+
+
+def cleans_text(tokenizer: Any) -> bool:
+    """Tell whether transformers 5 takes away spaces before punctuation in what a tokenizer decodes.
+
+    Of byte-pair encodings it leaves them, whatever ``clean_up_tokenization_spaces`` says, where version 4 follows that.
+    """
+    kind = type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__
+    forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    return bool(tokenizer.clean_up_tokenization_spaces and (kind != "BPE" or forced))

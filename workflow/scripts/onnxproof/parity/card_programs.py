@@ -9,14 +9,13 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.parity.final_answers import IMAGES, USES, FinalAnswers
+from onnxproof.parity.final_answers import IMAGE_PROMPTS, IMAGES, USES, FinalAnswers
 
 #: Inputs in a batch of unlike lengths.
 BATCH_SIZE = 6
@@ -70,7 +69,7 @@ def load_function(program: str, name: str, folder: Path, threads: int = 0) -> An
 def sessions_of(threads: int) -> Iterator[None]:
     """Give the sessions that are opened meanwhile so many intra-op threads; with 0, onnxruntime chooses how many.
 
-    A program sets no options, and onnxruntime then starts a thread for each core and binds it there, whichever cores
+    A program sets no number, and onnxruntime then starts a thread for each core and binds it there, whichever cores
     the process was given. So limiting the process's own cores would not help.
     """
     if not threads:
@@ -78,10 +77,14 @@ def sessions_of(threads: int) -> Iterator[None]:
         return
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     open_session = onnxruntime.InferenceSession
-    onnxruntime.InferenceSession = partial(open_session, sess_options=options)
+
+    def open_with_threads(path: Any, sess_options: Any = None, **others: Any) -> Any:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        return open_session(path, options, **others)
+
+    onnxruntime.InferenceSession = open_with_threads
     try:
         yield
     finally:
@@ -94,7 +97,8 @@ def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
     Inputs with a prompt, ``{text, prompt}``, are asked one at a time: the function takes one prompt a call.
     """
     prompts = final.settings.get("prompts", {})
-    plain = [index for index, value in enumerate(final.inputs) if not isinstance(value, dict)]
+    prompted = [index for index, value in enumerate(final.inputs) if isinstance(value, dict) and "prompt" in value]
+    plain = [index for index in range(len(final.inputs)) if index not in prompted]
     answers: list[Any] = [None] * len(final.inputs)
     for start in range(0, len(plain), size):
         indices = plain[start : start + size]
@@ -102,9 +106,9 @@ def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:
         made = function([_as_argument(final, value) for value in values], **final.settings.get("arguments", {}))
         for index, answer in zip(indices, made, strict=True):
             answers[index] = answer
-    for index, value in enumerate(final.inputs):
-        if isinstance(value, dict):
-            answers[index] = function([value["text"]], prompt=prompts[value["prompt"]])[0]
+    for index in prompted:
+        value = final.inputs[index]
+        answers[index] = function([value["text"]], prompt=prompts[value["prompt"]])[0]
     return answers
 
 
@@ -117,6 +121,8 @@ def open_image(content: NDArray[np.uint8]) -> Any:
 
 def _as_argument(final: FinalAnswers, value: Any) -> Any:
     """Return a raw input as a program takes it: a pair as a tuple, an image's file as an image."""
+    if USES[final.use].takes == IMAGE_PROMPTS:
+        return open_image(value["image"]), value["text"]
     if USES[final.use].takes == IMAGES:
         return open_image(value)
     return tuple(value) if isinstance(value, list) else value

@@ -19,6 +19,7 @@ from onnxproof.parity.metrics import (
     LEAST_OVERLAP,
     box_overlap,
     compare_output,
+    field_metrics,
     finite,
     order_agreement,
     value_metrics,
@@ -29,9 +30,9 @@ Array = NDArray[Any]
 Metrics = dict[str, float | None]
 
 #: Kinds of raw inputs: texts, pairs of texts, questions with contexts, texts with a masked word, texts each with its
-#: choices, images, sounds.
+#: choices, images, images with prompts, sounds.
 TEXTS, PAIRS, QUESTIONS, MASKED_TEXTS, CHOICES = "texts", "pairs", "questions", "masked texts", "choices"
-IMAGES, SOUNDS = "images", "sounds"
+IMAGES, IMAGE_PROMPTS, SOUNDS = "images", "images with prompts", "sounds"
 
 FINAL_FILE, FINAL_VECTORS_FILE = "final.json", "final.safetensors"
 #: How the names of arrays begin, by which JSON refers to them; the number of the input or the answer follows.
@@ -56,6 +57,8 @@ SOUND_HEADING = "onnxruntime, with transformers' feature extractor"
 SPEECH_HEADING = "onnxruntime, with transformers' feature extractor and tokenizer"
 #: What feature extraction is called where a model takes sounds, because its programs are others than for texts.
 SOUND_FEATURES = "sound-features"
+PROCESSOR_HEADING = "onnxruntime, with transformers' processor"
+OPEN_HEADING = "onnxruntime, with transformers' image processor, PyTorch and SciPy"
 
 _USES = (
     Use("sentence-similarity", "embed", TEXTS, "vectors"),
@@ -74,6 +77,25 @@ _USES = (
     Use("object-detection", "detect", IMAGES, "detections", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("semantic-segmentation", "segment", IMAGES, "pixels", VISION_HEADING, ("transformers", "PIL", "torch")),
     Use("depth-estimation", "estimate", IMAGES, "fields", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use(
+        "zero-shot-object-detection",
+        "detect",
+        IMAGES,
+        "detections",
+        OPEN_HEADING,
+        ("transformers", "PIL", "torch", "scipy"),
+    ),
+    Use("image-segmentation", "segment", IMAGES, "segments", VISION_HEADING, ("transformers", "PIL", "torch")),
+    Use("image-to-image", "restore", IMAGES, "images", IMAGE_HEADING, ("transformers", "PIL")),
+    Use("image-to-text", "generate", IMAGES, "written", IMAGE_HEADING, ("transformers", "PIL")),
+    Use(
+        "image-text-to-text",
+        "generate",
+        IMAGE_PROMPTS,
+        "written",
+        PROCESSOR_HEADING,
+        ("transformers", "PIL", "torch", "jinja2"),
+    ),
     Use("audio-classification", "classify", SOUNDS, "labels", SOUND_HEADING, ("transformers",)),
     Use("audio-frame-classification", "classify", SOUNDS, "frames", SOUND_HEADING, ("transformers",)),
     Use("audio-xvector", "embed", SOUNDS, "vectors", SOUND_HEADING, ("transformers",)),
@@ -107,7 +129,8 @@ class FinalAnswers:
         use: a key of ``USES``.
         interface: the interface that was asked, for readers.
         inputs: texts, pairs of texts, ``[text, choices]``, ``{text, prompt}`` with the name of a prompt, images as the
-            uint8 bytes of their files, or sounds as float32 (samples,) or (2, samples).
+            uint8 bytes of their files, ``{image, text}`` with such an image, or sounds as float32 (samples,) or
+            (2, samples).
         answers: one for each input, of the kind ``USES[use].gives``: see the function ``_measure_…`` of that kind.
         settings: what the programs of a card need to know and cannot read from the release's other files, such as the
             activation function, the prompts or the mask token; and ``arguments``, with which the function is asked.
@@ -129,13 +152,7 @@ class FinalAnswers:
         arrays: dict[str, Array] = {}
 
         def named(values: Sequence[Any], kind: str) -> list[Any]:
-            names = []
-            for index, value in enumerate(values):
-                if isinstance(value, np.ndarray):
-                    arrays[f"{kind}.{index}"] = value
-                    value = {"array": f"{kind}.{index}"}
-                names.append(value)
-            return names
+            return [_with_names(value, f"{kind}.{index}", arrays) for index, value in enumerate(values)]
 
         facts = {"use": self.use, "interface": self.interface, "settings": self.settings}
         named_inputs, named_answers = named(self.inputs, INPUT_ARRAY), named(self.answers, ANSWER_ARRAY)
@@ -143,19 +160,37 @@ class FinalAnswers:
 
     def sizes(self) -> list[int]:
         """Return, for each input, how many bytes it and its answer take as arrays; 0 where both are stored as JSON."""
-        return [
-            sum(value.nbytes for value in pair if isinstance(value, np.ndarray))
-            for pair in zip(self.inputs, self.answers, strict=True)
-        ]
+        sizes = []
+        for pair in zip(self.inputs, self.answers, strict=True):
+            arrays: dict[str, Array] = {}
+            for value, kind in zip(pair, (INPUT_ARRAY, ANSWER_ARRAY), strict=True):
+                _with_names(value, kind, arrays)
+            sizes.append(sum(array.nbytes for array in arrays.values()))
+        return sizes
+
+
+def _with_names(value: Any, name: str, arrays: dict[str, Array]) -> Any:
+    """Return what JSON can hold of a value, an array or a mapping with arrays; they are added by names of their own."""
+    if isinstance(value, np.ndarray):
+        arrays[name] = np.ascontiguousarray(value)  # safetensors writes memory as it lies
+        return {"array": name}
+    if isinstance(value, dict):
+        return {key: _with_names(part, f"{name}.{key}", arrays) for key, part in value.items()}
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return the value that ``_with_names`` was given."""
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("array"), str):
+        return arrays[value["array"]]
+    return {key: _with_arrays(part, arrays) for key, part in value.items()}
 
 
 def from_json(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> FinalAnswers:
     """Return what ``FinalAnswers.as_json`` gave."""
-
-    def read(values: Sequence[Any]) -> list[Any]:
-        return [arrays[value["array"]] if isinstance(value, dict) and "array" in value else value for value in values]
-
-    inputs, answers = read(facts["inputs"]), read(facts["answers"])
+    inputs, answers = ([_with_arrays(value, arrays) for value in facts[kind]] for kind in ("inputs", "answers"))
     return FinalAnswers(facts["use"], facts["interface"], inputs, answers, dict(facts["settings"]))
 
 
@@ -319,7 +354,7 @@ def _measure_tokens(activation: str, expected: Sequence[Sequence[int]], actual: 
     return {"greedy_token_match": float(np.mean(shares)) if shares else 1.0}
 
 
-def _measure_written(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
+def _measure_written_texts(activation: str, expected: Sequence[str], actual: Sequence[str]) -> Metrics:
     """Return the mean share of the original's characters that come before the first difference, as of tokens."""
     return _measure_tokens(activation, *([list(map(ord, text)) for text in texts] for texts in (expected, actual)))
 
@@ -335,6 +370,15 @@ def _measure_transcripts(activation: str, expected: Sequence[str], actual: Seque
         same += sum(block.size for block in matcher.get_matching_blocks())
         count += max(len(left), len(right))
     return {"token_agreement": same / count if count else 1.0}
+def _measure_written(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare tokens; an answer is ``{text, tokens}``. The same tokens with another text count as none of them."""
+    pairs = list(zip(expected, actual, strict=True))
+    made = [[] if _misread(left, right) else right["tokens"] for left, right in pairs]
+    return _measure_tokens(activation, [left["tokens"] for left in expected], made)
+
+
+def _misread(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+    return list(expected["tokens"]) == list(actual["tokens"]) and expected["text"] != actual["text"]
 
 
 def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
@@ -384,6 +428,55 @@ def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence
     }
 
 
+def _measure_segments(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+    """Compare segments, ``{segments: [{id, label, score}], places}``: places is int (height, width), 0 for no segment.
+
+    One of the surest segments is found again where one of the same label overlaps it by half. A pixel has the label of
+    its segment.
+    """
+    if not _of_same_shapes(*([answer["places"] for answer in answers] for answers in (expected, actual))):
+        return {"detection_agreement": None, "pixel_agreement": None, "max_probability_diff": None}
+    found, pixels, differences = [], [], [0.0]
+    for left, right in zip(expected, actual, strict=True):
+        places = [np.asarray(answer["places"]) for answer in (left, right)]
+        pixels.append(_labels_of(left, places[0]) == _labels_of(right, places[1]))
+        for segment in sorted(left["segments"], key=lambda segment: -segment["score"])[:DETECTIONS]:
+            mask = places[0] == segment["id"]
+            twins = [
+                other
+                for other in right["segments"]
+                if other["label"] == segment["label"] and _overlap(mask, places[1] == other["id"]) >= LEAST_OVERLAP
+            ]
+            found.append(bool(twins))
+            differences += [abs(segment["score"] - other["score"]) for other in twins]
+    return {
+        "detection_agreement": float(np.mean(found)) if found else 1.0,
+        "pixel_agreement": float(np.concatenate([same.ravel() for same in pixels]).mean()),
+        "max_probability_diff": finite(float(np.max(differences))),
+    }
+
+
+def _labels_of(answer: Mapping[str, Any], places: Array) -> Array:
+    """Return the label of every pixel, str (height, width), empty where no segment is."""
+    labels = np.full(max([0, *(segment["id"] for segment in answer["segments"])]) + 1, "", dtype=object)
+    for segment in answer["segments"]:
+        labels[segment["id"]] = segment["label"]
+    return np.asarray(labels[places])
+
+
+def _overlap(first: Array, second: Array) -> float:
+    """Return the intersection over union of two bool masks of one shape."""
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 0.0
+
+
+def _measure_images(activation: str, expected: Sequence[Array], actual: Sequence[Array]) -> Metrics:
+    """Compare images, uint8 (height, width, 3), as wholes: rounding may move a pixel by a step."""
+    if not _of_same_shapes(expected, actual):
+        return {"cosine_min": None, "cosine_mean": None, "mean_relative_diff": None}
+    return field_metrics(*([np.asarray(image, dtype=np.float64) for image in images] for images in (expected, actual)))
+
+
 _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "vectors": _measure_vectors,
     "token vectors": _measure_token_vectors,
@@ -396,8 +489,11 @@ _MEASURES: dict[str, Callable[[str, Sequence[Any], Sequence[Any]], Metrics]] = {
     "spans": _measure_spans,
     "tokens": _measure_tokens,
     "transcripts": _measure_transcripts,
-    "written texts": _measure_written,
+    "written texts": _measure_written_texts,
     "detections": _measure_detections,
     "pixels": _measure_pixels,
     "fields": _measure_fields,
+    "segments": _measure_segments,
+    "images": _measure_images,
+    "written": _measure_written,
 }

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.formatting import format_figure
-from onnxproof.parity.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES, VISION_HEADING
+from onnxproof.parity.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
@@ -84,6 +84,18 @@ CLIENTS = {
         "pip install onnxruntime numpy pillow transformers torch",
         _TRANSFORMERS,
     ),
+    "onnxruntime_processor.py": Client(
+        "onnxruntime, with transformers' processor",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch jinja2",
+        _TRANSFORMERS,
+    ),
+    "onnxruntime_open.py": Client(
+        "onnxruntime, with transformers' image processor, PyTorch and SciPy",
+        "python",
+        "pip install onnxruntime numpy pillow transformers torch scipy",
+        _TRANSFORMERS,
+    ),
     "onnxruntime_sounds.py": Client(
         "onnxruntime, with transformers' feature extractor",
         "python",
@@ -115,7 +127,7 @@ PADDING_CLIENTS = {"exported_model.py"}
 IN_NODE, UNKNOWN_IN_NODE = "transformers.mjs", "encoder_no_repeat_ngram_size"
 
 #: Tasks whose graphs, several of them, are shown where there is no program for raw inputs.
-SEVERAL_GRAPHS = frozenset({"speech-to-text", "image-text-to-text"})
+SEVERAL_GRAPHS = frozenset({"speech-to-text", "image-to-text", "image-text-to-text"})
 
 #: What examples are told of an original that nothing special is known of.
 DEFAULT_USAGE: dict[str, Any] = {
@@ -141,6 +153,10 @@ DEFAULT_USAGE: dict[str, Any] = {
     "most_written": 256,
     "neutrals": {},
     "cleans": False,
+    "method": "post_process_instance_segmentation",
+    "patches": False,
+    "cleans": False,
+    "mark": None,
 }
 
 #: What a reader chooses a variant for.
@@ -206,7 +222,7 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
     if task in SEVERAL_GRAPHS:
         return "writing"
     # Whose programs need a function of the processor, or a tokenizer beside it.
-    lacks_part = task in USES and USES[task].heading in (VISION_HEADING, SPEECH_HEADING)
+    lacks_part = task in USES and ("torch" in USES[task].needs or USES[task].heading == SPEECH_HEADING)
     if lacks_part or (task == "feature-extraction" and not takes_texts) or not (USAGE / task).is_dir():
         return "other"
     return task
