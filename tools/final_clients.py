@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 from card_programs import run_program, with_inputs
 from kinds import KINDS, TASKS
 from onnxproof.formatting import format_figure
+from onnxproof.inputs.final_answers import USES, FinalAnswers
 from onnxproof.parity.card_programs import open_image
-from onnxproof.parity.final_answers import USES, FinalAnswers, measure
+from onnxproof.parity.final_answers import measure
 from onnxproof.release.golden import read_golden
 from project import Project, make_project
 

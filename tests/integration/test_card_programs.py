@@ -9,7 +9,7 @@ import pytest
 from card_programs import programs, run_program, with_inputs
 from final_clients import compare_programs, make_releases
 from kinds import KINDS
-from onnxproof.parity.final_answers import USES
+from onnxproof.inputs.final_answers import USES
 from onnxproof.release.golden import read_golden
 
 pytestmark = pytest.mark.slow

@@ -19,8 +19,8 @@ from architectures import (
     save_sentence_transformer,
     save_text_model,
 )
-from tiny_models import write_tokenizer
 from new_architectures import save_image_writer
+from tiny_models import write_tokenizer
 
 TONES = {"0": "glad", "1": "sad", "2": "angry", "3": "calm"}
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"

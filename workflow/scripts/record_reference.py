@@ -15,6 +15,7 @@ from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
+from onnxproof.inputs.final_answers import FinalAnswers
 from onnxproof.inputs.material import Entry, compose_texts
 from onnxproof.inputs.model_inputs import TOKENS, Item, ModelInputs
 from onnxproof.inputs.prompts import GENERATED_PROMPTS
@@ -25,7 +26,6 @@ from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
 from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
-from onnxproof.parity.final_answers import FinalAnswers
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS

@@ -14,18 +14,14 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 
+from onnxproof.graph.sessions import open_session
+from onnxproof.inputs.final_answers import USES, FinalAnswers, from_json
+from onnxproof.original.final_images import cleans_text, has_method, load_own_tokenizer
 from onnxproof.parity import card_programs
 from onnxproof.parity.final import Program, measure_final
-from onnxproof.parity.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
+from onnxproof.parity.final_answers import likeliest_span, measure
 from onnxproof.parity.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.release.card import CLIENTS, USAGE, usage_examples
-from onnxproof import card_programs
-from onnxproof.final_answers import USES, FinalAnswers, from_json, likeliest_span, measure
-from onnxproof.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
-from onnxproof.model_card import CLIENTS, USAGE, usage_examples
-from onnxproof.original.final_images import cleans_text, has_method, load_own_tokenizer
-from onnxproof.parity.final import Program, measure_final
-from onnxproof.sessions import open_session
 
 MERGES = {"WordPiece": {}, "BPE": {"merges": []}}
 RANDOM = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 import pytest
 
 from onnxproof.cli import UserError
-from onnxproof.parity.final_answers import PAIRS, TEXTS, use_of
+from onnxproof.inputs.final_answers import PAIRS, TEXTS, use_of
 from onnxproof.tasks.heads import activation_of, check_head, is_cross_encoder, judged_as
 
 ONE = {"id2label": {"0": "LABEL_0"}}

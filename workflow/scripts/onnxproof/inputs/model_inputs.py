@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnxproof.parity.final_answers import FinalAnswers
+    from onnxproof.inputs.final_answers import FinalAnswers
 
 Array = NDArray[Any]
 Item = Mapping[str, Array]

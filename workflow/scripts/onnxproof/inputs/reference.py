@@ -6,8 +6,8 @@ No later step needs a tokenizer, another preprocessor, or torch.
 from pathlib import Path
 
 from onnxproof.files import read_json, write_json
+from onnxproof.inputs.final_answers import FINAL_FILE, FINAL_VECTORS_FILE, FinalAnswers, from_json
 from onnxproof.inputs.model_inputs import Item, ModelInputs, Reference, pack, unpack
-from onnxproof.parity.final_answers import FINAL_FILE, FINAL_VECTORS_FILE, FinalAnswers, from_json
 
 INPUTS_FILE = "inputs.safetensors"
 OUTPUTS_FILE = "outputs.safetensors"

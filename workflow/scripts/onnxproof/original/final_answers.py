@@ -17,18 +17,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.inputs.material import QUESTIONS as ASKED
-from onnxproof.inputs.model_inputs import MASK, TOKENS
-from onnxproof.inputs.prompts import NEW_TOKENS
-from onnxproof.inputs.texts import RAW_TEXTS, read_texts
-from onnxproof.original.corrections import correct_tokenizer
-from onnxproof.original.final_images import ASK_ABOUT_IMAGES, raw_image_prompts, raw_images
-from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
-from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
-from onnxproof.original.interfaces import Interface, make_pipeline
-from onnxproof.original.lean_imports import import_sentence_transformers
-from onnxproof.original.model import MAX_TOKENS, Original, local_options
-from onnxproof.parity.final_answers import (
+from onnxproof.inputs.final_answers import (
     CHOICES,
     IMAGE_PROMPTS,
     IMAGES,
@@ -40,9 +29,20 @@ from onnxproof.parity.final_answers import (
     USES,
     FinalAnswers,
     Use,
-    likeliest_span,
     use_of,
 )
+from onnxproof.inputs.material import QUESTIONS as ASKED
+from onnxproof.inputs.model_inputs import MASK, TOKENS
+from onnxproof.inputs.prompts import NEW_TOKENS
+from onnxproof.inputs.texts import RAW_TEXTS, read_texts
+from onnxproof.original.corrections import correct_tokenizer
+from onnxproof.original.final_images import ASK_ABOUT_IMAGES, raw_image_prompts, raw_images
+from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
+from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.original.interfaces import Interface, make_pipeline
+from onnxproof.original.lean_imports import import_sentence_transformers
+from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.parity.final_answers import likeliest_span
 from onnxproof.tasks.heads import ACTIVATIONS, activation_of
 from onnxproof.tasks.model_types import model_takes
 
@@ -239,8 +239,6 @@ def _ask_fill(original: Original, model: str, snapshot: Path) -> Interface:
         return {name(found["token"]): float(found["score"]) for found in fill(text, top_k=GUESSES)}
 
     return Interface("pipeline('fill-mask')", ask)
-
-
 
 
 def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:

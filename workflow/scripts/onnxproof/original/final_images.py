@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.card_programs import open_image
 from onnxproof.cli import first_line
-from onnxproof.generation import NEW_TOKENS
-from onnxproof.inputs import MASK, PIXELS, TOKENS
+from onnxproof.inputs.material import QUESTIONS
+from onnxproof.inputs.model_inputs import MASK, PIXELS, TOKENS
+from onnxproof.inputs.prompts import NEW_TOKENS
+from onnxproof.inputs.synthetic import draw_images
+from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
 from onnxproof.original.image_prompts import takes_positions_in_parts
 from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
-from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
-from onnxproof.stimuli import draw_images
+from onnxproof.parity.card_programs import open_image
 from onnxproof.tasks.heads import SIGMOID, SOFTMAX
-from onnxproof.tasks.material import QUESTIONS
 
 #: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
 #: pixels, and the next of the pairs of a mode and a file format.
@@ -284,7 +284,8 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
             f"{model}: it counts positions in parts, as no program does, so its card shows the graphs alone", flush=True
         )
         return None
-    original.network.generation_config = greedy_settings(original.own_settings)  # the pipeline copies it
+    # The pipeline copies it.
+    original.network.generation_config = greedy_settings(original.own_settings, with_rules=False)
     make: Any = transformers.pipeline
     write = make("image-text-to-text", model=original.network, processor=processor, device="cpu")
     has_template = getattr(processor, "chat_template", None) is not None
@@ -303,7 +304,7 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
         (answer,) = write.postprocess(made, return_type=ReturnType.NEW_TEXT)
         return {"text": answer["generated_text"], "tokens": made["generated_sequence"][0, start:].tolist()}
 
-    told = told_settings(original.own_settings, None) | {"mark": mark}
+    told = told_settings(original.own_settings, None, with_rules=False) | {"mark": mark}
     return Interface(f"pipeline('image-text-to-text'), {GREEDILY}", ask, told)
 
 

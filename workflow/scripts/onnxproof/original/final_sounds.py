@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, Checkpoint
-from onnxproof.checkpoint.snapshot import VOCABULARIES
-from onnxproof.cli import UserError, first_line
+from onnxproof.cli import UserError
+from onnxproof.inputs.final_answers import SOUND_FEATURES, Use
 from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.synthetic import synthesize_sounds
 from onnxproof.original.generation_settings import RULES, UNAPPLIED
 from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
-from onnxproof.original.model import Original, local_options
-from onnxproof.parity.final_answers import SOUND_FEATURES, Use
+from onnxproof.original.model import Original
 
 #: How many raw sounds are synthesized, and the seed. Each lasts for the next of these numbers of seconds.
 RAW_SOUNDS, RAW_SEED, RAW_SECONDS = 12, 22, (1.0, 0.7, 1.9, 1.31)

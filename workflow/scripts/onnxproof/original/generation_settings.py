@@ -45,14 +45,15 @@ UNAPPLIED: dict[str, Any] = {
 }
 
 
-def applied_settings(own: Mapping[str, Any]) -> dict[str, Any]:
+def applied_settings(own: Mapping[str, Any], with_rules: bool = True) -> dict[str, Any]:
     """Return those of a model's settings that the programs of a card apply.
 
     Args:
         own: ``GenerationConfig.to_dict()`` of the model as it was loaded.
+        with_rules: whether the program has rules of which token may follow.
     """
     tokens = {key: own[key] for key in TOKENS_OF_TEXTS if own.get(key) is not None}
-    return tokens | rules_of(own)
+    return tokens | (rules_of(own) if with_rules else {})
 
 
 def rules_of(own: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,31 +74,33 @@ def unapplied_settings(own: Mapping[str, Any]) -> dict[str, Any]:
     return {key: own[key] for key, neutral in UNAPPLIED.items() if own.get(key) not in (None, [], neutral)}
 
 
-def greedy_settings(own: Mapping[str, Any]) -> Any:
+def greedy_settings(own: Mapping[str, Any], with_rules: bool = True) -> Any:
     """Return transformers' ``GenerationConfig`` with which an original of these settings is asked.
 
-    It asks for the likeliest tokens that the original's own rules let follow.
+    It asks for the likeliest tokens, of those that the original's own rules let follow. The arguments are those of
+    ``applied_settings``.
     """
     from transformers import GenerationConfig
 
     return GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(own)
+        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(own, with_rules)
     )
 
 
-def told_settings(own: Mapping[str, Any], start: int | None) -> dict[str, Any]:
+def told_settings(own: Mapping[str, Any], start: int | None, with_rules: bool = True) -> dict[str, Any]:
     """Return what a card must know of how a model writes: ``{ends, first, rules, not_applied}``.
 
     Args:
         own: as for ``applied_settings``.
         start: the token that an encoder-decoder's texts start with; None for a decoder.
+        with_rules: as for ``applied_settings``.
     """
     first = [start, own.get("forced_bos_token_id")]
     return {
         "ends": ends_of(own),
         "first": [token for token in first if token is not None],
-        "rules": rules_of(own),
-        "not_applied": unapplied_settings(own),
+        "rules": rules_of(own) if with_rules else {},
+        "not_applied": unapplied_settings(own) | ({} if with_rules else rules_of(own)),
     }
 
 

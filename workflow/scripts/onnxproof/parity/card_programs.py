@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.parity.final_answers import IMAGE_PROMPTS, IMAGES, USES, FinalAnswers
+from onnxproof.inputs.final_answers import IMAGE_PROMPTS, IMAGES, USES, FinalAnswers
 
 #: Inputs in a batch of unlike lengths.
 BATCH_SIZE = 6

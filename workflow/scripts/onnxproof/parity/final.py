@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxproof.inputs.final_answers import USES, FinalAnswers
 from onnxproof.parity.card_programs import BATCH_SIZE, ask, load_function, program_of, with_file
-from onnxproof.parity.final_answers import USES, FinalAnswers, Metrics, measure
+from onnxproof.parity.final_answers import Metrics, measure
 
 #: From this limit of ``batch_cosine_min`` on, a variant promises the same answers in a batch as alone; unless the
 #: original's own answers depend on their batch, by more than rounding, which lowers the limit that its gate had.

@@ -7,7 +7,7 @@ import jinja2
 import yaml
 
 from onnxproof.formatting import format_figure
-from onnxproof.parity.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
+from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
@@ -155,7 +155,6 @@ DEFAULT_USAGE: dict[str, Any] = {
     "cleans": False,
     "method": "post_process_instance_segmentation",
     "patches": False,
-    "cleans": False,
     "mark": None,
 }
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.files import read_json, write_json
+from onnxproof.inputs.final_answers import from_json
 from onnxproof.inputs.model_inputs import PIXELS, TOKENS, ModelInputs, Reference, pack, unpack
 from onnxproof.inputs.prompts import prompt_limit
-from onnxproof.parity.final_answers import from_json
 from onnxproof.tasks.registry import GENERATING_TASKS
 
 GOLDEN_FILE = "golden.npz"
