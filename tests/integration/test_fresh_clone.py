@@ -1,4 +1,4 @@
-"""The README's own commands on a fresh clone with a new environment, on the real default models."""
+"""The commands and programs of the README and the guides, on a fresh clone with a new environment and real models."""
 
 import json
 import os
@@ -11,20 +11,22 @@ import pytest
 from card_programs import needs_optimum
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = ("README.md", "docs/models.md", "docs/releases.md")
 
 pytestmark = pytest.mark.slow
 
 
 def blocks(language: str) -> list[str]:
-    """Return the README's code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    """Return the documents' code blocks of one language."""
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Return the README's shell commands, without comments and without those that other tests run."""
+    """Return the documents' shell commands, each once, without comments and without those that other tests run."""
     lines = [line.split(" #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith(("snakemake", "python results/"))]
+    run_here = ("snakemake", "python results/", "python workflow/")
+    return list(dict.fromkeys(line for line in lines if line.startswith(run_here)))
 
 
 class Clone:
@@ -80,7 +82,7 @@ def test_a_second_run_has_nothing_to_do(clone):
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_of_the_readme(clone, command):
+def test_commands_of_the_documents(clone, command):
     clone.run(command)
 
 
@@ -92,7 +94,7 @@ def older_python(clone) -> str:
 
 
 @pytest.mark.parametrize("program", blocks("python"), ids=lambda program: program.split()[1])
-def test_programs_of_the_readme(clone, older_python, program):
+def test_programs_of_the_documents(clone, older_python, program):
     (clone.folder / "program.py").write_text(program)
     clone.run(f"{older_python if needs_optimum(program) else 'python'} program.py")
 
