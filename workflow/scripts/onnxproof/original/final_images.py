@@ -81,8 +81,8 @@ def load_whole_processor(original: Original, model: str, snapshot: Path) -> Any 
     try:
         load: Any = AutoProcessor.from_pretrained
         processor = load(snapshot, **local_options(snapshot))
-        mark, number = getattr(processor, "image_token", None), original.network.config.image_token_id
-        if mark is not None and processor.tokenizer.convert_tokens_to_ids(mark) == number:
+        number = original.network.config.image_token_id
+        if number in processor.image_token_ids:
             return processor
         reason = f"its {type(processor).__name__} has no token {number}, config.json's image_token_id"
     except Exception as error:  # whatever it lacks: a token, a setting, a package
