@@ -11,10 +11,9 @@ from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.final_sounds import (
     can_answer,
     check_language_and_task,
-    cleans_text,
-    load_speech_tokenizer,
     starts_of,
 )
+from onnxproof.original.interfaces import cleans_text, load_own_tokenizer
 from onnxproof.original.model import load_original
 
 pytestmark = pytest.mark.slow
@@ -22,20 +21,20 @@ pytestmark = pytest.mark.slow
 
 def test_a_folder_without_a_vocabulary_is_told_in_one_line(tmp_path, capsys):
     save_transcriber(tmp_path / "m")
-    assert load_speech_tokenizer("m", tmp_path / "m").decode([5, 5, 0, 5, 6]) == "eet"
+    assert load_own_tokenizer("m", tmp_path / "m").decode([5, 5, 0, 5, 6]) == "eet"
     assert capsys.readouterr().out == ""
     (tmp_path / "m" / "vocab.json").unlink()
-    assert load_speech_tokenizer("m", tmp_path / "m") is None
+    assert load_own_tokenizer("m", tmp_path / "m") is None
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("m: there is no vocabulary for its text")
+    assert line.startswith("m: it has no tokenizer for its text (there is no vocabulary)")
 
 
 def test_a_tokenizer_that_cannot_be_loaded_is_told_in_one_line(tmp_path, capsys):
     save_transcriber(tmp_path / "m")
     (tmp_path / "m" / "vocab.json").write_text("[")
-    assert load_speech_tokenizer("m", tmp_path / "m") is None
+    assert load_own_tokenizer("m", tmp_path / "m") is None
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("m: its tokenizer cannot be loaded here (")
+    assert line.startswith("m: it has no tokenizer for its text (")
 
 
 def test_a_pipeline_that_stops_is_told_in_one_line(capsys):
@@ -64,7 +63,7 @@ def test_spaces_before_punctuation_stay_as_in_transformers_5(tmp_path):
     texts = {}
     for name in ("words", "pairs"):
         change_json(tmp_path / name / "tokenizer_config.json", clean_up_tokenization_spaces=True)
-        tokenizer = load_speech_tokenizer("m", tmp_path / name)
+        tokenizer = load_own_tokenizer("m", tmp_path / name)
         numbers = tokenizer.convert_tokens_to_ids(["e", "." if name == "words" else "\u0120."])
         texts[name] = cleans_text(tokenizer), tokenizer.decode(numbers)
     assert texts == {"words": (True, "e."), "pairs": (False, "e .")}

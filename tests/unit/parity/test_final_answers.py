@@ -16,7 +16,8 @@ from tokenizers.models import BPE, WordPiece
 
 from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.final_answers import USES, FinalAnswers, from_json
-from onnxproof.original.final_images import cleans_text, has_method, load_own_tokenizer
+from onnxproof.original.final_images import has_method
+from onnxproof.original.interfaces import cleans_text, load_own_tokenizer
 from onnxproof.parity import card_programs
 from onnxproof.parity.final import Program, measure_final
 from onnxproof.parity.final_answers import likeliest_span, measure
