@@ -144,7 +144,7 @@ def test_an_environment_that_cannot_be_made_is_told_in_one_line(folders, monkeyp
     source.mkdir()
     (tmp_path / "project").mkdir()
     monkeypatch.delenv(optimum.INTERPRETER_VARIABLE, raising=False)
-    monkeypatch.setattr(optimum, "_PROJECT", tmp_path / "project")
+    monkeypatch.setattr(optimum, "PROJECT", tmp_path / "project")
     monkeypatch.setattr(optimum, "_ENVIRONMENT", tmp_path / "project/.venv-optimum")
     monkeypatch.setattr(optimum, "_COMPLETE", tmp_path / "project/.venv-optimum/done")
     with pytest.raises(UserError, match="run 'make setup-optimum'") as caught:

@@ -123,17 +123,17 @@ def test_an_edited_script_reruns_its_rule(copy_of_finished):
 @pytest.mark.parametrize(
     ("helper", "users"),
     [
-        ("rewrites", {"optimize"}),
-        ("quantization/search", {"quantize"}),
-        ("gate", {"gate_parity", "release", "verify_release", "summary"}),
+        ("graph/fusions/rewrites", {"optimize"}),
+        ("quantization/search/ladder", {"quantize"}),
+        ("parity/gate", {"gate_parity", "release", "verify_release", "summary"}),
         ("parity/measure", {"measure_parity", "release", "verify_release"}),
-        ("plots", {"summary"}),
+        ("report/plots", {"summary"}),
     ],
 )
 def test_an_edited_helper_module_reruns_the_rules_that_import_it_and_what_follows(copy_of_finished, helper, users):
     project = copy_of_finished
-    with (project.folder / f"workflow/scripts/onnxproof/{helper}.py").open("a") as module:
-        module.write("EDITED = True\n")
+    module = project.folder / f"workflow/scripts/onnxproof/{helper}.py"
+    module.write_text(f"{module.read_text()}EDITED = True\n")
     assert project.planned().keys() == with_followers(users) | {"all"}
 
 

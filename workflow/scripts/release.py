@@ -382,7 +382,7 @@ def release(
         most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         cache_sizes = announce_cache_sizes(stage)
         manifest["changed_files"] = (
-            (settle_tokenizer(stage, most_tokens, manifest["reference"]["padding"]) if most_tokens else {})
+            settle_tokenizer(stage, most_tokens, manifest["reference"].get("padding", {}))
             | settle_modules(stage)
             | settle_activation(stage, manifest["reference"]["usage"])
             | cache_sizes

@@ -15,7 +15,7 @@ from onnxproof.checkpoint.tokenizer_files import (
 from onnxproof.files import read_json, write_text
 
 
-def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> dict[str, str]:
+def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, Any]) -> dict[str, str]:
     """Write the model's own length limit and padding to its length-free places, in place.
 
     A ``tokenizer.json`` may hold what its author last used (all-MiniLM-L6-v2 cuts at 128 tokens and pads everything to
@@ -24,7 +24,7 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
 
     Args:
         folder: the release, with the tokenizer's files.
-        max_tokens: where the model cuts a text.
+        max_tokens: where the model cuts a text; None for a model that reads none, whose tokenizer is only reworded.
         padding: ``{"side": "left" or "right", "values": {input: value}, "special_tokens": {role: token}}``, as recorded
             with the reference; the last are the tokens that the tokenizer itself knew, whichever file or class named
             them.
@@ -37,6 +37,10 @@ def settle_tokenizer(folder: Path, max_tokens: int, padding: dict[str, Any]) -> 
     saved: dict[str, Any] = read_json(config_file) if config_file.is_file() else {}
     config = older_tokenizer_config(saved)
     words = ["in words that transformers 4 reads too"] if config != saved else []
+    if max_tokens is None:
+        if words:
+            _write(config_file, config)
+        return {TOKENIZER_CONFIG: "; ".join(words)} if words else {}
     if config and config.get("model_max_length") != max_tokens:
         words.append(f"model_max_length from {config.get('model_max_length')} to {max_tokens}")
         config |= {"model_max_length": max_tokens}
