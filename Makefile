@@ -124,10 +124,11 @@ $(VENV)/clients.done: $(VENV)/uv.done
 	@touch $@
 
 .PHONY: lint
-lint: setup-dev  ## style, types, spelling, workflow lint
+lint: setup-dev  ## style, types, imports, spelling, workflow lint
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
+	cd workflow/scripts && PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache --config ../../pyproject.toml
 	$(IN_VENV) codespell
 	$(IN_VENV) snakefmt --check Snakefile workflow/rules
 	$(IN_VENV) snakemake --lint

@@ -1,4 +1,4 @@
-"""Turn every model of config.yaml into an ONNX model that is verified, smaller, faster, and proven equal.
+"""Turn every model of config.yaml into an ONNX model that is verified, smaller, faster, and held to the original.
 
 The chain of one model, each step in its own file below workflow/rules:
 

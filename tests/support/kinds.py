@@ -175,11 +175,9 @@ def save_segmenter(folder: Path) -> None:
 
 
 def save_captioner(folder: Path, name: str) -> None:
-    """Save a case that writes about images, ends texts at many tokens, and has a tokenizer for transformers 4 too."""
+    """Save a case that writes about images and ends texts at many tokens."""
     save_case(folder, name)
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    tokenizer["clean_up_tokenization_spaces"] = True
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    change_json(folder / "tokenizer_config.json", clean_up_tokenization_spaces=True)
     change_json(folder / "generation_config.json", eos_token_id=[3, 17, 29, 41, 53, 67, 79, 83, 97, 101, 113, 127, 139])
 
 
