@@ -14,7 +14,6 @@ from coverage_matrix import ROOT, few_texts, run_case, run_rows
 from project import make_project
 
 QUICK = (
-    "modernbert token-classification",
     "bert reranker",
     "bert sentences, cls, Dense",
     "vit image-classification",
@@ -23,6 +22,7 @@ QUICK = (
 )
 QUICK_OR_SLOW = [
     *QUICK,
+    pytest.param("modernbert token-classification", marks=pytest.mark.slow),
     pytest.param("mpnet token-classification", marks=pytest.mark.slow),
     pytest.param("deberta-v2 token-classification", marks=pytest.mark.slow),
     pytest.param("roberta question-answering", marks=pytest.mark.slow),

@@ -187,6 +187,7 @@ def test_more_threads_than_cores_are_noted(fp32, output):
     assert record["notes"][0].startswith(f"{crowd} threads shared")
 
 
+@pytest.mark.slow
 def test_pytorch_classifier(fp32, output, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

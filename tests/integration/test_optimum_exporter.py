@@ -83,6 +83,7 @@ def test_a_bert(folders):
     assert difference(expected, actual) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_llama_with_a_base_of_500000(folders):
     """Transformers 4.57 ignores ``rope_parameters``, and would export a base of 10,000."""
     source, exported = folders
@@ -94,7 +95,8 @@ def test_a_llama_with_a_base_of_500000(folders):
     assert difference(expected, actual) < TOLERANCE
 
 
-@pytest.mark.parametrize("scaled", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scaled", [True, False])
 def test_a_t5(folders, scaled):
     """For 4.57, a head that nothing is scaled before has weights of its own; transformers 5 saves the shared ones."""
     source, exported = folders

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
 
 
@@ -15,6 +17,7 @@ def run_alone(code: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.slow
 def test_transformers_leaves_scikit_learn_to_others():
     run_alone("""
 import sys
@@ -27,6 +30,7 @@ assert sys.modules["sklearn"] is sklearn
 """)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_imports_scikit_learn_where_it_calls_it():
     run_alone("""
 import sys

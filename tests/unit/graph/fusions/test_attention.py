@@ -51,7 +51,10 @@ LEFT = {
     "llama: causal, rotary": ("LlamaConfig", {"use_cache": False}),
 }
 #: Exporting takes seconds, and others take BERT's way or are the same kind.
-SLOW = ("roberta", "albert", "electra", "dinov2", "mobilebert: values of another source")
+SLOW = (
+    *("roberta", "albert", "electra", "dinov2", "wav2vec2, whose mask is of frames"),
+    *("mobilebert: values of another source", "llama: causal, rotary"),
+)
 
 
 @pytest.fixture(scope="module")

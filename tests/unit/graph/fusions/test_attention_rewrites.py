@@ -45,7 +45,7 @@ MOST_NODES = 150
 GONE = {"GatherElements", "Tile", "If", "Sqrt"}
 
 
-@pytest.fixture(scope="module", params=[export_model, export_by_torchscript])
+@pytest.fixture(scope="module", params=[export_model, pytest.param(export_by_torchscript, marks=pytest.mark.slow)])
 def graph_of(request, tmp_path_factory):
     """A function that gives a model's graph as it comes from an exporter and onnxruntime's optimizations."""
 

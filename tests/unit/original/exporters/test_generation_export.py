@@ -37,7 +37,8 @@ ENCODER_DECODERS = {
     "whisper": ("WhisperConfig", BART | {"num_mel_bins": 8, "max_source_positions": 20, "pad_token_id": 0}),
 }
 #: Exporting takes seconds: one kind is enough for the quick tests.
-QUICK_OR_SLOW = ["bart", *(pytest.param(name, marks=pytest.mark.slow) for name in ("t5", "whisper"))]
+QUICK = "grouped queries"
+DECODER_NAMES = [pytest.param(name, marks=() if name == QUICK else pytest.mark.slow) for name in DECODERS]
 
 
 def make_network(config_class, options, auto_class):
@@ -95,7 +96,7 @@ def continue_alone(network, tokens):
     return network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].numpy()
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", DECODER_NAMES)
 def test_decoder_writes_a_padded_batch_as_pytorch_writes_each_text(exported_decoder, name):
     network, path = exported_decoder(name)
     session = open_session(path, 1)
@@ -123,7 +124,7 @@ def test_decoder_writes_a_padded_batch_as_pytorch_writes_each_text(exported_deco
         mask = np.hstack([mask, np.ones((len(texts), 1), dtype=np.int64)])
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", DECODER_NAMES)
 def test_decoder_generates_the_tokens_of_pytorchs_own_cache(exported_decoder, name):
     network, path = exported_decoder(name)
     prompt = torch.arange(5, 14)[None]
@@ -179,7 +180,8 @@ def test_graph_of_another_network_is_refused_with_the_output_and_the_difference(
         generation.check_decoder(path, other, layers, [Step(2, 6, 2)])
 
 
-@pytest.mark.parametrize("name", QUICK_OR_SLOW)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
 def test_encoder_decoder_writes_what_pytorch_writes(exported_encoder_decoder, name):
     network, sample, folder = exported_encoder_decoder(name)
     if name == "whisper":
@@ -196,7 +198,8 @@ def test_encoder_decoder_writes_what_pytorch_writes(exported_encoder_decoder, na
     assert session.generate(feed, 12, use_cache=False) == expected
 
 
-@pytest.mark.parametrize("name", QUICK_OR_SLOW[:2])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bart", "t5"])
 def test_padding_does_not_change_what_a_text_is_answered(exported_encoder_decoder, name):
     network, _, folder = exported_encoder_decoder(name)
     texts = [list(range(10, 19)), list(range(40, 44)), list(range(60, 75))]
@@ -216,6 +219,7 @@ def test_padding_does_not_change_what_a_text_is_answered(exported_encoder_decode
         assert relative_difference(answers.logits[0].numpy(), actual[row]) < 1e-4
 
 
+@pytest.mark.slow
 def test_encoder_decoder_is_named_as_clients_read_it(exported_encoder_decoder):
     folder = exported_encoder_decoder("bart")[2]
     first, following, merged = (

@@ -13,6 +13,8 @@ from onnxproof.graph.sessions import open_session
 from onnxproof.graph.vision_language import VisionLanguage
 from onnxproof.original.exporters.vision_language import export_vision_language
 
+pytestmark = pytest.mark.slow  # exporting three graphs takes ten seconds
+
 WORDS, IMAGE_TOKEN, WRITTEN = 120, 110, 16
 TEXT = {"vocab_size": WORDS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 TEXT |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "pad_token_id": 0}
@@ -63,8 +65,6 @@ KINDS = {
         },
     ),
 }
-#: Exporting takes seconds: one kind is enough for the quick tests.
-QUICK_OR_SLOW = ["smolvlm", *(pytest.param(name, marks=pytest.mark.slow) for name in list(KINDS)[1:])]
 
 
 def make_network(name):
@@ -135,7 +135,7 @@ def exported(tmp_path_factory):
     return export
 
 
-@pytest.mark.parametrize("name", QUICK_OR_SLOW)
+@pytest.mark.parametrize("name", KINDS)
 def test_it_writes_what_pytorch_generates(exported, name):
     network, _, model = exported(name)
     options = {"max_new_tokens": WRITTEN, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -153,7 +153,7 @@ def test_it_writes_what_pytorch_generates(exported, name):
         assert written[0] != written[1]
 
 
-@pytest.mark.parametrize("name", QUICK_OR_SLOW)
+@pytest.mark.parametrize("name", KINDS)
 def test_it_answers_a_prompt_as_pytorch_does(exported, name):
     network, _, model = exported(name)
     for images in make_images(name):
