@@ -341,6 +341,7 @@ def make_releases(folder: Path) -> Project:
     Raises:
         RuntimeError: the run failed; the end of its output is in the message.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     project = make_project(folder)
     for name, save in KINDS.items():
         save(folder / "models" / name)
