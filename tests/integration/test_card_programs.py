@@ -9,7 +9,6 @@ import pytest
 from card_programs import programs, run_program, with_inputs
 from final_clients import compare_programs, make_releases
 from kinds import KINDS
-from onnxproof.inputs.final_answers import USES
 from onnxproof.release.golden import read_golden
 
 pytestmark = pytest.mark.slow
@@ -21,8 +20,8 @@ KINDS_IN_NODE = (
     *("one-label", "multi-label", "dense", "dot", "prompts", "truncated", "nested", "lower-cased", "bare-tokenizer"),
     *("cased", "without-padding", "word-types", "features", "chat", "translator", "ruled-writer"),
 )
-#: Raw inputs that a release carries of uses with large answers, or slow ones.
-FEWER = {"image-to-image": 8, "image-text-to-text": 12}
+#: Of a use that takes long there are fewer raw inputs.
+FEWER = {"image-text-to-text": 12}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def test_every_program_of_the_card_gives_the_originals_final_answers(project, ki
     compared = list(compare_programs(release, model, tmp_path, optimum_python))
     assert len(compared) >= 2, "what was recorded, and a program"
     for heading, count, metrics in compared:
-        assert count >= (FEWER[use] if use in FEWER else 12 if USES[use].takes == "sounds" else 28)
+        assert count >= FEWER.get(use, 28)
         check(metrics, heading)
 
 

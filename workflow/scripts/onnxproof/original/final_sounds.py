@@ -18,7 +18,7 @@ from onnxproof.original.interfaces import Interface, cleans_text, load_own_token
 from onnxproof.original.model import Original
 
 #: How many raw sounds are synthesized, and the seed. Each lasts for the next of these numbers of seconds.
-RAW_SOUNDS, RAW_SEED, RAW_SECONDS = 12, 22, (1.0, 0.7, 1.9, 1.31)
+RAW_SOUNDS, RAW_SEED, RAW_SECONDS = 28, 22, (1.0, 0.7, 1.9, 1.31)
 #: Which of them are played together as one sound of two channels, which the pipeline for speech mixes by itself.
 CHANNELS = (0, 4)
 #: Kinds of answers whose pipeline mixes two channels by itself.
