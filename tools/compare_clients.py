@@ -393,7 +393,7 @@ def make_releases(folder: Path) -> list[Path]:
         RuntimeError: the run failed; the end of its output is in the message.
     """
     from architectures import all_cases
-    from project import make_project
+    from project import LOOSE, make_project
 
     folder.mkdir()
     project = make_project(folder)
@@ -402,7 +402,7 @@ def make_releases(folder: Path) -> list[Path]:
     for case in all_cases():
         if name := TINY_MODELS.get(case.name):
             case.save(folder / "models" / name)
-            models[name] = {"source": {"path": f"models/{name}"}}
+            models[name] = {"source": {"path": f"models/{name}"}, "parity": {"thresholds": {"int8": LOOSE}}}
     project.configure({"models": models, "benchmark": project.config["benchmark"] | {"pytorch": False}})
     run = project.snakemake(timeout=3600)
     if run.returncode:
