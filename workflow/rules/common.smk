@@ -15,14 +15,20 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from onnxproof.cli import UserError
-from onnxproof.config.resolve import check_yaml_text
-from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 from onnxproof.config.lists import load_models
-from onnxproof.files import write_text
-from onnxproof.engine.run_lock import lock_folder
 from onnxproof.config.machines import check_machines
-from onnxproof.engine.resources import estimate_disk_mb, estimate_memory_mb, estimate_minutes, estimate_threads, weights_mb
+from onnxproof.config.resolve import check_yaml_text
 from onnxproof.engine.code_digest import SCRIPTS, digest_of_scripts, digest_of_texts
+from onnxproof.engine.resources import (
+    estimate_disk_mb,
+    estimate_memory_mb,
+    estimate_minutes,
+    estimate_threads,
+    weights_mb,
+)
+from onnxproof.engine.run_lock import lock_folder
+from onnxproof.files import write_text
+from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -377,7 +383,8 @@ def write_summary_settings() -> None:
 
 def write_check_settings() -> None:
     """Leave what `check` needs to know of every model where its job finds it."""
-    keys = ("source", "task", "exporter", "variants", "allow_pickle", "allow_remote_code", "allow_floating_revision")
+    keys = ("source", "task", "exporter", "variants", "benchmark")
+    keys += ("allow_pickle", "allow_remote_code", "allow_floating_revision")
     settings = {model: {key: MODELS[model].get(key) for key in keys} for model in MODELS}
     write_text(CHECK_SETTINGS, json.dumps(settings))
 

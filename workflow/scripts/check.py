@@ -30,9 +30,9 @@ from onnxproof.engine.resources import (
     BYTES_PER_PARAMETER,
     MEMORY,
     WEIGHT_SUFFIXES,
+    estimate_cpu_minutes,
     estimate_disk_mb,
     estimate_memory_mb,
-    estimate_minutes,
 )
 from onnxproof.files import read_json
 from onnxproof.tasks.heads import count_labels, takes_pairs
@@ -53,7 +53,8 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
     Args:
         model: its name, for messages.
         checkpoint: its files.
-        settings: ``task``, ``exporter``, ``variants``, ``allow_pickle`` and ``allow_remote_code`` of the configuration.
+        settings: ``task``, ``exporter``, ``variants``, ``benchmark``, ``allow_pickle`` and ``allow_remote_code`` of the
+            configuration.
 
     Returns:
         ``problems``, each one line; and, as far as the files tell, ``architectures``, ``model_type``, ``task``,
@@ -89,7 +90,7 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
         "encode": encode_settings(checkpoint) if checkpoint.kind == "SentenceTransformer" else None,
         "exporter": settings["exporter"],
         "files": sorted(released_files(settings["variants"]).values()),
-        "cost": cost_of(parameters * BYTES_PER_PARAMETER / BYTES_PER_MB),
+        "cost": cost_of(parameters * BYTES_PER_PARAMETER / BYTES_PER_MB, settings),
         "problems": problems,
     }
     return {key: value for key, value in described.items() if value is not None}
@@ -141,10 +142,11 @@ def encode_settings(checkpoint: Checkpoint) -> str:
     return "; ".join(words)
 
 
-def cost_of(weights_mb: float) -> dict[str, Any]:
-    """Return what the chain takes of this machine at most: minutes in all, the largest memory and disk of a step."""
+def cost_of(weights_mb: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return about what the chain takes: minutes of one core, the largest memory of a step, disk in all."""
+    minutes = estimate_cpu_minutes(weights_mb, settings["variants"], settings["benchmark"])
     return {
-        "minutes_limit": sum(estimate_minutes(step, weights_mb) for step in STEPS),
+        "cpu_minutes": round(minutes, 1) if minutes < 10 else round(minutes),
         "memory_mb": max(estimate_memory_mb(step, weights_mb) for step in STEPS if step in MEMORY),
         "disk_mb": sum(estimate_disk_mb(step, weights_mb) for step in STEPS),
     }
@@ -212,7 +214,7 @@ def report(found: Mapping[str, Any]) -> str:
         lines.append(f"  release     {', '.join(found['files'])}; exporter: {found['exporter']}")
         lines.append(
             f"  cost        {cost['memory_mb'] / 1000:.1f} GB of memory, {cost['disk_mb'] / 1000:.1f} GB of disk; "
-            f"all time limits together {cost['minutes_limit']} minutes"
+            f"about {cost['cpu_minutes']} minutes of one core"
         )
     lines += [f"  in the way  {problem}" for problem in found["problems"]] or ["  nothing is in the way"]
     return "\n".join(lines)

@@ -12,10 +12,13 @@ from onnxproof.engine import resources
 from onnxproof.engine.resources import (
     DEFAULT_WEIGHTS_MB,
     MEASURED,
+    MEASURED_SECONDS,
     MEMORY,
     REMOTE_JOB_MB,
+    SECONDS,
     SINGLE_FILE_MB,
     WHOLE_MB,
+    estimate_cpu_minutes,
     estimate_disk_mb,
     estimate_memory_mb,
     estimate_minutes,
@@ -37,6 +40,24 @@ def test_the_lines_meet_where_models_are_handled_differently():
     assert pytest.approx(BY_REFERENCE_BYTES / 1e6, abs=1) == WHOLE_MB
     assert pytest.approx(SINGLE_FILE_BYTES / 1e6, abs=1) == SINGLE_FILE_MB
     assert MEASURED.keys() <= MEMORY.keys()
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights", "seconds"),
+    [(rule, weights, seconds) for rule, points in MEASURED_SECONDS.items() for weights, seconds in points.items()],
+)
+def test_the_estimated_time_is_near_what_was_measured(rule, weights, seconds):
+    assert SECONDS[rule].at(weights) / 2 <= seconds <= SECONDS[rule].at(weights) * 2
+
+
+def test_the_time_of_a_chain_counts_variants_and_cases():
+    settings = {"batch_sizes": [1, 8], "sequence_lengths": [16], "threads": [1], "seconds_per_case": 10}
+    settings["pytorch"] = True
+    short = estimate_cpu_minutes(90.9, ["fp32"], settings)
+    assert estimate_cpu_minutes(90.9, ["fp32"], settings | {"threads": [1, 2]}) > short + 0.5
+    assert estimate_cpu_minutes(90.9, ["fp32", "optimized", "int8"], settings) > short + 0.5
+    assert estimate_cpu_minutes(438.0, ["fp32"], settings) > short + 0.5
+    assert estimate_cpu_minutes(90.9, ["fp32"], settings | {"pytorch": False}) < short
 
 
 def test_each_attempt_gets_more_memory_and_time():

@@ -7,7 +7,7 @@ Each point was found by asking both versions, see tools/second_witness.py, and i
   ``tokenizer_config.json``; so do all clients of a release. ``correct_tokenizer`` puts the file's parts back.
 - Some classes no longer give types of tokens: pairs of texts look like one text to ALBERT, RemBERT, Nyströmformer.
 - A head of BERT's kind whose word vectors are not shared has two biases in transformers 5, one of them from nowhere.
-- Relative positions of BERT's kind, and scaling in mT5, are gone: see ``tasks.misread_configs``.
+- Relative positions of BERT's kind, and scaling in mT5, are gone: see ``checkpoint.misread_configs``.
 
 The functions take parsed files and return plain data, but for ``correct_tokenizer``, which changes a tokenizer.
 """
