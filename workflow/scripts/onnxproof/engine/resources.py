@@ -157,7 +157,7 @@ def estimate_cpu_minutes(weights_mb: float, variants: Sequence[str], benchmark: 
     jobs = ["download", "record_reference", "export", "release", "verify_release"]
     jobs += ["optimize"] * (len(variants) > 1) + ["quantize"] * len(quantized) + ["measure_parity"] * len(variants)
     cases = len(benchmark["batch_sizes"]) * len(benchmark["sequence_lengths"]) * len(benchmark["threads"])
-    case = min(CASE_SECONDS.at(weights_mb), benchmark["seconds_per_case"])
+    case = min(CASE_SECONDS.at(weights_mb), float(benchmark["seconds_per_case"]))
     timed = len(variants) + bool(benchmark["pytorch"])
     return (sum(SECONDS.get(job, Line(1, 0)).at(weights_mb) for job in jobs) + cases * case * timed) / 60
 
