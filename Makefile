@@ -128,7 +128,7 @@ lint: setup-dev  ## style, types, imports, spelling, workflow lint
 	$(IN_VENV) ruff check .
 	$(IN_VENV) ruff format --check .
 	$(IN_VENV) mypy
-	cd workflow/scripts && PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache --config ../../pyproject.toml
+	cd workflow/scripts && PATH="$(CURDIR)/$(BIN):$$PATH" lint-imports --no-cache ../../pyproject.toml
 	$(IN_VENV) codespell
 	$(IN_VENV) snakefmt --check Snakefile workflow/rules
 	$(IN_VENV) snakemake --lint
