@@ -13,7 +13,7 @@ from onnxproof.original.exporters.optimum import find_interpreter
 
 pytestmark = pytest.mark.slow
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[1] / "support"
 #: Of architectures.py: each kind of input, and what was found to be misread.
 CASES = (
     "albert question-answering",
