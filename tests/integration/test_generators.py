@@ -148,7 +148,9 @@ def test_the_examples_of_the_card_run_as_they_stand_and_generate_the_same(finish
 
 def tokens_of(variables: dict) -> list[int]:
     """Return the tokens that a program wrote about its first input."""
-    if isinstance(variables.get("outputs"), dict):  # of the graphs alone: the listener has no tokenizer that the pipeline for speech takes
+    if isinstance(
+        variables.get("outputs"), dict
+    ):  # of the graphs alone: the listener has no tokenizer for the pipeline
         return variables["outputs"]["tokens"]
     first = variables["answers" if "answers" in variables else "tokens"][0]
     return first["tokens"] if isinstance(first, dict) else first
