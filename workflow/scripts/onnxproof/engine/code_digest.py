@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +15,10 @@ def _tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _modules(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, list[Path]]]:
-    """Yield each import of a file, anywhere in it, with the files of the helper package that it runs."""
+@cache
+def _modules(path: Path) -> list[tuple[ast.Import | ast.ImportFrom, list[Path]]]:
+    """Return each import of a file, anywhere in it, with the files of the helper package that it runs."""
+    found: list[tuple[ast.Import | ast.ImportFrom, list[Path]]] = []
     for node in ast.walk(_tree_of(path)):
         if isinstance(node, ast.Import):
             names = {alias.name for alias in node.names}
@@ -25,7 +26,8 @@ def _modules(path: Path) -> Iterator[tuple[ast.Import | ast.ImportFrom, list[Pat
             names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         else:
             continue
-        yield node, sorted({file for name in names for file in _files_of_module(name)})
+        found.append((node, sorted({file for name in names for file in _files_of_module(name)})))
+    return found
 
 
 @cache
@@ -39,12 +41,6 @@ def _files_of_module(name: str) -> list[Path]:
 
 
 @cache
-def _imports(path: Path) -> frozenset[Path]:
-    """Return the files of the helper package that one file imports, anywhere in it."""
-    return frozenset(file for _, files in _modules(path) for file in files)
-
-
-@cache
 def files_of_script(name: str) -> list[str]:
     """Return the script's own path, then those of the helper modules it imports, directly or not, sorted."""
     script = SCRIPTS / f"{name}.py"
@@ -53,7 +49,7 @@ def files_of_script(name: str) -> list[str]:
     while waiting:
         path = waiting.pop()
         seen.add(path)
-        waiting |= _imports(path) - seen
+        waiting |= {file for _, files in _modules(path) for file in files} - seen
     return [str(script), *sorted(str(path) for path in seen - {script})]
 
 

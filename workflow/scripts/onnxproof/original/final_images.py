@@ -64,7 +64,7 @@ def surest_threshold(detect: Callable[[Any, float], Any]) -> float:
     Args:
         detect: takes an image, one of PIL's, and a threshold, and returns a list.
     """
-    images = [open_image(content) for content in list(raw_images())[:RAW_TRIED]]
+    images = [open_image(content) for content in itertools.islice(raw_images(), RAW_TRIED)]
     for threshold in THRESHOLDS[:-1]:
         if any(detect(image, threshold) for image in images):
             return threshold
