@@ -74,8 +74,11 @@ def output(tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_child_is_left():
+    before = psutil.Process().children(recursive=True)
     yield
-    assert psutil.Process().children(recursive=True) == []
+    started = set(psutil.Process().children(recursive=True)) - set(before)
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert alive == []
 
 
 def command_line(variant, contender, baseline, output, *options):

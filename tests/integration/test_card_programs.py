@@ -18,7 +18,7 @@ TOLERANCE = 1e-4
 #: Kinds whose cards have a program in JavaScript that takes raw texts.
 KINDS_IN_NODE = (
     *("one-label", "multi-label", "dense", "dot", "prompts", "truncated", "nested", "lower-cased", "bare-tokenizer"),
-    *("cased", "without-padding", "word-types", "features", "chat", "translator", "ruled-writer"),
+    *("cased", "features", "chat", "translator", "ruled-writer"),
 )
 #: Of a use that takes long there are fewer raw inputs.
 FEWER = {"image-text-to-text": 12}

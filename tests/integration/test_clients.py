@@ -13,6 +13,7 @@ import pytest
 from card_programs import programs, run_program
 from compare_clients import GENERATED, as_markdown, compare
 from onnxproof.parity.metrics import log_probabilities
+from onnxproof.release.node_models import MODEL_TYPES
 
 MODELS = {"stars.v1": "stars", "sentences": "sentences"}
 
@@ -110,6 +111,22 @@ def test_fastembed_gives_pytorchs_answers(finished, optimum_python, fastembed):
 def test_transformers_js_gives_pytorchs_answers(release, optimum_python, node_modules):
     rows = compare(release, optimum_python, node_modules)
     check_clients(rows, {"stars.v1": 5, "sentences": 6}[release.parent.name])
+
+
+#: Task → what transformers.js calls the map of the models that it loads for it.
+MAPS_IN_NODE = {
+    "text-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "text2text-generation": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    "text-generation": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", MODEL_TYPES)
+def test_the_models_that_transformers_js_loads_are_those_of_its_own_list(node_modules, task):
+    bundle = (node_modules / "@huggingface/transformers/dist/transformers.node.mjs").read_text(encoding="utf-8")
+    entries = re.search(MAPS_IN_NODE[task] + r" = [^\[]*\[(.*?)\n\]\);", bundle, flags=re.DOTALL)[1]
+    assert set(re.findall(r'\["([^"]+)"', entries)) == MODEL_TYPES[task]
 
 
 @pytest.mark.slow

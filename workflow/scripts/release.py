@@ -394,7 +394,9 @@ def release(
             manifest["reference"]["usage"] |= {"pads": pads, "max_tokens": most_tokens}
         manifest["golden"] = write_golden(reference, stage)
         copy_verifier(stage)
-        card = render_model_card(manifest, read_metadata(results / "source" / "README.md"), with_export_file)
+        source_metadata = read_metadata(results / "source" / "README.md")
+        model_type = read_json(stage / "config.json").get("model_type")
+        card = render_model_card(manifest, source_metadata, with_export_file, model_type)
         write_text(stage / "README.md", card)
         write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
         write_sums(stage)

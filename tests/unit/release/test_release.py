@@ -21,6 +21,7 @@ from onnxproof.inputs.model_inputs import ModelInputs, Reference
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.release.card import (
     CLIENTS,
+    IN_NODE,
     READS_EXPORT_FILE,
     card_metadata,
     kind_of_use,
@@ -300,17 +301,35 @@ def test_the_card_explains_the_use_that_fits(task, inputs, usage, kind):
 
 
 @pytest.mark.parametrize(
-    "task", ["text-classification", "sentence-similarity", "feature-extraction", "text-generation"]
+    ("task", "model_type"),
+    [
+        ("text-classification", "bert"),
+        ("sentence-similarity", "of no library"),
+        ("feature-extraction", "bert"),
+        ("text-generation", "gpt2"),
+    ],
 )
 @pytest.mark.parametrize(("file", "dtype"), [("onnx/model.onnx", '"fp32"'), ("onnx/model_quantized.onnx", '"q8"')])
-def test_every_task_has_examples_of_its_clients(task, file, dtype):
-    examples = {example["file"]: example["code"] for example in usage_examples(task, file)}
+def test_every_task_has_examples_of_its_clients(task, model_type, file, dtype):
+    examples = {example["file"]: example["code"] for example in usage_examples(task, file, model_type=model_type)}
     assert {"optimum.py", "onnxruntime.py", "transformers.mjs"} <= examples.keys()
     assert dtype in examples["transformers.mjs"]
     for name, code in examples.items():
         if name.endswith(".py"):
             compile(code, name, "exec")
             assert file.removeprefix("onnx/") in code or name == READS_EXPORT_FILE
+
+
+@pytest.mark.parametrize(
+    ("task", "model_type"),
+    [("text-classification", "gpt2"), ("text-generation", "bert"), ("text2text-generation", "pegasus")],
+)
+def test_no_example_of_transformers_js_for_a_model_that_it_does_not_load(task, model_type):
+    files = [example["file"] for example in usage_examples(task, "onnx/model.onnx", model_type=model_type)]
+    assert "onnxruntime.py" in files
+    assert IN_NODE not in files
+    manifest = {"task": task, "source": {"kind": "path", "path": "x"}}
+    assert "transformers.js" not in card_metadata(manifest, {}, model_type)["tags"]
 
 
 def test_examples_that_read_export_json_are_left_out_where_there_is_none():

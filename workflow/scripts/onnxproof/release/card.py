@@ -9,6 +9,7 @@ import yaml
 from onnxproof.formatting import format_figure
 from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
+from onnxproof.release.node_models import is_loaded_in_node
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
@@ -196,10 +197,15 @@ def read_metadata(card: Path) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def card_metadata(manifest: dict[str, Any], source_metadata: dict[str, Any]) -> dict[str, Any]:
+def card_metadata(
+    manifest: dict[str, Any], source_metadata: dict[str, Any], model_type: str | None = None
+) -> dict[str, Any]:
     """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
     task, source = manifest["task"], manifest["source"]
-    clients = [tag for tag in TAGS if tag not in NOT_LOADED_BY.get(task, ())]
+    not_loaded_by = set(NOT_LOADED_BY.get(task, ()))
+    if not is_loaded_in_node(task, model_type):
+        not_loaded_by.add("transformers.js")
+    clients = [tag for tag in TAGS if tag not in not_loaded_by]
     own = TASK_TAGS.get(task, ())
     if not manifest.get("reference", {}).get("usage", {}).get("pooled_by_servers", True):
         own = tuple(tag for tag in own if tag != SERVER_TAG)
@@ -228,7 +234,11 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
 
 
 def usage_examples(
-    kind: str, file: str, usage: dict[str, Any] | None = None, with_export_file: bool = True
+    kind: str,
+    file: str,
+    usage: dict[str, Any] | None = None,
+    with_export_file: bool = True,
+    model_type: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return the clients' examples of a kind of use, as ``{name, language, install, run_with, file, code}``.
 
@@ -237,6 +247,7 @@ def usage_examples(
         file: the ONNX file that they load. Transformers 5 loads the one that ``export.json`` names.
         usage: what the examples must know of the original, and whether the tokenizer ``pads``.
         with_export_file: whether the release has ``export.json``.
+        model_type: what config.json says that the model is. transformers.js loads those that it knows.
     """
     facts = DEFAULT_USAGE | (usage or {})
     facts["pairs"] = facts["takes"] == PAIRS
@@ -245,7 +256,7 @@ def usage_examples(
         left_out |= PADDING_CLIENTS
     if kind == "text-classification" and (facts["pairs"] or facts["activation"] == NONE):
         left_out.add(IN_NODE)
-    if UNKNOWN_IN_NODE in facts["rules"]:
+    if UNKNOWN_IN_NODE in facts["rules"] or not is_loaded_in_node(kind, model_type):
         left_out.add(IN_NODE)
     examples = []
     for client, told in CLIENTS.items():
@@ -282,15 +293,21 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any], with_export_file: bool = False) -> str:
+def render_model_card(
+    manifest: dict[str, Any],
+    source_metadata: dict[str, Any],
+    with_export_file: bool = False,
+    model_type: str | None = None,
+) -> str:
     """Return the release's README.md.
 
     Args:
         manifest: as in ``manifest.json``, without its list of files.
         source_metadata: the metadata of the source's card.
         with_export_file: whether the release has ``export.json``.
+        model_type: what config.json says that the model is.
     """
-    metadata = card_metadata(manifest, source_metadata)
+    metadata = card_metadata(manifest, source_metadata, model_type)
     kind = kind_of_use(manifest["task"], manifest["reference"])
     files = [facts["file"] for facts in manifest["variants"].values()]
     template = _environment().from_string((RESOURCES / TEMPLATE).read_text(encoding="utf-8"))
@@ -300,7 +317,9 @@ def render_model_card(manifest: dict[str, Any], source_metadata: dict[str, Any],
         origin=next(manifest["source"][key] for key in ("repo", "package", "path") if manifest["source"].get(key)),
         kind_of_use=kind,
         heading=USES[kind].heading if kind in USES else None,
-        examples=usage_examples(kind, best_file(manifest), manifest["reference"]["usage"], with_export_file),
+        examples=usage_examples(
+            kind, best_file(manifest), manifest["reference"]["usage"], with_export_file, model_type
+        ),
         files=files,
         places=places_of(manifest["variants"]),
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
