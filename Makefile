@@ -139,7 +139,7 @@ test-faults: setup-dev  ## kill two hundred jobs at random moments and compare w
 
 .PHONY: fuzz
 fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshots and manifests than `make test` does
-	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/config/test_config.py tests/unit/checkpoint/test_untrusted.py
+	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/config/test_any_configuration.py tests/unit/checkpoint/test_untrusted.py
 
 .PHONY: reproduce
 reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make
