@@ -50,13 +50,13 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     if task == "sentence-similarity":
         library, import_library = "sentence_transformers", import_sentence_transformers
     import_library()
-    from optimum.exporters.onnx import main_export
+    from optimum.exporters.onnx import convert, main_export
 
     config = read_transformer_config(snapshot)
     name = exporter_task(task, config.get("model_type"))
 
     def run(name: str) -> None:
-        with weights_left_apart():
+        with weights_left_apart(convert):
             main_export(
                 str(snapshot),
                 output=folder,

@@ -191,7 +191,7 @@ original = convert.check_model_uses_external_data
 assert PATCHES["weights_left_apart"].unknown_version() is None
 assert "if model_uses_external_data or FORCE_ONNX_EXTERNAL_DATA" in inspect.getsource(convert)
 assert "model_uses_external_data = check_model_uses_external_data(onnx_model)" in inspect.getsource(convert)
-with weights_left_apart():
+with weights_left_apart(convert):
     assert convert.check_model_uses_external_data(None) is False
 assert convert.check_model_uses_external_data is original
 print("done")

@@ -233,10 +233,11 @@ def attention_by_masks(visual: Any, masks: Sequence[Any]) -> Iterator[None]:
     reason="It joins the files of a large model's weights, one a tensor, while it holds the model itself, and for that "
     "reads all of them into memory again.",
 )
-def weights_left_apart() -> Iterator[None]:
-    """Keep Optimum from joining files of weights; ``gather_weights`` joins them tensor by tensor."""
-    from optimum.exporters.onnx import convert
+def weights_left_apart(convert: ModuleType) -> Iterator[None]:
+    """Keep Optimum from joining files of weights; ``gather_weights`` joins them tensor by tensor.
 
+    ``convert`` is ``optimum.exporters.onnx.convert``, which only the environment of Optimum has.
+    """
     name = "check_model_uses_external_data"
     original = attribute_of(convert, name, "optimum-onnx")
     setattr(convert, name, lambda model: False)
