@@ -33,6 +33,7 @@ from onnxproof.engine.resources import (
     estimate_cpu_minutes,
     estimate_disk_mb,
     estimate_memory_mb,
+    jobs_of_chain,
 )
 from onnxproof.files import read_json
 from onnxproof.tasks.heads import count_labels, takes_pairs
@@ -40,8 +41,6 @@ from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import TASKS
 from release import released_files
 
-#: The chain's rules, as far as they cost something.
-STEPS = ("download", "record_reference", "export", "optimize", "quantize", "measure_parity", "benchmark", "release")
 #: Bytes a parameter, by the names that ``config.json`` has for its type.
 TYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 ATTEMPTS, LONGEST_WAIT_S = 3, 30.0
@@ -145,10 +144,11 @@ def encode_settings(checkpoint: Checkpoint) -> str:
 def cost_of(weights_mb: float, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return about what the chain takes: minutes of one core, the largest memory of a step, disk in all."""
     minutes = estimate_cpu_minutes(weights_mb, settings["variants"], settings["benchmark"])
+    rules = set(jobs_of_chain(settings["variants"], settings["benchmark"]["pytorch"]))
     return {
         "cpu_minutes": round(minutes, 1) if minutes < 10 else round(minutes),
-        "memory_mb": max(estimate_memory_mb(step, weights_mb) for step in STEPS if step in MEMORY),
-        "disk_mb": sum(estimate_disk_mb(step, weights_mb) for step in STEPS),
+        "memory_mb": max(estimate_memory_mb(rule, weights_mb) for rule in rules if rule in MEMORY),
+        "disk_mb": sum(estimate_disk_mb(rule, weights_mb) for rule in rules),
     }
 
 

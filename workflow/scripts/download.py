@@ -33,13 +33,12 @@ from onnxproof.checkpoint.snapshot import pickle_refusal, problems_of, snapshot_
 from onnxproof.checkpoint.untrusted import MOST_JSON_BYTES, stays_inside
 from onnxproof.cli import UserError, run_script
 from onnxproof.engine.resources import WEIGHT_SUFFIXES
-from onnxproof.files import describe_files, read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.files import describe_files, sha256_of, staged_folder, versions_of, write_json
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
     from tenacity import RetryCallState
 
-CONFIG = "config.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 API_TIMEOUT_S = 30
@@ -210,13 +209,10 @@ def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_afte
         check_room(model, repo, [listed[name] for name in names], stage)
         sizes = {name: size_and_checksum(model, repo, each)[0] for name, each in listed.items() if stays_inside(name)}
         weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
-        small = sorted(set(names) - set(weights), key=CONFIG.__ne__)  # which may tell that the rest is not worth it
+        small = sorted(set(names) - set(weights))
         check_small_files(model, f"{repo} at {commit}", {name: sizes[name] for name in small})
         for name in small:
             fetch_file(model, repo, commit, listed[name], stage / name, retry)
-            config = read_json(stage / name) if name == CONFIG else None
-            if isinstance(config, dict) and "auto_map" not in config:  # of code of its own, the snapshot's check tells
-                check_architecture(model, config, has_modules="modules.json" in names)
         checkpoint = Checkpoint(stage, sizes=sizes, lean=True)
         for problem in problems_of(checkpoint, *allowed):
             raise UserError(f"{model}: {repo} at {commit}: {problem}")

@@ -145,6 +145,19 @@ SECONDS: dict[str, Line] = {
 CASE_SECONDS = Line(1.0, 0.09)
 
 
+def jobs_of_chain(variants: Sequence[str], pytorch: bool = True) -> list[str]:
+    """Return the rules of the jobs that one model takes from its source to its verified release, each as often.
+
+    Args:
+        variants: those of the configuration.
+        pytorch: whether PyTorch is timed too.
+    """
+    quantized = [variant for variant in variants if variant in QUANTIZED_VARIANTS]
+    jobs = ["download", "record_reference", "export", "release", "verify_release"]
+    jobs += ["optimize"] * (len(variants) > 1) + ["quantize"] * len(quantized) + ["measure_parity"] * len(variants)
+    return jobs + ["benchmark"] * len(variants) + ["benchmark_pytorch"] * pytorch
+
+
 def estimate_cpu_minutes(weights_mb: float, variants: Sequence[str], benchmark: Mapping[str, Any]) -> float:
     """Return about how many minutes of one core the whole chain takes for a model.
 
@@ -153,13 +166,12 @@ def estimate_cpu_minutes(weights_mb: float, variants: Sequence[str], benchmark: 
         variants: those of the configuration.
         benchmark: its settings of the configuration.
     """
-    quantized = [variant for variant in variants if variant in QUANTIZED_VARIANTS]
-    jobs = ["download", "record_reference", "export", "release", "verify_release"]
-    jobs += ["optimize"] * (len(variants) > 1) + ["quantize"] * len(quantized) + ["measure_parity"] * len(variants)
+    jobs = jobs_of_chain(variants, benchmark["pytorch"])
+    timed = [job for job in jobs if job.startswith("benchmark")]
+    others = [job for job in jobs if job not in timed]
     cases = len(benchmark["batch_sizes"]) * len(benchmark["sequence_lengths"]) * len(benchmark["threads"])
     case = min(CASE_SECONDS.at(weights_mb), float(benchmark["seconds_per_case"]))
-    timed = len(variants) + bool(benchmark["pytorch"])
-    return (sum(SECONDS.get(job, Line(1, 0)).at(weights_mb) for job in jobs) + cases * case * timed) / 60
+    return (sum(SECONDS.get(job, Line(1, 0)).at(weights_mb) for job in others) + cases * case * len(timed)) / 60
 
 
 def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1, remote: bool = False) -> int:

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.cli import first_line
 from onnxproof.inputs.material import QUESTIONS
 from onnxproof.inputs.model_inputs import MASK, PIXELS, TOKENS
 from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.synthetic import draw_images
 from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
 from onnxproof.original.image_prompts import takes_positions_in_parts
-from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
+from onnxproof.original.interfaces import Interface, cleans_text, load_or_tell, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
 from onnxproof.parity.card_programs import open_image
 from onnxproof.tasks.heads import SIGMOID, SOFTMAX
@@ -76,21 +75,18 @@ def load_whole_processor(original: Original, model: str, snapshot: Path) -> Any 
 
     Processors that take videos too need torchvision. A tokenizer must know the token that stands for an image.
     """
-    from transformers import AutoProcessor
 
-    try:
-        load: Any = AutoProcessor.from_pretrained
-        processor = load(snapshot, **local_options(snapshot))
+    def load() -> Any:
+        from transformers import AutoProcessor
+
+        take: Any = AutoProcessor.from_pretrained
+        processor = take(snapshot, **local_options(snapshot))
         number = original.network.config.image_token_id
-        if number in processor.image_token_ids:
-            return processor
-        reason = f"its {type(processor).__name__} has no token {number}, config.json's image_token_id"
-    except Exception as error:  # whatever it lacks: a token, a setting, a package
-        reason = first_line(error)
-    print(
-        f"{model}: it has no processor of images and texts ({reason}), so its card shows the graphs alone", flush=True
-    )
-    return None
+        if number not in processor.image_token_ids:
+            raise ValueError(f"its {type(processor).__name__} has no token {number}, config.json's image_token_id")
+        return processor
+
+    return load_or_tell(model, "processor of images and texts", load)
 
 
 def has_method(original: Original, model: str, *names: str) -> str | None:

@@ -40,21 +40,30 @@ def make_pipeline(task: str, original: Original, **options: Any) -> Any:
     return make(task, model=original.network, device="cpu", **options)
 
 
+def load_or_tell(model: str, what: str, load: Callable[[], Any]) -> Any | None:
+    """Return what ``load`` returns; None, and a printed line that names ``what``, where it raises anything."""
+    try:
+        return load()
+    except Exception as error:  # whatever a folder lacks: a file, a token, a setting, a package
+        reason = first_line(error)
+    print(f"{model}: it has no {what} ({reason}), so its card shows its graphs alone", flush=True)
+    return None
+
+
 def load_own_tokenizer(model: str, snapshot: Path) -> Any | None:
     """Return the tokenizer of the text that a model writes about images or sounds; None, and a line, without one.
 
     A vocabulary is looked for first: some tokenizers load without one, and then know no words.
     """
-    reason = "there is no vocabulary"
-    if any((snapshot / name).is_file() for group in VOCABULARIES for name in group):
+
+    def load() -> Any:
         from transformers import AutoTokenizer
 
-        try:
-            return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
-        except Exception as error:  # whatever it lacks: a setting, a package
-            reason = first_line(error)
-    print(f"{model}: it has no tokenizer for its text ({reason}), so its card shows the graph alone", flush=True)
-    return None
+        if not any((snapshot / name).is_file() for group in VOCABULARIES for name in group):
+            raise FileNotFoundError("there is no vocabulary")
+        return AutoTokenizer.from_pretrained(snapshot, **local_options(snapshot))
+
+    return load_or_tell(model, "tokenizer for its text", load)
 
 
 def cleans_text(tokenizer: Any) -> bool:

@@ -32,44 +32,55 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, An
     Returns:
         ``{file: what was changed}``; files that were right already are not named.
     """
-    changed = {}
-    config_file = folder / TOKENIZER_CONFIG
-    saved: dict[str, Any] = read_json(config_file) if config_file.is_file() else {}
+    file = folder / TOKENIZER_CONFIG
+    saved: dict[str, Any] = read_json(file) if file.is_file() else {}
     config = older_tokenizer_config(saved)
     words = ["in words that transformers 4 reads too"] if config != saved else []
-    if max_tokens is None:
-        if words:
-            _write(config_file, config)
-        return {TOKENIZER_CONFIG: "; ".join(words)} if words else {}
-    if config and config.get("model_max_length") != max_tokens:
-        words.append(f"model_max_length from {config.get('model_max_length')} to {max_tokens}")
-        config |= {"model_max_length": max_tokens}
-    if config and "chat_template" not in config and (folder / CHAT_TEMPLATE).is_file():
-        words.append(f"chat_template from {CHAT_TEMPLATE}, which transformers.js does not read")
-        config |= {"chat_template": (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")}
     used = padding.get("special_tokens", {})
-    pad_token = config.get("pad_token") or used.get("pad_token")
-    if config and pad_token is not None and config.get("pad_token") is None:
-        words.append(f"pad_token {pad_token}, as the tokenizer's class has it")
-        config |= {"pad_token": pad_token}
+    if config and max_tokens is not None:
+        for reason, change in _changes_of_config(folder, config, max_tokens, used):
+            words.append(reason)
+            config |= change
+    changed = {}
     if words:
         changed[TOKENIZER_CONFIG] = "; ".join(words)
-        _write(config_file, config)
+        _write(file, config)
+    if max_tokens is None:
+        return changed
     if config and not (folder / SPECIAL_TOKENS).exists():  # fastembed and others read the tokens from there alone
         changed[SPECIAL_TOKENS] = f"the special tokens that {TOKENIZER_CONFIG} names, or the tokenizer's class"
         named = used | {name: config[name] for name in NAMED_TOKENS if config.get(name) is not None}
         _write(folder / SPECIAL_TOKENS, named)
-    tokenizer_file = folder / TOKENIZER_FILE
-    if tokenizer_file.is_file():
-        tokenizer = read_json(tokenizer_file)
+    if (folder / TOKENIZER_FILE).is_file():
+        tokenizer = read_json(folder / TOKENIZER_FILE)
+        pad_token = config.get("pad_token") or used.get("pad_token")
         wanted = {
             "truncation": _truncation(max_tokens, config.get("truncation_side", "right")),
             "padding": _padding(pad_token, padding),
         }
         if any(tokenizer.get(key) != value for key, value in wanted.items()):
             changed[TOKENIZER_FILE] = f"cuts at {max_tokens} tokens, pads to the longest text of a batch"
-            _write(tokenizer_file, tokenizer | wanted)
+            _write(folder / TOKENIZER_FILE, tokenizer | wanted)
     return changed
+
+
+def _changes_of_config(
+    folder: Path, config: dict[str, Any], max_tokens: int, used: dict[str, Any]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return what has to change in a ``tokenizer_config.json`` of texts: each reason, and the keys that it sets."""
+    changes: list[tuple[str, dict[str, Any]]] = []
+    limit = config.get("model_max_length")
+    if limit != max_tokens:
+        changes.append((f"model_max_length from {limit} to {max_tokens}", {"model_max_length": max_tokens}))
+    template = folder / CHAT_TEMPLATE
+    if "chat_template" not in config and template.is_file():
+        text = template.read_text(encoding="utf-8")
+        reason = f"chat_template from {CHAT_TEMPLATE}, which transformers.js does not read"
+        changes.append((reason, {"chat_template": text}))
+    pad_token = used.get("pad_token")
+    if config.get("pad_token") is None and pad_token is not None:
+        changes.append((f"pad_token {pad_token}, as the tokenizer's class has it", {"pad_token": pad_token}))
+    return changes
 
 
 def _truncation(max_tokens: int, side: str) -> dict[str, Any]:
