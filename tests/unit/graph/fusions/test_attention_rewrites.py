@@ -206,21 +206,22 @@ def scores_are_an_output(model):
         model.graph.output.append(helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
 
 
-DISENTANGLED_NEAR_MISSES = (
-    pick_along_other_axis,
-    positions_beyond_the_table,
-    distances_of_no_range,
-    keys_of_another_source,
-    tables_repeated_by_position,
-    scores_are_an_output,
-)
+DISENTANGLED_NEAR_MISSES = [
+    (pick_along_other_axis, "the scores are not picked along the positions, or from another product"),
+    (positions_beyond_the_table, "the positions reach beyond the table"),
+    (distances_of_no_range, "the distances are no function of row minus column"),
+    (keys_of_another_source, "queries and keys are not made from one activation"),
+    (tables_repeated_by_position, "no constant where one is expected"),
+    (scores_are_an_output, "a result inside the attention is an output of the graph"),
+]
 
 
-@pytest.mark.parametrize("spoil", DISENTANGLED_NEAR_MISSES)
-def test_what_only_looks_like_disentangled_attention_is_left_alone(graph_of, spoil):
-    model = graph_of("deberta with buckets")
+@pytest.mark.parametrize(("spoil", "reason"), DISENTANGLED_NEAR_MISSES)
+def test_what_only_looks_like_disentangled_attention_is_left_alone_for_a_reason(graph_of, spoil, reason):
+    model, reasons = graph_of("deberta with buckets"), Counter()
     spoil(model)
-    assert simplify_disentangled_attention(model) == 0
+    assert simplify_disentangled_attention(model, reasons) == 0
+    assert set(reasons) == {reason}
 
 
 def every_second_channel(model):
@@ -247,11 +248,20 @@ def positions_from_one(model):
         change_constant(model, node, 0, np.array(1))
 
 
-@pytest.mark.parametrize("spoil", [every_second_channel, sines_for_cosines, halves_of_other_angles, positions_from_one])
-def test_what_only_looks_like_a_rotation_is_left_alone(graph_of, spoil):
-    model = graph_of("modernbert")
+ROTATION_NEAR_MISSES = [
+    (every_second_channel, "the halves leave channels out, or are cut along another axis"),
+    (sines_for_cosines, "Cos expected, Sin found"),
+    (halves_of_other_angles, "the angles are not those of one half, twice"),
+    (positions_from_one, "the positions do not count 0, 1, 2 ..."),
+]
+
+
+@pytest.mark.parametrize(("spoil", "reason"), ROTATION_NEAR_MISSES)
+def test_what_only_looks_like_a_rotation_is_left_alone_for_a_reason(graph_of, spoil, reason):
+    model, reasons = graph_of("modernbert"), Counter()
     spoil(model)
-    assert fuse_rotary_embedding(model) == 0
+    assert fuse_rotary_embedding(model, reasons) == 0
+    assert reasons[reason] >= LAYERS
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Reading a graph backwards, from a tensor to what made it, for passes that look for a pattern of many nodes."""
 
-from typing import Any
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -8,18 +10,33 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
 
+T = TypeVar("T")
+
 
 class MismatchError(Exception):
     """The graph is not what the pattern asks for; the pass leaves that part as it is."""
 
+    def __init__(self, reason: str) -> None:
+        """Say what is not as the pattern has it."""
+        super().__init__(reason)
+
 
 class GraphMatcher:
-    """Answers what made a tensor, in a graph as it was when this was made."""
+    """Answers what made a tensor, in a graph as it was when this was made, and counts why patterns did not match."""
 
-    def __init__(self, editor: GraphEditor) -> None:
-        """Index the nodes of a graph that is open for editing."""
+    def __init__(self, editor: GraphEditor, reasons: Counter[str] | None = None) -> None:
+        """Index the nodes of a graph that is open for editing; the reasons are added to ``reasons``."""
         self.editor = editor
+        self.reasons: Counter[str] = Counter() if reasons is None else reasons
         self._makers = {output: node for node in editor.nodes for output in node.output}
+
+    def match(self, read: Callable[[], T]) -> T | None:
+        """Return what ``read`` finds; None where it raises ``MismatchError``, whose reason is counted."""
+        try:
+            return read()
+        except MismatchError as mismatch:
+            self.reasons[str(mismatch)] += 1
+            return None
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that makes a tensor; None for graph inputs and constants."""
@@ -31,9 +48,10 @@ class GraphMatcher:
         Raises:
             MismatchError: it is not.
         """
-        node = self._makers.get(tensor)
+        node = self.maker(tensor)
         if node is None or node.op_type != op_type:
-            raise MismatchError
+            found = "a constant or an input" if node is None else node.op_type
+            raise MismatchError(f"{op_type} expected, {found} found")
         return node
 
     def is_made_by(self, tensor: str, op_type: str) -> bool:
@@ -49,7 +67,7 @@ class GraphMatcher:
         """
         node = self.made_by(tensor, "Transpose")
         if list(attribute_of(node, "perm", [])) != order:
-            raise MismatchError
+            raise MismatchError(f"a Transpose that does not put {order} first")
         return str(node.input[0])
 
     def input_of(self, node: onnx.NodeProto, position: int) -> str:
@@ -59,7 +77,7 @@ class GraphMatcher:
             MismatchError: it reads none there.
         """
         if len(node.input) <= position or not node.input[position]:
-            raise MismatchError
+            raise MismatchError(f"{node.op_type} without input {position}")
         return str(node.input[position])
 
     def is_contiguous(self, part: onnx.NodeProto) -> bool:
@@ -74,7 +92,7 @@ class GraphMatcher:
         """
         values = self.constant(tensor)
         if values.size != 1:
-            raise MismatchError
+            raise MismatchError("a constant of several numbers where one is expected")
         return float(values.item())
 
     def integers(self, tensor: str) -> list[int]:
@@ -85,7 +103,7 @@ class GraphMatcher:
         """
         values = self.constant(tensor)
         if values.ndim > 1:
-            raise MismatchError
+            raise MismatchError("a constant of several dimensions where a list is expected")
         return [int(value) for value in values.reshape(-1)]
 
     def constant(self, tensor: str) -> NDArray[Any]:
@@ -96,5 +114,5 @@ class GraphMatcher:
         """
         values = self.editor.constant(tensor)
         if values is None:
-            raise MismatchError
+            raise MismatchError("no constant where one is expected")
         return np.asarray(values)

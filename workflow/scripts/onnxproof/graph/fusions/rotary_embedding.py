@@ -10,7 +10,9 @@ their product is multiplied instead: onnxruntime does that, and the keys' transp
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -57,28 +59,26 @@ class Scores:
     scale: float | None
 
 
-def fuse_rotary_embedding(model: onnx.ModelProto) -> int:
+def fuse_rotary_embedding(model: onnx.ModelProto, reasons: Counter[str] | None = None) -> int:
     """Replace rotations of all channels by RotaryEmbedding, in place; return how many.
 
     The same numbers up to float rounding. Only where the positions are 0, 1, 2 … for each text, not a graph's input.
+    Why other additions and products are none is counted in ``reasons``.
     """
     editor = GraphEditor(model)
-    matcher = GraphMatcher(editor)
+    matcher = GraphMatcher(editor, reasons)
     writer = _Writer(editor, matcher)
     sizes: dict[str, int] = {}
     for node in editor.of_type("Add"):
-        try:
-            rotation = _match_rotation(matcher, node)
-        except MismatchError:
+        rotation = matcher.match(partial(_match_rotation, matcher, node))
+        if rotation is None:
             continue
         editor.replace(node, writer.write_rotation(rotation, node))
         sizes[node.output[0]] = 2 * matcher.constant(rotation.angles.frequencies).size
     for node in editor.of_type("MatMul"):
-        try:
-            scores = _match_scores(matcher, node, sizes)
-        except MismatchError:
-            continue
-        editor.replace(node, writer.write_scores(scores, node))
+        scores = matcher.match(partial(_match_scores, matcher, node, sizes))
+        if scores is not None:
+            editor.replace(node, writer.write_scores(scores, node))
     if sizes:
         editor.finish()
         remove_unused_nodes(model.graph)
@@ -89,23 +89,23 @@ def _match_rotation(matcher: GraphMatcher, total: onnx.NodeProto) -> Rotation:
     kept, turned = (matcher.made_by(part, "Mul") for part in total.input)
     halves = matcher.made_by(turned.input[0], "Concat")
     if len(halves.input) != 2 or attribute_of(halves, "axis", 0) not in (-1, 3):
-        raise MismatchError
+        raise MismatchError("the halves are not joined along the channels")
     second = matcher.made_by(matcher.made_by(halves.input[0], "Neg").input[0], "Slice")
     first = matcher.made_by(halves.input[1], "Slice")
     heads = kept.input[0]
     if {first.input[0], second.input[0]} != {heads}:
-        raise MismatchError
+        raise MismatchError("both halves are not of the heads that are kept")
     angles, by_token = _match_angles(matcher, kept.input[1], "Cos")
     if _match_angles(matcher, turned.input[1], "Sin") != (angles, by_token):
-        raise MismatchError
+        raise MismatchError("sines and cosines are of other angles")
     # From 0 to the half, and from there to the end: the half is computed from the size, or it is a constant.
     if matcher.scalar(first.input[1]) != 0 or matcher.scalar(second.input[2]) < np.iinfo(np.int32).max:
-        raise MismatchError
+        raise MismatchError("the halves do not go from the start and to the end")
     if first.input[2] != second.input[1] or not _is_half(matcher, first.input[2], angles):
-        raise MismatchError
+        raise MismatchError("the heads are not cut in the middle")
     for part in (first, second):
         if matcher.scalar(matcher.input_of(part, 3)) not in (-1, 3) or not matcher.is_contiguous(part):
-            raise MismatchError
+            raise MismatchError("the halves leave channels out, or are cut along another axis")
     return Rotation(heads, angles, by_token)
 
 
@@ -124,7 +124,7 @@ def _match_angles(matcher: GraphMatcher, tensor: str, function: str) -> tuple[An
     by_token = matcher.is_made_by(tensor, "Transpose")
     node = matcher.made_by(matcher.transposed(tensor, HEADS_FIRST) if by_token else tensor, "Unsqueeze")
     if matcher.integers(node.input[1]) != [1]:
-        raise MismatchError
+        raise MismatchError("the angles do not get an axis for the heads")
     if matcher.is_made_by(node.input[0], "Transpose"):
         angles = _match_columns(matcher, matcher.made_by(matcher.transposed(node.input[0], [0, 2, 1]), function))
     else:
@@ -138,7 +138,7 @@ def _match_columns(matcher: GraphMatcher, function: onnx.NodeProto) -> Angles:
     frequencies = matcher.made_by(product.input[0], "Expand").input[0]
     shape = matcher.constant(frequencies).shape
     if len(shape) != 3 or shape[::2] != (1, 1):
-        raise MismatchError
+        raise MismatchError("the frequencies are no column of one model")
     return Angles(_match_positions(matcher, product.input[1], (1, 0)), frequencies)
 
 
@@ -149,7 +149,7 @@ def _match_rows(matcher: GraphMatcher, function: onnx.NodeProto) -> Angles:
     if matcher.maker(positions) is None:
         positions, frequencies = frequencies, positions
     if matcher.constant(frequencies).size != matcher.constant(frequencies).shape[-1]:
-        raise MismatchError
+        raise MismatchError("the frequencies are no row")
     return Angles(_match_positions(matcher, positions, (2, 0)), frequencies)
 
 
@@ -157,7 +157,7 @@ def _doubled(matcher: GraphMatcher, function: onnx.NodeProto, axes: tuple[int, .
     """Return the tensor that is joined with itself, along one of these axes, for a cosine or a sine."""
     doubled = matcher.made_by(function.input[0], "Concat")
     if len(doubled.input) != 2 or doubled.input[0] != doubled.input[1] or attribute_of(doubled, "axis", 0) not in axes:
-        raise MismatchError
+        raise MismatchError("the angles are not those of one half, twice")
     return str(doubled.input[0])
 
 
@@ -167,11 +167,11 @@ def _match_positions(matcher: GraphMatcher, tensor: str, axes: tuple[int, ...]) 
     for axis in axes:
         expanded = matcher.made_by(positions, "Unsqueeze")
         if matcher.integers(expanded.input[1]) != [axis]:
-            raise MismatchError
+            raise MismatchError("the positions get other axes")
         positions = expanded.input[0]
     counted = matcher.made_by(positions, "Range")
     if (matcher.scalar(counted.input[0]), matcher.scalar(counted.input[2])) != (0, 1):
-        raise MismatchError
+        raise MismatchError("the positions do not count 0, 1, 2 ...")
     return str(positions)
 
 
@@ -182,13 +182,13 @@ def _match_scores(matcher: GraphMatcher, product: onnx.NodeProto, sizes: dict[st
         turned = matcher.made_by(keys.input[0], "Transpose")
         size = sizes.get(queries.input[0])
         if size is None or not all(_is_root_of_scale(matcher, part.input[1], size, sizes) for part in (queries, keys)):
-            raise MismatchError
+            raise MismatchError("queries and keys are not scaled by the root of the size of their heads")
         rotated, scale = queries.input[0], 1 / math.sqrt(size)
     else:
         turned = matcher.made_by(product.input[1], "Transpose")
         rotated, scale = product.input[0], None
     if rotated not in sizes or sizes.get(turned.input[0]) != sizes[rotated]:
-        raise MismatchError
+        raise MismatchError("the product is not one of rotated queries and keys")
     return Scores(rotated, turned.input[0], list(attribute_of(turned, "perm", [])), scale)
 
 
