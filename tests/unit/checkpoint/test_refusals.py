@@ -88,169 +88,158 @@ def test_a_sound_model_is_accepted(tmp_path: Path, files: Files):
     assert snapshot_problem(write(tmp_path, files)) is None
 
 
-REFUSED: list[tuple[str, Files, str]] = [
+#: Each with the whole message in ``refusals.txt``.
+REFUSED: list[tuple[str, Files]] = [
     # adapters
-    ("an adapter beside", SOUND | {"adapter_config.json": {"peft_type": "LORA"}}, "adapter_config.json belongs to"),
-    ("an adapter alone", {"adapter_config.json": {}, "adapter_model.safetensors": weights("x")}, "merge it first"),
-    ("its weights alone", SOUND | {"adapter_model.bin": b"x"}, "adapter_model.bin belongs to an adapter"),
-    ("an adapter inside", SOUND | {"model.safetensors": weights("a.lora_A.weight")}, "is an adapter's: merge it first"),
-    ("PEFT's names", SOUND | {"model.safetensors": weights("base_model.model.a")}, "is an adapter's"),
+    ("an adapter beside", SOUND | {"adapter_config.json": {"peft_type": "LORA"}}),
+    ("an adapter alone", {"adapter_config.json": {}, "adapter_model.safetensors": weights("x")}),
+    ("its weights alone", SOUND | {"adapter_model.bin": b"x"}),
+    ("an adapter inside", SOUND | {"model.safetensors": weights("a.lora_A.weight")}),
+    ("PEFT's names", SOUND | {"model.safetensors": weights("base_model.model.a")}),
     # quantized
     *(
-        (method, with_config(quantization_config={"quant_method": method}), f"quantized already ('{method}')")
+        (method, with_config(quantization_config={"quant_method": method}))
         for method in ("gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors", "mxfp4", "hqq", "torchao")
     ),
     (
         "quantized inside",
         with_config(text_config={"quantization_config": {"bits": 4}}),
-        "'text_config.quantization_config'",
     ),
-    ("quantized, no method", with_config(quantization_config={}), "method unknown"),
-    ("a quantizer's file", SOUND | {"quantize_config.json": {"bits": 4}}, "quantize_config.json says"),
-    ("packed weights", SOUND | {"model.safetensors": weights("a.qweight", dtype="I32")}, "is a quantized weight's"),
-    ("8-bit weights", SOUND | {"model.safetensors": weights("a.weight", "a.SCB")}, "'a.SCB' (1 of 2 names)"),
+    ("quantized, no method", with_config(quantization_config={})),
+    ("a quantizer's file", SOUND | {"quantize_config.json": {"bits": 4}}),
+    ("packed weights", SOUND | {"model.safetensors": weights("a.qweight", dtype="I32")}),
+    ("8-bit weights", SOUND | {"model.safetensors": weights("a.weight", "a.SCB")}),
     # names of weights
-    ("torch.compile", SOUND | {"model.safetensors": weights("_orig_mod.a", "_orig_mod.b")}, "wrapped module"),
-    ("DataParallel", SOUND | {"model.safetensors": weights("module.a")}, "'module.a' (1 of 1 names)"),
+    ("torch.compile", SOUND | {"model.safetensors": weights("_orig_mod.a", "_orig_mod.b")}),
+    ("DataParallel", SOUND | {"model.safetensors": weights("module.a")}),
     # config.json
-    ("a number as text", with_config(num_hidden_layers="6"), "'num_hidden_layers' is '6', must be a whole number"),
-    ("half a layer", with_config(num_hidden_layers=1.5), "'num_hidden_layers' is 1.5"),
-    ("true for a number", with_config(hidden_size=True), "'hidden_size' is True"),
-    ("no heads", with_config(num_attention_heads=0), "must be a whole number of at least 1"),
-    ("no such function", with_config(hidden_act="geluu"), "'hidden_act' is 'geluu', must be an activation function"),
-    ("a function inside", with_config(vision_config={"hidden_act": "x"}), "'vision_config.hidden_act' is 'x'"),
-    ("a number as words", with_config(layer_norm_eps="1e-12"), "'layer_norm_eps' is '1e-12', must be a number"),
-    ("yes for true", with_config(is_decoder="yes"), "'is_decoder' is 'yes', must be true or false"),
-    ("a hole", with_config(id2label={"0": "a", "2": "b"}), "must number the classes 0, 1, 2"),
-    ("labels in a list", with_config(id2label=["a", "b"]), "'id2label' is ['a', 'b'], must map"),
-    ("a label of an object", with_config(id2label={"0": {}}), "must map the number of each class to its name"),
-    ("two numbers of classes", with_config(num_labels=3, id2label={"0": "a", "1": "b"}), "'num_labels' is 3, but"),
-    ("an unknown problem", with_config(problem_type="multi_label"), "'problem_type' is 'multi_label', must be one of"),
-    ("one class of one", with_config(problem_type="single_label_classification", id2label={"0": "a"}), "at least two"),
-    ("an unknown type", with_config(torch_dtype="float12"), "'torch_dtype' is 'float12', must be one of"),
-    ("a slip", with_config(num_hiden_layers=2), "'num_hiden_layers' is a key of no model of transformers"),
-    ("a slip inside", with_config(text_config={"hidden_sizee": 2}), "'text_config.hidden_sizee' is a key of no model"),
-    ("architectures as text", with_config(architectures="BertModel"), "'architectures' is 'BertModel', must be a list"),
+    ("a number as text", with_config(num_hidden_layers="6")),
+    ("half a layer", with_config(num_hidden_layers=1.5)),
+    ("true for a number", with_config(hidden_size=True)),
+    ("no heads", with_config(num_attention_heads=0)),
+    ("no such function", with_config(hidden_act="geluu")),
+    ("a function inside", with_config(vision_config={"hidden_act": "x"})),
+    ("a number as words", with_config(layer_norm_eps="1e-12")),
+    ("yes for true", with_config(is_decoder="yes")),
+    ("a hole", with_config(id2label={"0": "a", "2": "b"})),
+    ("labels in a list", with_config(id2label=["a", "b"])),
+    ("a label of an object", with_config(id2label={"0": {}})),
+    ("two numbers of classes", with_config(num_labels=3, id2label={"0": "a", "1": "b"})),
+    ("an unknown problem", with_config(problem_type="multi_label")),
+    ("one class of one", with_config(problem_type="single_label_classification", id2label={"0": "a"})),
+    ("an unknown type", with_config(torch_dtype="float12")),
+    ("a slip", with_config(num_hiden_layers=2)),
+    ("a slip inside", with_config(text_config={"hidden_sizee": 2})),
+    ("architectures as text", with_config(architectures="BertModel")),
     # kinds of sentence-transformers
     (
         "sparse",
         with_json("config_sentence_transformers.json", model_type="SparseEncoder"),
-        "'SparseEncoder', which is not",
     ),
-    *(
-        (kind, SENTENCES | {"modules.json": [module(0, "Transformer", ""), module(1, kind)]}, f"the module {kind} of")
-        for kind in OTHER_MODULES
-    ),
-    ("words alone", {"modules.json": [module(0, "StaticEmbedding", "")]}, "the module StaticEmbedding of"),
-    ("of the future", SENTENCES | {"modules.json": [module(0, "Magic", "")]}, "the module Magic of"),
-    ("no pooling", SENTENCES | {"modules.json": [module(0, "Transformer", "")]}, "none of them makes a vector"),
+    *((kind, SENTENCES | {"modules.json": [module(0, "Transformer", ""), module(1, kind)]}) for kind in OTHER_MODULES),
+    ("words alone", {"modules.json": [module(0, "StaticEmbedding", "")]}),
+    ("of the future", SENTENCES | {"modules.json": [module(0, "Magic", "")]}),
+    ("no pooling", SENTENCES | {"modules.json": [module(0, "Transformer", "")]}),
     (
         "too early",
         SENTENCES
         | {"modules.json": [module(0, "Transformer", ""), module(1, "Normalize"), module(2, "Pooling", "1_Pooling")]},
-        "Normalize before Pooling",
     ),
-    ("pooling first", SENTENCES | {"modules.json": [module(1, "Pooling", "")]}, "one Transformer must come first"),
+    ("pooling first", SENTENCES | {"modules.json": [module(1, "Pooling", "")]}),
     (
         "one name twice",
         SENTENCES | {"modules.json": [module(0, "Transformer", ""), module(1, "Pooling") | {"name": "0"}]},
-        "'name' of each module must be there, and its own",
     ),
     (
         "a folder of its own name",
         SENTENCES
         | {"modules.json": [module(0, "Transformer", ""), module(1, "Pooling", "pooling")]}
         | {"pooling/config.json": {}},
-        "must be a folder that begins with a number",
     ),
     # settings of modules
-    ("no such mode", with_json("1_Pooling/config.json", pooling_mode="median"), "'pooling_mode' is 'median'"),
+    ("no such mode", with_json("1_Pooling/config.json", pooling_mode="median")),
     (
         "a mode of the future",
         with_json("1_Pooling/config.json", pooling_mode_median=True),
-        "'pooling_mode_median' is no",
     ),
-    ("pooling by a word", with_json("1_Pooling/config.json", include_prompt="no"), "must be true or false"),
+    ("pooling by a word", with_json("1_Pooling/config.json", include_prompt="no")),
     (
         "an own function",
         with_json("2_Dense/config.json", activation_function="my.Swish"),
-        "sentence-transformers makes a Tanh",
     ),
     (
         "a function of torch",
         with_json("2_Dense/config.json", activation_function="torch.nn.functional.gelu"),
-        "class of torch.nn",
     ),
     (
         "Dense of tokens",
         with_json("2_Dense/config.json", module_input_name="token_embeddings"),
-        "must be 'sentence_embedding'",
     ),
-    ("Dense without weights", SENTENCES | {"2_Dense/model.safetensors": None}, "holds no weights of the module Dense"),
+    ("Dense without weights", SENTENCES | {"2_Dense/model.safetensors": None}),
     (
         "another task",
         with_json("sentence_bert_config.json", transformer_task="fill-mask"),
-        "'transformer_task' is 'fill-mask'",
     ),
-    ("unknown setting", with_json("sentence_bert_config.json", magic=1), "'magic' is no setting"),
-    ("no length", with_json("sentence_bert_config.json", max_seq_length="long"), "'max_seq_length' is 'long'"),
-    ("options", with_json("sentence_bert_config.json", config_args={"num_hidden_layers": 2}), "'config_args' is"),
-    ("images", with_json("sentence_bert_config.json", modality_config={"image": {}}), "'modality_config' is"),
+    ("unknown setting", with_json("sentence_bert_config.json", magic=1)),
+    ("no length", with_json("sentence_bert_config.json", max_seq_length="long")),
+    ("options", with_json("sentence_bert_config.json", config_args={"num_hidden_layers": 2})),
+    ("images", with_json("sentence_bert_config.json", modality_config={"image": {}})),
     # settings of encode()
     (
         "no such prompt",
         with_json("config_sentence_transformers.json", prompts={"q": "q: "}, default_prompt_name="p"),
-        "'default_prompt_name' is 'p', must be one of 'prompts'",
     ),
-    ("prompts in a list", with_json("config_sentence_transformers.json", prompts=["q: "]), "must map names to texts"),
+    ("prompts in a list", with_json("config_sentence_transformers.json", prompts=["q: "])),
     (
         "unknown similarity",
         with_json("config_sentence_transformers.json", similarity_fn_name="maxsim"),
-        "'maxsim', must be one",
     ),
-    ("cut to nothing", with_json("config_sentence_transformers.json", truncate_dim=0), "'truncate_dim' is 0"),
+    ("cut to nothing", with_json("config_sentence_transformers.json", truncate_dim=0)),
     (
         "prompts left out",
         with_json("1_Pooling/config.json", include_prompt=False)
         | {"config_sentence_transformers.json": {"prompts": {"q": "q: "}}},
-        "'include_prompt' is false",
     ),
     # tokenizers
-    ("a token beyond", with_config(vocab_size=4), "1 tokens beyond 'vocab_size' of config.json, 4, such as 'b'"),
+    ("a token beyond", with_config(vocab_size=4)),
     (
         "a new token",
         with_json("tokenizer_config.json", with_config(vocab_size=5), pad_token="<pad>"),
-        "'pad_token' is '<pad>'",
     ),
-    ("a side", with_json("tokenizer_config.json", SOUND, padding_side="up"), "'padding_side' is 'up'"),
-    ("no limit", with_json("tokenizer_config.json", SOUND, model_max_length="512"), "'model_max_length' is '512'"),
+    ("a side", with_json("tokenizer_config.json", SOUND, padding_side="up")),
+    ("no limit", with_json("tokenizer_config.json", SOUND, model_max_length="512")),
     (
         "no tokens fed",
         with_json("tokenizer_config.json", SOUND, model_input_names=["attention_mask"]),
-        "must name 'input_ids'",
     ),
-    ("a token of numbers", with_json("tokenizer_config.json", SOUND, cls_token=[1]), "'cls_token' is [1]"),
+    ("a token of numbers", with_json("tokenizer_config.json", SOUND, cls_token=[1])),
     *(
         (
             f"{name} alone",
             SOUND | {"tokenizer.json": None, file: b"x", "tokenizer_config.json": {"tokenizer_class": name}},
-            told,
         )
-        for name, file, told in (
-            ("MarianTokenizer", "spm.model", "runs MarianTokenizer in Python alone"),
-            ("EsmTokenizer", "vocab.txt", "runs EsmTokenizer in Python alone"),
-            ("DebertaV2TokenizerFast", "spm.model", "does not cut texts with this vocabulary as DebertaV2Tokenizer"),
+        for name, file in (
+            ("MarianTokenizer", "spm.model"),
+            ("EsmTokenizer", "vocab.txt"),
+            ("DebertaV2TokenizerFast", "spm.model"),
         )
     ),
-    ("a word for true", with_json("tokenizer_config.json", SOUND, do_lower_case="no"), "'do_lower_case' is 'no'"),
+    ("a word for true", with_json("tokenizer_config.json", SOUND, do_lower_case="no")),
 ]
 
 
-@pytest.mark.parametrize(("files", "told"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_what_would_be_ignored_is_refused_by_one_line(tmp_path: Path, files: Files, told: str):
-    problem = str(snapshot_problem(write(tmp_path, files)))
-    assert told in problem
-    assert "\n" not in problem
+MESSAGES = dict(
+    line.split(": ", 1) for line in Path(__file__).with_name("refusals.txt").read_text(encoding="utf-8").splitlines()
+)
+
+
+def test_every_refusal_has_one_message():
+    assert list(MESSAGES) == [name for name, _ in REFUSED]
+
+
+@pytest.mark.parametrize(("name", "files"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_what_would_be_ignored_is_refused_by_one_line(tmp_path: Path, name: str, files: Files):
+    assert snapshot_problem(write(tmp_path, files)) == MESSAGES[name]
 
 
 @pytest.mark.parametrize(
