@@ -32,6 +32,7 @@ from onnxproof.files import read_json, write_json, write_text
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import cpu_description
 from onnxproof.original.exporters.optimum import find_interpreter
+from process_memory import descendants_of, resident_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT_FILES = ("Snakefile", "workflow", "envs", "profiles")
@@ -86,13 +87,7 @@ class Cost:
     def _sample(self) -> None:
         own = psutil.Process()
         while not self._ended.wait(SAMPLE_S):
-            total = 0
-            for process in own.children(recursive=True):
-                try:
-                    total += process.memory_info().rss
-                except psutil.Error:
-                    continue  # it ended just now
-            self.peak_rss_mb = max(self.peak_rss_mb, total / 1e6)
+            self.peak_rss_mb = max(self.peak_rss_mb, resident_bytes(descendants_of(own)) / 1e6)
 
 
 def run(command: list[Any], folder: Path, cores: int) -> None:

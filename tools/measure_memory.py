@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import psutil
 import project_path  # noqa: F401 - the imports below are found through it
 from hub_server import HubServer
 from onnxproof.engine.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
+from process_memory import descendants_of, resident_bytes
 from project import LOOSE, Project, make_project
 from tiny_models import bert_config, write_tokenizer
 
@@ -67,15 +69,13 @@ def needs_of(process: psutil.Process) -> tuple[int, float]:
 
     Descendants that have ended count as far as the process waited for them.
     """
-    memory, seconds = 0, 0.0
-    try:
-        for each in (process, *process.children(recursive=True)):
-            memory += each.memory_info().rss
+    processes = [process, *descendants_of(process)]
+    seconds = 0.0
+    for each in processes:
+        with suppress(psutil.Error):  # it has just ended
             times = each.cpu_times()
             seconds += times.user + times.system + times.children_user + times.children_system
-    except psutil.NoSuchProcess:
-        pass
-    return memory, seconds
+    return resident_bytes(processes), seconds
 
 
 def job_of(process: psutil.Process) -> tuple[str, str] | None:
@@ -105,7 +105,7 @@ def measure(project: Project, *arguments: str) -> dict[tuple[str, str], Needs]:
         run = subprocess.Popen(command, cwd=project.folder, env=environment, stdout=output, stderr=output)
         watched = psutil.Process(run.pid)
         while run.poll() is None:
-            for process in watched.children(recursive=True):
+            for process in descendants_of(watched):
                 job = job_of(process)
                 if job:
                     needs[job].raise_to(*needs_of(process))

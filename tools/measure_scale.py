@@ -22,6 +22,7 @@ import psutil
 import project_path  # noqa: F401 - the imports below are found through it
 from onnxproof.files import write_text
 from onnxproof.hardware import cpu_description
+from process_memory import descendants_of, resident_bytes
 from project import CONFIG, Project, make_project
 from tiny_models import save_classifier
 
@@ -48,18 +49,8 @@ class Peaks:
 
     def sample(self, process: psutil.Process) -> None:
         """Look once; processes that end meanwhile count as nothing."""
-        try:
-            self.own = max(self.own, process.memory_info().rss)
-            descendants = process.children(recursive=True)
-        except psutil.NoSuchProcess:
-            return
-        total = 0
-        for each in descendants:
-            try:
-                total += each.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        self.descendants = max(self.descendants, total)
+        self.own = max(self.own, resident_bytes([process]))
+        self.descendants = max(self.descendants, resident_bytes(descendants_of(process)))
 
 
 def snakemake(project: Project, *arguments: str) -> Usage:
