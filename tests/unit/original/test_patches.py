@@ -59,8 +59,8 @@ def test_an_unknown_version_is_told_once_in_one_line(monkeypatch, capsys):
             assert given == value
     assert done == [1, "taken back", 2, "taken back"]
     assert capsys.readouterr().out == (
-        f"note: pytest {version('pytest')} is changed (changed) as was right for 1.0 and 1.1: install the version of "
-        "the lock, or look whether the change is still needed\n"
+        f"note: pytest {version('pytest')} is installed, but changed changes it as 1.0 and 1.1 needed it: install the "
+        "version of the lock, or check that the change is still needed\n"
     )
 
 

@@ -65,8 +65,8 @@ def patch(
             if installed and name not in _told:
                 _told.add(name)
                 print(
-                    f"note: {library} {installed} is changed ({name}) as was right for {' and '.join(releases)}: "
-                    "install the version of the lock, or look whether the change is still needed",
+                    f"note: {library} {installed} is installed, but {name} changes it as {' and '.join(releases)} "
+                    "needed it: install the version of the lock, or check that the change is still needed",
                     flush=True,
                 )
             return contextmanager(change)(*values, **options)
