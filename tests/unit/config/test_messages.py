@@ -253,6 +253,14 @@ WRONG_VALUES = [
         "quantization.targets.fp32 (seen: {}) is an unknown key. It belongs in parity.thresholds."
         + allowed("quantization.targets"),
     ),
+    (
+        one({"hub": "a/b", "revision": "main"}, allow_remote_code=True, allow_floating_revision=True),
+        "models.X.allow_remote_code is true, but code is run only from a hub source whose revision is a commit, 40 hexadecimal digits in lower case: elsewhere it could change unseen",
+    ),
+    (
+        one({"hub": "a/b", "revision": "a..b"}, allow_floating_revision=True),
+        f"models.X.source.revision is 'a..b', no name of a commit, branch or tag: {ADVICE}",
+    ),
 ]
 
 WRONG_SOURCES = [
