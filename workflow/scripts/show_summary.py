@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from onnxproof.cli import UserError, run_script
+from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.files import read_json
 
 PLAIN_WIDTH = 100
@@ -26,7 +26,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `snakemake` writes it") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: not a summary table: {error}") from None
+        raise UserError(f"{path}: not a summary table: {first_line(error)}") from None
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 

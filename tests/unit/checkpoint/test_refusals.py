@@ -64,6 +64,14 @@ SENTENCES = SOUND | {
 }
 
 
+RERANKER: Files = SOUND | {
+    "config.json": CONFIG | {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "score"}},
+    "modules.json": [module(0, "Transformer", "")],
+    "sentence_bert_config.json": {"transformer_task": "sequence-classification"},
+    "config_sentence_transformers.json": {"model_type": "CrossEncoder"},
+}
+
+
 def write(folder: Path, files: Files) -> Path:
     for name, content in files.items():
         path = folder / name
@@ -83,7 +91,7 @@ def with_json(name: str, base: Files = SENTENCES, **keys: Any) -> Files:
     return base | {name: base.get(name, {}) | keys}
 
 
-@pytest.mark.parametrize("files", [SOUND, SENTENCES], ids=["bert", "sentences"])
+@pytest.mark.parametrize("files", [SOUND, SENTENCES, RERANKER], ids=["bert", "sentences", "reranker"])
 def test_a_sound_model_is_accepted(tmp_path: Path, files: Files):
     assert snapshot_problem(write(tmp_path, files)) is None
 
@@ -225,6 +233,16 @@ REFUSED: list[tuple[str, Files]] = [
         )
     ),
     ("a word for true", with_json("tokenizer_config.json", SOUND, do_lower_case="no")),
+    ("a class of a number", with_json("tokenizer_config.json", SOUND, tokenizer_class=5)),
+    ("inputs of a number", with_json("tokenizer_config.json", SOUND, model_input_names=5)),
+    # rerankers
+    ("a reranker of two modules", RERANKER | {"modules.json": [module(0, "Transformer", ""), module(1, "Normalize")]}),
+    ("a reranker of vectors", with_json("sentence_bert_config.json", RERANKER, transformer_task="feature-extraction")),
+    ("a reranker in lower case", with_json("sentence_bert_config.json", RERANKER, do_lower_case=True)),
+    (
+        "a prompt for pairs",
+        with_json("config_sentence_transformers.json", RERANKER, prompts={"q": "query: "}, default_prompt_name="q"),
+    ),
 ]
 
 
@@ -270,6 +288,10 @@ VIT = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "num
         ({"size": -1}, "'size' is -1, must be positive numbers of pixels"),
         ({"size": {"height": 32, "width": "32"}}, "must be positive numbers of pixels"),
         ({"do_resize": "yes"}, "'do_resize' is 'yes', must be true or false"),
+        (
+            {"image_mean": [0.5] * 3, "image_std": [0.5]},
+            "'image_mean' and 'image_std' have {'image_mean': 3, 'image_std': 1} values: they must agree",
+        ),
     ],
 )
 def test_an_image_processor_must_agree_with_itself_and_the_model(tmp_path: Path, settings: Files, told: str | None):
