@@ -360,6 +360,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--node-modules", type=Path, help="where npm installed @huggingface/transformers")
     parser.add_argument("--output", type=Path, help="document whose table is to be replaced")
     args = parser.parse_args(argv)
+    # The programs run in the folders of releases.
+    optimum, node_modules = args.optimum.absolute(), args.node_modules and args.node_modules.absolute()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         project = make_releases(Path(scratch) / "project")
@@ -368,9 +370,7 @@ def main(argv: list[str] | None = None) -> None:
             use = read_final_answers(release.parent / "reference").use
             if use == "question-answering":  # transformers 5 has no pipeline for it; a test asks that of version 4
                 continue
-            compared = compare_programs(
-                release, project.folder / "models" / kind, Path(scratch), args.optimum, args.node_modules
-            )
+            compared = compare_programs(release, project.folder / "models" / kind, Path(scratch), optimum, node_modules)
             rows += [(kind, use, *row) for row in compared]
     if args.output is None:
         print(as_table(rows))
