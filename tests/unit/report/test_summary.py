@@ -166,7 +166,7 @@ def test_unmeasured_speeds_leave_gaps_not_errors(made):
         synthetic.change(path, "cases", 1, key, value=None)
     table, html = summarize(results, settings)
     assert pd.isna(table.loc[(MINILM, "int8"), "main_p50_ms"])
-    assert "speed-up not measured" in html
+    assert "its speed-up was not measured" in html
 
 
 def test_optional_fields_may_be_missing(made):
@@ -193,7 +193,7 @@ def test_without_fp32_nothing_is_compared_with_it(made):
     table, html = summarize(results, {MINILM: entry})
     assert list(table.index) == [(MINILM, "int8")]
     assert pd.isna(table.loc[(MINILM, "int8"), "size_ratio_vs_fp32"])
-    assert "Size not compared" in html
+    assert "Its size was not compared" in html
 
 
 def test_a_missing_file_is_named(made):
@@ -303,7 +303,7 @@ def test_missing_fusion_shows(summarized):
 
 def test_batch_dependence_is_said_in_words(summarized):
     _, html = summarized
-    assert html.count("shifts with its neighbours in a batch") == 2
+    assert html.count("depends on the other inputs of its batch") == 2
     assert html.count("gets the same answer alone and in a padded batch") == 4
 
 
@@ -327,7 +327,7 @@ def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):
     assert len(told) == 2
     for sentence in told:
         assert sentence.startswith("fp32 on OpenVINOExecutionProvider with 2 threads: 9.00× as fast as fp32, at ")
-        assert sentence.endswith("The gate judged its answers on CPUExecutionProvider.")
+        assert sentence.endswith("The gate measured its answers on CPUExecutionProvider.")
 
 
 def test_real_inputs_are_shown_with_everyones_answers(summarized):

@@ -148,41 +148,43 @@ def _slugs(models: Iterable[Model]) -> list[str]:
 def describe_trade(model: Model, variant: Variant) -> str:
     """Say in plain words what a variant gains and what it costs, from its own figures alone."""
     if variant.name == PYTORCH:
-        return "The original, run by PyTorch. Every other variant is held to its answers."
+        return "The original model, run by PyTorch. Every other variant is compared with its answers."
     if variant.name == BASELINE:
-        return f"The plain export, the baseline for size and speed. {_describe_accuracy(variant)}"
+        return f"The plain export. It is the baseline for size and speed. {_describe_accuracy(variant)}"
     where = f" Measured on {variant.place}." if len(model.places) > 1 else ""
     others = [other for variants in model.elsewhere for other in variants if other.name == variant.name]
     where += "".join(f" On {other.place}: {_describe_speed(other)}." for other in others)
-    return f"{_describe_size(model, variant)}, {_describe_speed(variant)}. {_describe_accuracy(variant)}{where}"
+    return f"{_describe_size(model, variant)} and {_describe_speed(variant)}. {_describe_accuracy(variant)}{where}"
 
 
 def _describe_size(model: Model, variant: Variant) -> str:
     factor = times_smaller(model, variant)
     if factor is None:
-        return "Size not compared"
+        return "Its size was not compared"
     if abs(factor - 1) < NOTABLE_CHANGE:
-        return "As large as fp32"
-    return f"{format_times(factor)} smaller than fp32" if factor > 1 else f"{format_times(1 / factor)} larger than fp32"
+        return "It is as large as fp32"
+    if factor > 1:
+        return f"It is {format_times(factor)} smaller than fp32"
+    return f"It is {format_times(1 / factor)} larger than fp32"
 
 
 def _describe_speed(variant: Variant) -> str:
     case = variant.main_case
     if case is None or case.speedup is None:
-        return "speed-up not measured"
+        return "its speed-up was not measured"
     spread = case.speedup_iqr or (case.speedup, case.speedup)
     where = f"at {case.title}"
     if spread[0] <= 1 <= spread[1] or abs(case.speedup - 1) < NOTABLE_CHANGE:
-        return f"no faster or slower beyond the noise ({format_times(case.speedup)} {where})"
+        return f"as fast as fp32 within the noise ({format_times(case.speedup)} {where})"
     if case.speedup > 1:
         return f"{format_times(case.speedup)} as fast {where}"
-    return f"slower: {format_times(case.speedup)} the speed of fp32 {where}"
+    return f"slower than fp32 ({format_times(case.speedup)} {where})"
 
 
 def _describe_accuracy(variant: Variant) -> str:
     metric = variant.headline_metric
     if metric is None:
-        return "No difference to PyTorch was measured."
+        return "Its difference from PyTorch was not measured."
     words = f"{_meaning(metric) or metric}: {format_figure(variant.metrics[metric])}"
     verdict = "outside the thresholds" if variant.failures else "within the thresholds"
     return f"Its answers are {verdict} ({words})."
@@ -194,14 +196,15 @@ def describe_batch_invariance(variant: Variant) -> str | None:
         return None
     difference = variant.metrics["batch_max_abs_diff"]
     if difference is None:
-        return "In a padded batch the output is not finite."
+        return "Its output in a padded batch is not finite."
     if difference <= SAME_ANSWER:
-        return f"An input gets the same answer alone and in a padded batch (difference {format_figure(difference)})."
+        words = format_figure(difference)
+        return f"An input gets the same answer alone and in a padded batch (largest difference {words})."
     cosine = variant.metrics.get("batch_cosine_min")
     lowest = "" if cosine is None else f", lowest cosine {format_figure(cosine)}"
     return (
-        f"An input's answer shifts with its neighbours in a batch: by up to {format_figure(difference)}{lowest}. "
-        "Use batches of one where an answer must be repeatable."
+        f"The answer to an input depends on the other inputs of its batch (largest difference "
+        f"{format_figure(difference)}{lowest}). Use a batch size of 1 if answers must be repeatable."
     )
 
 
@@ -283,7 +286,7 @@ def recommend_in_words(model: Model) -> list[tuple[str, str]]:
         variant = variants[choice.variant]
         threads = format_threads(choice.session["intra_op_threads"])
         where = f" on {variant.place}" if len(model.places) > 1 else ""
-        judged = "" if choice.provider == CPU_PROVIDER else f" The gate judged its answers on {CPU_PROVIDER}."
+        judged = "" if choice.provider == CPU_PROVIDER else f" The gate measured its answers on {CPU_PROVIDER}."
         told.append(
             (
                 f"{choice.purpose.capitalize()}, {'in float' if choice.in_float else 'within the limits'}",
@@ -327,8 +330,8 @@ def _verdict_in_words(model: Model) -> str:
         missed = "; ".join(
             f"{variant.name}: {', '.join(verdict.metric for verdict in variant.failures)}" for variant in model.failed
         )
-        return f"Not released, because a limit was missed ({missed})."
-    return f"Every gate passed. The release is in {model.release}; it is verified where verified.json lies beside it."
+        return f"Not released: these limits were missed: {missed}."
+    return f"Every gate passed. The release is in {model.release}. It is verified if verified.json is beside it."
 
 
 def _size(variant: Variant) -> float:
@@ -367,7 +370,7 @@ def _overview_plots(models: Sequence[Model], colours: Colours) -> list[tuple[str
 
     return [
         (
-            "Speed against the ONNX fp32 export, one request at a time (dashed: fp32 itself)",
+            "Speed-up over the ONNX fp32 export at batch size 1 (dashed line: fp32)",
             plots.bars(
                 "Speed-up by model and variant",
                 "overview-speed",
@@ -379,7 +382,7 @@ def _overview_plots(models: Sequence[Model], colours: Colours) -> list[tuple[str
             ),
         ),
         (
-            "Size of what has to be loaded",
+            "Size of the files to load",
             plots.bars(
                 "Size by model and variant",
                 "overview-size",
@@ -468,13 +471,14 @@ def _section_plots(model: Model, slug: str, colours: Colours) -> dict[str, Any]:
         "pareto": _pareto(f"Trade of {model.name}", f"{slug}-pareto", [model], colours),
         "plots": [
             (
-                "Latency: median (dot) to 90th percentile (end of line), logarithmic; each variant in a run of its own",
+                "Latency from the median (dot) to the 90th percentile (end of the line), on a logarithmic scale. "
+                "Each variant was timed in a separate run",
                 plots.dots(
                     f"Latency of {model.name}", f"{slug}-latency", _latency_groups(model, colours), "ms a batch"
                 ),
             ),
             (
-                "Parity: error against its threshold (upright bar); left of it passes, logarithmic",
+                "Error of each metric, on a logarithmic scale. The bar is the threshold: errors to its left pass",
                 plots.margins(f"Parity of {model.name}", f"{slug}-parity", _parity_groups(model), "error"),
             ),
         ],
