@@ -73,7 +73,7 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
             problems.append(str(error).removeprefix(f"{model}: "))
     asked = settings.get("task")
     same = [name for name in tasks if asked in (name, *TASKS[name].optimum)]
-    task = (same or [None])[0] if asked else (tasks or [None])[0]
+    task = next(iter(same if asked else tasks), None)
     if asked and tasks and task is None:
         problems.append(f"models.{model}.task is '{asked}', but it serves only: {', '.join(tasks)}")
     parameters, stored = count_parameters(checkpoint)

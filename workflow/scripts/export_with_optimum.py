@@ -167,7 +167,7 @@ def accepted_by(config: Any) -> Accepted:
         name
         for kind in type(config).__mro__
         if "__init__" in vars(kind)
-        for name in inspect.signature(kind.__init__).parameters
+        for name in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     }
     with suppress(ValueError, TypeError, AssertionError, KeyError, AttributeError):  # made of two configurations
         keys |= set(vars(type(config)()))

@@ -292,7 +292,7 @@ def apply_rewrites(
                 count = rewrite.apply(rewritten)
             if not count:
                 continue
-            prove(lambda made=rewritten: (made, {}), proof)
+            prove(lambda made=rewritten: (made, {}), proof)  # type: ignore[misc]
         except UserError as error:
             reasons.append(f"without a rewrite of {rewrite.name}: {error}")
             continue

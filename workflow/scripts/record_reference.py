@@ -80,8 +80,8 @@ def measure_own_invariance(
         expected, actual = (
             {name: [item[name] for item in items] for name in items[0]} for items in zip(*pairs, strict=True)
         )
-        actual = align_queries(original.task, expected, actual)
-        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, actual))
+        aligned = align_queries(original.task, expected, actual)
+        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, aligned))
         measured = batch_invariance(answers, in_batch)
         if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
             break

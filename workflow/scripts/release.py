@@ -16,7 +16,7 @@ from onnxproof.checkpoint.sentence_modules import settle_modules
 from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
-from onnxproof.engine.code_digest import SCRIPTS, files_of_script
+from onnxproof.engine.code_digest import files_of_script
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -34,6 +34,7 @@ from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import judge
+from onnxproof.places import SCRIPTS
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.golden import write_golden
 from onnxproof.release.tokenizer import settle_tokenizer
@@ -259,8 +260,10 @@ def settle_activation(folder: Path, usage: dict[str, Any]) -> dict[str, str]:
 #: What transformers.js reads of a decoder's cache.
 CACHE_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 #: Keys at the top of Qwen2.5-VL's ``config.json`` that say nothing of its text part.
-NOT_OF_TEXT = ("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version")
-NOT_OF_TEXT += ("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id")
+NOT_OF_TEXT = (
+    *("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version"),
+    *("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id"),
+)
 
 
 def announce_cache_sizes(folder: Path) -> dict[str, str]:

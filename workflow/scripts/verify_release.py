@@ -274,7 +274,7 @@ def describe_failure(check: Check) -> str:
 def as_table(checks: list[Check]) -> str:
     """Lay the checks out as text, one line each."""
     header = ("what", "check", "here", "allowed", "verdict")
-    rows = [header, *[(c.subject, c.what, c.seen, c.allowed, c.verdict) for c in checks]]
+    rows: list[tuple[str, ...]] = [header, *[(c.subject, c.what, c.seen, c.allowed, c.verdict) for c in checks]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
