@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fitting import misfits_of
 from hub_uploads import UploadHub
 from onnxproof.files import describe_files, write_json
 
@@ -64,6 +65,7 @@ def test_a_dry_run_sends_nothing_and_needs_neither_hub_nor_token(results):
     record = json.loads((results / "published.json").read_text())
     assert record["dry_run"]
     assert record["commit"] is None
+    assert misfits_of(results / "published.json", results) == []
 
 
 def test_a_release_becomes_a_pull_request(results, hub):
@@ -80,6 +82,7 @@ def test_a_release_becomes_a_pull_request(results, hub):
     assert not record["dry_run"]
     assert record["commit"] == hub.repositories[REPO].commit
     assert record["url"].endswith("/discussions/1")
+    assert misfits_of(results / "published.json", results) == []
 
 
 def test_a_release_goes_to_a_branch(results, hub):

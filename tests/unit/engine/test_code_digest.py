@@ -155,6 +155,7 @@ TYPED = """
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from onnxproof.records.common import Entry
 from onnxproof.shared import Shown, shown
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Case:
         return made
 
 
-def judge(value: float, *rest: Shown, deep: "Deep | None" = None) -> Record:
+def judge(value: float, *rest: Shown, entry: Entry = None, deep: "Deep | None" = None) -> Record:
     return shown(value)
 """
 #: What only a type checker reads, changed.
@@ -190,6 +191,9 @@ RETYPED = {
     "a constant": ("LIMIT: float", "LIMIT"),
     "a field of a record": ("    size: int", "    size: int\n    sha256: str"),
     "another record": ("LIMIT: float", "class Other(TypedDict):\n    name: str\n\n\nLIMIT: float"),
+    "a record made of another": ("@dataclass\n", "class Other(Record):\n    name: str\n\n\n@dataclass\n"),
+    "a record made of an imported one": ("LIMIT: float", "class Other(Entry):\n    name: str\n\n\nLIMIT: float"),
+    "a record by a call": ("LIMIT: float", 'Other = TypedDict("Other", {"class": str})\nLIMIT: float'),
     "a name of a type": ("LIMIT: float", "Sizes: TypeAlias = dict[str, int]\nLIMIT: float"),
     "an import of types alone": ("import Shown, shown", "import shown"),
     "an import for the checker": ("    from onnxproof.deep import Deep", "    from onnxproof.other import Deep"),
@@ -238,6 +242,14 @@ def test_what_is_imported_for_the_type_checker_alone_is_no_part(scripts):
     (scripts / "judge.py").write_text(TYPED)
     forget()
     assert str(scripts / "onnxproof/deep.py") not in files_of_script("judge")
+
+
+def test_the_records_are_types_but_for_the_functions_that_read_them():
+    for path in (sources.SCRIPTS / "onnxproof/records").glob("*.py"):
+        tree, _ = sources._read(path)
+        found = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Import | ast.ImportFrom)]
+        assert all(isinstance(node, ast.FunctionDef) and node.name.startswith("read_") for node in found), path
+        assert sources._does_something(path) == bool(found)
 
 
 def test_no_code_reads_annotations():

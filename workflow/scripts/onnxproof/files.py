@@ -54,7 +54,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
-def read_manifest(path: Path, *keys: str) -> dict[str, Any]:
+def read_manifest(path: Path, *keys: str) -> Any:
     """Read the manifest that a job wrote, and check that it describes what the caller needs.
 
     Args:

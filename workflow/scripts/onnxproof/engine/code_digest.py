@@ -9,6 +9,8 @@ from pathlib import Path
 from onnxproof.places import SCRIPTS
 
 PACKAGE = "onnxproof"
+#: The package that defines types and reads files of these types, see ``onnxproof.records``.
+RECORDS = f"{PACKAGE}.records"
 
 
 class _TypeRemover(ast.NodeTransformer):
@@ -20,8 +22,9 @@ class _TypeRemover(ast.NodeTransformer):
     """
 
     def __init__(self) -> None:
-        """Start without names."""
+        """Start without names, and without classes that are a ``TypedDict``."""
         self.names: set[str] = set()
+        self.records: set[str] = set()
 
     def _note(self, node: ast.AST) -> None:
         for part in ast.walk(node):
@@ -30,6 +33,12 @@ class _TypeRemover(ast.NodeTransformer):
             elif isinstance(part, ast.Constant) and isinstance(part.value, str):  # an annotation in quotes
                 with suppress(SyntaxError):
                     self._note(ast.parse(part.value, mode="eval"))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        """Note which names are records of another module."""
+        if (node.module or "").startswith(RECORDS):
+            self.records |= _names_of(node)
+        return node
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         """Remove the annotation of an argument."""
@@ -52,10 +61,18 @@ class _TypeRemover(ast.NodeTransformer):
             return None
         return self.generic_visit(ast.Assign([node.target], node.value))
 
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Remove a ``TypedDict`` that is made by a call."""
+        if isinstance(node.value, ast.Call) and _ends_in(node.value.func, "TypedDict"):
+            self._note(node)
+            return None
+        return self.generic_visit(node)
+
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
         """Remove a ``TypedDict``; of another class, keep the fields."""
-        if any(_ends_in(base, "TypedDict") for base in node.bases):
+        if any(_ends_in(base, "TypedDict") or getattr(base, "id", None) in self.records for base in node.bases):
             self._note(node)
+            self.records.add(node.name)
             return None
         fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
         node.body = [part for part in node.body if part not in fields]
