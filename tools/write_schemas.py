@@ -82,10 +82,11 @@ def read_types() -> dict[str, Any]:
     """
     typing.TypedDict = typing_extensions.TypedDict
     package = importlib.import_module("onnxproof.records")
+    names = [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
     types = {}
-    for found in pkgutil.iter_modules(package.__path__):
-        for name, value in vars(importlib.import_module(f"{package.__name__}.{found.name}")).items():
-            types[f"{found.name}.{name}"] = value
+    for module in map(importlib.import_module, ("onnxproof.files", *names)):
+        for name, value in vars(module).items():
+            types[f"{module.__name__.rpartition('.')[2]}.{name}"] = value
             if typing_extensions.is_typeddict(value):
                 value.__pydantic_config__ = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     return types

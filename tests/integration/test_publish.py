@@ -12,6 +12,7 @@ import pytest
 from fitting import misfits_of
 from hub_uploads import UploadHub
 from onnxproof.files import describe_files, write_json
+from records import make_manifest, make_release_record, make_released_variant, make_verification
 
 ROOT = Path(__file__).parents[2]
 REPO = "lab/tiny-onnx"
@@ -28,11 +29,14 @@ def results(tmp_path) -> Path:
     (folder / "release" / "onnx" / "model_quantized.onnx").write_bytes(bytes(range(256)) * 40)
     (folder / "release" / "golden.npz").write_bytes(b"golden")
     (folder / "release" / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
-    write_json(folder / "release" / "manifest.json", {"variants": {"int8": {"gate": {"passed": True}}}})
+    write_json(
+        folder / "release" / "manifest.json",
+        make_manifest({"int8": make_released_variant("onnx/model_quantized.onnx")}),
+    )
     files = describe_files(folder / "release")
-    release = {"model": "tiny", "variants": {"int8": "onnx/model_quantized.onnx"}, "files": files}
+    release = make_release_record(variants={"int8": "onnx/model_quantized.onnx"}, files=files)
     write_json(folder / "release.json", release)
-    write_json(folder / "verified.json", {"passed": True})
+    write_json(folder / "verified.json", make_verification())
     return folder
 
 

@@ -7,15 +7,14 @@ fp32 in the same run; fp32's own times there put several numbers of threads on o
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import geometric_mean
-from typing import Any
 
 from onnxproof.formatting import format_shape
+from onnxproof.records.benchmark import BenchmarkRecord, ProviderBenchmark, RecordedCase
+from onnxproof.records.release import Session
 from onnxproof.vocabulary import CPU_PROVIDER, QUANTIZED_VARIANTS
 
 #: What the smallest and the largest of the measured batch sizes speak for.
 PURPOSES = ("latency", "throughput")
-#: The settings of onnxruntime's session, but for its threads, that a benchmark records.
-SESSION_SETTINGS = ("inter_op_threads", "execution_mode", "spinning", "memory_arena")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Recommendation:
     in_float: bool
     variant: str
     provider: str
-    session: Mapping[str, Any]
+    session: Session
     shapes: tuple[str, ...]
     speedup: float
 
@@ -41,7 +40,7 @@ class _Run:
 
     variant: str
     provider: str
-    session: Mapping[str, Any]
+    session: Session
     speedups: Mapping[tuple[int, int | None], float]
 
     @property
@@ -58,7 +57,7 @@ class _Run:
         return geometric_mean(value for (size, _), value in self.speedups.items() if size == batch)
 
 
-def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendation]:
+def recommend(benchmarks: Mapping[str, BenchmarkRecord]) -> list[Recommendation]:
     """Return, for each purpose, the fastest of the float files, and the fastest of all where that is another one.
 
     Args:
@@ -79,28 +78,31 @@ def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendatio
     return found
 
 
-def _runs(variant: str, record: Mapping[str, Any]) -> Iterator[_Run]:
-    """Yield a record's runs; a case without a figure counts as not measured."""
-    settings = {key: value for key, value in record.get("settings", {}).items() if key in SESSION_SETTINGS}
-    for measured in (record, *record.get("other_providers", [])):
-        baseline = measured.get("baseline")
-        fp32 = {_key(case): case["p50_ms"] for case in (baseline or measured)["cases"] if case.get("p50_ms")}
-        cases = [case for case in measured["cases"] if _key(case) in fp32 and (not baseline or _speedup(case))]
-        counts = sorted({threads for _, _, threads in map(_key, cases) if threads})
+def _runs(variant: str, record: BenchmarkRecord) -> Iterator[_Run]:
+    """Yield a record's runs."""
+    settings = record["settings"]
+    parts: list[ProviderBenchmark] = [record, *record.get("other_providers", [])]
+    for measured in parts:
+        cases = measured["cases"]
+        fp32 = {_key(case): case["p50_ms"] for case in (measured["baseline"] or measured)["cases"]}
+        counts = sorted({case["intra_op_threads"] for case in cases})
         for threads in counts:
             speedups = {
-                (batch, sequence): _speedup(case) * fp32[batch, sequence, counts[-1]] / fp32[_key(case)]
+                (case["batch"], case["sequence"]): case.get("speedup_vs_fp32", 1.0)  # fp32 itself has none
+                * fp32[case["batch"], case["sequence"], counts[-1]]
+                / fp32[_key(case)]
                 for case in cases
-                for batch, sequence, its_threads in [_key(case)]
-                if its_threads == threads and (batch, sequence, counts[-1]) in fp32
+                if case["intra_op_threads"] == threads
             }
-            yield _Run(variant, measured["provider"], {"intra_op_threads": threads} | settings, speedups)
+            session: Session = {
+                "intra_op_threads": threads,
+                "inter_op_threads": settings["inter_op_threads"],
+                "execution_mode": settings["execution_mode"],
+                "spinning": settings["spinning"],
+                "memory_arena": settings["memory_arena"],
+            }
+            yield _Run(variant, measured["provider"], session, speedups)
 
 
-def _speedup(case: Mapping[str, Any]) -> float:
-    """Return a case's ratio to fp32, which fp32 itself does not have."""
-    return float(case.get("speedup_vs_fp32", 1.0) or 0.0)
-
-
-def _key(case: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
-    return case["batch"], case.get("sequence"), case.get("intra_op_threads")
+def _key(case: RecordedCase) -> tuple[int, int | None, int]:
+    return case["batch"], case["sequence"], case["intra_op_threads"]

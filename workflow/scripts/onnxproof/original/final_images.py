@@ -23,6 +23,7 @@ from onnxproof.original.image_prompts import takes_positions_in_parts
 from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
 from onnxproof.parity.card_programs import open_image
+from onnxproof.records.reference import FinalSettings
 from onnxproof.tasks.heads import SIGMOID, SOFTMAX
 
 #: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
@@ -134,7 +135,7 @@ def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Inte
         found = classify(open_image(content), candidate_labels=list(CANDIDATES))
         return {answer["label"]: float(answer["score"]) for answer in found}
 
-    settings = {"activation": activation, "candidates": list(CANDIDATES)}
+    settings: FinalSettings = {"activation": activation, "candidates": list(CANDIDATES)}
     return Interface("pipeline('zero-shot-image-classification')", ask, settings)
 
 
@@ -161,7 +162,7 @@ def _ask_where_texts_fit(original: Original, model: str, snapshot: Path) -> Inte
     def ask(content: Any) -> list[dict[str, Any]]:
         return [_as_detection(found) for found in detect(open_image(content), threshold=threshold, **options)]
 
-    settings = {"threshold": threshold, "candidates": list(CANDIDATES)}
+    settings: FinalSettings = {"threshold": threshold, "candidates": list(CANDIDATES)}
     return Interface(f"pipeline('zero-shot-object-detection'), threshold {threshold}", ask, settings)
 
 

@@ -1,19 +1,7 @@
 """What records of several stages have in common."""
 
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias
 
-
-class FileEntry(TypedDict):
-    """What a file was when it was described."""
-
-    size: int
-    """In bytes."""
-    sha256: str
-    """In hex."""
-
-
-#: The files of a folder by their paths in it, sorted.
-Files: TypeAlias = dict[str, FileEntry]
 #: The versions of Python and of distributions, by name.
 Versions: TypeAlias = dict[str, str]
 #: Measured values by the names in ``vocabulary.METRICS``; None where a value is not finite.

@@ -5,7 +5,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from onnxproof.files import read_json
 from onnxproof.records.common import Metrics, Versions
-from onnxproof.records.reference import OwnInvariance
+from onnxproof.records.reference import BatchInvariance, OwnInvariance
 
 
 class OutputDifference(TypedDict):
@@ -25,17 +25,6 @@ class OutputDifference(TypedDict):
     """The lowest cosine of two rows."""
     cosine_mean: float | None
     """The mean cosine of two rows."""
-
-
-class BatchInvariance(TypedDict):
-    """What the neighbours in a padded batch change in the answers; None where a value is not finite."""
-
-    batch_size: int
-    """Inputs in a batch."""
-    max_abs_diff: float | None
-    """The largest absolute difference."""
-    cosine_min: float | None
-    """The lowest cosine of any row."""
 
 
 class JudgedInputs(TypedDict):
@@ -88,15 +77,20 @@ class Judged(TypedDict):
     """What a batch changes in PyTorch's own answers: a variant is allowed its limit on top of that."""
 
 
-class ParityRecord(Judged):
+class ProvenFiles(TypedDict):
+    """The files whose answers were compared."""
+
+    model_sha256: str
+    """Of the variant's graph, the first of several, in hex."""
+    weights_sha256: NotRequired[dict[str, str]]
+    """Of the others, by name, in hex: weights beside a graph, and further graphs."""
+
+
+class ParityRecord(Judged, ProvenFiles):
     """How far the answers of one variant are from PyTorch's."""
 
     reference: Literal["pytorch"]
     """Whose answers it is compared with."""
-    model_sha256: str
-    """Of the variant's graph, the first of several, in hex."""
-    weights_sha256: NotRequired[dict[str, str]]
-    """Of the other files that are judged, by name, in hex: weights beside a graph, and further graphs."""
     inputs: JudgedInputs
     """What both were asked."""
     samples: list[Sample]

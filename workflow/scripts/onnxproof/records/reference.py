@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from onnxproof.files import read_json
-from onnxproof.records.common import Files, Versions
+from onnxproof.files import Files, read_json
+from onnxproof.records.common import Versions
 
 
 class RecordedInputs(TypedDict):
@@ -46,17 +46,27 @@ class Padding(TypedDict):
     """The tokens that the tokenizer has a role for, by the role's name; empty without a tokenizer."""
 
 
-class OwnInvariance(TypedDict):
-    """What the neighbours in a padded batch change in PyTorch's own answers; None where a value is not finite."""
+class Invariance(TypedDict):
+    """What the neighbours in a batch change in answers; None where a value is not finite."""
 
-    batch_size: int
-    """Inputs in a batch."""
-    inputs: int
-    """How many inputs were compared."""
     max_abs_diff: float | None
     """The largest absolute difference."""
     cosine_min: float | None
     """The lowest cosine of any row."""
+
+
+class BatchInvariance(Invariance):
+    """What the neighbours in a padded batch change in a variant's answers."""
+
+    batch_size: int
+    """Inputs in a batch."""
+
+
+class OwnInvariance(BatchInvariance):
+    """What the neighbours in a padded batch change in PyTorch's own answers."""
+
+    inputs: int
+    """How many inputs were compared."""
 
 
 class ChatParts(TypedDict):

@@ -7,11 +7,19 @@ The files are ``release.json``, ``verified.json``, ``published.json``, and in th
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from onnxproof.files import read_json
+from onnxproof.files import Files, read_json
 from onnxproof.records.benchmark import Cpu, TimedCase
-from onnxproof.records.common import Files, Metrics, Versions
-from onnxproof.records.parity import BatchInvariance, JudgedInputs
-from onnxproof.records.reference import FinalRecord, MeasuredReference, Padding, RecordedInputs, RecordedOutput, Usage
+from onnxproof.records.common import Metrics, Versions
+from onnxproof.records.parity import JudgedInputs
+from onnxproof.records.reference import (
+    BatchInvariance,
+    FinalRecord,
+    MeasuredReference,
+    Padding,
+    RecordedInputs,
+    RecordedOutput,
+    Usage,
+)
 from onnxproof.records.source import Origin
 from onnxproof.records.variant import Settings
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from onnxproof.files import read_json
-from onnxproof.records.common import Files, Versions
+from onnxproof.files import Files, read_json
+from onnxproof.records.common import Versions
 
 
 class Place(TypedDict):

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any, NotRequired, TypeAlias, TypedDict, final
 
-from onnxproof.files import read_manifest
-from onnxproof.records.common import Files, Limits, Metrics, Versions
+from onnxproof.files import Files, read_manifest
+from onnxproof.records.common import Limits, Metrics, Versions
 
 #: One pass of a quantization recipe: its name under ``pass``, and its parameters by name.
 Step: TypeAlias = dict[str, Any]
@@ -192,10 +192,6 @@ class QuantizationSettings(TypedDict):
     """What inputs it was judged on."""
 
 
-#: How one graph was made from another.
-GraphSettings: TypeAlias = OptimizationSettings | QuantizationSettings
-
-
 @final
 class SettingsOfGraphs(TypedDict):
     """How each of several graphs was made."""
@@ -204,7 +200,8 @@ class SettingsOfGraphs(TypedDict):
     """By the name of the file."""
 
 
-Settings: TypeAlias = ExportSettings | GraphSettings | SettingsOfGraphs
+#: How a variant was made.
+Settings: TypeAlias = ExportSettings | OptimizationSettings | QuantizationSettings | SettingsOfGraphs
 
 
 class VariantRecord(GraphDescription):

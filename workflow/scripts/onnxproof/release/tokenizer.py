@@ -13,9 +13,10 @@ from onnxproof.checkpoint.tokenizer_files import (
     older_tokenizer_config,
 )
 from onnxproof.files import read_json, write_text
+from onnxproof.records.reference import Padding
 
 
-def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, Any]) -> dict[str, str]:
+def settle_tokenizer(folder: Path, max_tokens: int | None, padding: Padding) -> dict[str, str]:
     """Write the model's own length limit and padding to its length-free places, in place.
 
     A ``tokenizer.json`` may hold what its author last used (all-MiniLM-L6-v2 cuts at 128 tokens and pads everything to
@@ -25,9 +26,8 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, An
     Args:
         folder: the release, with the tokenizer's files.
         max_tokens: where the model cuts a text; None for a model that reads none, whose tokenizer is only reworded.
-        padding: ``{"side": "left" or "right", "values": {input: value}, "special_tokens": {role: token}}``, as recorded
-            with the reference; the last are the tokens that the tokenizer itself knew, whichever file or class named
-            them.
+        padding: as recorded with the reference. Its special tokens are those that the tokenizer itself knew, whichever
+            file or class named them.
 
     Returns:
         ``{file: what was changed}``; files that were right already are not named.
@@ -47,7 +47,7 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, An
     if config and "chat_template" not in config and (folder / CHAT_TEMPLATE).is_file():
         words.append(f"chat_template from {CHAT_TEMPLATE}, which transformers.js does not read")
         config |= {"chat_template": (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")}
-    used = padding.get("special_tokens", {})
+    used = padding["special_tokens"]
     pad_token = config.get("pad_token") or used.get("pad_token")
     if config and pad_token is not None and config.get("pad_token") is None:
         words.append(f"pad_token {pad_token}, as the tokenizer's class has it")
@@ -76,7 +76,7 @@ def _truncation(max_tokens: int, side: str) -> dict[str, Any]:
     return {"direction": side.capitalize(), "max_length": max_tokens, "strategy": "LongestFirst", "stride": 0}
 
 
-def _padding(pad_token: Any, padding: dict[str, Any]) -> dict[str, Any] | None:
+def _padding(pad_token: Any, padding: Padding) -> dict[str, Any] | None:
     """Return the padding in the format of ``tokenizer.json``; none for a model without a padding token."""
     if pad_token is None:
         return None
