@@ -27,8 +27,23 @@ class Cpu(CpuDescription):
     """The logical cores that the process was allowed to run on."""
 
 
-class TimedCase(TypedDict):
-    """One input shape at one number of threads. Percentiles are over all samples, in ms."""
+class Figures(TypedDict):
+    """Times of one case over all samples."""
+
+    p50_ms: float
+    """The median time of a call, in ms."""
+    p90_ms: float
+    """The 90th percentile, in ms."""
+    p99_ms: float
+    """The 99th percentile, in ms."""
+    items_per_s: float
+    """Items a second at the median time."""
+    iterations: int
+    """How many samples."""
+
+
+class TimedCase(Figures):
+    """One input shape at one number of threads."""
 
     batch: int
     """Texts, images or sounds in a call."""
@@ -36,16 +51,15 @@ class TimedCase(TypedDict):
     """Tokens of each text; None where the inputs are no texts."""
     intra_op_threads: int
     """Threads of onnxruntime or PyTorch."""
-    p50_ms: float
-    """The median time of a call."""
-    p90_ms: float
-    """The 90th percentile."""
-    p99_ms: float
-    """The 99th percentile."""
-    items_per_s: float
-    """Items a second at the median time."""
-    iterations: int
-    """How many samples."""
+
+
+class Speedup(TypedDict):
+    """How many times faster than fp32 on the CPU, which is timed in turns with it."""
+
+    speedup_vs_fp32: float
+    """Median over the rounds of fp32's time over this one's."""
+    speedup_iqr: list[float]
+    """The lower and the upper quartile of the same."""
 
 
 class RecordedCase(TimedCase):

@@ -28,13 +28,18 @@ class Place(TypedDict):
     """Of a ``hub``: the commit, 40 hex digits. None for other kinds."""
 
 
-class Origin(Place):
-    """Where a model came from, and what it was allowed to bring."""
+class Brought(TypedDict):
+    """What a model was allowed to bring that is refused otherwise."""
 
     replaced_pickles: NotRequired[Files]
     """The pickled weights that were turned into safetensors, as they were."""
     allow_remote_code: NotRequired[bool]
     """True where the repository's own code was taken too."""
+
+
+class Origin(Place, Brought):
+    """Where a model came from, and what it was allowed to bring."""
+
     total_bytes: int
     """What its files have together."""
 

@@ -145,7 +145,7 @@ class TriedHere(TypedDict):
 
 
 class Portability(TypedDict):
-    """On which CPUs a model computes the same integers."""
+    """On which CPUs a model computes the same integers, as its weights tell."""
 
     integer_products: int
     """How many nodes multiply by a constant int8 weight."""
@@ -157,6 +157,11 @@ class Portability(TypedDict):
     """What int16 holds."""
     may_saturate: list[str]
     """The nodes that can exceed it."""
+
+
+class TriedPortability(Portability):
+    """On which CPUs a model computes the same integers, as its weights tell and as this CPU shows."""
+
     tried_here: TriedHere
     """What this CPU made of them."""
 
@@ -186,7 +191,7 @@ class QuantizationSettings(TypedDict):
     """The passes in order."""
     search: Search
     """How the recipe was found."""
-    portability: Portability
+    portability: TriedPortability
     """On which CPUs it computes the same integers."""
     calibration: Calibration
     """What inputs it was judged on."""
@@ -204,7 +209,21 @@ class SettingsOfGraphs(TypedDict):
 Settings: TypeAlias = ExportSettings | OptimizationSettings | QuantizationSettings | SettingsOfGraphs
 
 
-class VariantRecord(GraphDescription):
+class SeveralGraphs(TypedDict):
+    """What is in each graph of a variant that has several."""
+
+    graphs: NotRequired[dict[str, GraphDescription]]
+    """By the name of the file; absent where there is one graph."""
+
+
+class ExportedGraph(TypedDict):
+    """What is known of a graph that transformers' exporter wrote."""
+
+    exported_model: NotRequired[ExportedModel]
+    """What transformers' ``ExportedModel`` is to know of it; absent where it cannot load it, and in other variants."""
+
+
+class VariantRecord(GraphDescription, SeveralGraphs, ExportedGraph):
     """One ONNX form of a model, ``results/{model}/onnx/{variant}/``.
 
     Of several graphs, the inputs are the encoder's, the outputs the decoder's, and the operators those of all but a
@@ -217,16 +236,12 @@ class VariantRecord(GraphDescription):
     """The variant's name."""
     task: str
     """A key of ``TASKS``."""
-    graphs: NotRequired[dict[str, GraphDescription]]
-    """Each of several graphs, by the name of its file."""
     settings: Settings
     """How it was made."""
     files: Files
     """Those of the folder."""
     versions: Versions
     """Of the libraries that took part."""
-    exported_model: NotRequired[ExportedModel]
-    """Of fp32: what transformers' ``ExportedModel`` is to know of the graph; absent where it cannot load it."""
 
 
 def read_variant(path: Path) -> VariantRecord:
