@@ -36,6 +36,7 @@ from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.model_inputs import Array, ModelInputs
 from onnxproof.inputs.prompts import PAST
 from onnxproof.parity.metrics import compare_output
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.records.variant import OptimizationSettings, read_variant
 from onnxproof.tasks.registry import PARTS, TASKS
 
@@ -77,7 +78,7 @@ def optimize_basic(model: "onnx.ModelProto", target: Path) -> None:
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.ModelProto":
+def fuse_transformer(model: "onnx.ModelProto", config: ModelConfig) -> "onnx.ModelProto":
     """Return a transformer with its layers fused by onnxruntime's transformer optimizer.
 
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
@@ -165,7 +166,7 @@ class Proof:
 
 
 def optimize_graph(
-    source: Path, task: str, config: dict[str, Any], scratch: Path, file: str = MODEL_FILE
+    source: Path, task: str, config: ModelConfig, scratch: Path, file: str = MODEL_FILE
 ) -> tuple["onnx.ModelProto", OptimizationSettings]:
     """Return an optimized graph of an ONNX folder and what was done.
 

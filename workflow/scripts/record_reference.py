@@ -6,7 +6,6 @@ one answer judges the variants both alone and in padded batches.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
 from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.records.reference import (
     Invariance,
     OwnInvariance,
@@ -139,7 +139,7 @@ def describe_outputs(outputs: list[Item]) -> dict[str, RecordedOutput]:
     return described
 
 
-def describe_usage(final: FinalAnswers | None, task: str, config: dict[str, Any]) -> Usage:
+def describe_usage(final: FinalAnswers | None, task: str, config: ModelConfig) -> Usage:
     """Return what the programs of a card must know, and what was asked of the original's public interface."""
     if final is not None:
         usage: Usage = {"use": final.use, "interface": final.interface, "inputs": len(final.inputs)}
