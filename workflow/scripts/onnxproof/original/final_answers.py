@@ -43,6 +43,7 @@ from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.parity.final_answers import likeliest_span
+from onnxproof.records.answers import Span, Tag
 from onnxproof.records.reference import ChatParts, FinalSettings
 from onnxproof.tasks.heads import ACTIVATIONS, activation_of
 from onnxproof.tasks.model_types import model_takes
@@ -223,7 +224,7 @@ def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
 def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
     tag = make_pipeline("token-classification", original)
 
-    def ask(text: str) -> list[dict[str, Any]]:
+    def ask(text: str) -> list[Tag]:
         return [
             {"entity": found["entity"], "score": float(found["score"]), "start": found["start"], "end": found["end"]}
             for found in tag(text)
@@ -246,7 +247,7 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
     """Ask questions as the pipeline of transformers 4 did, because version 5 has none; see ``likeliest_span``."""
     import torch
 
-    def ask(value: Sequence[str]) -> dict[str, Any]:
+    def ask(value: Sequence[str]) -> Span:
         question, context = value
         features = original.processor(
             question,
