@@ -9,7 +9,20 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from fitting import misfits
+from fitting import misfits, misfits_of
+from records import (
+    make_benchmark,
+    make_case,
+    make_manifest,
+    make_parity,
+    make_quantization,
+    make_reference,
+    make_release_record,
+    make_source,
+    make_variant,
+    make_verification,
+)
+from synthetic_results import write_results
 from write_schemas import FILES
 
 ROOT = Path(__file__).parents[2]
@@ -60,16 +73,7 @@ def write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content))
 
 
-SOURCE = {
-    "model": "m",
-    "kind": "path",
-    "path": "models/m",
-    "requested_revision": None,
-    "revision": None,
-    "files": {"config.json": {"size": 2, "sha256": "0" * 64}},
-    "total_bytes": 2,
-    "versions": {"python": "3.11.9"},
-}
+SOURCE = make_source()
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,30 @@ def test_a_file_without_a_schema_is_told(tmp_path):
     write(tmp_path / "m/release/other.json", {})
     write(tmp_path / "m/other.json", {})
     assert misfits(tmp_path) == ["m/other.json: has no schema", "m/release/other.json: has no schema"]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("source.json", make_source()),
+        ("reference.json", make_reference()),
+        ("onnx/fp32.json", make_variant()),
+        ("onnx/int8.json", make_variant("int8", settings=make_quantization())),
+        ("parity/fp32.json", make_parity()),
+        ("benchmark/int8.json", make_benchmark("int8", [make_case(1, 16, 2.0, 4.0)], [make_case(1, 16, 4.0)])),
+        ("release.json", make_release_record()),
+        ("release/manifest.json", make_manifest()),
+        ("verified.json", make_verification()),
+    ],
+)
+def test_the_records_of_tests_are_what_the_pipeline_writes(tmp_path, name, record):
+    write(tmp_path / "m" / name, record)
+    assert misfits_of(tmp_path / "m" / name, tmp_path / "m") == []
+
+
+def test_the_results_that_tests_make_up_are_what_the_pipeline_writes(tmp_path):
+    results, _ = write_results(tmp_path)
+    assert misfits(results) == []
 
 
 def test_every_record_that_is_read_or_written_is_listed():

@@ -70,6 +70,8 @@ def read_json(path: Path) -> Any:
 def read_manifest(path: Path, *keys: str) -> Any:
     """Read the manifest that a job wrote, and check that it describes what the caller needs.
 
+    The functions of ``onnxproof.records`` that read one kind of manifest return it with its type.
+
     Args:
         path: the JSON file.
         keys: what must be in it. Under ``files``, each entry must have a size in bytes and a sha256.

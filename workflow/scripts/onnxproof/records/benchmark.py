@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from onnxproof.files import read_json
+from onnxproof.files import read_manifest
 from onnxproof.records.common import Versions
 
 
@@ -157,7 +157,7 @@ def read_benchmark(path: Path) -> BenchmarkRecord:
     """Read a ``benchmark/{variant}.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    benchmark: BenchmarkRecord = read_json(path)
+    benchmark: BenchmarkRecord = read_manifest(path)
     return benchmark

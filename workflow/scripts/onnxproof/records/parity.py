@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from onnxproof.files import read_json
+from onnxproof.files import read_manifest
 from onnxproof.records.common import Metrics, Versions
 from onnxproof.records.reference import BatchInvariance, OwnInvariance
 
@@ -105,7 +105,7 @@ def read_parity(path: Path) -> ParityRecord:
     """Read a ``parity/{variant}.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    parity: ParityRecord = read_json(path)
+    parity: ParityRecord = read_manifest(path)
     return parity

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from onnxproof.files import Files, read_json
+from onnxproof.files import Files, read_manifest
 from onnxproof.records.common import Versions
 
 
@@ -221,7 +221,7 @@ def read_reference_record(path: Path) -> ReferenceRecord:
     """Read a ``reference.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    record: ReferenceRecord = read_json(path)
+    record: ReferenceRecord = read_manifest(path)
     return record

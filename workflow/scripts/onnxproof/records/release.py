@@ -7,7 +7,7 @@ The files are ``release.json``, ``verified.json``, ``published.json``, and in th
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from onnxproof.files import Files, read_json
+from onnxproof.files import Files, read_manifest
 from onnxproof.records.benchmark import Cpu, TimedCase
 from onnxproof.records.common import Metrics, Versions
 from onnxproof.records.parity import JudgedInputs
@@ -350,9 +350,9 @@ def read_release(path: Path) -> ReleaseRecord:
     """Read a ``release.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    release: ReleaseRecord = read_json(path)
+    release: ReleaseRecord = read_manifest(path)
     return release
 
 
@@ -360,9 +360,9 @@ def read_release_manifest(path: Path) -> ReleaseManifest:
     """Read the ``manifest.json`` of a release.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    manifest: ReleaseManifest = read_json(path)
+    manifest: ReleaseManifest = read_manifest(path)
     return manifest
 
 
@@ -370,7 +370,7 @@ def read_verification(path: Path) -> VerificationRecord:
     """Read a ``verified.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    verification: VerificationRecord = read_json(path)
+    verification: VerificationRecord = read_manifest(path)
     return verification

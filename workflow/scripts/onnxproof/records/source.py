@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
 
-from onnxproof.files import Files, read_json
+from onnxproof.files import Files, read_manifest
 from onnxproof.records.common import Versions
 
 
@@ -59,7 +59,7 @@ def read_source(path: Path) -> SourceRecord:
     """Read a ``source.json``.
 
     Raises:
-        UserError: see ``read_json``.
+        UserError: see ``read_manifest``.
     """
-    source: SourceRecord = read_json(path)
+    source: SourceRecord = read_manifest(path)
     return source
