@@ -149,6 +149,10 @@ reproduce: setup-dev  ## run two clones in different surroundings and compare ev
 golden: setup-dev  ## record the bytes of the default models anew, after a change that is meant to alter them
 	$(IN_VENV) python tools/reproduction.py golden
 
+.PHONY: schemas
+schemas: setup-dev  ## write the JSON Schemas of the pipeline's files, docs/schemas/, and docs/records.md
+	$(IN_VENV) python tools/write_schemas.py
+
 .PHONY: licenses
 licenses: setup-dev  ## list the dependencies' licences in docs/licenses.md
 	$(IN_VENV) python tools/licenses.py

@@ -8,6 +8,7 @@ import pytest
 
 from card_programs import programs, run_program, with_inputs
 from final_clients import compare_programs, make_releases
+from fitting import misfits
 from kinds import KINDS
 from onnxproof.release.golden import read_golden
 
@@ -28,6 +29,10 @@ FEWER = {"image-text-to-text": 12}
 def project(tmp_path_factory):
     """A project whose releases hold the fp32 file alone, of every kind of model."""
     return make_releases(tmp_path_factory.mktemp("kinds"))
+
+
+def test_every_file_is_what_its_schema_says(project):
+    assert misfits(project.folder / "results") == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "questions"])

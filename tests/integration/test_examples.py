@@ -16,6 +16,7 @@ import yaml
 from onnxproof.config.checks import check_config
 from onnxproof.config.resolve import resolve_models
 from onnxproof.release.tokenizer import settle_tokenizer
+from records import make_padding
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -74,7 +75,7 @@ def star_model(tmp_path):
     source = EXAMPLES / "star-rating-tiny"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(source / name, tmp_path / name)
-    settle_tokenizer(tmp_path, 64, {"side": "right", "values": {"input_ids": 0, "token_type_ids": 0}})
+    settle_tokenizer(tmp_path, 64, make_padding(values={"input_ids": 0, "token_type_ids": 0}))
     (tmp_path / "config.json").write_text('{"id2label": {"0": "short", "1": "long"}}')
     nodes = [
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),

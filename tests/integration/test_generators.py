@@ -15,6 +15,7 @@ from architectures import all_cases
 from card_programs import programs, run_program
 from chain import missed
 from compare_clients import compare, run_client
+from fitting import misfits
 from measure_parity import measure
 from onnxproof.checkpoint.inference import read_start_token
 from onnxproof.inputs.prompts import NEW_TOKENS
@@ -61,6 +62,10 @@ def finished(tmp_path_factory):
     run = project.snakemake()
     assert run.returncode == 0, run.stdout
     return project.folder / "results"
+
+
+def test_every_file_is_what_its_schema_says(finished):
+    assert misfits(finished) == []
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -8,6 +8,7 @@ import pytest
 
 import coverage_matrix
 from card_programs import programs, run_program
+from fitting import misfits
 from new_architectures import new_cases
 from onnxproof.inputs.reference import read_reference
 from project import ROOT, make_project
@@ -39,6 +40,10 @@ def results(tmp_path_factory):
     run = project.snakemake()
     assert run.returncode == 0, run.stdout
     return project.folder / "results"
+
+
+def test_every_file_is_what_its_schema_says(results):
+    assert misfits(results) == []
 
 
 @pytest.mark.parametrize("model", MODELS)

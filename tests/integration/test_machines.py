@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from fitting import misfits
 from project import Project, make_tiny_project
 
 KINDS = ["icelake", "genoa"]
@@ -67,6 +68,7 @@ def test_each_kind_has_a_record_and_rows_and_a_new_one_runs_alone(tiny):
     records = [
         json.loads((results / "stars/benchmark" / path).read_text()) for path in ("fp32.json", "genoa/fp32.json")
     ]
+    assert misfits(results) == []
     assert records[0].keys() == records[1].keys()
     assert [(record["machine"], record["variant"]) for record in records] == [("icelake", "fp32"), ("genoa", "fp32")]
     table = pd.read_csv(results / "summary.csv")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fitting import misfits_of
 from hub_uploads import UploadHub
 from onnxproof.files import describe_files, write_json
+from records import make_manifest, make_release_record, make_released_variant, make_verification
 
 ROOT = Path(__file__).parents[2]
 REPO = "lab/tiny-onnx"
@@ -27,11 +29,14 @@ def results(tmp_path) -> Path:
     (folder / "release" / "onnx" / "model_quantized.onnx").write_bytes(bytes(range(256)) * 40)
     (folder / "release" / "golden.npz").write_bytes(b"golden")
     (folder / "release" / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
-    write_json(folder / "release" / "manifest.json", {"variants": {"int8": {"gate": {"passed": True}}}})
+    write_json(
+        folder / "release" / "manifest.json",
+        make_manifest({"int8": make_released_variant("onnx/model_quantized.onnx")}),
+    )
     files = describe_files(folder / "release")
-    release = {"model": "tiny", "variants": {"int8": "onnx/model_quantized.onnx"}, "files": files}
+    release = make_release_record(variants={"int8": "onnx/model_quantized.onnx"}, files=files)
     write_json(folder / "release.json", release)
-    write_json(folder / "verified.json", {"passed": True})
+    write_json(folder / "verified.json", make_verification())
     return folder
 
 
@@ -64,6 +69,7 @@ def test_a_dry_run_sends_nothing_and_needs_neither_hub_nor_token(results):
     record = json.loads((results / "published.json").read_text())
     assert record["dry_run"]
     assert record["commit"] is None
+    assert misfits_of(results / "published.json", results) == []
 
 
 def test_a_release_becomes_a_pull_request(results, hub):
@@ -80,6 +86,7 @@ def test_a_release_becomes_a_pull_request(results, hub):
     assert not record["dry_run"]
     assert record["commit"] == hub.repositories[REPO].commit
     assert record["url"].endswith("/discussions/1")
+    assert misfits_of(results / "published.json", results) == []
 
 
 def test_a_release_goes_to_a_branch(results, hub):

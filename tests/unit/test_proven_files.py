@@ -9,6 +9,7 @@ import pytest
 
 from onnxproof.cli import UserError
 from onnxproof.files import describe_files
+from records import make_parity, make_variant
 from release import copy_proven_model
 
 
@@ -19,8 +20,8 @@ def results(tmp_path: Path) -> Path:
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), folder / "model.onnx")
     files = describe_files(folder)
     (tmp_path / "parity").mkdir()
-    (tmp_path / "onnx" / "fp32.json").write_text(json.dumps({"files": files}))
-    (tmp_path / "parity" / "fp32.json").write_text(json.dumps({"model_sha256": files["model.onnx"]["sha256"]}))
+    (tmp_path / "onnx" / "fp32.json").write_text(json.dumps(make_variant(files=files)))
+    (tmp_path / "parity" / "fp32.json").write_text(json.dumps(make_parity(model_sha256=files["model.onnx"]["sha256"])))
     return tmp_path
 
 

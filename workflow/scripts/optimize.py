@@ -16,11 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, first_line, run_script
-from onnxproof.files import read_json, staged_folder, versions_of, write_json
+from onnxproof.files import staged_folder, versions_of, write_json
 from onnxproof.graph.external_data import load_model, move_outside, save_model, session_entries, weights_folder
 from onnxproof.graph.files import MODEL_FILE, separate_graphs
 from onnxproof.graph.folder import (
@@ -37,6 +35,8 @@ from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.model_inputs import Array, ModelInputs
 from onnxproof.inputs.prompts import PAST
 from onnxproof.parity.metrics import compare_output
+from onnxproof.records.checkpoint import ModelConfig
+from onnxproof.records.variant import OptimizationSettings, read_variant
 from onnxproof.tasks.registry import PARTS, TASKS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def optimize_basic(model: "onnx.ModelProto", target: Path) -> None:
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.ModelProto":
+def fuse_transformer(model: "onnx.ModelProto", config: ModelConfig) -> "onnx.ModelProto":
     """Return a transformer with its layers fused by onnxruntime's transformer optimizer.
 
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
@@ -147,12 +147,12 @@ class Proof:
         actual = self.run(open_session(model, threads=1))
         columns = zip(zip(*self.expected, strict=True), zip(*actual, strict=True), strict=True)
         differences = [compare_output(left, right)["max_relative_diff"] for left, right in columns]
-        return float("inf") if None in differences else float(np.max(differences))
+        return max(float("inf") if difference is None else difference for difference in differences)
 
 
 def optimize_graph(
-    source: Path, task: str, config: dict[str, Any], scratch: Path, file: str = MODEL_FILE
-) -> tuple["onnx.ModelProto", dict[str, Any]]:
+    source: Path, task: str, config: ModelConfig, scratch: Path, file: str = MODEL_FILE
+) -> tuple["onnx.ModelProto", OptimizationSettings]:
     """Return an optimized graph of an ONNX folder and what was done.
 
     The settings are ``{rewrites, method, fused, reason, proof}``: how often a rewrite of ours was made, by the operator
@@ -206,9 +206,15 @@ def optimize_graph(
             reasons.append(str(error))
             continue
         told = "; ".join(dict.fromkeys(reasons))
-        settings = {"rewrites": rewrites | own_rewrites, "method": method, "fused": fused_operators(model)}
-        settings |= {"reason": told} if told else {}
-        return model, settings | {"proof": {"inputs": len(proof.feeds), "max_relative_diff": difference}}
+        settings: OptimizationSettings = {
+            "rewrites": rewrites | own_rewrites,
+            "method": method,
+            "fused": fused_operators(model),
+        }
+        if told:
+            settings["reason"] = told
+        settings["proof"] = {"inputs": len(proof.feeds), "max_relative_diff": difference}
+        return model, settings
     told = "; ".join(dict.fromkeys(reasons))
     return load_model(source / file, scratch), {"method": "unchanged", "fused": {}, "reason": told}
 
@@ -277,7 +283,7 @@ def apply_rewrites(
                 count = rewrite.apply(rewritten)
             if not count:
                 continue
-            prove(lambda made=rewritten: (made, {}), proof)
+            prove(lambda made=rewritten: (made, {}), proof)  # type: ignore[misc]
         except UserError as error:
             reasons.append(f"without a rewrite of {rewrite.name}: {error}")
             continue
@@ -322,9 +328,9 @@ def optimize(model: str, source: Path, source_manifest: Path, folder: Path, mani
     Raises:
         UserError: the exported graph itself does not run.
     """
-    task = read_json(source_manifest)["task"]
+    task = read_variant(source_manifest)["task"]
     with staged_folder(folder) as stage:
-        made: dict[str, dict[str, Any]] = {}
+        made: dict[str, OptimizationSettings] = {}
         for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".optimize.") as scratch:
                 graph, made[file] = optimize_graph(source, task, read_transformer_config(source), Path(scratch), file)

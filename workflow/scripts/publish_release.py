@@ -10,30 +10,30 @@ the Hub has already are not sent again, so an interrupted run goes on where it s
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.files import describe_files, read_json, versions_of, write_json
+from onnxproof.files import Files, describe_files, versions_of, write_json
+from onnxproof.records.release import PublicationRecord, read_release, read_release_manifest, read_verification
 
 #: Branches that readers get when they name none.
 DEFAULT_BRANCHES = ("main", "master")
 
 
-def check_release(model: str, results: Path) -> dict[str, dict[str, Any]]:
-    """Return ``{file: {size, sha256}}`` of a release that may be published.
+def check_release(model: str, results: Path) -> Files:
+    """Return the files of a release that may be published.
 
     Raises:
         UserError: a gate did not pass, the release was not verified, or a file is not what ``release.json`` says.
     """
-    release = read_json(results / "release.json")
-    manifest = read_json(results / "release" / "manifest.json")
+    release = read_release(results / "release.json")
+    shipped = read_release_manifest(results / "release" / "manifest.json")["variants"]
     for variant in release["variants"]:
-        gate = manifest["variants"].get(variant, {}).get("gate", {})
-        if not (results / "parity" / f"{variant}.ok").is_file() or gate.get("passed") is not True:
+        passed = variant in shipped and shipped[variant]["gate"]["passed"] is True
+        if not (passed and (results / "parity" / f"{variant}.ok").is_file()):
             raise UserError(f"{model}: the gate of {variant} did not pass; only proven releases are published")
-    if read_json(results / "verified.json").get("passed") is not True:
+    if read_verification(results / "verified.json")["passed"] is not True:
         raise UserError(f"{model}: {results / 'verified.json'} does not say that the release was verified")
-    wanted: dict[str, dict[str, Any]] = release["files"]
+    wanted = release["files"]
     found = describe_files(results / "release")
     changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if changed:
@@ -56,10 +56,8 @@ def read_token() -> str:
     return token
 
 
-def upload(
-    model: str, repo: str, branch: str | None, folder: Path, files: dict[str, Any], token: str
-) -> dict[str, Any]:
-    """Send a release in one commit and check what the Hub then has; return ``{commit, url}``.
+def upload(model: str, repo: str, branch: str | None, folder: Path, files: Files, token: str) -> tuple[str, str]:
+    """Send a release in one commit and check what the Hub then has; return the commit and its address.
 
     Args:
         model: its name in config.yaml.
@@ -109,7 +107,7 @@ def upload(
         sibling = there.get(name)
         if sibling is None or sibling.size != entry["size"] or (sibling.lfs and sibling.lfs.sha256 != entry["sha256"]):
             raise UserError(f"{model}: after the commit {commit.oid}, {repo} does not hold {name} as it was sent")
-    return {"commit": commit.oid, "url": commit.pr_url or commit.commit_url}
+    return commit.oid, commit.pr_url or commit.commit_url
 
 
 def publish(model: str, results: Path, repo: str, branch: str | None, for_real: bool, output: Path) -> None:
@@ -125,16 +123,25 @@ def publish(model: str, results: Path, repo: str, branch: str | None, for_real: 
     files = check_release(model, results)
     size_mb = sum(entry["size"] for entry in files.values()) / 1e6
     way = f"branch {branch}" if branch else "a pull request"
-    outcome = {"commit": None, "url": None}
+    commit, url = None, None
     if for_real:
-        outcome = upload(model, repo, branch, results / "release", files, read_token())
-        print(f"{model}: {len(files)} files, {size_mb:.1f} MB, are in {repo} as {way}: {outcome['url']}", flush=True)
+        commit, url = upload(model, repo, branch, results / "release", files, read_token())
+        print(f"{model}: {len(files)} files, {size_mb:.1f} MB, are in {repo} as {way}: {url}", flush=True)
     else:
         for name, entry in files.items():
             print(f"would send {name}, {entry['size']:,} bytes", flush=True)
         print(f"{model}: dry run: would send {len(files)} files, {size_mb:.1f} MB, to {repo} as {way}", flush=True)
-    record = {"model": model, "repo": repo, "branch": branch, "dry_run": not for_real, **outcome, "files": files}
-    write_json(output, record | {"versions": versions_of("huggingface-hub")})
+    record: PublicationRecord = {
+        "model": model,
+        "repo": repo,
+        "branch": branch,
+        "dry_run": not for_real,
+        "commit": commit,
+        "url": url,
+        "files": files,
+        "versions": versions_of("huggingface-hub"),
+    }
+    write_json(output, record)
 
 
 def main(argv: list[str] | None = None) -> None:

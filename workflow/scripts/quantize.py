@@ -9,11 +9,11 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from onnxproof.checkpoint.inference import judged_as_in, read_transformer_config
 from onnxproof.cli import run_script
-from onnxproof.files import read_json, sha256_of, staged_folder, versions_of, write_json
+from onnxproof.files import sha256_of, staged_folder, versions_of, write_json
 from onnxproof.graph.external_data import load_model, save_model
 from onnxproof.graph.files import separate_graphs
 from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
@@ -23,6 +23,7 @@ from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search.ladder import find_recipe
+from onnxproof.records.variant import Calibration, QuantizationSettings, Search, read_variant
 from onnxproof.tasks.heads import count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
@@ -42,8 +43,8 @@ def quantize(
     manifest: Path,
 ) -> None:
     """Find the recipe of one optimized model, quantize it and describe the result and the search."""
-    task = read_json(source_manifest)["task"]
-    settings: dict[str, dict[str, Any]] = {}
+    task = read_variant(source_manifest)["task"]
+    settings: dict[str, QuantizationSettings] = {}
     with staged_folder(folder) as stage:
         for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
@@ -75,11 +76,8 @@ def quantize_graph(
     targets: dict[str, float | None],
     texts: Path,
     scratch: Path,
-) -> tuple["onnx.ModelProto", dict[str, Any]]:
-    """Return one graph of a model, quantized by the recipe found for it, and how that went.
-
-    The settings are ``{recipe, search, portability, calibration}``.
-    """
+) -> tuple["onnx.ModelProto", QuantizationSettings]:
+    """Return one graph of a model, quantized by the recipe found for it, and how that went."""
     optimized = load_model(source / file, scratch)
     config = read_transformer_config(source)
     task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
@@ -94,28 +92,26 @@ def quantize_graph(
     )
     return found.model, {
         "recipe": found.recipe,
-        "search": {"targets": targets} | found.record(),
-        "portability": check_portability(found.model) | {"tried_here": try_on_this_cpu(found.model)},
+        "search": cast(Search, {"targets": targets} | found.record()),
+        "portability": {**check_portability(found.model), "tried_here": try_on_this_cpu(found.model)},
         "calibration": describe_calibration(len(inputs.items), model_takes(config.get("model_type")), texts),
     }
 
 
-def describe_calibration(count: int, takes: str, texts: Path) -> dict[str, Any]:
+def describe_calibration(count: int, takes: str, texts: Path) -> Calibration:
     """Return what the recipe of a model, or of one of its graphs, was judged on.
 
     Args:
         count: how many inputs.
         takes: what models of its type take, see ``model_takes``. Only one of texts is shown a file.
         texts: that file.
-
-    Returns:
-        ``{texts, sha256, bundled}``, the file's sha256 and whether it is the one of this project; or
-        ``{images or sounds, seed}``, which are drawn and synthesized.
     """
     if takes == "text":
         sha256 = sha256_of(texts)
         return {"texts": count, "sha256": sha256, "bundled": sha256 == sha256_of(CALIBRATION_TEXTS)}
-    return {"sounds" if takes == "sound" else "images": count, "seed": CALIBRATION_SEED}
+    if takes == "sound":
+        return {"sounds": count, "seed": CALIBRATION_SEED}
+    return {"images": count, "seed": CALIBRATION_SEED}
 
 
 def progress_printer(model: str, variant: str) -> Callable[[str], None]:

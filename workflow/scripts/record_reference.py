@@ -6,7 +6,6 @@ one answer judges the variants both alone and in padded batches.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +25,15 @@ from onnxproof.original.loading import one_line
 from onnxproof.original.model import MAX_TOKENS, Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
 from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
+from onnxproof.records.checkpoint import ModelConfig
+from onnxproof.records.reference import (
+    Invariance,
+    OwnInvariance,
+    RecordedInputs,
+    RecordedOutput,
+    ReferenceRecord,
+    Usage,
+)
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
@@ -62,7 +70,7 @@ def check_finite(model: str, outputs: list[Item]) -> None:
 
 def measure_own_invariance(
     original: Original, inputs: ModelInputs, alone: list[Item], judged: str, labels: int, batch_size: int
-) -> dict[str, Any]:
+) -> OwnInvariance:
     """Return how far PyTorch's answers in padded batches are from its answers alone.
 
     Some architectures let padding into their answers: those that convolve over tokens, or pool all of them. A variant
@@ -72,7 +80,7 @@ def measure_own_invariance(
     batches = inputs.batches(TASKS[original.task].fit_batch(batch_size), list(inputs.items[0]))
     first = batches[:: max(1, len(batches) // FIRST_BATCHES)]
     batched: dict[int, Item] = {}
-    measured: dict[str, Any] = {}
+    measured: Invariance = {"max_abs_diff": None, "cosine_min": None}
     for some in (first, [batch for batch in batches if batch not in first]):
         for indices in some:
             batched |= zip(indices, original.run(inputs, indices), strict=True)
@@ -80,12 +88,12 @@ def measure_own_invariance(
         expected, actual = (
             {name: [item[name] for item in items] for name in items[0]} for items in zip(*pairs, strict=True)
         )
-        actual = align_queries(original.task, expected, actual)
-        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, actual))
+        aligned = align_queries(original.task, expected, actual)
+        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, aligned))
         measured = batch_invariance(answers, in_batch)
         if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
             break
-    return {"batch_size": batch_size, "inputs": len(batched)} | measured
+    return {"batch_size": batch_size, "inputs": len(batched), **measured}
 
 
 def generate_some(original: Original, inputs: ModelInputs) -> dict[int, list[int]]:
@@ -105,19 +113,25 @@ def texts_of_inputs(original: Original, texts: list[str]) -> list[Entry]:
     return entries
 
 
-def describe_inputs(inputs: ModelInputs, sha256: str, most_tokens: int) -> dict[str, Any]:
+def describe_inputs(inputs: ModelInputs, sha256: str, most_tokens: int) -> RecordedInputs:
     """Return how many inputs there are and, for texts, how long they are in tokens."""
-    described: dict[str, Any] = {"count": len(inputs.items), "sha256": sha256}
-    if TOKENS in inputs.items[0]:
-        lengths = [item[TOKENS].shape[-1] for item in inputs.items]
-        described |= {"tokens": sum(lengths), "shortest": min(lengths), "longest": max(lengths)}
-        described |= {"max_tokens": min(most_tokens, MAX_TOKENS), "max_tokens_of_model": most_tokens}
-    return described
+    described: RecordedInputs = {"count": len(inputs.items), "sha256": sha256}
+    if TOKENS not in inputs.items[0]:
+        return described
+    lengths = [item[TOKENS].shape[-1] for item in inputs.items]
+    return {
+        **described,
+        "tokens": sum(lengths),
+        "shortest": min(lengths),
+        "longest": max(lengths),
+        "max_tokens": min(most_tokens, MAX_TOKENS),
+        "max_tokens_of_model": most_tokens,
+    }
 
 
-def describe_outputs(outputs: list[Item]) -> dict[str, dict[str, Any]]:
+def describe_outputs(outputs: list[Item]) -> dict[str, RecordedOutput]:
     """Return each output's dtype and shape: rows over all inputs and features, or all inputs and one input's shape."""
-    described = {}
+    described: dict[str, RecordedOutput] = {}
     for name, first in outputs[0].items():
         arrays = [item[name] for item in outputs]
         rows = [sum(map(len, arrays)), *first.shape[1:]] if first.ndim == 2 else [len(arrays), *first.shape]
@@ -125,10 +139,12 @@ def describe_outputs(outputs: list[Item]) -> dict[str, dict[str, Any]]:
     return described
 
 
-def describe_usage(final: FinalAnswers | None, task: str, config: dict[str, Any]) -> dict[str, Any]:
+def describe_usage(final: FinalAnswers | None, task: str, config: ModelConfig) -> Usage:
     """Return what the programs of a card must know, and what was asked of the original's public interface."""
     if final is not None:
-        return {"use": final.use, "interface": final.interface, "inputs": len(final.inputs)} | final.settings
+        usage: Usage = {"use": final.use, "interface": final.interface, "inputs": len(final.inputs)}
+        usage.update(final.settings)  # type: ignore[typeddict-item] # mypy asks for all keys that a release may add
+        return usage
     return {"activation": activation_of(task, config)} if task in CLASSIFYING_TASKS else {}
 
 
@@ -177,7 +193,7 @@ def record(
             write_json(stage / TEXTS_FILE, texts_of_inputs(original, texts))
         save_reference(stage, inputs, outputs, generated)
         files = describe_files(stage)
-    description = {
+    description: ReferenceRecord = {
         "model": model,
         "task": task,
         "judged_as": judged,

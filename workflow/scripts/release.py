@@ -7,20 +7,18 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from onnxproof.benchmark.recommend import recommend
+from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.checkpoint.sentence_modules import settle_modules
 from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
-from onnxproof.engine.code_digest import SCRIPTS, files_of_script
+from onnxproof.engine.code_digest import files_of_script
 from onnxproof.files import (
     describe_files,
     read_json,
-    read_manifest,
     sha256_of,
     staged_folder,
     versions_of,
@@ -34,6 +32,28 @@ from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import judge
+from onnxproof.places import SCRIPTS
+from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, read_benchmark
+from onnxproof.records.common import Limits
+from onnxproof.records.parity import read_parity
+from onnxproof.records.reference import Usage, read_reference_record
+from onnxproof.records.release import (
+    Evidence,
+    Headline,
+    NamedFiles,
+    PreparedRelease,
+    RecommendedFile,
+    ReleasedBenchmark,
+    ReleasedCase,
+    ReleaseDescription,
+    ReleasedParity,
+    ReleasedSpeed,
+    ReleasedVariant,
+    ReleaseManifest,
+    ReleaseRecord,
+)
+from onnxproof.records.source import Origin, Place, SourceRecord, read_source
+from onnxproof.records.variant import read_variant
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.golden import write_golden
 from onnxproof.release.tokenizer import settle_tokenizer
@@ -86,12 +106,12 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
     import onnx
 
     folder = results / "onnx" / variant
-    files = read_manifest(results / "onnx" / f"{variant}.json", "files")["files"]
-    parity = read_json(results / "parity" / f"{variant}.json")
+    files = read_variant(results / "onnx" / f"{variant}.json")["files"]
+    parity = read_parity(results / "parity" / f"{variant}.json")
     graphs = graph_files(folder) or [MODEL_FILE]
     judged = {graphs[0]: parity["model_sha256"]} | parity.get("weights_sha256", {})
     for name, judged_as in judged.items():
-        made, found = files.get(name, {}).get("sha256", "absent"), sha256_of(folder / name)
+        made, found = files[name]["sha256"] if name in files else "absent", sha256_of(folder / name)
         if not made == judged_as == found:
             raise UserError(
                 f"{folder / name} is not the file that was proven: sha256 {found[:12]}…, made as {made[:12]}…, "
@@ -114,10 +134,10 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
 def evidence(
     variant: str,
     results: Path,
-    thresholds: dict[str, float | None],
-    benchmark: dict[str, Any],
+    thresholds: Limits,
+    benchmark: BenchmarkRecord,
     machines: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Evidence:
     """Return how a variant was made and what was measured on it, for the model card and the manifest.
 
     ``benchmark`` is the content of its record, ``machines`` are the further kinds of machines that it was timed on.
@@ -125,9 +145,12 @@ def evidence(
     Raises:
         UserError: a measured difference is beyond its threshold, so the gate cannot have passed.
     """
-    parity = read_json(results / "parity" / f"{variant}.json")
-    elsewhere = [speed(read_json(results / "benchmark" / machine / f"{variant}.json")) for machine in machines]
-    manifest = read_json(results / "onnx" / f"{variant}.json")
+    parity = read_parity(results / "parity" / f"{variant}.json")
+    elsewhere = [speed(read_benchmark(results / "benchmark" / machine / f"{variant}.json")) for machine in machines]
+    manifest = read_variant(results / "onnx" / f"{variant}.json")
+    timed = cast(ReleasedBenchmark, speed(benchmark))
+    if elsewhere:
+        timed["elsewhere"] = elsewhere
     verdicts = judge(parity, thresholds)
     if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
         raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
@@ -135,47 +158,68 @@ def evidence(
         "sha256": proven_sha256(manifest["files"]),
         "settings": manifest["settings"],
         "opset": manifest["opset"],
-        "parity": {key: parity[key] for key in ("inputs", "task_metrics", "batch_invariance")},
+        "parity": {
+            "inputs": parity["inputs"],
+            "task_metrics": parity["task_metrics"],
+            "batch_invariance": parity["batch_invariance"],
+        },
         "gate": {
             "passed": True,
-            "limits": [asdict(verdict) for verdict in verdicts],
+            "limits": [verdict.as_record() for verdict in verdicts],
             "thresholds": {metric: allowed for metric, allowed in thresholds.items() if allowed is not None},
         },
-        "benchmark": speed(benchmark) | ({"elsewhere": elsewhere} if elsewhere else {}),
+        "benchmark": timed,
         "versions": manifest["versions"],
     }
 
 
-def speed(benchmark: dict[str, Any]) -> dict[str, Any]:
+def speed(benchmark: BenchmarkRecord) -> ReleasedSpeed:
     """Return what a benchmark measured, without raw samples, and the kind of machine where one was asked for."""
-    named = {"machine": benchmark["machine"]} if benchmark.get("machine") else {}
-    measured = {key: benchmark[key] for key in ("cpu", "load_ms", "peak_rss_mb", "size_mb")}
-    return named | measured | {"cases": speeds(benchmark)}
+    measured: ReleasedSpeed = {
+        "cpu": benchmark["cpu"],
+        "load_ms": benchmark["load_ms"],
+        "peak_rss_mb": benchmark["peak_rss_mb"],
+        "size_mb": benchmark["size_mb"],
+        "cases": speeds(benchmark),
+    }
+    return {"machine": benchmark["machine"], **measured} if benchmark["machine"] else measured
 
 
-def speeds(benchmark: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run.
-
-    ``shape`` is as ``format_shape`` has it.
-    """
-    cases = [
-        {"shape": format_shape(case["batch"], case.get("sequence"))}
-        | {key: value for key, value in case.items() if key != "samples_ms"}
-        for case in benchmark["cases"]
-    ]
+def speeds(benchmark: BenchmarkRecord) -> list[ReleasedCase]:
+    """Return a benchmark's cases without raw samples, each with fp32's median time in ms in the same run."""
+    cases = [without_samples(case) for case in benchmark["cases"]]
     if benchmark["baseline"] is not None:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
     return cases
 
 
-def name_files(folder: Path, path: str) -> dict[str, Any]:
-    """Return ``{file}`` of a variant in a release; of several graphs the decoder's, and all as ``files``."""
+def without_samples(case: RecordedCase) -> ReleasedCase:
+    """Return a timed case without its raw samples."""
+    released: ReleasedCase = {
+        "shape": format_shape(case["batch"], case["sequence"]),
+        "batch": case["batch"],
+        "sequence": case["sequence"],
+        "intra_op_threads": case["intra_op_threads"],
+        "p50_ms": case["p50_ms"],
+        "p90_ms": case["p90_ms"],
+        "p99_ms": case["p99_ms"],
+        "items_per_s": case["items_per_s"],
+        "iterations": case["iterations"],
+    }
+    if "speedup_vs_fp32" in case:
+        released["speedup_vs_fp32"] = case["speedup_vs_fp32"]
+        released["speedup_iqr"] = case["speedup_iqr"]
+    return released
+
+
+def name_files(folder: Path, path: str) -> NamedFiles:
+    """Return the file of a variant in a release; of several graphs the decoder's, and where each of them is."""
     files = {name: target.as_posix() for name, target in released_graphs(Path(path), graph_files(folder)).items()}
     return {"file": files[decoder_file(files)], "files": files} if len(files) > 1 else {"file": path}
 
 
-def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any]:
+def headline(parity: ReleasedParity, benchmark: ReleasedSpeed) -> Headline:
     """Return the one metric, with its meaning, and the cases that the card's first table shows."""
     metric = next(iter(parity["task_metrics"]))
     return {
@@ -185,17 +229,23 @@ def headline(parity: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Any
     }
 
 
-def without_own_folders(source: dict[str, Any]) -> dict[str, Any]:
+def without_own_folders(source: SourceRecord) -> SourceRecord:
     """Return a source's record that names no folder above a local model's: a release is read by others.
 
     A path that stays below the configuration's folder is kept. Of any other, the model's own folder is left.
     """
     if source["kind"] != "path" or stays_inside(source["path"]):
         return source
-    return source | {"path": Path(source["path"]).resolve().name}
+    return {**source, "path": Path(source["path"]).resolve().name}
 
 
-def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
+def origin_of(source: SourceRecord) -> Origin:
+    """Return what a release says of a source: all but its files, and which libraries took part."""
+    origin = {key: value for key, value in source.items() if key not in ("files", "versions", "model")}
+    return cast(Origin, origin)
+
+
+def source_in_config(source: Place) -> dict[str, str | None]:
     """Return the ``source`` of config.yaml that gives this snapshot again."""
     if source["kind"] == "hub":
         return {"hub": source["repo"], "revision": source["revision"]}
@@ -204,7 +254,7 @@ def source_in_config(source: dict[str, Any]) -> dict[str, Any]:
     return {"path": source["path"]}
 
 
-def all_limits(thresholds: dict[str, float | None]) -> dict[str, float | None]:
+def all_limits(thresholds: Limits) -> Limits:
     """Return a variant's limits for every metric, null where it had none: a default would come in its place."""
     return {metric: thresholds.get(metric) for metric in METRICS}
 
@@ -237,7 +287,7 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
 ACTIVATION_NAMES = {SIGMOID: "torch.nn.modules.activation.Sigmoid", NONE: "torch.nn.modules.linear.Identity"}
 
 
-def settle_activation(folder: Path, usage: dict[str, Any]) -> dict[str, str]:
+def settle_activation(folder: Path, usage: Usage) -> dict[str, str]:
     """Name the function that makes a cross-encoder's scores in ``config.json``, where every version looks for it.
 
     Version 6 of sentence-transformers keeps it in a file of its own, which comes first.
@@ -259,8 +309,10 @@ def settle_activation(folder: Path, usage: dict[str, Any]) -> dict[str, str]:
 #: What transformers.js reads of a decoder's cache.
 CACHE_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
 #: Keys at the top of Qwen2.5-VL's ``config.json`` that say nothing of its text part.
-NOT_OF_TEXT = ("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version")
-NOT_OF_TEXT += ("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id")
+NOT_OF_TEXT = (
+    *("architectures", "dtype", "image_token_id", "model_type", "torch_dtype", "transformers_version"),
+    *("video_token_id", "vision_config", "vision_end_token_id", "vision_start_token_id", "vision_token_id"),
+)
 
 
 def announce_cache_sizes(folder: Path) -> dict[str, str]:
@@ -285,37 +337,57 @@ def announce_cache_sizes(folder: Path) -> dict[str, str]:
     return {"config.json": "the sizes of the decoder stand where transformers.js looks for them too"}
 
 
+def recommended_file(choice: Recommendation, file: str) -> RecommendedFile:
+    """Return a recommendation with the file of the release that it is about."""
+    return {
+        "file": file,
+        "purpose": choice.purpose,
+        "in_float": choice.in_float,
+        "variant": choice.variant,
+        "provider": choice.provider,
+        "session": choice.session,
+        "shapes": list(choice.shapes),
+        "speedup": choice.speedup,
+    }
+
+
 def describe_release(
     model: str,
     results: Path,
     shipped: dict[str, str],
-    thresholds: dict[str, dict[str, float | None]],
+    thresholds: dict[str, Limits],
     machines: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> ReleaseDescription:
     """Return the manifest of a release, without what depends on its files."""
-    source = without_own_folders(read_json(results / "source.json"))
-    reference = read_json(results / "reference.json")
-    benchmarks = {variant: read_json(results / "benchmark" / f"{variant}.json") for variant in shipped}
-    variants = {
-        variant: name_files(results / "onnx" / variant, path)
-        | evidence(variant, results, thresholds[variant], benchmarks[variant], machines)
+    source = without_own_folders(read_source(results / "source.json"))
+    reference = read_reference_record(results / "reference.json")
+    benchmarks = {variant: read_benchmark(results / "benchmark" / f"{variant}.json") for variant in shipped}
+    variants: dict[str, ReleasedVariant] = {
+        variant: {
+            **name_files(results / "onnx" / variant, path),
+            **evidence(variant, results, thresholds[variant], benchmarks[variant], machines),
+        }
         for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
     return {
         "model": model,
         "task": reference["task"],
-        "source": {key: value for key, value in source.items() if key not in ("files", "versions", "model")},
-        "reference": {key: reference[key] for key in ("inputs", "outputs", "padding", "usage", "versions")},
+        "source": origin_of(source),
+        "reference": {
+            "inputs": reference["inputs"],
+            "outputs": reference["outputs"],
+            "padding": reference["padding"],
+            "usage": reference["usage"],
+            "versions": reference["versions"],
+        },
         "headline": headline(first["parity"], first["benchmark"]),
         "variants": variants,
-        "recommended": [
-            {"file": variants[choice.variant]["file"]} | asdict(choice) for choice in recommend(benchmarks)
-        ],
+        "recommended": [recommended_file(choice, variants[choice.variant]["file"]) for choice in recommend(benchmarks)],
         "inputs": {
             "source": source["files"],
             "reference": reference["files"],
-            "onnx": {variant: read_json(results / "onnx" / f"{variant}.json")["files"] for variant in shipped},
+            "onnx": {variant: read_variant(results / "onnx" / f"{variant}.json")["files"] for variant in shipped},
         },
         "versions": versions_of("jinja2", "numpy", "pyyaml"),
         "reproduce": {
@@ -354,7 +426,7 @@ def release(
     model: str,
     results: Path,
     variants: list[str],
-    thresholds: dict[str, dict[str, float | None]],
+    thresholds: dict[str, Limits],
     folder: Path,
     manifest_file: Path,
     machines: Sequence[str] = (),
@@ -365,7 +437,7 @@ def release(
         UserError: a file is not the one that was proven, or a gate did not pass.
     """
     shipped = released_files(variants)
-    manifest = describe_release(model, results, shipped, thresholds, machines)
+    described = describe_release(model, results, shipped, thresholds, machines)
     reference = read_reference(results / "reference", results / "reference.json")
     with staged_folder(folder) as stage:
         copy_support_files(results / "onnx" / next(iter(shipped)), stage)
@@ -375,34 +447,41 @@ def release(
                     shutil.copyfile(document, stage / document.name)
         for variant, path in shipped.items():
             copy_proven_model(variant, results, stage / path)
-        exported = read_json(results / "onnx" / "fp32.json")
+        exported = read_variant(results / "onnx" / "fp32.json")
         with_export_file = "exported_model" in exported
-        if with_export_file:
+        if "exported_model" in exported:
             write_export_file(exported["exported_model"], exported["versions"], next(iter(shipped.values())), stage)
-        most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
+        original = described["reference"]
+        most_tokens = original["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         cache_sizes = announce_cache_sizes(stage)
-        manifest["changed_files"] = (
-            settle_tokenizer(stage, most_tokens, manifest["reference"].get("padding", {}))
+        changed_files = (
+            settle_tokenizer(stage, most_tokens, original["padding"])
             | settle_modules(stage)
-            | settle_activation(stage, manifest["reference"]["usage"])
+            | settle_activation(stage, original["usage"])
             | cache_sizes
             | announce_weight_files(stage)
         )
         if most_tokens:
             tokenizer = stage / TOKENIZER_FILE
-            pads = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
-            manifest["reference"]["usage"] |= {"pads": pads, "max_tokens": most_tokens}
-        manifest["golden"] = write_golden(reference, stage)
+            original["usage"]["pads"] = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
+            original["usage"]["max_tokens"] = most_tokens
+        prepared: PreparedRelease = {
+            **described,
+            "changed_files": changed_files,
+            "golden": write_golden(reference, stage),
+        }
         copy_verifier(stage)
         source_metadata = read_metadata(results / "source" / "README.md")
         model_type = read_json(stage / "config.json").get("model_type")
-        card = render_model_card(manifest, source_metadata, with_export_file, model_type)
+        card = render_model_card(prepared, source_metadata, with_export_file, model_type)
         write_text(stage / "README.md", card)
-        write_json(stage / "manifest.json", manifest | {"files": describe_files(stage)})
+        manifest: ReleaseManifest = {**prepared, "files": describe_files(stage)}
+        write_json(stage / "manifest.json", manifest)
         write_sums(stage)
         files = describe_files(stage)
     named = {variant: facts["file"] for variant, facts in manifest["variants"].items()}
-    write_json(manifest_file, {"model": model, "folder": folder.name, "variants": named, "files": files})
+    record: ReleaseRecord = {"model": model, "folder": folder.name, "variants": named, "files": files}
+    write_json(manifest_file, record)
     print(json.dumps(named), flush=True)
 
 

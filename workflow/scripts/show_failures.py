@@ -8,13 +8,13 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_text
+from onnxproof.records.run import FailedJob, ShownModels
 
 SHOWN = 30  # more failures than this are only counted on the screen; the table beside the logs has all
 LONGEST_REASON = 300
@@ -33,7 +33,7 @@ class Failure:
 
 def read_failures(path: Path) -> list[Failure]:
     """Return the failed jobs that a file lists as JSON: ``model``, ``rule``, ``variant`` and ``log`` of each."""
-    jobs = json.loads(path.read_text(encoding="utf-8"))
+    jobs: list[FailedJob] = json.loads(path.read_text(encoding="utf-8"))
     return [Failure(**job, reason=_reason(Path(job["log"]))) for job in jobs]
 
 
@@ -47,7 +47,7 @@ def _reason(log: Path) -> str:
     return found if len(found) <= LONGEST_REASON else f"{found[:LONGEST_REASON]}…"
 
 
-def write_partial_summary(results: Path, settings: Mapping[str, Any], table: Path, page: Path) -> int:
+def write_partial_summary(results: Path, settings: ShownModels, table: Path, page: Path) -> int:
     """Write the table and the page over the models that are complete; return how many these are."""
     from onnxproof.report.results import load_models
     from summary import summarize

@@ -19,9 +19,9 @@ import argparse
 import json
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 OWN_FOLDER = Path(__file__).resolve().parent
 NEEDED = "onnxruntime, numpy and tokenizers"
@@ -45,7 +45,20 @@ except ImportError as error:
     print(f"error: {error}; verify_release needs the folder 'verifier' of its release, {NEEDED}", file=sys.stderr)
     sys.exit(2)
 
+if TYPE_CHECKING:
+    from onnxproof.records.parity import Judged
+    from onnxproof.records.reference import MeasuredReference, OwnInvariance
+    from onnxproof.records.release import (
+        GoldenReference,
+        NamedFiles,
+        ReleaseManifest,
+        VerificationCheck,
+        VerificationRecord,
+    )
+
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+#: The limits in a release's manifest already count what a batch changes in PyTorch.
+NOT_MEASURED: OwnInvariance = {"batch_size": 0, "inputs": 0, "max_abs_diff": None, "cosine_min": None}
 MOST_TOLD = 3  # failed checks in the last line; the table has all
 
 
@@ -57,7 +70,17 @@ class Check:
     what: str
     seen: str
     allowed: str
-    verdict: str  #: "pass", "FAIL", or "skipped": cannot be said from the golden inputs alone
+    verdict: Literal["pass", "FAIL", "skipped"]  #: "skipped": cannot be said from the golden inputs alone
+
+    def as_record(self) -> VerificationCheck:
+        """Return it as JSON holds it."""
+        return {
+            "subject": self.subject,
+            "what": self.what,
+            "seen": self.seen,
+            "allowed": self.allowed,
+            "verdict": self.verdict,
+        }
 
 
 # ------------------------------------------------------------------------------------------------- files
@@ -78,7 +101,7 @@ def read_sums(path: Path) -> dict[str, str]:
     return sums
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> ReleaseManifest:
     """Return the manifest of a release.
 
     Raises:
@@ -87,14 +110,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{path}: no such file: this folder is not a release, or not all of one")
-    manifest = read_json(path)
+    manifest: ReleaseManifest = read_json(path)
     missing = {"model", "task", "files", "variants"} - set(manifest if isinstance(manifest, dict) else ())
     if missing:
         raise UserError(f"{path}: has no {', '.join(sorted(missing))}")
-    return dict(manifest)
+    return manifest
 
 
-def check_files(folder: Path, manifest: dict[str, Any], digest: str | None = None) -> list[Check]:
+def check_files(folder: Path, manifest: ReleaseManifest, digest: str | None = None) -> list[Check]:
     """Compare every file with the manifest, the manifest with ``SHA256SUMS``, and that with ``digest``, if given."""
     checks = []
     wanted = {name: entry["sha256"] for name, entry in manifest["files"].items()}
@@ -115,7 +138,7 @@ def check_files(folder: Path, manifest: dict[str, Any], digest: str | None = Non
     whole = 0
     for name, expected in sorted(wanted.items()):
         path = folder / name
-        size = manifest["files"].get(name, {}).get("size")
+        size = manifest["files"][name]["size"] if name in manifest["files"] else None
         if not path.is_file():
             checks.append(Check(name, "exists", "missing", "", "FAIL"))
         elif size is not None and path.stat().st_size != size:
@@ -124,17 +147,17 @@ def check_files(folder: Path, manifest: dict[str, Any], digest: str | None = Non
             checks.append(Check(name, "sha256", f"{found[:12]}…", f"{expected[:12]}…", "FAIL"))
         else:
             whole += 1
-    verdict = "pass" if whole == len(wanted) else "FAIL"
-    return [Check("files", "sha256", f"{whole} of {len(wanted)} as released", "all", verdict), *checks]
+    seen = f"{whole} of {len(wanted)} as released"
+    return [Check("files", "sha256", seen, "all", "pass" if whole == len(wanted) else "FAIL"), *checks]
 
 
 # -------------------------------------------------------------------------------- tokenizer and answers
 
 
-def check_tokenizer(folder: Path, golden: Reference) -> Check:
+def check_tokenizer(folder: Path, golden: Reference[GoldenReference]) -> Check:
     """Compare the ids that the shipped tokenizer gives for the golden texts with those that PyTorch was given."""
-    path = folder / "tokenizer.json"
-    if not golden.texts:
+    path, max_tokens = folder / "tokenizer.json", golden.manifest["max_tokens"]
+    if not golden.texts or max_tokens is None:
         return Check("tokenizer", "token ids", "the inputs are not made by a tokenizer alone", "", "skipped")
     if not path.is_file():
         return Check("tokenizer", "token ids", "no tokenizer.json to check", "", "skipped")
@@ -143,7 +166,7 @@ def check_tokenizer(folder: Path, golden: Reference) -> Check:
     try:
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(golden.manifest["max_tokens"])
+        tokenizer.enable_truncation(max_tokens)
         found = [encoding.ids for encoding in tokenizer.encode_batch(golden.texts)]
     except Exception as error:  # tokenizers raises a bare Exception for a file that it cannot read
         return Check("tokenizer", "token ids", f"cannot be used: {error}", "", "FAIL")
@@ -155,7 +178,7 @@ def check_tokenizer(folder: Path, golden: Reference) -> Check:
     return Check("tokenizer", "token ids", seen, "all", "pass" if all(same) else "FAIL")
 
 
-def files_of(folder: Path, facts: dict[str, Any]) -> dict[str, Path]:
+def files_of(folder: Path, facts: NamedFiles) -> dict[str, Path]:
     """Return the ONNX files of a variant of a release, from its entry in the manifest, by the names of its graphs."""
     named = facts.get("files") or {MODEL_FILE: facts["file"]}
     return {name: folder / path for name, path in named.items()}
@@ -174,7 +197,9 @@ def open_model(file: Path, threads: int = 0) -> Any:
     raise UserError(f"{file}: no variant in {folder / MANIFEST} has this file")
 
 
-def check_answers(folder: Path, manifest: dict[str, Any], golden: Reference, threads: int) -> list[Check]:
+def check_answers(
+    folder: Path, manifest: ReleaseManifest, golden: Reference[MeasuredReference], threads: int
+) -> list[Check]:
     """Run every variant of the release on the golden inputs and judge it; a variant goes by its main file's name."""
     checks = []
     for variant, facts in manifest["variants"].items():
@@ -183,11 +208,14 @@ def check_answers(folder: Path, manifest: dict[str, Any], golden: Reference, thr
             sessions = open_sessions(files_of(folder, facts), folder, threads)
             batch_size = facts["parity"]["batch_invariance"]["batch_size"]
             measured = measure_sessions(f"{manifest['model']} {variant}", sessions, golden, batch_size)
-            # The limits in the manifest already count what a batch changes in PyTorch.
-            parity = {"model": manifest["model"], "variant": variant, "task": manifest["task"]} | {
+            parity: Judged = {
+                "model": manifest["model"],
+                "variant": variant,
+                "task": manifest["task"],
                 "outputs": measured.outputs,
                 "task_metrics": measured.task_metrics,
-                "batch_invariance": measured.batch_invariance,
+                "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
+                "reference_batch_invariance": NOT_MEASURED,
             }
             verdicts = {verdict.metric: verdict for verdict in judge(parity, limits_of_few(limits, golden.answered))}
         except Exception as error:  # whatever onnxruntime says about a damaged file is the finding
@@ -198,7 +226,7 @@ def check_answers(folder: Path, manifest: dict[str, Any], golden: Reference, thr
 
 
 def check_final_answers(
-    folder: Path, manifest: dict[str, Any], golden: Reference, is_whole: bool, threads: int
+    folder: Path, manifest: ReleaseManifest, golden: Reference[MeasuredReference], is_whole: bool, threads: int
 ) -> list[Check]:
     """Run the card's program for onnxruntime on raw inputs, with each variant's file, and judge its answers.
 
@@ -274,7 +302,7 @@ def describe_failure(check: Check) -> str:
 def as_table(checks: list[Check]) -> str:
     """Lay the checks out as text, one line each."""
     header = ("what", "check", "here", "allowed", "verdict")
-    rows = [header, *[(c.subject, c.what, c.seen, c.allowed, c.verdict) for c in checks]]
+    rows: list[tuple[str, ...]] = [header, *[(c.subject, c.what, c.seen, c.allowed, c.verdict) for c in checks]]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(
@@ -318,12 +346,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
     print(f"\n{as_table(checks)}\n", flush=True)
     if args.json:
-        result = {
+        result: VerificationRecord = {
             "model": manifest["model"],
             "passed": not failed,
             "cpu": cpu_name(),
             "versions": versions,
-            "checks": [asdict(check) for check in checks],
+            "checks": [check.as_record() for check in checks],
         }
         args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if failed:

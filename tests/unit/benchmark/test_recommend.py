@@ -3,6 +3,7 @@
 import pytest
 
 from onnxproof.benchmark.recommend import recommend
+from records import make_benchmark, make_case
 
 SETTINGS = {"inter_op_threads": 1, "execution_mode": "sequential", "spinning": True, "memory_arena": True}
 CPU, OTHER = "CPUExecutionProvider", "OpenVINOExecutionProvider"
@@ -15,18 +16,13 @@ def record(times, baseline=FP32, provider=CPU):
 
     def cases(measured, compared):
         return [
-            {"batch": batch, "sequence": sequence, "intra_op_threads": threads, "p50_ms": p50}
-            | ({"speedup_vs_fp32": compared[threads][position] / p50} if compared else {})
+            make_case(*shape, p50, compared[threads][position] if compared else None, threads)
             for threads, values in measured.items()
-            for position, ((batch, sequence), p50) in enumerate(zip(SHAPES, values, strict=True))
+            for position, (shape, p50) in enumerate(zip(SHAPES, values, strict=True))
         ]
 
-    return {
-        "provider": provider,
-        "settings": SETTINGS | {"rounds": 3},
-        "cases": cases(times, baseline),
-        "baseline": {"cases": cases(baseline, None)} if baseline else None,
-    }
+    compared = cases(baseline, None) if baseline else None
+    return make_benchmark(cases=cases(times, baseline), baseline=compared, provider=provider)
 
 
 def told(benchmarks):

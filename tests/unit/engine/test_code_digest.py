@@ -151,6 +151,117 @@ def test_a_change_of_what_is_done_changes_the_digest(scripts, edit):
     assert digest_of_scripts("judge") != before
 
 
+TYPED = """
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from onnxproof.records.common import Entry
+from onnxproof.shared import Shown, shown
+
+if TYPE_CHECKING:
+    from onnxproof.deep import Deep
+
+LIMIT: float = 0.5
+
+
+class Record(TypedDict):
+    size: int
+
+
+@dataclass
+class Case:
+    batch: int = 1
+
+    def run(self, count: int) -> list[Any]:
+        made: list[Any] = [count]
+        return made
+
+
+def judge(value: float, *rest: Shown, entry: Entry = None, deep: "Deep | None" = None) -> Record:
+    return shown(value)
+"""
+#: What only a type checker reads, changed.
+RETYPED = {
+    "an argument": ("value: float", "value: int"),
+    "an argument, not annotated": ("value: float", "value"),
+    "further arguments": ("*rest: Shown", "*rest: Shown | str"),
+    "an answer": ("-> Record", "-> dict[str, int]"),
+    "an answer of a method": ("-> list[Any]", "-> list[int]"),
+    "a variable": ("made: list[Any]", "made"),
+    "a constant": ("LIMIT: float", "LIMIT"),
+    "a field of a record": ("    size: int", "    size: int\n    sha256: str"),
+    "another record": ("LIMIT: float", "class Other(TypedDict):\n    name: str\n\n\nLIMIT: float"),
+    "a record made of another": ("@dataclass\n", "class Other(Record):\n    name: str\n\n\n@dataclass\n"),
+    "a record made of an imported one": ("LIMIT: float", "class Other(Entry):\n    name: str\n\n\nLIMIT: float"),
+    "a record by a call": ("LIMIT: float", 'Other = TypedDict("Other", {"class": str})\nLIMIT: float'),
+    "a name of a type": ("LIMIT: float", "Sizes: TypeAlias = dict[str, int]\nLIMIT: float"),
+    "an import of types alone": ("import Shown, shown", "import shown"),
+    "an import for the checker": ("    from onnxproof.deep import Deep", "    from onnxproof.other import Deep"),
+}
+#: Not only types, changed.
+MORE_THAN_TYPES = {
+    "a field of a dataclass": ("batch: int", "batch: float"),
+    "another field": ("    batch: int = 1", "    batch: int = 1\n    size: int = 1"),
+    "a value": ("made: list[Any] = [count]", "made: list[Any] = []"),
+    "a constant": ("LIMIT: float = 0.5", "LIMIT: float = 0.25"),
+    "a default": ('"Deep | None" = None', '"Deep | None" = 1'),
+    "an import that is used too": ("import Shown, shown", "import Shown, deep as shown"),
+}
+
+
+@pytest.mark.parametrize("edit", RETYPED)
+def test_types_change_no_digest(scripts, edit):
+    assert is_same_after(scripts, *RETYPED[edit])
+
+
+@pytest.mark.parametrize("edit", MORE_THAN_TYPES)
+def test_what_is_more_than_a_type_changes_the_digest(scripts, edit):
+    assert not is_same_after(scripts, *MORE_THAN_TYPES[edit])
+
+
+def is_same_after(scripts: Path, old: str, new: str) -> bool:
+    (scripts / "judge.py").write_text(TYPED)
+    before = digests()["judge"]
+    assert TYPED.count(old) == 1
+    (scripts / "judge.py").write_text(TYPED.replace(old, new))
+    return digests()["judge"] == before
+
+
+def test_a_module_of_types_alone_changes_no_digest(scripts):
+    (scripts / "judge.py").write_text("from onnxproof.other import Record\n\n\ndef judge(given: Record):\n    pass\n")
+    (scripts / "onnxproof/other.py").write_text("")
+    before = digests()
+    (scripts / "onnxproof/other.py").write_text(
+        "from typing import TypedDict\n\n\nclass Record(TypedDict):\n    size: int\n"
+    )
+    assert digests() == before
+    assert str(scripts / "onnxproof/other.py") in files_of_script("judge")  # it runs all the same
+
+
+def test_what_is_imported_for_the_type_checker_alone_is_no_part(scripts):
+    (scripts / "judge.py").write_text(TYPED)
+    forget()
+    assert str(scripts / "onnxproof/deep.py") not in files_of_script("judge")
+
+
+def test_the_records_are_types_but_for_the_functions_that_read_them():
+    for path in (sources.SCRIPTS / "onnxproof/records").glob("*.py"):
+        tree, _ = sources._read(path)
+        found = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Import | ast.ImportFrom)]
+        assert all(isinstance(node, ast.FunctionDef) and node.name.startswith("read_") for node in found), path
+        assert sources._does_something(path) == bool(found)
+
+
+def test_no_code_reads_annotations():
+    """Else they would be more than types, and had to count."""
+    readers = {"__annotations__", "annotation", "get_annotations", "get_type_hints", "singledispatch", "TypeAdapter"}
+    for path in sources.SCRIPTS.rglob("*.py"):
+        if path.name == "code_digest.py":  # names them in syntax trees
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert getattr(node, "attr", getattr(node, "id", None)) not in readers, (path, node.lineno)
+
+
 def test_no_word_of_a_message_in_any_script_counts(tmp_path, monkeypatch):
     """Every docstring, error, print and help of the whole package is reworded."""
     names = [path.stem for path in sources.SCRIPTS.glob("*.py")]

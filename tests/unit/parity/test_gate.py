@@ -8,16 +8,16 @@ import gate_parity
 from onnxproof.cli import UserError
 from onnxproof.parity.gate import judge, limits_of_few
 from onnxproof.vocabulary import METRICS
+from records import make_output, make_parity, make_quantization, make_variant
 
-PARITY = {
-    "model": "mini",
-    "variant": "int8",
-    "task": "sentence-similarity",
-    "inputs": {"count": 3, "sha256": "0"},
-    "outputs": {"sentence_embedding": {"max_abs_diff": 0.01}, "last_hidden_state": {"max_abs_diff": 0.5}},
-    "task_metrics": {"cosine_min": 0.98, "cosine_mean": 0.995, "rank_overlap": 0.9},
-    "batch_invariance": {"max_abs_diff": 0.02, "cosine_min": 0.96},
-}
+PARITY = make_parity(
+    "int8",
+    model="mini",
+    task="sentence-similarity",
+    outputs={"sentence_embedding": make_output(max_abs_diff=0.01), "last_hidden_state": make_output(max_abs_diff=0.5)},
+    task_metrics={"cosine_min": 0.98, "cosine_mean": 0.995, "rank_overlap": 0.9},
+    batch_invariance={"batch_size": 8, "max_abs_diff": 0.02, "cosine_min": 0.96},
+)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_could_not_be_measured_does_not_pass():
     (verdict,) = judge(parity, {"cosine_min": -1.0})
     assert not verdict.passed
     assert "not finite" in str(verdict)
-    outputs = {"a": {"max_abs_diff": 0.1}, "b": {"max_abs_diff": None}}
+    outputs = {"a": make_output(max_abs_diff=0.1), "b": make_output(max_abs_diff=None)}
     (verdict,) = judge(PARITY | {"outputs": outputs}, {"max_abs_diff": 100.0})
     assert not verdict.passed
 
@@ -71,20 +71,14 @@ def test_a_missed_threshold_names_everything_and_writes_nothing(tmp_path):
 
 def test_the_recipes_tried_are_told_for_each_graph_of_a_model(tmp_path):
     def searched(metric):
-        rung = {
-            "recipe": [{"pass": "embedding_rows"}, {"pass": "dynamic_matmul"}],
-            "metrics": {metric: 0.5},
-            "size_ratio": 0.25,
-            "speedup": 2.0,
-            "missed": [metric],
-            "distance": 5.0,
-        }
-        return {"search": {"rungs": [rung]}}
+        (rung,) = make_quantization()["search"]["rungs"]
+        missed = rung | {"metrics": {metric: 0.5}, "missed": [metric], "distance": 5.0}
+        return make_quantization(search={"targets": {metric: 0.9}, "reached": False, "rungs": [missed]})
 
     parity, manifest = tmp_path / "parity.json", tmp_path / "int8.json"
     parity.write_text(json.dumps(PARITY))
     graphs = {"encoder_model.onnx": searched("cosine_min"), "decoder_model.onnx": searched("next_token_agreement")}
-    manifest.write_text(json.dumps({"settings": {"graphs": graphs}}))
+    manifest.write_text(json.dumps(make_variant("int8", settings={"graphs": graphs})))
     with pytest.raises(UserError) as raised:
         gate_parity.gate(parity, {"cosine_mean": 0.999}, tmp_path / "int8.ok", manifest=manifest)
     lines = str(raised.value).splitlines()[-4:]

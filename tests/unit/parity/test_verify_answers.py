@@ -12,6 +12,7 @@ from onnxproof.parity.gate import judge
 from onnxproof.parity.measure import Sessions, measure_sessions
 from onnxproof.release.golden import read_golden, write_golden
 from onnxproof.tasks.registry import TASKS
+from records import make_gate, make_manifest, make_parity, make_reference, make_released_variant
 
 INPUTS, TOKENS, LABELS, QUERIES = 6, 4, 3, 12
 THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]["fp32"]
@@ -66,13 +67,7 @@ def recorded(task):
         for index in range(INPUTS)
     ]
     return Reference(
-        manifest={
-            "task": task,
-            "judged_as": task,
-            "label_count": LABELS,
-            "padding": {"side": "right", "values": {}},
-            "inputs": {},
-        },
+        manifest=make_reference(task, label_count=LABELS),
         inputs=ModelInputs(items),
         outputs={name: [random.random(shape_of(task, name)).astype(np.float32) for _ in items] for name in names},
     )
@@ -103,12 +98,12 @@ def check(tmp_path, monkeypatch):
         write_golden(reference, tmp_path)
         golden = read_golden(tmp_path)
         exact = measure_sessions("m", Sessions(Session(reference, reference.outputs)), reference, 4)
-        parity = {"outputs": exact.outputs, "task_metrics": exact.task_metrics}
-        passed = judge(parity | {"batch_invariance": exact.batch_invariance}, THRESHOLDS)
-        limits = [{"metric": verdict.metric, "allowed": verdict.allowed} for verdict in passed]
-        facts = {"file": "onnx/model.onnx", "gate": {"limits": limits}}
-        facts["parity"] = {"batch_invariance": {"batch_size": 4}}
-        manifest = {"model": "m", "task": reference.manifest["task"], "variants": {"fp32": facts}}
+        invariance = {"batch_size": 4, **exact.batch_invariance}
+        parity = make_parity(outputs=exact.outputs, task_metrics=exact.task_metrics, batch_invariance=invariance)
+        limits = {verdict.metric: verdict.allowed for verdict in judge(parity, THRESHOLDS)}
+        facts = make_released_variant(gate=make_gate(limits))
+        facts["parity"]["batch_invariance"] = invariance
+        manifest = make_manifest({"fp32": facts}, task=reference.manifest["task"])
         sessions = Sessions(Session(reference, outputs))
         monkeypatch.setattr(verify_release, "open_sessions", lambda *arguments: sessions)
         return verify_release.check_answers(tmp_path, manifest, golden, 1)

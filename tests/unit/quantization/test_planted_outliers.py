@@ -15,6 +15,7 @@ from onnxproof.inputs.texts import read_texts
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE, find_recipe
+from records import make_parity
 
 pytestmark = pytest.mark.slow
 
@@ -47,14 +48,11 @@ def missed_by(metrics, variant):
     """Return the names of the gate's default limits that these metrics miss."""
     from onnxproof.parity.gate import judge
 
-    parity = {
-        "model": "any",
-        "variant": variant,
-        "task": "any",
-        "outputs": {"any": {"max_abs_diff": 0.0}},
-        "task_metrics": {name: value for name, value in metrics.items() if name != "batch_cosine_min"},
-        "batch_invariance": {"max_abs_diff": 0.0, "cosine_min": metrics["batch_cosine_min"]},
-    }
+    parity = make_parity(
+        variant,
+        task_metrics={name: value for name, value in metrics.items() if name != "batch_cosine_min"},
+        batch_invariance={"batch_size": 8, "max_abs_diff": 0.0, "cosine_min": metrics["batch_cosine_min"]},
+    )
     return [
         verdict.metric for verdict in judge(parity, DEFAULTS["parity"]["thresholds"][variant]) if not verdict.passed
     ]

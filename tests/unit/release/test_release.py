@@ -33,11 +33,20 @@ from onnxproof.release.card import (
 from onnxproof.release.golden import choose_golden, count_within, read_golden, write_golden
 from onnxproof.release.tokenizer import settle_tokenizer
 from quantize import describe_calibration
+from records import (
+    CPU,
+    make_padding,
+    make_prepared,
+    make_quantization,
+    make_reference,
+    make_released_variant,
+    make_source,
+)
 from release import announce_cache_sizes, announce_weight_files, without_own_folders
 from verify_release import check_tokenizer
 
 ROOT = Path(__file__).parents[3]
-PADDING = {"side": "right", "values": {"input_ids": 7, "attention_mask": 0}}
+PADDING = make_padding(values={"input_ids": 7, "attention_mask": 0})
 
 
 def test_golden_inputs_span_all_lengths():
@@ -54,13 +63,7 @@ def test_answers_are_kept_while_they_fit(most, count):
 def test_golden_files_hold_the_chosen_inputs(tmp_path, monkeypatch):
     monkeypatch.setattr("onnxproof.release.golden.GOLDEN_BYTES", 40)
     recorded = Reference(
-        manifest={
-            "task": "sentence-similarity",
-            "judged_as": "sentence-similarity",
-            "padding": PADDING,
-            "label_count": 2,
-            "inputs": {"max_tokens": 3},
-        },
+        manifest=make_reference("sentence-similarity", padding=PADDING, inputs={"max_tokens": 3}),
         inputs=ModelInputs([{"input_ids": np.array(ids)} for ids in ([1, 2, 3], [4], [5, 6])]),
         outputs={
             "last_hidden_state": [np.full((length, 2), length, dtype=np.float32) for length in (3, 1, 2)],
@@ -90,13 +93,7 @@ def test_golden_files_hold_what_was_generated_after_inputs_without_room_for_thei
     monkeypatch.setattr("onnxproof.release.golden.GOLDEN_BYTES", 16)
     monkeypatch.setattr("onnxproof.release.golden.choose_golden", lambda sizes: [0, 1])
     recorded = Reference(
-        manifest={
-            "task": "text-generation",
-            "judged_as": "text-generation",
-            "padding": PADDING,
-            "label_count": 2,
-            "inputs": {"max_tokens": 99},
-        },
+        manifest=make_reference("text-generation", padding=PADDING, inputs={"max_tokens": 99}),
         inputs=ModelInputs([{"input_ids": np.array([index])} for index in range(3)]),
         outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 3},
         generated={2: [5, 6]},
@@ -117,13 +114,7 @@ def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
         ("text-generation", 34, ["it works why", "it"], [[2, 3], [2]]),  # cut where 32 tokens have room
     ):
         recorded = Reference(
-            manifest={
-                "task": task,
-                "judged_as": task,
-                "padding": PADDING,
-                "label_count": 2,
-                "inputs": {"max_tokens": limit},
-            },
+            manifest=make_reference(task, padding=PADDING, inputs={"max_tokens": limit}),
             inputs=ModelInputs([{"input_ids": np.array(tokens)} for tokens in ids]),
             outputs={"logits": [np.zeros((1, 2), dtype=np.float32)] * 2},
             texts=entries,
@@ -138,13 +129,7 @@ def test_golden_prompts_and_pairs_are_what_the_tokenizer_was_given(tmp_path):
 def test_golden_images_need_no_tokenizer(tmp_path):
     pixels = [np.full((3, 2, 2), value, dtype=np.float32) for value in range(3)]
     recorded = Reference(
-        manifest={
-            "task": "image-classification",
-            "judged_as": "image-classification",
-            "padding": PADDING,
-            "label_count": 2,
-            "inputs": {},
-        },
+        manifest=make_reference("image-classification", padding=PADDING, inputs={}),
         inputs=ModelInputs([{"pixel_values": image} for image in pixels]),
         outputs={"logits": [np.array([value, 1], dtype=np.float32) for value in range(3)]},
     )
@@ -196,11 +181,11 @@ def test_a_tokenizer_without_padding_gets_none(tmp_path):
 
 
 def test_the_card_names_the_base_model_and_carries_the_license():
-    manifest = {
-        "task": "text-classification",
-        "source": {"kind": "hub", "repo": "lab/model", "revision": "0" * 40},
-        "variants": {"fp32": {}, "int8": {}},
-    }
+    int8 = make_released_variant("onnx/model_quantized.onnx")
+    manifest = make_prepared(
+        {"fp32": make_released_variant(), "int8": int8},
+        source={"kind": "hub", "repo": "lab/model", "requested_revision": None, "revision": "0" * 40},
+    )
     metadata = card_metadata(manifest, {"license": "mit", "language": ["en"], "tags": ["reviews", "onnx"], "x": 1})
     card = ModelCard(f"---\n{yaml.safe_dump(metadata)}---\n# m\n")
     assert card.data.license == "mit"
@@ -210,7 +195,7 @@ def test_the_card_names_the_base_model_and_carries_the_license():
     assert "reviews" in card.data.tags
     assert "x" not in card.data.to_dict()
     assert metadata["base_model_relation"] == "quantized"
-    assert "base_model_relation" not in card_metadata(manifest | {"variants": {"fp32": {}}}, {})
+    assert "base_model_relation" not in card_metadata(manifest | {"variants": {"fp32": make_released_variant()}}, {})
 
 
 @pytest.mark.parametrize(
@@ -227,7 +212,7 @@ def test_the_card_says_what_a_recipe_was_judged_on(tmp_path, calibration, senten
     (tmp_path / "own.txt").write_text("a text\n")
     described = describe_calibration(8, takes, tmp_path / file)
     assert ("sha256" in described) == (takes == "text"), "no file is named that was not read"
-    assert recipe_in_words({"calibration": described}) == [sentence]
+    assert recipe_in_words(make_quantization(calibration=described))[-1] == sentence
 
 
 @pytest.mark.parametrize(
@@ -240,10 +225,10 @@ def test_the_card_says_what_a_recipe_was_judged_on(tmp_path, calibration, senten
     ],
 )
 def test_a_release_names_no_folder_above_the_models(path, shown):
-    source = {"kind": "path", "path": path, "revision": None}
+    source = make_source(path=path)
     assert without_own_folders(source)["path"] == shown
     assert source["path"] == path
-    package = {"kind": "package", "package": "p", "package_path": "a/b"}
+    package = make_source(kind="package", package="p", package_version="1", package_path="a/b")
     assert without_own_folders(package) == package
 
 
@@ -256,23 +241,27 @@ def test_a_card_without_metadata_that_can_be_read_carries_nothing(tmp_path, text
 
 def test_the_card_has_the_speed_on_each_kind_of_machine():
     def timed(ms, **facts):
-        return {"cpu": {"model": "a CPU"}, "cases": [{"p50_ms": ms}]} | facts
+        (case,) = (facts_of := make_released_variant()["benchmark"])["cases"]
+        return facts_of | {"cpu": CPU | {"model": "a CPU"}, "cases": [case | {"p50_ms": ms}]} | facts
 
-    variants = {"fp32": {"file": "a", "benchmark": timed(1)}, "int8": {"file": "b", "benchmark": timed(2)}}
-    (anywhere,) = places_of(variants)
-    assert anywhere == {"name": "a CPU", "cases": [("a", {"p50_ms": 1}), ("b", {"p50_ms": 2})]}
+    def shown(place):
+        return place["name"], [(file, case["p50_ms"]) for file, case in place["cases"]]
 
-    for facts in variants.values():
-        ms = facts["benchmark"]["cases"][0]["p50_ms"]
-        facts["benchmark"] |= {"machine": "icelake", "elsewhere": [timed(ms * 10, machine="genoa")]}
-    assert places_of(variants) == [
-        anywhere | {"name": "a CPU (`icelake`)"},
-        {"name": "a CPU (`genoa`)", "cases": [("a", {"p50_ms": 10}), ("b", {"p50_ms": 20})]},
+    times = {"a": 1, "b": 2}
+    variants = {file: make_released_variant(file, benchmark=timed(ms)) for file, ms in times.items()}
+    assert [shown(place) for place in places_of(variants)] == [("a CPU", [("a", 1), ("b", 2)])]
+
+    for file, facts in variants.items():
+        facts["benchmark"] |= {"machine": "icelake", "elsewhere": [timed(times[file] * 10, machine="genoa")]}
+    assert [shown(place) for place in places_of(variants)] == [
+        ("a CPU (`icelake`)", [("a", 1), ("b", 2)]),
+        ("a CPU (`genoa`)", [("a", 10), ("b", 20)]),
     ]
 
 
 def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
-    sentences = recipe_in_words({"recipe": [{"pass": "smooth", "strength": 0.5}, {"pass": "new", "at": 3}]})
+    recipe = [{"pass": "smooth", "strength": 0.5}, {"pass": "new", "at": 3}]
+    sentences = recipe_in_words(make_quantization(recipe=recipe))
     assert "SmoothQuant" in sentences[0]
     assert "strength 0.5" in sentences[0]
     assert "new" in sentences[1]
@@ -328,7 +317,7 @@ def test_no_example_of_transformers_js_for_a_model_that_it_does_not_load(task, m
     files = [example["file"] for example in usage_examples(task, "onnx/model.onnx", model_type=model_type)]
     assert "onnxruntime.py" in files
     assert IN_NODE not in files
-    manifest = {"task": task, "source": {"kind": "path", "path": "x"}}
+    manifest = make_prepared(task=task)
     assert "transformers.js" not in card_metadata(manifest, {}, model_type)["tags"]
 
 
@@ -376,7 +365,7 @@ def test_text_part_of_qwen2_5_vl_is_read_alike_from_either_place(tmp_path):
 
 
 def test_writer_about_images_is_not_tagged_for_a_client_that_does_not_load_it():
-    manifest = {"task": "image-text-to-text", "source": {"kind": "path", "path": "x"}}
+    manifest = make_prepared(task="image-text-to-text")
     metadata = card_metadata(manifest, {})
     assert metadata["pipeline_tag"] == "image-text-to-text"
     assert "transformers.js" in metadata["tags"]

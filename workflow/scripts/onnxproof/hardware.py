@@ -1,19 +1,15 @@
 """What the measuring machine is, as far as it matters to the speed of a transformer."""
 
 import os
-from typing import Any
 
 import psutil
 
 from onnxproof.cpu import name_and_flags
+from onnxproof.records.benchmark import CpuDescription
 
 
-def cpu_description() -> dict[str, Any]:
-    """Return ``{model, flags, logical_cores, physical_cores}`` of this machine.
-
-    ``flags`` holds only those of interest and is empty where there is no ``/proc/cpuinfo``;
-    a core count that the system does not tell is None.
-    """
+def cpu_description() -> CpuDescription:
+    """Return what this machine is; its flags are empty where there is no ``/proc/cpuinfo``."""
     name, flags = name_and_flags()
     return {
         "model": name,

@@ -7,15 +7,15 @@ fp32 in the same run; fp32's own times there put several numbers of threads on o
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
-from typing import Any
+from typing import TypeVar
 
 from onnxproof.formatting import format_shape
+from onnxproof.records.benchmark import BenchmarkRecord, ProviderBenchmark, RecordedCase
+from onnxproof.records.release import Session
 from onnxproof.vocabulary import CPU_PROVIDER, QUANTIZED_VARIANTS
 
 #: What the smallest and the largest of the measured batch sizes speak for.
 PURPOSES = ("latency", "throughput")
-#: The settings of onnxruntime's session, but for its threads, that a benchmark records.
-SESSION_SETTINGS = ("inter_op_threads", "execution_mode", "spinning", "memory_arena")
 
 
 @dataclass(frozen=True)
@@ -30,24 +30,17 @@ class Recommendation:
     in_float: bool
     variant: str
     provider: str
-    session: Mapping[str, Any]
+    session: Session
     shapes: tuple[str, ...]
     speedup: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """The speed-ups over fp32, by batch and sequence, of one variant with one provider and number of threads."""
+    """The speed-ups over fp32, by batch and sequence, of one variant, timed in one way."""
 
     variant: str
-    provider: str
-    session: Mapping[str, Any]
     speedups: Mapping[tuple[int, int | None], float]
-
-    @property
-    def in_float(self) -> bool:
-        """Whether its answers are fp32's: another provider may compute in another type."""
-        return self.variant not in QUANTIZED_VARIANTS and self.provider == CPU_PROVIDER
 
     def shapes(self, batch: int) -> tuple[str, ...]:
         """Return the cases of a batch size, see ``format_shape``."""
@@ -58,18 +51,34 @@ class Run:
         return geometric_mean(value for (size, _), value in self.speedups.items() if size == batch)
 
 
+@dataclass(frozen=True)
+class ProviderRun(Run):
+    """A run with one execution provider and one number of threads."""
+
+    provider: str
+    session: Session
+
+    @property
+    def in_float(self) -> bool:
+        """Whether its answers are fp32's: another provider may compute in another type."""
+        return self.variant not in QUANTIZED_VARIANTS and self.provider == CPU_PROVIDER
+
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
 def batches_of_purposes(runs: Sequence[Run]) -> dict[str, int]:
     """Return the batch size that speaks for each of ``PURPOSES``; the first alone where one size was measured."""
     batches = sorted({batch for run in runs for batch, _ in run.speedups})
     return dict(zip(PURPOSES, dict.fromkeys((*batches[:1], *batches[-1:])), strict=False))
 
 
-def fastest(runs: Iterable[Run], batch: int) -> Run | None:
+def fastest(runs: Iterable[AnyRun], batch: int) -> AnyRun | None:
     """Return the run with the largest speed-up at a batch size; None where none was measured with it."""
     return max((run for run in runs if run.shapes(batch)), key=lambda run: run.speedup(batch), default=None)
 
 
-def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendation]:
+def recommend(benchmarks: Mapping[str, BenchmarkRecord]) -> list[Recommendation]:
     """Return, for each purpose, the fastest of the float files, and the fastest of all where that is another one.
 
     Args:
@@ -88,28 +97,31 @@ def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendatio
     return found
 
 
-def _runs(variant: str, record: Mapping[str, Any]) -> Iterator[Run]:
-    """Yield a record's runs; a case without a figure counts as not measured."""
-    settings = {key: value for key, value in record.get("settings", {}).items() if key in SESSION_SETTINGS}
-    for measured in (record, *record.get("other_providers", [])):
-        baseline = measured.get("baseline")
-        fp32 = {_key(case): case["p50_ms"] for case in (baseline or measured)["cases"] if case.get("p50_ms")}
-        cases = [case for case in measured["cases"] if _key(case) in fp32 and (not baseline or _speedup(case))]
-        counts = sorted({threads for _, _, threads in map(_key, cases) if threads})
+def _runs(variant: str, record: BenchmarkRecord) -> Iterator[ProviderRun]:
+    """Yield a record's runs."""
+    settings = record["settings"]
+    parts: list[ProviderBenchmark] = [record, *record.get("other_providers", [])]
+    for measured in parts:
+        cases = measured["cases"]
+        fp32 = {_key(case): case["p50_ms"] for case in (measured["baseline"] or measured)["cases"]}
+        counts = sorted({case["intra_op_threads"] for case in cases})
         for threads in counts:
             speedups = {
-                (batch, sequence): _speedup(case) * fp32[batch, sequence, counts[-1]] / fp32[_key(case)]
+                (case["batch"], case["sequence"]): case.get("speedup_vs_fp32", 1.0)  # fp32 itself has none
+                * fp32[case["batch"], case["sequence"], counts[-1]]
+                / fp32[_key(case)]
                 for case in cases
-                for batch, sequence, its_threads in [_key(case)]
-                if its_threads == threads and (batch, sequence, counts[-1]) in fp32
+                if case["intra_op_threads"] == threads
             }
-            yield Run(variant, measured["provider"], {"intra_op_threads": threads} | settings, speedups)
+            session: Session = {
+                "intra_op_threads": threads,
+                "inter_op_threads": settings["inter_op_threads"],
+                "execution_mode": settings["execution_mode"],
+                "spinning": settings["spinning"],
+                "memory_arena": settings["memory_arena"],
+            }
+            yield ProviderRun(variant, speedups, measured["provider"], session)
 
 
-def _speedup(case: Mapping[str, Any]) -> float:
-    """Return a case's ratio to fp32, which fp32 itself does not have."""
-    return float(case.get("speedup_vs_fp32", 1.0) or 0.0)
-
-
-def _key(case: Mapping[str, Any]) -> tuple[int, int | None, int | None]:
-    return case["batch"], case.get("sequence"), case.get("intra_op_threads")
+def _key(case: RecordedCase) -> tuple[int, int | None, int]:
+    return case["batch"], case["sequence"], case["intra_op_threads"]

@@ -30,6 +30,7 @@ from onnxproof.graph.files import graph_files, separate_graphs
 from onnxproof.inputs.preprocessing import item_shapes
 from onnxproof.inputs.prompts import PAST
 from onnxproof.places import SCRIPTS
+from onnxproof.records.benchmark import Figures, RecordedCase, Speedup
 from onnxproof.tasks.model_types import is_open_detector, model_takes
 from onnxproof.tasks.registry import TASKS
 
@@ -335,7 +336,7 @@ def time_in_turns(workers: list[Worker], effort: Effort) -> list[Rounds]:
     return samples
 
 
-def summarize(batch: int, rounds: Rounds) -> dict[str, Any]:
+def summarize(batch: int, rounds: Rounds) -> Figures:
     """Return percentiles in ms over all samples, items a second at the median time, and the sample count.
 
     Percentiles interpolate linearly between samples (numpy's default).
@@ -351,7 +352,7 @@ def summarize(batch: int, rounds: Rounds) -> dict[str, Any]:
     }
 
 
-def compare(rounds: Rounds, baseline: Rounds) -> dict[str, Any]:
+def compare(rounds: Rounds, baseline: Rounds) -> Speedup:
     """Return how many times faster than the baseline: the median over rounds, and the quartiles.
 
     A round's speed-up is the baseline's median time over the contender's own, both of that round.
@@ -365,16 +366,22 @@ def compare(rounds: Rounds, baseline: Rounds) -> dict[str, Any]:
 class CaseResult:
     """One case at one thread count: the record of the contender and, where there is one, of the baseline."""
 
-    contender: dict[str, Any]
-    baseline: dict[str, Any] | None
+    contender: RecordedCase
+    baseline: RecordedCase | None
 
 
-def case_record(case: Case, threads: int, rounds: Rounds) -> dict[str, Any]:
+def case_record(case: Case, threads: int, rounds: Rounds) -> RecordedCase:
     """Return a case's shape, thread count, figures and raw samples."""
+    figures = summarize(case.batch, rounds)
     return {
-        **asdict(case),
+        "batch": case.batch,
+        "sequence": case.sequence,
         "intra_op_threads": threads,
-        **summarize(case.batch, rounds),
+        "p50_ms": figures["p50_ms"],
+        "p90_ms": figures["p90_ms"],
+        "p99_ms": figures["p99_ms"],
+        "items_per_s": figures["items_per_s"],
+        "iterations": figures["iterations"],
         "samples_ms": rounds,
     }
 

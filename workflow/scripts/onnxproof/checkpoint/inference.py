@@ -1,13 +1,13 @@
 """Which task a model was made for, read from its own files: no weights, no torch."""
 
 from pathlib import Path
-from typing import Any
 
 from onnxproof.checkpoint.misread_configs import check_config
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.architectures import SERVED
 from onnxproof.tasks.heads import check_head, judged_as
 from onnxproof.tasks.model_types import model_takes
@@ -24,7 +24,7 @@ ENCODER_DECODER_HEADS = (
 )
 
 
-def read_transformer_config(snapshot: Path) -> dict[str, Any]:
+def read_transformer_config(snapshot: Path) -> ModelConfig:
     """Return a snapshot's ``config.json``: the transformer's own, where ``modules.json`` says that it lies in a folder.
 
     Raises:
@@ -33,7 +33,7 @@ def read_transformer_config(snapshot: Path) -> dict[str, Any]:
     return config_of(Checkpoint(snapshot))
 
 
-def config_of(checkpoint: Checkpoint) -> dict[str, Any]:
+def config_of(checkpoint: Checkpoint) -> ModelConfig:
     """Return the transformer's ``config.json`` of a folder.
 
     Raises:
@@ -50,7 +50,7 @@ def transformer_folder(snapshot: Path) -> Path:
     return Checkpoint(snapshot).transformer_folder
 
 
-def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[str]:
+def tasks_of_config(config: ModelConfig, has_modules: bool = False) -> list[str]:
     """Return the tasks that a model can serve, the one it was made for first; empty when none is supported.
 
     Args:
@@ -78,7 +78,7 @@ def tasks_of_config(config: dict[str, Any], has_modules: bool = False) -> list[s
     return [name for name in possible if name in names]
 
 
-def check_architecture(model: str, config: dict[str, Any], has_modules: bool = False) -> None:
+def check_architecture(model: str, config: ModelConfig, has_modules: bool = False) -> None:
     """Refuse a model that no supported task can be served with, from its ``config.json`` alone.
 
     Raises:

@@ -1,14 +1,13 @@
 """Configurations of older models that transformers 5 reads without an error, and computes another model from."""
 
-from typing import Any
-
 from onnxproof.cli import UserError
+from onnxproof.records.checkpoint import ModelConfig
 
 #: Model types whose published models have this scaling. Those found to differ are Llama and Qwen2.
 TRAINED_WITH_LONGROPE = frozenset({"phi3", "phimoe"})
 
 
-def check_config(model: str, config: dict[str, Any], place: str = "") -> None:
+def check_config(model: str, config: ModelConfig, place: str = "") -> None:
     """Refuse a configuration with which transformers 5 computes another model than the one that was trained.
 
     Args:
@@ -43,6 +42,6 @@ def check_config(model: str, config: dict[str, Any], place: str = "") -> None:
             check_config(model, value, f"{place}{key}.")
 
 
-def _saved_by_4(config: dict[str, Any]) -> bool:
+def _saved_by_4(config: ModelConfig) -> bool:
     """Tell whether a configuration names an older version, or none."""
     return int(str(config.get("transformers_version") or "4").split(".", 1)[0]) < 5

@@ -10,6 +10,7 @@ from typing import Any
 from onnxproof.checkpoint.layout import WEIGHT_FORMATS
 from onnxproof.checkpoint.problem import ProblemError
 from onnxproof.checkpoint.untrusted import MOST_JSON_BYTES, read_safetensors_header, remote_code_of, stays_inside
+from onnxproof.records.checkpoint import ModelConfig, PreprocessorConfig, TokenizerConfig, TokenizerFile
 
 CONFIG = "config.json"
 MODULES = "modules.json"
@@ -175,7 +176,7 @@ class Checkpoint:
         return self.folder / self.place
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ModelConfig:
         """The transformer's ``config.json``."""
         return self.read_object(f"{self.place}{CONFIG}")
 
@@ -189,7 +190,7 @@ class Checkpoint:
         return bool(remote_code_of(self.config) or remote_code_of(self.tokenizer_config))
 
     @property
-    def tokenizer_config(self) -> dict[str, Any]:
+    def tokenizer_config(self) -> TokenizerConfig:
         """The content of ``tokenizer_config.json``; empty where there is none."""
         return self.optional(self.beside_config(TOKENIZER_CONFIG))
 
@@ -199,7 +200,7 @@ class Checkpoint:
         return self.optional(self.beside_config(SPECIAL_TOKENS))
 
     @property
-    def tokenizer(self) -> dict[str, Any]:
+    def tokenizer(self) -> TokenizerFile:
         """The content of ``tokenizer.json``; empty where there is none."""
         return self.optional(self.beside_config(TOKENIZER))
 
@@ -209,7 +210,7 @@ class Checkpoint:
         return self.optional(f"{self.place}{GENERATION_CONFIG}")
 
     @property
-    def processor(self) -> dict[str, Any]:
+    def processor(self) -> PreprocessorConfig:
         """The settings of the image processor or feature extractor; empty where there are none."""
         joined = self.optional(f"{self.place}processor_config.json")
         part = next((joined[name] for name in ("image_processor", "feature_extractor") if joined.get(name)), None)

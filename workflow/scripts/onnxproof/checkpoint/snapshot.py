@@ -20,7 +20,7 @@ from onnxproof.checkpoint.untrusted import (
     size_problem,
     tokenizer_path_problem,
 )
-from onnxproof.files import read_manifest
+from onnxproof.records.source import read_source
 
 #: Modules that are nothing without their settings. Others, such as Normalize, need no file.
 WITH_SETTINGS = ("Pooling", "Dense", "LayerNorm", "WeightedLayerPooling", "WordWeights", "CNN", "LSTM")
@@ -132,7 +132,7 @@ def remote_code_allowed(folder: Path) -> bool:
     Only ``download.py`` writes that, for a pinned source whose user allowed it; without a manifest nothing runs.
     """
     manifest = folder.with_name(f"{folder.name}.json")
-    return manifest.is_file() and read_manifest(manifest).get("allow_remote_code") is True
+    return manifest.is_file() and read_source(manifest).get("allow_remote_code") is True
 
 
 def _check_modules(checkpoint: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.records.checkpoint import TokenizerConfig
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -69,7 +70,7 @@ def _read_if_there(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def older_tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
+def older_tokenizer_config(config: TokenizerConfig) -> TokenizerConfig:
     """Return a ``tokenizer_config.json`` in words that transformers 4 and 5 both read.
 
     transformers 4 takes ``extra_special_tokens`` for a mapping, and stops at the list that 5 writes.

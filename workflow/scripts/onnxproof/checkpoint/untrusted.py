@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from onnxproof.records.checkpoint import ModelConfig, TokenizerConfig
+
 #: The safetensors library refuses longer headers (``MAX_HEADER_SIZE`` in its ``tensor.rs``).
 SAFETENSORS_MAX_HEADER_BYTES = 100_000_000
 MOST_DIMENSIONS = 64
@@ -189,7 +191,7 @@ def _objects_in(value: Any) -> Iterator[dict[str, Any]]:
             waiting += value
 
 
-def module_problem(kind: str, config: dict[str, Any], weight_bytes: int) -> str | None:
+def module_problem(kind: str, config: ModelConfig, weight_bytes: int) -> str | None:
     """Return why a module of sentence-transformers cannot have the sizes that its configuration says.
 
     Args:
@@ -211,7 +213,7 @@ def module_problem(kind: str, config: dict[str, Any], weight_bytes: int) -> str 
     return None
 
 
-def tokenizer_path_problem(config: dict[str, Any]) -> str | None:
+def tokenizer_path_problem(config: TokenizerConfig) -> str | None:
     """Return the first key of a tokenizer_config.json that would have a file outside the snapshot read."""
     for key, value in config.items():
         if not TOKENIZER_PATHS.fullmatch(key) or key in TOKENIZER_PATHS_NOT_READ or not isinstance(value, str):
@@ -227,7 +229,7 @@ def stays_inside(path: str) -> bool:
     return not (pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or re.match("[A-Za-z]:", path))
 
 
-def remote_code_of(config: dict[str, Any]) -> list[str]:
+def remote_code_of(config: ModelConfig | TokenizerConfig) -> list[str]:
     """Return the classes that a JSON file of transformers has the repository's own code define, sorted."""
     auto_map = config.get("auto_map")
     if not auto_map:

@@ -2,24 +2,110 @@
 
 import ast
 import hashlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from onnxproof.places import SCRIPTS
 
 PACKAGE = "onnxproof"
+#: The package that defines types and reads files of these types, see ``onnxproof.records``.
+RECORDS = f"{PACKAGE}.records"
+
+
+class _TypeRemover(ast.NodeTransformer):
+    """Removes from a syntax tree what only a type checker reads, and notes the names in it.
+
+    These are the annotations of functions and variables, ``TypedDict`` classes, ``TypeAlias`` declarations, and what
+    stands under ``if TYPE_CHECKING``. The annotated fields of other classes stay: a dataclass is made from them. A test
+    makes sure that no code of ours reads annotations when it runs.
+    """
+
+    def __init__(self) -> None:
+        """Start without names, and without classes that are a ``TypedDict``."""
+        self.names: set[str] = set()
+        self.records: set[str] = set()
+
+    def _note(self, node: ast.AST) -> None:
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name):
+                self.names.add(part.id)
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str):  # an annotation in quotes
+                with suppress(SyntaxError):
+                    self._note(ast.parse(part.value, mode="eval"))
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        """Note which names are records of another module."""
+        if (node.module or "").startswith(RECORDS):
+            self.records |= _names_of(node)
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Remove the annotation of an argument."""
+        if node.annotation:
+            self._note(node.annotation)
+        return ast.arg(node.arg)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Remove the annotation of what a function returns."""
+        if node.returns:
+            self._note(node.returns)
+            node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        """Make an assignment of an annotated one; a declaration goes."""
+        self._note(node.annotation)
+        if node.value is None or _ends_in(node.annotation, "TypeAlias"):
+            self._note(node)
+            return None
+        return self.generic_visit(ast.Assign([node.target], node.value))
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        """Remove a ``TypedDict`` that is made by a call."""
+        if isinstance(node.value, ast.Call) and _ends_in(node.value.func, "TypedDict"):
+            self._note(node)
+            return None
+        return self.generic_visit(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | None:
+        """Remove a ``TypedDict``; of another class, keep the fields."""
+        if any(_ends_in(base, "TypedDict") or getattr(base, "id", None) in self.records for base in node.bases):
+            self._note(node)
+            self.records.add(node.name)
+            return None
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        node.body = [part for part in node.body if part not in fields]
+        self.generic_visit(node)
+        node.body = [*fields, *node.body]
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.AST]:
+        """Remove what stands under ``if TYPE_CHECKING``."""
+        if _ends_in(node.test, "TYPE_CHECKING"):
+            self._note(node.test)
+            return [self.visit(part) for part in node.orelse]
+        return self.generic_visit(node)
+
+
+def _ends_in(node: ast.AST, name: str) -> bool:
+    """Tell whether an expression is a name, perhaps after those of modules."""
+    return name in (getattr(node, "id", None), getattr(node, "attr", None))
 
 
 @cache
-def _tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> tuple[ast.Module, set[str]]:
+    """Return a file's syntax tree without what only a type checker reads, and the names that stand there alone."""
+    remover = _TypeRemover()
+    tree: ast.Module = remover.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return tree, remover.names - {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 @cache
 def _modules(path: Path) -> list[tuple[ast.Import | ast.ImportFrom, list[Path]]]:
     """Return each import of a file, anywhere in it, with the files of the helper package that it runs."""
     found: list[tuple[ast.Import | ast.ImportFrom, list[Path]]] = []
-    for node in ast.walk(_tree_of(path)):
+    for node in ast.walk(_read(path)[0]):
         if isinstance(node, ast.Import):
             names = {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -62,20 +148,24 @@ FOLLOWING = frozenset({"ctx", "type_comment", "kind"})
 
 @cache
 def _digest_of_file(path: Path) -> str:
-    """Return a sha256, in hex, over what a file does: its syntax tree without comments, docstrings and messages.
+    """Return a sha256, in hex, over what a file does: its syntax tree without comments, docstrings, messages and types.
 
     Of an import the names count, but not the module of this package that they come from: its own digest counts in its
     place, so that renaming or moving it changes nothing. Nor does the order of imports, which follows from their names.
     """
     words: list[str] = []
-    _add_words(_tree_of(path), False, words)
+    tree, types = _read(path)
+    _add_words(tree, False, words)
     imports = []
     for node, files in _modules(path):
         origin = None if files else getattr(node, "module", None)
         names = sorted(
-            ("" if _is_module(node, alias) else alias.name, alias.asname or alias.name) for alias in node.names
+            ("" if _is_module(node, alias) else alias.name, alias.asname or alias.name)
+            for alias in node.names
+            if (alias.asname or alias.name) not in types
         )
-        imports.append(repr((origin, names)))
+        if names:
+            imports.append(repr((origin, names)))
     return hashlib.sha256("\0".join([*words, *sorted(imports)]).encode()).hexdigest()
 
 
@@ -87,8 +177,16 @@ def _is_module(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:
 
 
 def _does_something(path: Path) -> bool:
-    """Tell whether a file holds more than a docstring, as the ``__init__.py`` of most packages does not."""
-    return any(not isinstance(node, ast.Expr) for node in _tree_of(path).body)
+    """Tell whether a file holds more than a docstring and types, as the ``__init__.py`` of most packages does not."""
+    tree, types = _read(path)
+    return any(
+        not isinstance(node, ast.Expr) and not (isinstance(node, ast.ImportFrom) and _names_of(node) <= types)
+        for node in tree.body
+    )
+
+
+def _names_of(node: ast.ImportFrom) -> set[str]:
+    return {alias.asname or alias.name for alias in node.names}
 
 
 def _add_words(node: ast.AST, in_message: bool, words: list[str]) -> None:
@@ -137,8 +235,8 @@ def _tells(node: ast.AST) -> bool:
 def digest_of_scripts(*names: str) -> str:
     """Return a sha256, in hex, over what some scripts and the modules that they import do.
 
-    Comments, docstrings, messages and the names of modules do not count, so that rewording or moving one of them makes
-    no one repeat a job.
+    Comments, docstrings, messages, types and the names of modules do not count, so that rewording or moving one of them
+    makes no one repeat a job.
     """
     parts = []
     for name in names:

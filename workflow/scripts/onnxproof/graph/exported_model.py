@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.files import write_json, write_text
+from onnxproof.records.common import Versions
+from onnxproof.records.variant import ExportedModel
 
 EXPORT_FILE = "export.json"
 SCHEMA_VERSION = 1
@@ -20,7 +22,7 @@ PYTREE_VERSION = 1
 
 def describe_traced(
     architecture: str, inputs: Mapping[str, tuple[str, list[int]]], outputs: Sequence[str], answered: type
-) -> dict[str, Any]:
+) -> ExportedModel:
     """Return what is to be known of a traced graph.
 
     Args:
@@ -28,9 +30,6 @@ def describe_traced(
         inputs: for each input its dtype, such as "int64", and the shape that was traced.
         outputs: the graph's outputs, in order.
         answered: the class that the network answers with. Clients get one of transformers' own; a dict otherwise.
-
-    Returns:
-        ``{"architecture", "inputs": {name: {"rank", "shape", "dtype"}}, "outputs": {"class", "names"}}``.
     """
     from_transformers = answered.__module__.partition(".")[0] == "transformers"
     return {
@@ -45,7 +44,7 @@ def describe_traced(
     }
 
 
-def write_export_file(description: Mapping[str, Any], versions: Mapping[str, str], file: str, folder: Path) -> None:
+def write_export_file(description: ExportedModel, versions: Versions, file: str, folder: Path) -> None:
     """Write ``export.json`` to a folder, and what else ``ExportedModel.from_pretrained`` insists on.
 
     Args:

@@ -3,17 +3,28 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.untrusted import shortened, stays_inside
 from onnxproof.cli import UserError
-from onnxproof.files import SNAKEMAKE_MARK, describe_files
+from onnxproof.files import SNAKEMAKE_MARK, Files, describe_files
 from onnxproof.graph.files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_files, separate_graphs
+from onnxproof.records.common import Versions
+from onnxproof.records.variant import (
+    ExportedGraph,
+    ExportedModel,
+    GraphDescription,
+    OptimizationSettings,
+    QuantizationSettings,
+    Settings,
+    SettingsOfGraphs,
+    SeveralGraphs,
+    VariantRecord,
+)
 from onnxproof.vocabulary import MICROSOFT
 
 #: The weights of a module of sentence-transformers, as a snapshot keeps them.
@@ -135,51 +146,56 @@ def all_tensors(graph: onnx.GraphProto) -> Iterable[onnx.TensorProto]:
                 yield from subgraph.initializer
 
 
-def settings_of_graphs(settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def settings_of_graphs(
+    settings: dict[str, OptimizationSettings] | dict[str, QuantizationSettings],
+) -> OptimizationSettings | QuantizationSettings | SettingsOfGraphs:
     """Return the ``settings`` of a manifest from those of each graph: the one's own, or all under ``graphs``."""
     return settings[MODEL_FILE] if list(settings) == [MODEL_FILE] else {"graphs": settings}
 
 
-def proven_sha256(files: Mapping[str, Mapping[str, Any]]) -> str:
+def proven_sha256(files: Files) -> str:
     """Return what names the graphs of a manifest's ``files``: the sha256 of the one, or that of all of them listed."""
     graphs = [name for name in GRAPH_FILES if name in files]
     if graphs == [MODEL_FILE]:
-        return str(files[MODEL_FILE]["sha256"])
+        return files[MODEL_FILE]["sha256"]
     listed = "".join(f"{files[name]['sha256']}  {name}\n" for name in graphs)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
-#: What is counted in each graph, see ``describe_variant``.
-COUNTED = ("operators", "fused")
-
-
 def describe_variant(
-    model: str, variant: str, task: str, folder: Path, settings: dict[str, Any], versions: dict[str, str]
-) -> dict[str, Any]:
-    """Return the manifest of an ONNX folder: files with sha256 and size, opset, operator counts, settings.
-
-    ``operators`` counts all nodes by their operators, ``fused`` those of ``fused_operators``.
-
-    ``opset`` maps operator-set domains to versions; the default domain is written ``ai.onnx``. Of several graphs,
-    ``graphs`` describes each; the operators are those of all but a merged one together, inputs the encoder's, outputs
-    the decoder's.
-    """
+    model: str,
+    variant: str,
+    task: str,
+    folder: Path,
+    settings: Settings,
+    versions: Versions,
+    exported: ExportedModel | None = None,
+) -> VariantRecord:
+    """Return the record of an ONNX folder; ``exported`` is what transformers' ``ExportedModel`` is to know of it."""
     described = {name: _describe_graph(folder, name) for name in graph_files(folder)}
-    first = next(iter(described.values()))
+    together = next(iter(described.values()))
+    each: SeveralGraphs = {}
+    traced: ExportedGraph = {"exported_model": exported} if exported else {}
     if len(described) > 1:
-        operators, fused = (_sum_counts(described[name][key] for name in separate_graphs(folder)) for key in COUNTED)
-        opsets = {domain: version for graph in described.values() for domain, version in graph["opset"].items()}
-        outputs = described[decoder_file(described)]["outputs"]
-        first = first | {"opset": opsets, "outputs": outputs, "operators": operators, "fused": fused}
-        first["graphs"] = described
+        separate = [described[name] for name in separate_graphs(folder)]
+        together = {
+            **together,
+            "opset": {domain: version for graph in described.values() for domain, version in graph["opset"].items()},
+            "outputs": described[decoder_file(described)]["outputs"],
+            "operators": _sum_counts(graph["operators"] for graph in separate),
+            "fused": _sum_counts(graph["fused"] for graph in separate),
+        }
+        each = {"graphs": described}
     return {
         "model": model,
         "variant": variant,
         "task": task,
-        **first,
+        **together,
+        **each,
         "settings": settings,
         "files": describe_files(folder),
         "versions": versions,
+        **traced,
     }
 
 
@@ -191,7 +207,7 @@ def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _describe_graph(folder: Path, name: str) -> dict[str, Any]:
+def _describe_graph(folder: Path, name: str) -> GraphDescription:
     graph = onnx.load(folder / name, load_external_data=False)
     check_external_data(graph, folder, name)
     return {

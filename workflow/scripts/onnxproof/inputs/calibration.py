@@ -37,6 +37,7 @@ from onnxproof.inputs.preprocessing import (
 from onnxproof.inputs.prompts import PAST, prompt_limit
 from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
 from onnxproof.inputs.texts import CALIBRATION_TEXTS, read_texts
+from onnxproof.records.checkpoint import ModelConfig, PreprocessorConfig
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS
 
@@ -74,7 +75,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
     return made
 
 
-def _text_inputs(folder: Path, task: str, config: dict[str, Any], texts: Path) -> ModelInputs:
+def _text_inputs(folder: Path, task: str, config: ModelConfig, texts: Path) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
     longest = min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS)
     generates = task in GENERATING_TASKS
@@ -126,7 +127,7 @@ def _encoded(encoding: Any) -> dict[str, Array]:
     return {name: np.array(ids, dtype=np.int64) for name, ids in values.items()}
 
 
-def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: bool) -> ModelInputs:
+def _image_inputs(folder: Path, task: str, config: ModelConfig, with_texts: bool) -> ModelInputs:
     """Draw images at the size that the processor makes, so that nothing has to be scaled, and normalize them."""
     settings = read_preprocessor(folder)
     if "max_patches" in settings:
@@ -150,7 +151,7 @@ def _image_inputs(folder: Path, task: str, config: dict[str, Any], with_texts: b
     return ModelInputs(items, shared)
 
 
-def _normalized(image: Array, settings: dict[str, Any]) -> Array:
+def _normalized(image: Array, settings: PreprocessorConfig) -> Array:
     """Return an image, uint8 (height, width, channels), as float32 (channels, height, width)."""
     pixels = image.astype(np.float32)
     if settings.get("do_rescale", True):
@@ -161,7 +162,7 @@ def _normalized(image: Array, settings: dict[str, Any]) -> Array:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def prompt_images(folder: Path, config: dict[str, Any]) -> list[dict[str, Array]]:
+def prompt_images(folder: Path, config: ModelConfig) -> list[dict[str, Array]]:
     """Return drawn images as the vision encoder of a model that writes about images takes them, without a batch axis.
 
     SmolVLM's are one tile each; Qwen2-VL's are cut into patches, see ``cut_into_patches``.
@@ -195,7 +196,7 @@ def cut_into_patches(image: Array, repeats: int, side: int, merged: int) -> dict
     return {PIXELS: np.ascontiguousarray(patches), GRID: np.array([1, rows, columns])}
 
 
-def prompt_words(folder: Path, config: dict[str, Any]) -> list[tuple[Array, bool]]:
+def prompt_words(folder: Path, config: ModelConfig) -> list[tuple[Array, bool]]:
     """Return the tokens of some captions, int64 (tokens,), and whether the first only starts a text."""
     tokenizer = _open_tokenizer(folder)
     longest = most_tokens(text_settings(config)) or MAX_TOKENS
@@ -207,7 +208,7 @@ def prompt_words(folder: Path, config: dict[str, Any]) -> list[tuple[Array, bool
     ]
 
 
-def _patch_inputs(settings: dict[str, Any]) -> ModelInputs:
+def _patch_inputs(settings: PreprocessorConfig) -> ModelInputs:
     """Draw images cut into patches as Pix2Struct takes them: row, column (from 1 on) and values, then rows of zeros.
 
     Source: K. Lee et al., "Pix2Struct: Screenshot Parsing as Pretraining for Visual Language Understanding", 2023.
@@ -225,7 +226,7 @@ def _patch_inputs(settings: dict[str, Any]) -> ModelInputs:
     return ModelInputs(items)
 
 
-def _sound_inputs(folder: Path, config: dict[str, Any]) -> ModelInputs:
+def _sound_inputs(folder: Path, config: ModelConfig) -> ModelInputs:
     """Synthesize sounds; models of spectrograms get drawn ones of the right shape and range instead.
 
     Ranges of activations are what calibration looks at, and no spectrogram library is at hand here.

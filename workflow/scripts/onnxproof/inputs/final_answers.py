@@ -7,12 +7,15 @@ compares the two. This module imports nothing but NumPy, because a release is ve
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.tasks.heads import is_cross_encoder, takes_pairs
+
+if TYPE_CHECKING:
+    from onnxproof.records.reference import FinalRecord, FinalSettings
 
 Array = NDArray[Any]
 
@@ -127,23 +130,28 @@ class FinalAnswers:
     interface: str
     inputs: list[Any]
     answers: list[Any]
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: "FinalSettings" = field(default_factory=dict)  # type: ignore[assignment]
 
     def chosen(self, indices: Sequence[int]) -> "FinalAnswers":
         """Return some of the inputs with their answers."""
         inputs, answers = ([values[index] for index in indices] for values in (self.inputs, self.answers))
         return FinalAnswers(self.use, self.interface, inputs, answers, self.settings)
 
-    def as_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
+    def as_json(self) -> "tuple[FinalRecord, dict[str, Array]]":
         """Return what JSON can hold, and the arrays, by the names with which the JSON refers to them."""
         arrays: dict[str, Array] = {}
 
         def named(values: Sequence[Any], kind: str) -> list[Any]:
             return [_with_names(value, f"{kind}.{index}", arrays) for index, value in enumerate(values)]
 
-        facts = {"use": self.use, "interface": self.interface, "settings": self.settings}
-        named_inputs, named_answers = named(self.inputs, INPUT_ARRAY), named(self.answers, ANSWER_ARRAY)
-        return facts | {"inputs": named_inputs, "answers": named_answers}, arrays
+        facts: FinalRecord = {
+            "use": self.use,
+            "interface": self.interface,
+            "settings": self.settings,
+            "inputs": named(self.inputs, INPUT_ARRAY),
+            "answers": named(self.answers, ANSWER_ARRAY),
+        }
+        return facts, arrays
 
     def sizes(self) -> list[int]:
         """Return, for each input, how many bytes it and its answer take as arrays; 0 where both are stored as JSON."""
@@ -175,7 +183,7 @@ def _with_arrays(value: Any, arrays: Mapping[str, Array]) -> Any:
     return {key: _with_arrays(part, arrays) for key, part in value.items()}
 
 
-def from_json(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> FinalAnswers:
+def from_json(facts: "FinalRecord", arrays: Mapping[str, Array]) -> FinalAnswers:
     """Return what ``FinalAnswers.as_json`` gave."""
-    inputs, answers = ([_with_arrays(value, arrays) for value in facts[kind]] for kind in ("inputs", "answers"))
-    return FinalAnswers(facts["use"], facts["interface"], inputs, answers, dict(facts["settings"]))
+    inputs, answers = ([_with_arrays(value, arrays) for value in part] for part in (facts["inputs"], facts["answers"]))
+    return FinalAnswers(facts["use"], facts["interface"], inputs, answers, facts["settings"])

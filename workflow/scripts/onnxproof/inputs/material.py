@@ -4,11 +4,11 @@ The same material serves evaluation and calibration, made from different texts a
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.heads import takes_pairs
 
 #: One text, a pair, or the pairs of a prompt with each of its choices.
@@ -50,7 +50,7 @@ CAPTIONS = (
 )
 
 
-def compose_texts(task: str, config: dict[str, Any], texts: Sequence[str]) -> list[Entry]:
+def compose_texts(task: str, config: ModelConfig, texts: Sequence[str]) -> list[Entry]:
     """Return what a text model is asked for its task, made from plain texts.
 
     Rerankers and natural-language inference judge the first half of a text beside its own second half or another's;
@@ -71,7 +71,7 @@ def compose_texts(task: str, config: dict[str, Any], texts: Sequence[str]) -> li
     return list(texts)
 
 
-def add_global_attention(item: dict[str, Array], config: dict[str, Any]) -> dict[str, Array]:
+def add_global_attention(item: dict[str, Array], config: ModelConfig) -> dict[str, Array]:
     """Return a Longformer's item with attention from everywhere to its first token; other models' as it is."""
     if config.get("model_type") != "longformer":
         return item

@@ -6,16 +6,19 @@ is the same for every item, such as the candidate texts of zero-shot classificat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from onnxproof.inputs.final_answers import FinalAnswers
+    from onnxproof.records.reference import MeasuredReference
 
 Array = NDArray[Any]
 Item = Mapping[str, Array]
+#: What is known of a recorded reference: all of its record, or what a release carries.
+Manifest = TypeVar("Manifest", bound="MeasuredReference", covariant=True)
 
 MASK = "attention_mask"
 TOKENS = "input_ids"
@@ -97,17 +100,17 @@ class ModelInputs:
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Generic[Manifest]):
     """What was recorded for one model: inputs and PyTorch's answers to them; whole, or the part that a release carries.
 
-    ``manifest`` has at least ``task``, ``judged_as``, ``label_count`` and ``padding``. ``outputs`` has one array an
+    ``outputs`` has one array an
     input for each output, for the first inputs where a release has not room for all. ``generated`` has the tokens that
     PyTorch generates after some of the inputs, by their numbers. ``texts`` are the inputs as a person reads them, where
     they are texts; in a release, where a tokenizer alone makes the inputs. ``final`` has the original's answers to raw
     inputs, where its card has a program that takes them.
     """
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     inputs: ModelInputs
     outputs: dict[str, list[Array]]
     generated: dict[int, list[int]] = field(default_factory=dict)

@@ -1,11 +1,10 @@
 """What a model's image processor or feature extractor makes, read from its settings: shapes, without running it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from onnxproof.files import read_json
 from onnxproof.inputs.model_inputs import GRID, MASK, PIXEL_MASK, PIXELS
+from onnxproof.records.checkpoint import ModelConfig, PreprocessorConfig
 
 #: What is assumed where a model's files do not say: the commonest values.
 IMAGE_SIDE = 224
@@ -17,21 +16,21 @@ PATCH_SIDE = 16
 SOUND_SECONDS = 2
 
 
-def read_preprocessor(folder: Path) -> dict[str, Any]:
+def read_preprocessor(folder: Path) -> PreprocessorConfig:
     """Return the settings of a folder's image processor or feature extractor; empty where there are none.
 
     They are the content of ``preprocessor_config.json``, or a part of ``processor_config.json``, where transformers 5
     keeps those of a model that has a tokenizer besides.
     """
     file, joined = folder / "preprocessor_config.json", folder / "processor_config.json"
-    settings: dict[str, Any] = read_json(joined) if joined.is_file() else {}
+    settings: PreprocessorConfig = read_json(joined) if joined.is_file() else {}
     part = next((settings[name] for name in ("image_processor", "feature_extractor") if settings.get(name)), None)
     if part is None and file.is_file():
         part = read_json(file)
     return dict(part or {})
 
 
-def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
+def image_shape(folder: Path, config: ModelConfig) -> tuple[int, int, int]:
     """Return channels, height and width of the pixels of an image; of a square one, where proportions are kept."""
     settings = read_preprocessor(folder)
     size = settings.get("crop_size") if settings.get("do_center_crop") else None
@@ -46,7 +45,7 @@ def image_shape(folder: Path, config: dict[str, Any]) -> tuple[int, int, int]:
     return int(config.get("num_channels") or 3), int(height), int(width)
 
 
-def prompt_image_shape(settings: Mapping[str, Any], config: dict[str, Any]) -> tuple[int, int]:
+def prompt_image_shape(settings: PreprocessorConfig, config: ModelConfig) -> tuple[int, int]:
     """Return height and width of the pixels that the vision encoder of a model that writes about images takes.
 
     Those of one tile, where images are cut into tiles; a size that needs no scaling, where any size is taken.
@@ -66,7 +65,7 @@ def prompt_image_shape(settings: Mapping[str, Any], config: dict[str, Any]) -> t
     return int(size.get("height") or side), int(size.get("width") or side)
 
 
-def prompt_image_shapes(settings: Mapping[str, Any], config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def prompt_image_shapes(settings: PreprocessorConfig, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shapes, without a batch axis, of what an image is to a model that writes about images.
 
     An image in tiles is one of them. Of an image in patches, there is a row for each.
@@ -81,7 +80,7 @@ def prompt_image_shapes(settings: Mapping[str, Any], config: dict[str, Any]) -> 
     return {PIXELS: (3, height, width)}
 
 
-def patch_sizes(settings: dict[str, Any]) -> tuple[int, int, int]:
+def patch_sizes(settings: PreprocessorConfig) -> tuple[int, int, int]:
     """Return how many patches an image is cut into at most, and a patch's height and width in pixels."""
     size = settings.get("patch_size") or {}
     return int(settings["max_patches"]), int(size.get("height") or PATCH_SIDE), int(size.get("width") or PATCH_SIDE)
@@ -92,7 +91,7 @@ def sampling_rate(folder: Path) -> int:
     return int(read_preprocessor(folder).get("sampling_rate") or SAMPLING_RATE)
 
 
-def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def sound_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the model inputs of a sound: samples (of two seconds), or a spectrogram's frames and bands; their mask."""
     if config.get("model_type") == "speech_to_text":
         frames = SOUND_SECONDS * SPECTROGRAM_RATE
@@ -114,7 +113,7 @@ def sound_shapes(folder: Path, config: dict[str, Any]) -> dict[str, tuple[int, .
     return {"input_values": (int(frames), bands)}
 
 
-def item_shapes(folder: Path, config: dict[str, Any], takes: str) -> dict[str, tuple[int, ...]]:
+def item_shapes(folder: Path, config: ModelConfig, takes: str) -> dict[str, tuple[int, ...]]:
     """Return the shapes, without a batch axis, of what one image or sound is to a model; none for a text."""
     if takes == "text":
         return {}

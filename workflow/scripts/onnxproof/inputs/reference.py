@@ -8,6 +8,7 @@ from pathlib import Path
 from onnxproof.files import read_json, write_json
 from onnxproof.inputs.final_answers import FINAL_FILE, FINAL_VECTORS_FILE, FinalAnswers, from_json
 from onnxproof.inputs.model_inputs import Item, ModelInputs, Reference, pack, unpack
+from onnxproof.records.reference import FinalRecord, Generated, RecordedTexts, ReferenceRecord, read_reference_record
 
 INPUTS_FILE = "inputs.safetensors"
 OUTPUTS_FILE = "outputs.safetensors"
@@ -49,14 +50,15 @@ def read_final_answers(folder: Path) -> FinalAnswers | None:
     if not (folder / FINAL_FILE).is_file():
         return None
     vectors = folder / FINAL_VECTORS_FILE
-    return from_json(read_json(folder / FINAL_FILE), load_file(vectors) if vectors.is_file() else {})
+    facts: FinalRecord = read_json(folder / FINAL_FILE)
+    return from_json(facts, load_file(vectors) if vectors.is_file() else {})
 
 
-def read_reference(folder: Path, manifest_file: Path) -> Reference:
+def read_reference(folder: Path, manifest_file: Path) -> Reference[ReferenceRecord]:
     """Read a recorded reference and the manifest beside it."""
     from safetensors.numpy import load_file
 
-    manifest = read_json(manifest_file)
+    manifest = read_reference_record(manifest_file)
     stored = load_file(folder / INPUTS_FILE)
     shared = {name.removeprefix(SHARED): stored.pop(name) for name in list(stored) if name.startswith(SHARED)}
     padding = manifest["padding"]
@@ -64,7 +66,8 @@ def read_reference(folder: Path, manifest_file: Path) -> Reference:
     outputs = unpack(load_file(folder / OUTPUTS_FILE))
     columns = {name: [item[name] for item in outputs] for name in outputs[0]}
     file = folder / GENERATED_FILE
-    generated = {int(index): tokens for index, tokens in read_json(file).items()} if file.is_file() else {}
+    generated: Generated = read_json(file) if file.is_file() else {}
+    by_number = {int(index): tokens for index, tokens in generated.items()}
     texts_file = folder / TEXTS_FILE  # absent where the inputs are no texts
-    texts = read_json(texts_file) if texts_file.is_file() else ()
-    return Reference(manifest, inputs, columns, generated, texts, read_final_answers(folder))
+    texts: RecordedTexts = read_json(texts_file) if texts_file.is_file() else []
+    return Reference(manifest, inputs, columns, by_number, texts, read_final_answers(folder))

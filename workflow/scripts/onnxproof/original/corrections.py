@@ -20,8 +20,7 @@ from typing import Any
 from onnxproof.checkpoint.tokenizers import SAVED_BY_5, misread_vocabulary
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
-
-Config = dict[str, Any]
+from onnxproof.records.checkpoint import TokenizerConfig, TokenizerFile
 
 #: Classes whose ``BertNormalizer`` follows ``tokenizer_config.json``, whatever ``tokenizer.json`` says.
 NORMALIZED_BY_CONFIG = frozenset(
@@ -103,12 +102,12 @@ def correct_biases(network: Any, missing: Iterable[str]) -> list[str]:
     return sorted(copied)
 
 
-def class_of_4(config: Config, loaded: str) -> str:
+def class_of_4(config: TokenizerConfig, loaded: str) -> str:
     """Return the tokenizer class that 4.57 took, without "Fast": the configured one, or the one that was loaded."""
     return str(config.get("tokenizer_class") or loaded).removesuffix("Fast")
 
 
-def file_of_4(content: Config, config: Config, name: str) -> Config:
+def file_of_4(content: TokenizerFile, config: TokenizerConfig, name: str) -> TokenizerFile:
     """Return what 4.57 makes of a ``tokenizer.json``: the same, with what its class sets from the configuration.
 
     Args:
@@ -142,7 +141,7 @@ def correct_tokenizer(model: str, folder: Path, tokenizer: Any, types: int) -> l
         UserError: there is no ``tokenizer.json``, and transformers 5 reads the vocabulary otherwise.
     """
     settings = folder / "tokenizer_config.json"
-    config: Config = read_json(settings) if settings.is_file() else {}
+    config: TokenizerConfig = read_json(settings) if settings.is_file() else {}
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if SAVED_BY_5 in config or backend is None:
         return []
@@ -159,7 +158,7 @@ def correct_tokenizer(model: str, folder: Path, tokenizer: Any, types: int) -> l
     return corrected
 
 
-def _put_parts_back(folder: Path, config: Config, name: str, tokenizer: Any) -> list[str]:
+def _put_parts_back(folder: Path, config: TokenizerConfig, name: str, tokenizer: Any) -> list[str]:
     """Give a tokenizer the parts of ``tokenizer.json`` that it has otherwise."""
     from tokenizers import Tokenizer
 

@@ -43,6 +43,8 @@ from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
 from onnxproof.parity.final_answers import likeliest_span
+from onnxproof.records.answers import Span, Tag
+from onnxproof.records.reference import ChatParts, FinalSettings
 from onnxproof.tasks.heads import ACTIVATIONS, activation_of
 from onnxproof.tasks.model_types import model_takes
 
@@ -101,9 +103,9 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     return FinalAnswers(use.name, interface.name, inputs, answers, settings)
 
 
-def _settings(use: Use, original: Original) -> dict[str, Any]:
+def _settings(use: Use, original: Original) -> FinalSettings:
     """Return what the programs of a card must know of the original beside the files of a release."""
-    settings: dict[str, Any] = {"takes": use.takes}
+    settings: FinalSettings = {"takes": use.takes}
     if use.gives == "labels" and use.name != "zero-shot-image-classification":
         settings["activation"] = activation_of(original.task, original.config)
     if original.embedder is not None:
@@ -117,7 +119,7 @@ def _settings(use: Use, original: Original) -> dict[str, Any]:
     if use.takes == MASKED_TEXTS:
         settings["mask_token"] = original.processor.mask_token
     if use.gives == "tokens":
-        settings |= told_settings(original.own_settings, original.start_token)
+        settings.update(told_settings(original.own_settings, original.start_token))
         settings["chat"] = chat_parts(original.processor) if original.start_token is None else None
     return settings
 
@@ -154,7 +156,7 @@ def _raw_inputs(use: Use, original: Original) -> Iterator[Any]:
             yield text, texts[(index * 7 + 4) % len(texts)]  # far from it in the file, so of another kind and length
 
 
-def _prompted_inputs(settings: dict[str, Any]) -> Iterator[dict[str, str]]:
+def _prompted_inputs(settings: FinalSettings) -> Iterator[dict[str, str]]:
     """Yield a few texts with each prompt that a sentence-transformer has, by its name."""
     for name in settings.get("prompts", {}):
         yield from ({"text": text, "prompt": name} for text in read_texts(RAW_TEXTS)[4:8])
@@ -222,7 +224,7 @@ def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:
 def _ask_tag(original: Original, model: str, snapshot: Path) -> Interface:
     tag = make_pipeline("token-classification", original)
 
-    def ask(text: str) -> list[dict[str, Any]]:
+    def ask(text: str) -> list[Tag]:
         return [
             {"entity": found["entity"], "score": float(found["score"]), "start": found["start"], "end": found["end"]}
             for found in tag(text)
@@ -245,7 +247,7 @@ def _ask_span(original: Original, model: str, snapshot: Path) -> Interface:
     """Ask questions as the pipeline of transformers 4 did, because version 5 has none; see ``likeliest_span``."""
     import torch
 
-    def ask(value: Sequence[str]) -> dict[str, Any]:
+    def ask(value: Sequence[str]) -> Span:
         question, context = value
         features = original.processor(
             question,
@@ -311,10 +313,8 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     return Interface(GREEDILY, ask)
 
 
-def chat_parts(tokenizer: Any) -> dict[str, Any] | None:
+def chat_parts(tokenizer: Any) -> ChatParts | None:
     """Return what a chat template makes of the first message of a user; None without a template.
-
-    ``{before, behind, strips}``: what comes before and behind it, and whether white space around it is taken away.
 
     Raises:
         UserError: the template does something else to the message, which the programs of a card cannot do.

@@ -6,7 +6,7 @@ processor, and the name of the interface says so.
 
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from onnxproof.original.image_prompts import takes_positions_in_parts
 from onnxproof.original.interfaces import Interface, cleans_text, load_or_tell, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
 from onnxproof.parity.card_programs import open_image
+from onnxproof.records.answers import Detection, Segment, Segments, Written
+from onnxproof.records.reference import FinalSettings
 from onnxproof.tasks.heads import SIGMOID, SOFTMAX
 
 #: How many raw images there are, and the seed that draws them. Each takes the next of the sizes, (height, width) in
@@ -130,7 +132,7 @@ def _ask_which_text_fits(original: Original, model: str, snapshot: Path) -> Inte
         found = classify(open_image(content), candidate_labels=list(CANDIDATES))
         return {answer["label"]: float(answer["score"]) for answer in found}
 
-    settings = {"activation": activation, "candidates": list(CANDIDATES)}
+    settings: FinalSettings = {"activation": activation, "candidates": list(CANDIDATES)}
     return Interface("pipeline('zero-shot-image-classification')", ask, settings)
 
 
@@ -140,7 +142,7 @@ def _ask_for_objects(original: Original, model: str, snapshot: Path) -> Interfac
     detect = make_pipeline("object-detection", original)
     threshold = surest_threshold(lambda image, least: detect(image, threshold=least))
 
-    def ask(content: Any) -> list[dict[str, Any]]:
+    def ask(content: Any) -> list[Detection]:
         return [_as_detection(found) for found in detect(open_image(content), threshold=threshold)]
 
     return Interface(f"pipeline('object-detection'), threshold {threshold}", ask, {"threshold": threshold})
@@ -154,14 +156,14 @@ def _ask_where_texts_fit(original: Original, model: str, snapshot: Path) -> Inte
     options = {"candidate_labels": list(CANDIDATES)}
     threshold = surest_threshold(lambda image, least: detect(image, threshold=least, **options))
 
-    def ask(content: Any) -> list[dict[str, Any]]:
+    def ask(content: Any) -> list[Detection]:
         return [_as_detection(found) for found in detect(open_image(content), threshold=threshold, **options)]
 
-    settings = {"threshold": threshold, "candidates": list(CANDIDATES)}
+    settings: FinalSettings = {"threshold": threshold, "candidates": list(CANDIDATES)}
     return Interface(f"pipeline('zero-shot-object-detection'), threshold {threshold}", ask, settings)
 
 
-def _as_detection(found: dict[str, Any]) -> dict[str, Any]:
+def _as_detection(found: Mapping[str, Any]) -> Detection:
     sides = ("xmin", "ymin", "xmax", "ymax")
     return {"label": found["label"], "score": found["score"], "box": [found["box"][side] for side in sides]}
 
@@ -191,13 +193,13 @@ def _ask_for_segments(original: Original, model: str, snapshot: Path) -> Interfa
     segment = make_pipeline("image-segmentation", original)
     threshold = surest_threshold(lambda image, least: segment(image, threshold=least))
 
-    def ask(content: Any) -> dict[str, Any]:
+    def ask(content: Any) -> Segments:
         image = open_image(content)
         found = segment(image, threshold=threshold)
         places = np.zeros(image.size[::-1], dtype=np.uint8)
         for number, part in enumerate(found, start=1):
             places[np.asarray(part["mask"]) > 0] = number
-        segments = [
+        segments: list[Segment] = [
             {"id": number, "label": part["label"], "score": float(part["score"])}
             for number, part in enumerate(found, start=1)
         ]
@@ -248,7 +250,7 @@ def _ask_for_caption(original: Original, model: str, snapshot: Path) -> Interfac
         return None
     settings = greedy_settings(original.own_settings)
 
-    def ask(content: Any) -> dict[str, Any]:
+    def ask(content: Any) -> Written:
         features = original.processor(images=load_image(open_image(content)), return_tensors="pt")
         seen = {name: features[name] for name in SEEN if name in features}
         original.network.generation_config = settings
@@ -287,7 +289,7 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
     has_template = getattr(processor, "chat_template", None) is not None
     mark = None if has_template else getattr(processor, "boi_token", None) or processor.image_token
 
-    def ask(value: Any) -> dict[str, Any]:
+    def ask(value: Any) -> Written:
         image = load_image(open_image(value["image"]))
         asked: Any = {"images": image, "text": f"{mark}{value['text']}"}
         if has_template:

@@ -16,6 +16,7 @@ from onnxproof.inputs.synthetic import synthesize_sounds
 from onnxproof.original.generation_settings import RULES, UNAPPLIED
 from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original
+from onnxproof.records.reference import FinalSettings
 
 #: How many raw sounds are synthesized, and the seed. Each lasts for the next of these numbers of seconds.
 RAW_SOUNDS, RAW_SEED, RAW_SECONDS = 28, 22, (1.0, 0.7, 1.9, 1.31)
@@ -147,7 +148,7 @@ def _ask_transcript(original: Original, model: str, snapshot: Path) -> Interface
         return None
     processors = [Checkpoint(snapshot).optional(file).get("processor_class") for file in PROCESSOR_CONFIGS]
     named = [name for name in processors if str(name).endswith(WITH_LANGUAGE_MODEL)]
-    settings = {"language_model": named[0]} if named else {}
+    settings: FinalSettings = {"language_model": str(named[0])} if named else {}
     return Interface("pipeline('automatic-speech-recognition')", ask, settings)
 
 
@@ -174,7 +175,7 @@ def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | N
     ends = own.eos_token_id if own.eos_token_id is not None else []
     room = positions_of(original.network.config.to_dict()) - len(first)
     count = min(NEW_TOKENS, room)
-    settings = {
+    settings: FinalSettings = {
         "first": first,
         "unwritten": len(first) if is_whisper else 1,  # of these, other models' texts have all but the start
         "languages": languages,

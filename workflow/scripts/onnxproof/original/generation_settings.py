@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxproof.inputs.prompts import NEW_TOKENS
+from onnxproof.records.reference import FinalSettings
 
 #: How the original is asked, for readers.
 GREEDILY = f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})"
@@ -87,8 +88,8 @@ def greedy_settings(own: Mapping[str, Any], with_rules: bool = True) -> Any:
     )
 
 
-def told_settings(own: Mapping[str, Any], start: int | None, with_rules: bool = True) -> dict[str, Any]:
-    """Return what a card must know of how a model writes: ``{ends, first, rules, not_applied}``.
+def told_settings(own: Mapping[str, Any], start: int | None, with_rules: bool = True) -> FinalSettings:
+    """Return what a card must know of how a model writes: ``ends``, ``first``, ``rules`` and ``not_applied``.
 
     Args:
         own: as for ``applied_settings``.

@@ -8,6 +8,7 @@ from typing import Any
 from onnxproof.checkpoint.snapshot import VOCABULARIES
 from onnxproof.cli import first_line
 from onnxproof.original.model import Original, local_options
+from onnxproof.records.reference import FinalSettings
 from onnxproof.tasks.model_types import model_takes
 
 
@@ -17,7 +18,7 @@ class Interface:
 
     name: str
     ask: Callable[[Any], Any]  #: takes one raw input, and answers as ``FinalAnswers`` has it
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: FinalSettings = field(default_factory=FinalSettings)
 
 
 def make_pipeline(task: str, original: Original, **options: Any) -> Any:

@@ -36,6 +36,7 @@ from onnxproof.original.loading import check_weights, one_line
 from onnxproof.original.patches import recorded_reports
 from onnxproof.original.used_tokenizer import settle_padding
 from onnxproof.parity.answers import output_of_item
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
 
@@ -60,7 +61,7 @@ class Original:
     """
 
     task: str
-    config: dict[str, Any]
+    config: ModelConfig
     network: Any
     accepted: frozenset[str]
     processor: Any
@@ -242,7 +243,7 @@ def _chosen(attention: str | None) -> dict[str, str]:
 
 
 def _load_sentence_transformer(
-    name: str, snapshot: Path, task: str, config: dict[str, Any], attention: str | None
+    name: str, snapshot: Path, task: str, config: ModelConfig, attention: str | None
 ) -> Original:
     import torch
 
@@ -343,7 +344,7 @@ def _sound_features(extractor: Any, sound: Array, has_mask: bool) -> dict[str, A
 
 
 def _text_inputs(
-    tokenizer: Any, task: str, config: dict[str, Any], texts: Sequence[str], longest: int, start: int | None
+    tokenizer: Any, task: str, config: ModelConfig, texts: Sequence[str], longest: int, start: int | None
 ) -> ModelInputs:
     options = {"truncation": True, "max_length": longest, "return_tensors": "np", "return_special_tokens_mask": True}
 

@@ -7,14 +7,14 @@ from typing import Any
 from onnxproof.checkpoint.layout import pickled_files
 from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.cli import UserError
-from onnxproof.files import describe_files
+from onnxproof.files import Files, describe_files
 
 #: Weights may be stored once under several names (embeddings, encoder, decoder, head), and are written out each time.
 MOST_COPIES = 4
 
 
-def replace_pickles(model: str, folder: Path) -> dict[str, Any]:
-    """Replace every ``*.bin`` of a snapshot; return ``{name: {size, sha256}}`` of the files that were replaced.
+def replace_pickles(model: str, folder: Path) -> Files:
+    """Replace every ``*.bin`` of a snapshot; return the files that were replaced.
 
     torch's weights-only unpickler refuses whatever is not a tensor or a plain container of some.
 

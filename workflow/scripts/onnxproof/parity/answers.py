@@ -5,7 +5,7 @@ No torch: the same functions judge a variant against PyTorch and a quantized mod
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from onnxproof.parity.metrics import (
     value_metrics,
 )
 from onnxproof.tasks.registry import HEADS, MULTI_LABEL, PARTS, REGRESSION, SIMILARITIES, TASKS
+
+if TYPE_CHECKING:
+    from onnxproof.records.reference import Invariance
 
 Array = NDArray[Any]
 #: One array an input.
@@ -143,7 +146,7 @@ def row_cosines(expected: Answers, actual: Answers) -> Array:
     )
 
 
-def batch_invariance(alone: Answers, in_batch: Answers) -> Metrics:
+def batch_invariance(alone: Answers, in_batch: Answers) -> "Invariance":
     """Return what the neighbours in a batch change: the largest difference, and the lowest cosine of any row.
 
     One score has a sign but no direction, so a reranker's scores of all inputs count as one row.

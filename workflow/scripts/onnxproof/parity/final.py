@@ -3,11 +3,14 @@
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from onnxproof.inputs.final_answers import USES, FinalAnswers
 from onnxproof.parity.card_programs import BATCH_SIZE, ask, load_function, program_of, with_file
 from onnxproof.parity.final_answers import Metrics, measure
+
+if TYPE_CHECKING:
+    from onnxproof.records.release import Gate
 
 #: From this limit of ``batch_cosine_min`` on, a variant promises the same answers in a batch as alone; unless the
 #: original's own answers depend on their batch, by more than rounding, which lowers the limit that its gate had.
@@ -42,7 +45,7 @@ def missing_packages(final: FinalAnswers) -> list[str]:
     return [name for name in USES[final.use].needs if importlib.util.find_spec(name) is None]
 
 
-def promises_batches(gate: dict[str, Any]) -> bool:
+def promises_batches(gate: "Gate") -> bool:
     """Tell from a variant's gate, as the release's manifest has it, whether answers in a batch must be those alone."""
     limit = gate["thresholds"].get("batch_cosine_min", 0.0)
     had = {verdict["metric"]: verdict["allowed"] for verdict in gate["limits"]}.get("batch_cosine_min", 0.0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from onnxproof.parity.metrics import (
     value_metrics,
 )
 from onnxproof.tasks.heads import NONE
+
+if TYPE_CHECKING:
+    from onnxproof.records.answers import Detection, Segments, Span, Tag, Written
 
 Array = NDArray[Any]
 Metrics = dict[str, float | None]
@@ -108,11 +111,8 @@ def _measure_scores(activation: str, expected: Sequence[float], actual: Sequence
     }
 
 
-def _measure_tags(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Compare the labels of the characters that either names, and the probabilities of the tags that are the same.
-
-    An answer is a list of ``{entity, score, start, end}``; ``start`` and ``end`` count characters of the text.
-    """
+def _measure_tags(activation: str, expected: "Sequence[Sequence[Tag]]", actual: "Sequence[Sequence[Tag]]") -> Metrics:
+    """Compare the labels of the characters that either names, and the probabilities of the tags that are the same."""
     same, count, differences = 0, 0, [0.0]
     for left, right in zip(expected, actual, strict=True):
         spans = [{(tag["start"], tag["end"]): tag for tag in tags} for tags in (left, right)]
@@ -166,7 +166,7 @@ def _measure_odds(activation: str, expected: Sequence[Sequence[float]], actual: 
     }
 
 
-def _measure_spans(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
+def _measure_spans(activation: str, expected: "Sequence[Span]", actual: "Sequence[Span]") -> Metrics:
     same = [left["answer"] == right["answer"] for left, right in zip(expected, actual, strict=True)]
     return {"span_agreement": float(np.mean(same))}
 
@@ -202,22 +202,21 @@ def _measure_transcripts(activation: str, expected: Sequence[str], actual: Seque
     return {"token_agreement": same / count if count else 1.0}
 
 
-def _measure_written(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Compare tokens; an answer is ``{text, tokens}``. The same tokens with another text count as none of them."""
+def _measure_written(activation: str, expected: "Sequence[Written]", actual: "Sequence[Written]") -> Metrics:
+    """Compare tokens. The same tokens with another text count as none of them."""
     pairs = list(zip(expected, actual, strict=True))
     made = [[] if _misread(left, right) else right["tokens"] for left, right in pairs]
     return _measure_tokens(activation, [left["tokens"] for left in expected], made)
 
 
-def _misread(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> bool:
+def _misread(expected: "Written", actual: "Written") -> bool:
     return list(expected["tokens"]) == list(actual["tokens"]) and expected["text"] != actual["text"]
 
 
-def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Return which share of the original's surest detections is found again, and how far their probabilities are.
-
-    An answer is a list of ``{label, score, box}``; the box is (left, top, right, bottom), in pixels.
-    """
+def _measure_detections(
+    activation: str, expected: "Sequence[Sequence[Detection]]", actual: "Sequence[Sequence[Detection]]"
+) -> Metrics:
+    """Return which share of the original's surest detections is found again, and how far their probabilities are."""
     shares, differences = [], [0.0]
     for left, right in zip(expected, actual, strict=True):
         surest = sorted(left, key=lambda found: -found["score"])[:DETECTIONS]
@@ -236,7 +235,7 @@ def _measure_detections(activation: str, expected: Sequence[Any], actual: Sequen
     }
 
 
-def _boxes_of(detections: Sequence[Mapping[str, Any]]) -> Array:
+def _boxes_of(detections: "Sequence[Detection]") -> Array:
     """Return boxes as centre and size, float64 (boxes, 4), widened by half a pixel: the pipeline cuts to whole ones."""
     corners = np.array([found["box"] for found in detections], dtype=np.float64).reshape(-1, 4)
     return np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2] + 1])
@@ -260,8 +259,8 @@ def _measure_fields(activation: str, expected: Sequence[Array], actual: Sequence
     }
 
 
-def _measure_segments(activation: str, expected: Sequence[Any], actual: Sequence[Any]) -> Metrics:
-    """Compare segments, ``{segments: [{id, label, score}], places}``: places is int (height, width), 0 for no segment.
+def _measure_segments(activation: str, expected: "Sequence[Segments]", actual: "Sequence[Segments]") -> Metrics:
+    """Compare segments, and the labels of all pixels.
 
     One of the surest segments is found again where one of the same label overlaps it by half. A pixel has the label of
     its segment.
@@ -288,7 +287,7 @@ def _measure_segments(activation: str, expected: Sequence[Any], actual: Sequence
     }
 
 
-def _labels_of(answer: Mapping[str, Any], places: Array) -> Array:
+def _labels_of(answer: "Segments", places: Array) -> Array:
     """Return the label of every pixel, str (height, width), empty where no segment is."""
     labels = np.full(max([0, *(segment["id"] for segment in answer["segments"])]) + 1, "", dtype=object)
     for segment in answer["segments"]:

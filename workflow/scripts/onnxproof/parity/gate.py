@@ -1,12 +1,16 @@
 """The verdict on a variant: each measured difference against what the configuration allows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from onnxproof.cli import UserError
 from onnxproof.vocabulary import METRICS
+
+if TYPE_CHECKING:
+    from onnxproof.records.parity import Judged
+    from onnxproof.records.release import GateLimit
 
 
 @dataclass(frozen=True)
@@ -30,38 +34,50 @@ class Verdict:
         """What is allowed, such as ">= 0.99"."""
         return f"{'>=' if self.at_least else '<='} {self.allowed:g}"
 
+    def as_record(self) -> "GateLimit":
+        """Return it as JSON holds it."""
+        return {
+            "metric": self.metric,
+            "measured": self.measured,
+            "allowed": self.allowed,
+            "at_least": self.at_least,
+        }
+
     def __str__(self) -> str:
         """Say what was measured and what is allowed."""
         measured = "not finite" if self.measured is None else f"{self.measured:.6g}"
         return f"{self.metric}: measured {measured}, allowed {self.bound}"
 
 
-def measurements(parity: Mapping[str, Any]) -> dict[str, float | None]:
+def measurements(parity: "Judged") -> dict[str, float | None]:
     """Return every metric of a parity file by the name that thresholds use.
 
     ``max_abs_diff`` and ``max_relative_diff`` are the largest over all outputs; the batch metrics compare an input
     alone and in a batch.
     """
     outputs, invariance = parity["outputs"].values(), parity["batch_invariance"]
-    largest = {}
-    for metric in ("max_abs_diff", "max_relative_diff"):
-        differences = [output.get(metric) for output in outputs]
-        largest[metric] = None if None in differences else max(differences)
     return {
-        **largest,
+        "max_abs_diff": _largest(output["max_abs_diff"] for output in outputs),
+        "max_relative_diff": _largest(output["max_relative_diff"] for output in outputs),
         **parity["task_metrics"],
         "batch_max_abs_diff": invariance["max_abs_diff"],
         "batch_cosine_min": invariance["cosine_min"],
     }
 
 
-def _fair_limit(metric: str, allowed: float, parity: Mapping[str, Any]) -> float:
+def _largest(differences: Iterable[float | None]) -> float | None:
+    """Return the largest of some differences; None where one of them is not finite."""
+    largest = max(math.inf if difference is None else difference for difference in differences)
+    return largest if math.isfinite(largest) else None
+
+
+def _fair_limit(metric: str, allowed: float, parity: "Judged") -> float:
     """Return the limit of a batch metric, set against what PyTorch itself loses in a batch: a variant adds to that."""
-    own = parity.get("reference_batch_invariance", {})
-    if metric == "batch_cosine_min" and own.get("cosine_min") is not None:
-        return float(min(allowed, own["cosine_min"] - (1 - allowed)))
-    if metric == "batch_max_abs_diff" and own.get("max_abs_diff") is not None:
-        return float(allowed + own["max_abs_diff"])
+    own = parity["reference_batch_invariance"]
+    if metric == "batch_cosine_min" and own["cosine_min"] is not None:
+        return min(allowed, own["cosine_min"] - (1 - allowed))
+    if metric == "batch_max_abs_diff" and own["max_abs_diff"] is not None:
+        return allowed + own["max_abs_diff"]
     return allowed
 
 
@@ -75,7 +91,7 @@ def limits_of_few(limits: Mapping[str, float], count: int) -> dict[str, float]:
     return few
 
 
-def judge(parity: Mapping[str, Any], thresholds: Mapping[str, float | None]) -> list[Verdict]:
+def judge(parity: "Judged", thresholds: Mapping[str, float | None]) -> list[Verdict]:
     """Hold a parity file against the thresholds of its variant; metrics of other tasks are left out.
 
     What a batch may change is counted on top of what it changes in PyTorch.

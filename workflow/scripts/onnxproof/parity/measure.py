@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxproof.cli import UserError
 from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_merged
@@ -14,6 +14,10 @@ from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.model_inputs import Array, ModelInputs, Reference
 from onnxproof.parity.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
 from onnxproof.parity.metrics import compare_output
+
+if TYPE_CHECKING:
+    from onnxproof.records.parity import OutputDifference
+    from onnxproof.records.reference import Invariance, MeasuredReference
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ class Measurement:
     ``expected`` (PyTorch's) and ``answers`` have one (rows, features) array an input, see ``read_answers``.
     """
 
-    outputs: dict[str, dict[str, Any]]
+    outputs: "dict[str, OutputDifference]"
     task_metrics: dict[str, float | None]
-    batch_invariance: dict[str, float | None]
+    batch_invariance: "Invariance"
     expected: list[Array]
     answers: list[Array]
 
@@ -44,7 +48,9 @@ def open_sessions(files: Mapping[str, Path], folder: Path, threads: int) -> Sess
     return Sessions(separate, open_merged(files, threads, separate))
 
 
-def measure_sessions(name: str, sessions: Sessions, reference: Reference, batch_size: int) -> Measurement:
+def measure_sessions(
+    name: str, sessions: Sessions, reference: "Reference[MeasuredReference]", batch_size: int
+) -> Measurement:
     """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
 
     Each input is run alone, and again in a padded batch. A merged decoder is held to the same: its outputs stand
@@ -84,7 +90,7 @@ def measure_sessions(name: str, sessions: Sessions, reference: Reference, batch_
     )
 
 
-def recorded_inputs(name: str, session: Any, reference: Reference) -> ModelInputs:
+def recorded_inputs(name: str, session: Any, reference: "Reference[MeasuredReference]") -> ModelInputs:
     """Return the inputs that have answers, with an empty cache where the graphs take one.
 
     Raises:
@@ -101,7 +107,7 @@ def recorded_inputs(name: str, session: Any, reference: Reference) -> ModelInput
     return inputs
 
 
-def generation_metrics(sessions: Sessions, reference: Reference) -> dict[str, float | None]:
+def generation_metrics(sessions: Sessions, reference: "Reference[MeasuredReference]") -> dict[str, float | None]:
     """Return how much of the text that PyTorch generates is generated too; nothing where none was recorded."""
     if not reference.generated:
         return {}

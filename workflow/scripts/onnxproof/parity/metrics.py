@@ -5,12 +5,15 @@ float64. A measurement that is not finite, on either side, is reported as None, 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+
+if TYPE_CHECKING:
+    from onnxproof.records.parity import OutputDifference
 
 Array = NDArray[Any]
 
@@ -50,7 +53,7 @@ def cosine_similarity(expected: Array, actual: Array) -> Array:
     return np.where(both_zero, 1.0, similarity)
 
 
-def compare_output(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, Any]:
+def compare_output(expected: Sequence[Array], actual: Sequence[Array]) -> "OutputDifference":
     """Compare one output over all inputs, one array an input.
 
     A two-dimensional array is taken as rows of features, any other as one row. ``shape`` is that of all rows together,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.parity.metrics import log_probabilities
+from onnxproof.records.parity import Sample, SampledAnswer
 
 Array = NDArray[Any]
 
@@ -25,11 +26,8 @@ SIMILARITIES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 def sample_answers(
     task: str, texts: Sequence[str], expected: Array, actual: Array, labels: Mapping[str, str] | None
-) -> list[dict[str, Any]]:
-    """Return some inputs as ``{texts, expected, actual}``; empty for a task that has no such sample.
-
-    ``expected`` (PyTorch) and ``actual`` (the variant) are ``{label, probability}`` of one text, or
-    ``{similarity}``, the cosine, of two.
+) -> list[Sample]:
+    """Return some inputs with both answers; none for a task that has no such sample.
 
     Args:
         task: what the model is for.
@@ -50,14 +48,14 @@ def sample_answers(
 
 def _sample_labels(
     short: list[int], texts: Sequence[str], expected: Array, actual: Array, labels: Mapping[str, str]
-) -> list[dict[str, Any]]:
+) -> list[Sample]:
     """Return the first text of each label that PyTorch gives."""
     probabilities = [np.exp(log_probabilities(logits)) for logits in (expected, actual)]
     first_of: dict[int, int] = {}
     for index in short:
         first_of.setdefault(int(probabilities[0][index].argmax()), index)
 
-    def answer(values: Array) -> dict[str, Any]:
+    def answer(values: Array) -> SampledAnswer:
         best = int(values.argmax())
         return {"label": labels.get(str(best), f"LABEL_{best}"), "probability": float(values[best])}
 
@@ -71,9 +69,7 @@ def _sample_labels(
     ]
 
 
-def _sample_similarities(
-    short: list[int], texts: Sequence[str], expected: Array, actual: Array
-) -> list[dict[str, Any]]:
+def _sample_similarities(short: list[int], texts: Sequence[str], expected: Array, actual: Array) -> list[Sample]:
     """Return the pairs of texts whose similarity is nearest to each of ``SIMILARITIES``; no text twice."""
 
     def cosines(vectors: Array) -> Array:
@@ -84,7 +80,7 @@ def _sample_similarities(
     left, right = cosines(expected), cosines(actual)
     rows, columns = np.triu_indices(len(short), k=1)
     free = np.ones(len(short), dtype=bool)
-    samples: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     for target in SIMILARITIES:
         distances = np.where(free[rows] & free[columns], np.abs(left[rows, columns] - target), np.inf)
         if not len(distances) or not np.isfinite(distances.min()):

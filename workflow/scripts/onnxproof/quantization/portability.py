@@ -9,7 +9,6 @@ was tested and wrong where it runs.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +19,7 @@ from onnxproof.graph.external_data import read_tensor
 from onnxproof.hardware import cpu_description
 from onnxproof.quantization.sessions import open_session
 from onnxproof.quantization.weights import pair_sums
+from onnxproof.records.variant import Portability, TriedHere
 
 UINT8_MAX = 255
 INT16_LIMITS = np.iinfo(np.int16)
@@ -36,14 +36,8 @@ SATURATING_SETS = {"x86 with AVX-512, without VNNI": ("avx512bw",), "x86 with AV
 WEIGHT_INPUT = {"DynamicQuantizeMatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "QAttention": 1}
 
 
-def check_portability(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return which kinds of CPU compute this model's integer products exactly.
-
-    Returns:
-        ``{integer_products, instruction_sets: {name: "exact" or "may saturate"}, worst_pair_sum, pair_sum_limit,
-        may_saturate: [node names]}``. ``worst_pair_sum`` is the largest magnitude that two adjacent products with the
-        largest activations can add up to; int16 holds ``pair_sum_limit``.
-    """
+def check_portability(model: onnx.ModelProto) -> Portability:
+    """Return which kinds of CPU compute this model's integer products exactly."""
     worst, checked, saturating = 0, 0, []
     for node, weight in _integer_weights(model):
         checked += 1
@@ -62,15 +56,11 @@ def check_portability(model: onnx.ModelProto) -> dict[str, Any]:
     }
 
 
-def try_on_this_cpu(model: onnx.ModelProto) -> dict[str, Any]:
+def try_on_this_cpu(model: onnx.ModelProto) -> TriedHere:
     """Run every integer weight on the inputs that strain it most and compare with exact arithmetic.
 
     The inputs are 255 wherever a column's weight is positive, or wherever it is negative, for the columns with the
     largest pair sums, and 255 everywhere.
-
-    Returns:
-        ``{instruction_set, products, wrong: [node names]}``: the kind of CPU this is (None where it is no known one),
-        how many products were tried, and those whose integers came out wrong.
     """
     tried, wrong = 0, []
     for node, weight in _integer_weights(model):

@@ -9,6 +9,9 @@ import yaml
 from onnxproof.formatting import format_figure
 from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
+from onnxproof.records.reference import Usage
+from onnxproof.records.release import PreparedRelease, ReleaseDescription, ReleasedReference, ReleasedVariant
+from onnxproof.records.variant import Settings
 from onnxproof.release.node_models import is_loaded_in_node
 from onnxproof.tasks.heads import NONE, SOFTMAX
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
@@ -131,7 +134,7 @@ IN_NODE, UNKNOWN_IN_NODE = "transformers.mjs", "encoder_no_repeat_ngram_size"
 SEVERAL_GRAPHS = frozenset({"speech-to-text", "image-to-text", "image-text-to-text"})
 
 #: What examples are told of an original that nothing special is known of.
-DEFAULT_USAGE: dict[str, Any] = {
+DEFAULT_USAGE: Usage = {
     "takes": TEXTS,
     "activation": SOFTMAX,
     "pads": True,
@@ -198,7 +201,7 @@ def read_metadata(card: Path) -> dict[str, Any]:
 
 
 def card_metadata(
-    manifest: dict[str, Any], source_metadata: dict[str, Any], model_type: str | None = None
+    manifest: ReleaseDescription, source_metadata: dict[str, Any], model_type: str | None = None
 ) -> dict[str, Any]:
     """Return a release's metadata: what the Hub needs, and what the source's card said about license and language."""
     task, source = manifest["task"], manifest["source"]
@@ -207,7 +210,7 @@ def card_metadata(
         not_loaded_by.add("transformers.js")
     clients = [tag for tag in TAGS if tag not in not_loaded_by]
     own = TASK_TAGS.get(task, ())
-    if not manifest.get("reference", {}).get("usage", {}).get("pooled_by_servers", True):
+    if not manifest["reference"]["usage"].get("pooled_by_servers", True):
         own = tuple(tag for tag in own if tag != SERVER_TAG)
     tags = dict.fromkeys((*clients, *own, *(source_metadata.get("tags") or ())))
     metadata = {key: source_metadata[key] for key in CARRIED if source_metadata.get(key)}
@@ -219,10 +222,10 @@ def card_metadata(
     return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
 
 
-def kind_of_use(task: str, reference: dict[str, Any]) -> str:
+def kind_of_use(task: str, reference: ReleasedReference) -> str:
     """Return whose examples fit a model: those of its use, of its task, or, where nobody wrote any, of any graph."""
     if use := reference["usage"].get("use"):
-        return str(use)
+        return use
     takes_texts = "max_tokens_of_model" in reference["inputs"]
     if task in SEVERAL_GRAPHS:
         return "writing"
@@ -236,7 +239,7 @@ def kind_of_use(task: str, reference: dict[str, Any]) -> str:
 def usage_examples(
     kind: str,
     file: str,
-    usage: dict[str, Any] | None = None,
+    usage: Usage | None = None,
     with_export_file: bool = True,
     model_type: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -250,11 +253,11 @@ def usage_examples(
         model_type: what config.json says that the model is. transformers.js loads those that it knows.
     """
     facts = DEFAULT_USAGE | (usage or {})
-    facts["pairs"] = facts["takes"] == PAIRS
+    pairs = facts["takes"] == PAIRS
     left_out = set() if with_export_file else {READS_EXPORT_FILE}
     if not facts["pads"]:
         left_out |= PADDING_CLIENTS
-    if kind == "text-classification" and (facts["pairs"] or facts["activation"] == NONE):
+    if kind == "text-classification" and (pairs or facts["activation"] == NONE):
         left_out.add(IN_NODE)
     if UNKNOWN_IN_NODE in facts["rules"] or not is_loaded_in_node(kind, model_type):
         left_out.add(IN_NODE)
@@ -262,12 +265,14 @@ def usage_examples(
     for client, told in CLIENTS.items():
         path = USAGE / kind / f"{client}.j2"
         if path.is_file() and client not in left_out:
-            code: str = _environment().from_string(path.read_text(encoding="utf-8")).render(facts, file=file)
+            code: str = (
+                _environment().from_string(path.read_text(encoding="utf-8")).render(facts, pairs=pairs, file=file)
+            )
             examples.append(told._asdict() | {"file": client, "code": code.strip()})
     return examples
 
 
-def recipe_in_words(settings: dict[str, Any]) -> list[str]:
+def recipe_in_words(settings: Settings) -> list[str]:
     """Return a variant's settings as sentences; an unknown pass is given by its name and parameters."""
     if "graphs" in settings:
         parts = settings["graphs"].items()
@@ -279,22 +284,22 @@ def recipe_in_words(settings: dict[str, Any]) -> list[str]:
     if "method" in settings:
         fused = ", ".join(f"{count} {name}" for name, count in settings["fused"].items())
         sentences.append(f"Optimized by {settings['method']}: {fused or settings.get('reason', 'nothing to fuse')}.")
-    for step in settings.get("recipe", []):
+    if "recipe" not in settings:
+        return sentences
+    for step in settings["recipe"]:
         parameters = ", ".join(
             f"{key} {value}" for key, value in step.items() if key != "pass" and value not in (None, [])
         )
         sentence = PASSES.get(step["pass"], f"{step['pass']}.")
         sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
-    if "calibration" in settings:
-        calibration = settings["calibration"]
-        kind = next(kind for kind in CALIBRATION if kind in calibration)
-        whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
-        sentences.append(f"Calibrated on {calibration[kind]} {kind} {whose}, without labels.")
-    return sentences
+    calibration = settings["calibration"]
+    kind, count = next((key, value) for key, value in calibration.items() if key in CALIBRATION)
+    whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
+    return [*sentences, f"Calibrated on {count} {kind} {whose}, without labels."]
 
 
 def render_model_card(
-    manifest: dict[str, Any],
+    manifest: PreparedRelease,
     source_metadata: dict[str, Any],
     with_export_file: bool = False,
     model_type: str | None = None,
@@ -329,7 +334,7 @@ def render_model_card(
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
 
 
-def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
+def places_of(variants: dict[str, ReleasedVariant]) -> list[dict[str, Any]]:
     """Return, for each kind of machine the files were timed on, its ``name`` and the ``cases``, each with its file."""
     runs = [[facts["benchmark"], *facts["benchmark"].get("elsewhere", [])] for facts in variants.values()]
     files = [facts["file"] for facts in variants.values()]
@@ -343,9 +348,9 @@ def places_of(variants: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def best_file(manifest: dict[str, Any]) -> str:
+def best_file(manifest: ReleaseDescription) -> str:
     """Return the ONNX file to show in examples: the quantized one where the release has one."""
-    files: list[str] = [facts["file"] for facts in manifest["variants"].values()]
+    files = [facts["file"] for facts in manifest["variants"].values()]
     return next((file for file in files if file.endswith(("model_quantized.onnx", "merged_quantized.onnx"))), files[-1])
 
 

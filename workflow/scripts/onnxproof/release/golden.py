@@ -5,7 +5,7 @@ Written when a release is made, and read where it is verified, with NumPy alone.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,15 @@ from onnxproof.inputs.model_inputs import PIXELS, TOKENS, ModelInputs, Reference
 from onnxproof.inputs.prompts import prompt_limit
 from onnxproof.tasks.registry import GENERATING_TASKS
 
+if TYPE_CHECKING:
+    from onnxproof.records.reference import ReferenceRecord
+    from onnxproof.records.release import GoldenCounts, GoldenRecord, GoldenReference
+
 GOLDEN_FILE = "golden.npz"
 GOLDEN_FACTS_FILE = "golden.json"
 
 #: The groups of arrays in the file, before a dot in their names.
 INPUT, OUTPUT, SHARED, FINAL = "input", "output", "shared", "final"
-
-#: What a measurement takes from the manifest of the reference, beside the arrays.
-MEASURED_BY = ("task", "judged_as", "label_count", "padding")
 
 #: How many inputs a release carries, and how many bytes these, and PyTorch's answers to them, may take each.
 GOLDEN_COUNT = 32
@@ -53,7 +54,7 @@ def count_within(sizes: list[int], most_bytes: int) -> int:
     return max(1, int(np.searchsorted(np.cumsum(sizes), most_bytes, side="right")))
 
 
-def write_golden(reference: Reference, target: Path) -> dict[str, Any]:
+def write_golden(reference: "Reference[ReferenceRecord]", target: Path) -> "GoldenCounts":
     """Write the golden inputs, their texts, and PyTorch's answers to ``target``.
 
     The inputs that PyTorch generated text for are among them, with what it generated. Images and sounds, and the
@@ -65,7 +66,7 @@ def write_golden(reference: Reference, target: Path) -> dict[str, Any]:
         target: the release.
 
     Returns:
-        ``{count, answered}``: the inputs, and those with answers.
+        How many inputs were written, and how many of them with answers.
     """
     items, task = reference.inputs.items, reference.manifest["task"]
     indices = choose_golden([sum(values.size for values in item.values()) for item in items])
@@ -81,7 +82,15 @@ def write_golden(reference: Reference, target: Path) -> dict[str, Any]:
         SHARED: reference.inputs.shared,
     }
     arrays: dict[str, Any] = {f"{group}.{name}": values for group in groups for name, values in groups[group].items()}
-    facts: dict[str, Any] = {"manifest": {key: reference.manifest[key] for key in MEASURED_BY}}
+    recorded = reference.manifest
+    facts: GoldenRecord = {
+        "manifest": {
+            "task": recorded["task"],
+            "judged_as": recorded["judged_as"],
+            "label_count": recorded["label_count"],
+            "padding": recorded["padding"],
+        }
+    }
     if reference.final is not None:
         kept = reference.final.chosen(range(count_within(reference.final.sizes(), GOLDEN_BYTES)))
         facts["final"], own = kept.as_json()
@@ -98,7 +107,7 @@ def write_golden(reference: Reference, target: Path) -> dict[str, Any]:
     return {"count": len(indices), "answered": answered}
 
 
-def read_golden(folder: Path) -> Reference:
+def read_golden(folder: Path) -> "Reference[GoldenReference]":
     """Return the golden inputs and answers of a release, as ``write_golden`` wrote them.
 
     ``texts`` are those that the release's tokenizer must turn into the recorded ids: a text, or a pair as a tuple;
@@ -108,7 +117,7 @@ def read_golden(folder: Path) -> Reference:
         UserError: ``golden.json`` is missing or holds no JSON.
         OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error: a file is missing, cut short or altered.
     """
-    facts = read_json(folder / GOLDEN_FACTS_FILE)
+    facts: GoldenRecord = read_json(folder / GOLDEN_FACTS_FILE)
     groups: dict[str, dict[str, Array]] = {INPUT: {}, OUTPUT: {}, SHARED: {}, FINAL: {}}
     with np.load(folder / GOLDEN_FILE) as arrays:
         for key in arrays.files:
@@ -116,7 +125,7 @@ def read_golden(folder: Path) -> Reference:
             groups[group][name] = arrays[key]
     outputs, padding = unpack(groups[OUTPUT]), facts["manifest"]["padding"]
     return Reference(
-        manifest=facts["manifest"] | {"max_tokens": facts.get("max_tokens")},
+        manifest={**facts["manifest"], "max_tokens": facts.get("max_tokens")},
         inputs=ModelInputs(unpack(groups[INPUT]), groups[SHARED], padding["side"], padding["values"]),
         outputs={name: [item[name] for item in outputs] for name in outputs[0]},
         generated={int(index): tokens for index, tokens in facts.get("generated", {}).items()},

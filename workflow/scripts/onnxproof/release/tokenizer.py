@@ -13,9 +13,10 @@ from onnxproof.checkpoint.tokenizer_files import (
     older_tokenizer_config,
 )
 from onnxproof.files import read_json, write_text
+from onnxproof.records.reference import Padding
 
 
-def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, Any]) -> dict[str, str]:
+def settle_tokenizer(folder: Path, max_tokens: int | None, padding: Padding) -> dict[str, str]:
     """Write the model's own length limit and padding to its length-free places, in place.
 
     A ``tokenizer.json`` may hold what its author last used (all-MiniLM-L6-v2 cuts at 128 tokens and pads everything to
@@ -25,9 +26,8 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, An
     Args:
         folder: the release, with the tokenizer's files.
         max_tokens: where the model cuts a text; None for a model that reads none, whose tokenizer is only reworded.
-        padding: ``{"side": "left" or "right", "values": {input: value}, "special_tokens": {role: token}}``, as recorded
-            with the reference; the last are the tokens that the tokenizer itself knew, whichever file or class named
-            them.
+        padding: as recorded with the reference. Its special tokens are those that the tokenizer itself knew, whichever
+            file or class named them.
 
     Returns:
         ``{file: what was changed}``; files that were right already are not named.
@@ -36,7 +36,7 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: dict[str, An
     saved: dict[str, Any] = read_json(file) if file.is_file() else {}
     config = older_tokenizer_config(saved)
     words = ["in words that transformers 4 reads too"] if config != saved else []
-    used = padding.get("special_tokens", {})
+    used = padding["special_tokens"]
     if config and max_tokens is not None:
         for reason, change in _changes_of_config(folder, config, max_tokens, used):
             words.append(reason)
@@ -87,7 +87,7 @@ def _truncation(max_tokens: int, side: str) -> dict[str, Any]:
     return {"direction": side.capitalize(), "max_length": max_tokens, "strategy": "LongestFirst", "stride": 0}
 
 
-def _padding(pad_token: Any, padding: dict[str, Any]) -> dict[str, Any] | None:
+def _padding(pad_token: Any, padding: Padding) -> dict[str, Any] | None:
     """Return the padding in the format of ``tokenizer.json``; none for a model without a padding token."""
     if pad_token is None:
         return None

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from onnxproof.formatting import format_figure, format_pair, format_threads
 from onnxproof.parity.gate import Verdict
 from onnxproof.places import RESOURCES
+from onnxproof.records.parity import SampledAnswer
 from onnxproof.report import plots
 from onnxproof.report.results import BASELINE, HEADLINE_ORDER, Case, Model, Variant
 from onnxproof.vocabulary import CPU_PROVIDER, METRICS, PYTORCH
@@ -227,18 +228,16 @@ def _graph_facts(variant: Variant) -> dict[str, Any]:
 
 def _machines(models: Iterable[Model]) -> list[str]:
     """Return every CPU the figures come from, once each."""
-    return list(
-        dict.fromkeys(_describe_cpu(variant) for model in models for variant in model.timed if variant.cpu.get("model"))
-    )
+    return list(dict.fromkeys(_describe_cpu(variant) for model in models for variant in model.timed))
 
 
 def _describe_cpu(variant: Variant) -> str:
     cpu = variant.cpu
-    parts = [f"{variant.place}: {cpu['model']}" if variant.place else str(cpu["model"])]
-    if cpu.get("logical_cores"):
-        physical = f" ({cpu['physical_cores']} physical)" if cpu.get("physical_cores") else ""
+    parts = [f"{variant.place}: {cpu['model']}"]
+    if cpu["logical_cores"]:
+        physical = f" ({cpu['physical_cores']} physical)" if cpu["physical_cores"] else ""
         parts.append(f"{cpu['logical_cores']} logical cores{physical}")
-    if cpu.get("flags"):
+    if cpu["flags"]:
         parts.append(" ".join(cpu["flags"]))
     return "; ".join(parts)
 
@@ -261,7 +260,7 @@ def tell_story(model: Model) -> list[tuple[str, str]]:
     shipped = [variant for variant in model.variants if variant.name not in (PYTORCH, BASELINE)]
     smallest = min((variant for variant in shipped if variant.size_mb), key=_size, default=None)
     gated = [variant for variant in model.variants if variant.verdicts]
-    size = f"{(model.source_bytes or 0) / 1e6:,.1f} MB of files" if model.source_bytes else "size not recorded"
+    size = f"{model.source_bytes / 1e6:,.1f} MB of files"
     steps = [("Source", f"{model.source}, {size}.")]
     if smallest is not None:
         baseline = next((variant for variant in model.variants if variant.name == BASELINE), None)
@@ -319,7 +318,7 @@ def compare_samples(model: Model) -> dict[str, Any] | None:
     return {"columns": [PYTORCH, *(variant.name for variant in sampled)], "rows": rows}
 
 
-def _answer_in_words(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[str, bool]:
+def _answer_in_words(answer: SampledAnswer, expected: SampledAnswer) -> tuple[str, bool]:
     if "label" in answer:
         return f"{answer['label']} ({answer['probability']:.3f})", answer["label"] != expected["label"]
     return f"{answer['similarity']:.4f}", False
@@ -460,7 +459,7 @@ def _section(model: Model, slug: str) -> dict[str, Any]:
             "speedup": max((_speedup(variant) for variant in model.variants), default=0) or "",
             "smaller": max((times_smaller(model, variant) or 0 for variant in model.variants), default=0) or "",
             "error": max((error[1] for variant in model.variants if (error := _error(variant))), default=""),
-            "bytes": model.source_bytes or "",
+            "bytes": model.source_bytes,
         },
     }
 

@@ -13,6 +13,12 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.formatting import format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict, judge, measurements
+from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, TimedCase, read_benchmark
+from onnxproof.records.common import Limits, Versions
+from onnxproof.records.parity import Sample, read_parity
+from onnxproof.records.run import ShownModel, ShownModels
+from onnxproof.records.source import SourceRecord, read_source
+from onnxproof.records.variant import read_variant
 from onnxproof.vocabulary import METRICS, PYTORCH
 
 BASELINE = "fp32"
@@ -37,39 +43,36 @@ class Case:
 
     batch: int
     sequence: int | None
-    threads: int | None
-    p50_ms: float | None
+    threads: int
+    p50_ms: float
     fp32_p50_ms: float | None
-    p90_ms: float | None
-    p99_ms: float | None
-    items_per_s: float | None
-    iterations: int | None
+    p90_ms: float
+    p99_ms: float
+    items_per_s: float
+    iterations: int
     speedup: float | None
     speedup_iqr: tuple[float, float] | None
 
     @property
     def key(self) -> tuple[int, int, int]:
         """What makes two cases comparable, and the order they are shown in."""
-        return (self.batch, self.sequence or 0, self.threads or 0)
+        return (self.batch, self.sequence or 0, self.threads)
 
     @property
     def label(self) -> str:
         """The case as the end of a column name: ``1x128_t2``."""
-        shape = format_shape(self.batch, self.sequence)
-        return shape if self.threads is None else f"{shape}_t{self.threads}"
+        return f"{format_shape(self.batch, self.sequence)}_t{self.threads}"
 
     @property
     def title(self) -> str:
         """The case for a reader: ``1 × 128, 2 threads``."""
         shape = f"{self.batch}" if self.sequence is None else f"{self.batch} × {self.sequence}"
-        if self.threads is None:
-            return shape
         return f"{shape}, {format_threads(self.threads)}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One form of a model with everything measured about it; ``None`` where a figure is absent."""
+    """One form of a model with everything measured about it. PyTorch has neither a graph nor parity."""
 
     name: str
     task: str | None
@@ -77,23 +80,23 @@ class Variant:
     operators: Mapping[str, int]
     fused: Mapping[str, int]  #: those of the operators that stand for several of ONNX
     recipe: Any
-    size_mb: float | None
-    load_ms: float | None
-    peak_rss_mb: float | None
+    size_mb: float
+    load_ms: float
+    peak_rss_mb: float
     cases: tuple[Case, ...]
     metrics: Mapping[str, float | None]
     verdicts: tuple[Verdict, ...]
     input_count: int | None
     machine: str | None
-    host: str | None
-    cpu: Mapping[str, Any]
-    versions: Mapping[str, str]
-    samples: Sequence[Mapping[str, Any]]
+    host: str
+    cpu: CpuDescription
+    versions: Versions
+    samples: Sequence[Sample]
 
     @property
-    def place(self) -> str | None:
+    def place(self) -> str:
         """Where it was timed: the kind of machine, where one was asked for, and the host."""
-        return f"{self.machine} ({self.host})" if self.machine and self.host else self.machine or self.host
+        return f"{self.machine} ({self.host})" if self.machine else self.host
 
     @property
     def verdict(self) -> str:
@@ -139,7 +142,7 @@ class Model:
     name: str
     source: str
     revision: str | None
-    source_bytes: int | None
+    source_bytes: int
     release: str  #: where its release is, once every gate passed and it was verified
     variants: tuple[Variant, ...]
     elsewhere: tuple[tuple[Variant, ...], ...] = ()
@@ -163,25 +166,23 @@ class Model:
     @property
     def places(self) -> tuple[str, ...]:
         """The machines its variants were timed on, by name: only times of one machine may be compared."""
-        return tuple(dict.fromkeys(variant.place for variant in self.timed if variant.place))
+        return tuple(dict.fromkeys(variant.place for variant in self.timed))
 
     def size_ratio(self, variant: Variant) -> float | None:
         """Return the variant's size divided by the fp32 export's (0.25: four times smaller)."""
         baseline = next((other for other in self.variants if other.name == BASELINE), None)
-        if baseline is None or not baseline.size_mb or variant.size_mb is None:
-            return None
-        return variant.size_mb / baseline.size_mb
+        return variant.size_mb / baseline.size_mb if baseline is not None and baseline.size_mb else None
 
 
 def _distance_from_main(case: Case) -> tuple[int, int, int]:
     sequence = MAIN_SEQUENCE if case.sequence is None else case.sequence
-    return (case.batch, abs(sequence - MAIN_SEQUENCE), -(case.threads or 0))
+    return (case.batch, abs(sequence - MAIN_SEQUENCE), -case.threads)
 
 
-def read_settings(text: str) -> dict[str, dict[str, Any]]:
-    """Return ``{model: {"variants": […], "pytorch": bool, "machines": […], "thresholds": {variant: {…}}}}``.
+def read_settings(text: str) -> ShownModels:
+    """Return what the summary shows of each model.
 
-    ``text`` is that JSON itself, or the path of a file that holds it.
+    ``text`` is that as JSON, or the path of a file that holds it.
 
     Raises:
         UserError: it is not such an object.
@@ -201,7 +202,7 @@ def read_settings(text: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]], place: str | None = None) -> list[Model]:
+def load_models(results: Path, settings: Mapping[str, ShownModel], place: str | None = None) -> list[Model]:
     """Read what the pipeline recorded below ``results`` for every model and variant in ``settings``.
 
     ``place`` is where a reader finds ``results``, if elsewhere.
@@ -212,14 +213,14 @@ def load_models(results: Path, settings: Mapping[str, Mapping[str, Any]], place:
     return [_load_model(results, name, entry, place or results.as_posix()) for name, entry in settings.items()]
 
 
-def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) -> Model:
+def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Model:
     folder = results / name
-    source = read_json(folder / "source.json")
+    source = read_source(folder / "source.json")
     thresholds = entry.get("thresholds", {})
     names = ([PYTORCH] if entry.get("pytorch") else []) + [
         variant for variant in entry["variants"] if variant != PYTORCH
     ]
-    benchmarks = {variant: read_json(folder / "benchmark" / f"{variant}.json") for variant in names}
+    benchmarks = {variant: read_benchmark(folder / "benchmark" / f"{variant}.json") for variant in names}
     variants = tuple(
         _load_variant(folder, variant, thresholds.get(variant, {}), benchmarks[variant]) for variant in names
     )
@@ -227,13 +228,13 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
     return Model(
         name=name,
         source=_describe_source(source),
-        revision=source.get("revision"),
-        source_bytes=source.get("total_bytes"),
+        revision=source["revision"],
+        source_bytes=source["total_bytes"],
         release=f"{place}/{name}/release",
         variants=variants,
         elsewhere=tuple(
             tuple(
-                replace(variant, **_speed(read_json(folder / "benchmark" / machine / f"{variant.name}.json")))
+                replace(variant, **_speed(read_benchmark(folder / "benchmark" / machine / f"{variant.name}.json")))
                 for variant in variants
             )
             for machine in entry.get("machines", [])[1:]
@@ -242,83 +243,83 @@ def _load_model(results: Path, name: str, entry: Mapping[str, Any], place: str) 
     )
 
 
-def _describe_source(source: Mapping[str, Any]) -> str:
+def _describe_source(source: SourceRecord) -> str:
     """Return where a model came from, in a few words: kind, then whichever names its manifest holds."""
-    names = [str(source[key]) for key in ("repo", "package", "path") if source.get(key)]
-    return " ".join([str(source.get("kind", "unknown")), *names])
+    names = [source.get("repo"), source.get("package"), source.get("path")]
+    return " ".join([source["kind"], *filter(None, names)])
 
 
-def _load_variant(
-    folder: Path, name: str, thresholds: Mapping[str, float | None], benchmark: Mapping[str, Any]
-) -> Variant:
-    manifest: dict[str, Any] = {}
-    parity: dict[str, Any] = {}
-    metrics: dict[str, float | None] = {}
-    verdicts: tuple[Verdict, ...] = ()
-    if name != PYTORCH:
-        manifest = read_json(folder / "onnx" / f"{name}.json")
-        parity = read_json(folder / "parity" / f"{name}.json")
-        metrics = measurements(parity)
-        verdicts = tuple(judge(parity, dict(thresholds)))
+def _load_variant(folder: Path, name: str, thresholds: Limits, benchmark: BenchmarkRecord) -> Variant:
+    speed = _speed(benchmark)
+    if name == PYTORCH:
+        return Variant(
+            name=name,
+            task=None,
+            opset={},
+            operators={},
+            fused={},
+            recipe={},
+            metrics={},
+            verdicts=(),
+            input_count=None,
+            samples=[],
+            **speed,
+        )
+    manifest = read_variant(folder / "onnx" / f"{name}.json")
+    parity = read_parity(folder / "parity" / f"{name}.json")
     return Variant(
         name=name,
-        task=manifest.get("task") or parity.get("task"),
-        opset=manifest.get("opset", {}),
-        operators=manifest.get("operators", {}),
-        fused=manifest.get("fused", {}),
-        recipe={key: manifest[key] for key in ("recipe", "settings") if manifest.get(key)},
-        metrics=metrics,
-        verdicts=verdicts,
-        input_count=parity.get("inputs", {}).get("count"),
-        samples=parity.get("samples", []),
-        **_speed(benchmark),
+        task=manifest["task"],
+        opset=manifest["opset"],
+        operators=manifest["operators"],
+        fused=manifest["fused"],
+        recipe={"settings": manifest["settings"]} if manifest["settings"] else {},
+        metrics=measurements(parity),
+        verdicts=tuple(judge(parity, thresholds)),
+        input_count=parity["inputs"]["count"],
+        samples=parity["samples"],
+        **speed,
     )
 
 
-def _speed(benchmark: Mapping[str, Any]) -> dict[str, Any]:
+def _speed(benchmark: BenchmarkRecord) -> dict[str, Any]:
     """Return the fields of a variant that its benchmark fills."""
     return {
-        "size_mb": benchmark.get("size_mb"),
-        "load_ms": benchmark.get("load_ms"),
-        "peak_rss_mb": benchmark.get("peak_rss_mb"),
+        "size_mb": benchmark["size_mb"],
+        "load_ms": benchmark["load_ms"],
+        "peak_rss_mb": benchmark["peak_rss_mb"],
         "cases": tuple(_read_cases(benchmark)),
-        "machine": benchmark.get("machine"),
-        "host": benchmark.get("host"),
-        "cpu": benchmark.get("cpu", {}),
-        "versions": benchmark.get("versions", {}),
+        "machine": benchmark["machine"],
+        "host": benchmark["host"],
+        "cpu": benchmark["cpu"],
+        "versions": benchmark["versions"],
     }
 
 
-def _read_cases(benchmark: Mapping[str, Any]) -> Iterable[Case]:
-    baseline = {_case_shape(case): case["p50_ms"] for case in (benchmark.get("baseline") or {}).get("cases", [])}
+def _read_cases(benchmark: BenchmarkRecord) -> Iterable[Case]:
+    timed_with = benchmark["baseline"]["cases"] if benchmark["baseline"] else []
+    baseline = {_case_shape(case): case["p50_ms"] for case in timed_with}
     cases = [
         Case(
             batch=case["batch"],
-            sequence=case.get("sequence"),
-            threads=case.get("intra_op_threads", benchmark.get("intra_op_threads")),
-            p50_ms=case.get("p50_ms"),
+            sequence=case["sequence"],
+            threads=case["intra_op_threads"],
+            p50_ms=case["p50_ms"],
             fp32_p50_ms=baseline.get(_case_shape(case)),
-            p90_ms=case.get("p90_ms"),
-            p99_ms=case.get("p99_ms"),
-            items_per_s=case.get("items_per_s"),
-            iterations=case.get("iterations"),
+            p90_ms=case["p90_ms"],
+            p99_ms=case["p99_ms"],
+            items_per_s=case["items_per_s"],
+            iterations=case["iterations"],
             speedup=case.get("speedup_vs_fp32"),
-            speedup_iqr=_read_range(case.get("speedup_iqr")),
+            speedup_iqr=(case["speedup_iqr"][0], case["speedup_iqr"][1]) if "speedup_iqr" in case else None,
         )
-        for case in benchmark.get("cases", [])
+        for case in benchmark["cases"]
     ]
     return sorted(cases, key=lambda case: case.key)
 
 
-def _case_shape(case: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    return (case["batch"], case.get("sequence"), case.get("intra_op_threads"))
-
-
-def _read_range(bounds: Any) -> tuple[float, float] | None:
-    """Return the quartiles of a speed-up; ``None`` unless both were recorded."""
-    if not isinstance(bounds, Sequence) or len(bounds) != 2 or None in bounds:
-        return None
-    return (float(bounds[0]), float(bounds[1]))
+def _case_shape(case: TimedCase) -> tuple[int, int | None, int]:
+    return (case["batch"], case["sequence"], case["intra_op_threads"])
 
 
 def summary_table(models: Sequence[Model]) -> pd.DataFrame:
@@ -376,7 +377,7 @@ def _row(model: Model, variant: Variant, metrics: Iterable[str]) -> dict[str, An
     return row | {
         "machine": variant.machine,
         "host": variant.host,
-        "cpu": variant.cpu.get("model"),
+        "cpu": variant.cpu["model"],
         "onnxruntime": variant.versions.get("onnxruntime"),
         "release": None if model.failed else model.release,
     }

@@ -1,13 +1,12 @@
 """What models of a type take and are called: questions to the tables of what transformers and Optimum know."""
 
-from typing import Any
-
+from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.architectures import SERVED, TAKES
 from onnxproof.tasks.exportable import EXPORTABLE
 from onnxproof.tasks.registry import TASKS
 
 
-def is_open_detector(config: dict[str, Any]) -> bool:
+def is_open_detector(config: ModelConfig) -> bool:
     """Tell from its ``config.json`` whether a model finds objects that are named by texts beside the image."""
     return config.get("model_type") in SERVED["zero-shot-object-detection"]
 

@@ -5,7 +5,7 @@
 model. Whoever wrote a graph, it is held to what transformers 5 answers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from onnxproof.original.exporters.transformers import ATTENTION, write_graphs
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import load_original
 from onnxproof.original.used_tokenizer import save_used_tokenizer, tokenizer_of
+from onnxproof.records.common import Versions
+from onnxproof.records.variant import ExportedModel
 
 EXPORTERS = ("auto", "transformers", "optimum")
 #: Tasks for which Optimum's exporter makes none of the graphs that are served.
@@ -28,14 +30,15 @@ NOT_OPTIMUMS = frozenset({"image-text-to-text"})
 class Export:
     """How a graph was made: by which exporter, with which versions, and why the first one did not make it.
 
+    ``attention`` is the implementation of attention that was traced, where the exporter lets it be chosen.
     ``description`` is what transformers' ``ExportedModel`` is to know of it, see ``exported_model.describe_traced``.
     """
 
     exporter: str
-    versions: dict[str, str]
-    settings: dict[str, str] = field(default_factory=dict)
+    versions: Versions
+    attention: str | None = None
     reason: str | None = None
-    description: dict[str, Any] | None = None
+    description: ExportedModel | None = None
 
 
 def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: Path) -> Export:
@@ -69,7 +72,7 @@ def export_graphs(model: str, snapshot: Path, task: str, exporter: str, folder: 
         else:
             _save_tokenizer(tokenizer, snapshot, folder)
             versions = versions_of("transformers", "torch", "onnxscript", "onnx", "sentence-transformers")
-            return Export("transformers", versions, {"attention": ATTENTION}, description=description)
+            return Export("transformers", versions, ATTENTION, description=description)
     del original
     try:
         versions = export_with_optimum(model, snapshot, task, folder)

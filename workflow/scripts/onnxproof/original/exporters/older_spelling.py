@@ -20,8 +20,7 @@ from onnxproof.checkpoint.tokenizer_files import older_tokenizer_config
 from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
-
-Config = dict[str, Any]
+from onnxproof.records.checkpoint import ModelConfig, PreprocessorConfig
 
 #: Weights, which the older version reads as they are: they are linked, not copied.
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -90,7 +89,7 @@ class Accepted:
     parts: Mapping[str, "Accepted"] = field(default_factory=dict)
 
 
-def translate_config(model: str, config: Config) -> Config:
+def translate_config(model: str, config: ModelConfig) -> ModelConfig:
     """Return a ``config.json``, and every configuration inside it, in the spelling of 4.57.
 
     Args:
@@ -119,14 +118,14 @@ def translate_config(model: str, config: Config) -> Config:
     return older
 
 
-def _translate_rope(model: str, model_type: str, parameters: Config) -> Config:
+def _translate_rope(model: str, model_type: str, parameters: ModelConfig) -> ModelConfig:
     """Return the keys of 4.57 that say what ``rope_parameters`` says, for one kind of layer or for two."""
     by_layer = {kind: value for kind, value in parameters.items() if isinstance(value, dict)}
     if not by_layer:
         return _rope_of_one_kind(model_type, parameters)
     if model_type in TWO_BASES and set(by_layer) <= {"full_attention", "sliding_attention"}:
         keys = dict(zip(("full_attention", "sliding_attention"), TWO_BASES[model_type], strict=True))
-        older: Config = {}
+        older: ModelConfig = {}
         for kind, value in by_layer.items():
             said = _rope_of_one_kind("", value)
             scales = said.pop("rope_scaling")
@@ -146,11 +145,11 @@ def _translate_rope(model: str, model_type: str, parameters: Config) -> Config:
     raise _no_words(model, "rope_parameters", parameters)
 
 
-def _rope_of_one_kind(model_type: str, parameters: Config) -> Config:
+def _rope_of_one_kind(model_type: str, parameters: ModelConfig) -> ModelConfig:
     """Return base, rotated share and scaling; the scaling is None for plain RoPE."""
     rest = dict(parameters)
     base, share = OTHER_ROPE_NAMES.get(model_type, ("rope_theta", "partial_rotary_factor"))
-    older: Config = {}
+    older: ModelConfig = {}
     if (theta := rest.pop("rope_theta", None)) is not None:
         older[base] = theta
     if (factor := rest.pop("partial_rotary_factor", None)) is not None:
@@ -175,7 +174,7 @@ def _no_words(model: str, key: str, value: Any) -> UserError:
     )
 
 
-def complete_config(older: Config, resolved: Config, accepted: Accepted) -> Config:
+def complete_config(older: ModelConfig, resolved: ModelConfig, accepted: Accepted) -> ModelConfig:
     """Return a translated configuration with what transformers 5 filled in, so that no default of 4.57 applies.
 
     Args:
@@ -195,7 +194,9 @@ def complete_config(older: Config, resolved: Config, accepted: Accepted) -> Conf
     return added | said | scaling | parts
 
 
-def unread_keys(newer: Config, defaults: Config, older: Config, accepted: Accepted, place: str = "") -> Iterable[str]:
+def unread_keys(
+    newer: ModelConfig, defaults: ModelConfig, older: ModelConfig, accepted: Accepted, place: str = ""
+) -> Iterable[str]:
     """Yield what 4.57 does not read as transformers 5 does: ``key: value``, and the older value where there is one.
 
     Args:
@@ -234,7 +235,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
-def translate_preprocessor(config: Config) -> Config:
+def translate_preprocessor(config: PreprocessorConfig) -> PreprocessorConfig:
     """Return a ``preprocessor_config.json`` that names the image processor's class as 4.57 does."""
     name = config.get("image_processor_type")
     if not isinstance(name, str):
@@ -281,7 +282,7 @@ TRANSLATED = (
 )
 
 
-def _split_processor(path: Path, content: Config) -> None:
+def _split_processor(path: Path, content: PreprocessorConfig) -> None:
     """Write the part of a ``processor_config.json`` that 4.57 looks for in a file of its own, where there is none."""
     part = content.get("image_processor") or content.get("feature_extractor")
     target = path.with_name("preprocessor_config.json")

@@ -20,6 +20,7 @@ from onnxproof.files import read_json, write_json
 from onnxproof.original.lean_imports import import_transformers
 from onnxproof.original.loading import one_line
 from onnxproof.places import PROJECT
+from onnxproof.records.checkpoint import ModelConfig
 
 #: Names another environment's interpreter, where the pipeline is not to make its own.
 INTERPRETER_VARIABLE = "ONNXPROOF_OPTIMUM_PYTHON"
@@ -79,7 +80,7 @@ def export_with_optimum(model: str, snapshot: Path, task: str, folder: Path) -> 
     return used
 
 
-def read_with_transformers(model: str, snapshot: Path) -> dict[str, Any]:
+def read_with_transformers(model: str, snapshot: Path) -> dict[str, ModelConfig]:
     """Return how transformers 5 reads a snapshot's configuration, and the defaults of its model type.
 
     Returns:
@@ -98,21 +99,21 @@ def read_with_transformers(model: str, snapshot: Path) -> dict[str, Any]:
     return {"resolved": _as_json(config.to_dict()), "defaults": _as_json(_defaults_of(config))}
 
 
-def _defaults_of(config: Any) -> dict[str, Any]:
+def _defaults_of(config: Any) -> ModelConfig:
     """Return what a configuration of the same class says of which nothing is said, and so inside it."""
     from transformers import PreTrainedConfig
 
     try:
-        defaults: dict[str, Any] = type(config)().to_dict()
+        defaults: ModelConfig = type(config)().to_dict()
     except (ValueError, TypeError, AssertionError, KeyError, AttributeError):  # made of two, and of nothing else
         defaults = {}
     inside = {name: value for name, value in vars(config).items() if isinstance(value, PreTrainedConfig)}
     return defaults | {name: _defaults_of(value) for name, value in inside.items()}
 
 
-def _as_json(config: dict[str, Any]) -> dict[str, Any]:
+def _as_json(config: ModelConfig) -> ModelConfig:
     """Return a configuration with what JSON has no type for as text, such as torch's dtypes."""
-    values: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    values: ModelConfig = json.loads(json.dumps(config, default=str))
     return values
 
 

@@ -12,6 +12,7 @@ from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes,
 from onnxproof.original.exporters.vision_language import export_vision_language
 from onnxproof.original.image_prompts import IMAGE_INPUTS
 from onnxproof.original.model import Original
+from onnxproof.records.variant import ExportedModel
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, TASKS
 
@@ -31,7 +32,7 @@ FIRST_INPUTS = (TOKENS, MASK, "token_type_ids")
 BATCH, LENGTH, CHOICES = "batch_size", "sequence_length", "num_choices"
 
 
-def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
+def write_graphs(original: Original, folder: Path) -> ExportedModel | None:
     """Write the graphs of a model to ``folder``, and prove them on shapes that were not traced.
 
     Returns:
@@ -59,7 +60,7 @@ def write_graphs(original: Original, folder: Path) -> dict[str, Any] | None:
     graph = trace(original.network, tensors(first), axes, TASKS[original.task].outputs)
     path = folder / MODEL_FILE
     save_graph(graph, path)
-    description: dict[str, Any] = graph.meta[DESCRIPTION]
+    description: ExportedModel = graph.meta[DESCRIPTION]
     del graph
     check_generalizes(path, _other_shapes(original, checked, names), original.answer)
     return description
