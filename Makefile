@@ -60,20 +60,20 @@ test-s3: setup-dev setup-cluster  ## the workflow with its results in a local S3
 	$(IN_VENV) S3_SERVER="$(CURDIR)/$(BIN)/uv tool run --quiet --from moto[server]==5.2.5 moto_server" \
 	  pytest -rs tests/integration/test_s3.py
 
-.PHONY: bench-accuracy
-bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
+.PHONY: compare-quantizers
+compare-quantizers: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)
-	$(IN_VENV) python workflow/scripts/bench_accuracy.py --model $(MINILM) --results results/$(MINILM) \
-	  --json results/$(MINILM)/bench-accuracy.json --table docs/accuracy.md
+	$(IN_VENV) python tools/compare_quantizers.py --model $(MINILM) --results results/$(MINILM) \
+	  --json results/$(MINILM)/compare-quantizers.json --table docs/accuracy.md
 MINILM := all-MiniLM-L6-v2
 
-# Peers have environments of their own: they would replace packages of the pipeline's. BENCH=--quick is enough to try it.
+# Peers have environments of their own: they would replace packages of the pipeline's. ARGS=--quick is enough to try it.
 PEERS := openvino $(if $(filter Linux-x86_64,$(MACHINE)),onnxruntime-openvino)
 
-.PHONY: bench
-bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/benchmark.md
+.PHONY: compare-runtimes
+compare-runtimes: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/runtimes.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/onnx/,int8.json int8-invariant.json)
-	$(IN_VENV) python workflow/scripts/bench.py --table docs/benchmark.md $(BENCH) \
+	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(ARGS) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
@@ -91,19 +91,19 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
 	@touch $@
 
-.PHONY: bench-pipeline
-bench-pipeline: setup  ## compare what the pipeline costs with the public commands; rewrites docs/bench-pipeline.md
+.PHONY: compare-pipelines
+compare-pipelines: setup  ## compare what the pipeline costs with the public commands; rewrites docs/pipeline-cost.md
 	$(IN_VENV) snakemake --cores all -- results/$(MINILM)/source.json
-	$(IN_VENV) python workflow/scripts/bench_pipeline.py --snapshot results/$(MINILM)/source $(BENCH) \
-	  --json results/bench-pipeline.json --table docs/bench-pipeline.md
+	$(IN_VENV) python tools/compare_pipelines.py --snapshot results/$(MINILM)/source $(ARGS) \
+	  --json results/compare-pipelines.json --table docs/pipeline-cost.md
 
-.PHONY: bench-scale
-bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/bench-scale.md
-	$(BIN)/python tools/scale.py --table docs/bench-scale.md $(BENCH)
+.PHONY: measure-scale
+measure-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/many-models.md
+	$(BIN)/python tools/measure_scale.py --table docs/many-models.md $(ARGS)
 
-.PHONY: bench-memory
-bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
-	$(BIN)/python tools/memory.py
+.PHONY: measure-memory
+measure-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
+	$(BIN)/python tools/measure_memory.py
 
 .PHONY: coverage
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
@@ -139,7 +139,7 @@ test-faults: setup-dev  ## kill two hundred jobs at random moments and compare w
 
 .PHONY: fuzz
 fuzz: setup-dev  ## feed a hundred times more malformed configurations, snapshots and manifests than `make test` does
-	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/config/test_config.py tests/unit/checkpoint/test_untrusted.py
+	$(IN_VENV) FUZZ=$${FUZZ:-100} pytest -k "mutated or any or passes_the_check" tests/unit/config/test_any_configuration.py tests/unit/checkpoint/test_untrusted.py
 
 .PHONY: reproduce
 reproduce: setup-dev  ## run two clones in different surroundings and compare every file they make

@@ -10,7 +10,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-
+import project_path
 from onnxproof.formatting import format_figure
 from onnxproof.graph.generation import matched_share
 from onnxproof.inputs.material import EVALUATION_IMAGES, EVALUATION_SEED
@@ -32,7 +29,7 @@ from onnxproof.inputs.synthetic import draw_images
 from onnxproof.parity.metrics import cosine_similarity, log_probabilities
 from onnxproof.release.golden import read_golden
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = project_path.ROOT
 
 #: What is compared.
 PROBABILITIES, EMBEDDINGS, TOKEN_VECTORS = "probabilities", "embeddings", "token vectors"

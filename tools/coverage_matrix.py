@@ -23,15 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / place) for place in ("workflow/scripts", "tests/support", "tools")]
+import project_path
+from architectures import Architecture, all_cases
+from list_architectures import FAILING, FAILING_TASKS
+from new_architectures import new_cases
+from onnxproof.cli import UserError
+from onnxproof.files import read_json
 
-from architectures import Architecture, all_cases  # noqa: E402 - found through the path above
-from list_architectures import FAILING, FAILING_TASKS  # noqa: E402
-from new_architectures import new_cases  # noqa: E402
-from onnxproof.cli import UserError  # noqa: E402
-from onnxproof.files import read_json  # noqa: E402
-
+ROOT = project_path.ROOT
 #: Who saved the folders of a column, or which cases are in it.
 COLUMNS = {"saved4": "saved by 4.57", "saved5": "saved by 5", "new": "new types"}
 #: Names the interpreter of the environment with transformers 4.57, where that is not ``.venv-optimum``'s.

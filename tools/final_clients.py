@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,9 +16,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-
+import project_path  # noqa: F401 - the imports below are found through it
 from card_programs import run_program, with_inputs
 from kinds import KINDS, TASKS
 from onnxproof.formatting import format_figure

@@ -4,15 +4,12 @@
 model of another type is refused before anything is downloaded, by steps that do not have transformers.
 """
 
-import sys
 import textwrap
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+import project_path
+from onnxproof.tasks.registry import TASKS
 
-from onnxproof.tasks.registry import TASKS  # noqa: E402 - found through the path above
-
+ROOT = project_path.ROOT
 TARGET = ROOT / "workflow" / "scripts" / "onnxproof" / "tasks" / "architectures.py"
 
 #: Classes of transformers whose models are of one kind of input: all of these, and no others.

@@ -5,13 +5,11 @@ in none of them, and is spelled almost like one that changes answers, is a slip 
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+import project_path
+from onnxproof.checkpoint.config_values import KEYS_FILE
 
-from onnxproof.checkpoint.config_values import KEYS_FILE  # noqa: E402 - found through the path above
+ROOT = project_path.ROOT
 
 
 def known_keys() -> set[str]:

@@ -23,14 +23,12 @@ from typing import Any
 
 import numpy as np
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "workflow/scripts"
-sys.path.append(str(SCRIPTS))
-
-from onnxproof.checkpoint.inference import read_transformer_config  # noqa: E402
-from onnxproof.checkpoint.misread_configs import check_config  # noqa: E402
-from onnxproof.inputs.synthetic import draw_images, synthesize_sounds  # noqa: E402
-from onnxproof.original.corrections import correct_biases, correct_tokenizer  # noqa: E402
-from onnxproof.tasks.model_types import model_takes  # noqa: E402
+import project_path  # noqa: F401 - the imports below are found through it
+from onnxproof.checkpoint.inference import read_transformer_config
+from onnxproof.checkpoint.misread_configs import check_config
+from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
+from onnxproof.original.corrections import correct_biases, correct_tokenizer
+from onnxproof.tasks.model_types import model_takes
 
 #: Set by ``--uncorrected`` for the processes that are asked.
 UNCORRECTED = "SECOND_WITNESS_UNCORRECTED"

@@ -9,57 +9,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import psutil
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-import bench_accuracy
 import benchmark
+from onnx_folder import CONFIG, INPUTS, LABELS, POSITIONS, VOCAB_SIZE, WIDTH, write_onnx_folder
 from onnxproof.benchmark import runtimes, timing, worker
-from onnxproof.benchmark.timing import Case, Contender, Effort, Worker
+from onnxproof.benchmark.timing import Contender, Worker
 from onnxproof.cli import UserError
-
-VOCAB_SIZE, WIDTH, LABELS, POSITIONS = 120, 16, 3, 40
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-CONFIG = {"model_type": "bert", "vocab_size": VOCAB_SIZE, "max_position_embeddings": POSITIONS}
-
-
-def write_onnx_folder(folder, inputs=INPUTS):
-    """Write a small classifier over mean token embeddings: logits of shape (batch, LABELS)."""
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    weights = {
-        "table": generator.normal(size=(VOCAB_SIZE, WIDTH)).astype(np.float32),
-        "head": generator.normal(size=(WIDTH, LABELS)).astype(np.float32),
-        "axes": np.array([1]),
-        "last": np.array([2]),
-    }
-    nodes = [helper.make_node("Gather", ["table", inputs[0]], ["embedded"])]
-    hidden = "embedded"
-    for name in inputs[1:]:
-        nodes += [
-            helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", [f"{name}_float", "last"], [f"{name}_column"]),
-            helper.make_node("Add", [hidden, f"{name}_column"], [f"with_{name}"]),
-        ]
-        hidden = f"with_{name}"
-    nodes += [
-        helper.make_node("ReduceMean", [hidden, "axes"], ["pooled"], keepdims=0),
-        helper.make_node("MatMul", ["pooled", "head"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in inputs],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", LABELS])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, folder / "model.onnx")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -134,17 +92,6 @@ def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
     assert len(lines) == 4
     assert lines[0].startswith("tiny int8 1x8 threads=1: p50 ")
     assert lines[0].endswith("x fp32")
-
-
-def test_many_contenders_are_timed_in_one_run(fp32, monkeypatch):
-    monkeypatch.setattr(bench_accuracy, "CASES", (Case(1, 8), Case(2, 8)))
-    effort = Effort(warmup=1, rounds=3, iterations=2, seconds_per_case=60, seed=0)
-    speed = bench_accuracy.measure_speed("tiny", {"fp32": fp32, "a": fp32, "b": fp32}, 1, effort)
-    assert list(speed) == ["fp32", "a", "b"]
-    for cases in speed.values():
-        assert list(cases) == ["1x8_t1", "2x8_t1"]
-        assert all(np.shape(case["samples_ms"]) == (3, 2) for case in cases.values())
-    assert speed["fp32"]["1x8_t1"]["speedup_vs_fp32"] == 1
 
 
 def test_a_provider_that_is_not_installed(fp32, output):

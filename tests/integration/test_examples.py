@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from onnxproof.config.resolve import check_config, resolve_models
+from onnxproof.config.checks import check_config
+from onnxproof.config.resolve import resolve_models
 from onnxproof.release.tokenizer import settle_tokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

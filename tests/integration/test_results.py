@@ -8,7 +8,8 @@ import onnxruntime
 import pandas
 import pytest
 
-from onnxproof.config.resolve import check_config, resolve_models
+from onnxproof.config.checks import check_config
+from onnxproof.config.resolve import resolve_models
 from onnxproof.files import describe_files
 
 MODELS = {"stars.v1": "text-classification", "sentences": "sentence-similarity"}

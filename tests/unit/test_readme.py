@@ -18,7 +18,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return [[table[0], *table[2:]] for table in rows]
 
 
-def test_the_figures_are_those_that_bench_accuracy_wrote():
+def test_the_figures_are_those_that_compare_quantizers_wrote():
     (header, *rows), *_ = tables((ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8"))
     measured = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     (quoted_header, *quoted), *_ = tables(README)

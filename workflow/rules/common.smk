@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
 from onnxproof.cli import UserError
 from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
-from onnxproof.config.resolve import check_yaml_text
+from onnxproof.config.yaml_text import check_yaml_text
 from onnxproof.engine.code_digest import SCRIPTS, digest_of_scripts, digest_of_texts
 from onnxproof.engine.resources import (
     estimate_disk_mb,

@@ -1,6 +1,7 @@
 """Export a snapshot to ONNX with Optimum. Runs in ``.venv-optimum`` alone, see onnxproof/original/exporters/optimum.py.
 
-Everything that depends on Optimum's exporter, and so on transformers 4.57, is in this file.
+Everything that depends on Optimum's exporter, and so on transformers 4.57, is in this file, but for
+``weights_left_apart``.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from onnxproof.original.exporters.older_spelling import (
 )
 from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.original.memory import free_large_blocks_at_once
+from onnxproof.original.patches import weights_left_apart
 from onnxproof.tasks.model_types import exporter_task
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
 
@@ -48,13 +50,13 @@ def export_graph(snapshot: Path, task: str, folder: Path) -> None:
     if task == "sentence-similarity":
         library, import_library = "sentence_transformers", import_sentence_transformers
     import_library()
-    from optimum.exporters.onnx import main_export
+    from optimum.exporters.onnx import convert, main_export
 
     config = read_transformer_config(snapshot)
     name = exporter_task(task, config.get("model_type"))
 
     def run(name: str) -> None:
-        with weights_left_apart():
+        with weights_left_apart(convert):
             main_export(
                 str(snapshot),
                 output=folder,
@@ -82,22 +84,6 @@ def traced_shapes(task: str, config: dict[str, Any]) -> dict[str, int]:
         return {"nb_max_frames": 2 * int(config["max_source_positions"])}
     batch = TASKS[task].largest_batch
     return {"batch_size": batch} if batch else {}
-
-
-@contextmanager
-def weights_left_apart() -> Iterator[None]:
-    """Keep Optimum from joining the files of a large model's weights, one a tensor, while it holds the model itself.
-
-    For that it reads all of them into memory again; ``gather_weights`` joins them tensor by tensor.
-    """
-    from optimum.exporters.onnx import convert
-
-    original = convert.check_model_uses_external_data
-    convert.check_model_uses_external_data = lambda model: False
-    try:
-        yield
-    finally:
-        convert.check_model_uses_external_data = original
 
 
 def rename_output(path: Path, old: str, new: str) -> None:

@@ -10,7 +10,6 @@ before it is kept, and what was done, and why, is recorded.
 import argparse
 import contextlib
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -84,9 +83,8 @@ def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
     approximation.
     """
-    with torch_hidden():
-        from onnxruntime.transformers.fusion_options import FusionOptions
-        from onnxruntime.transformers.optimizer import optimize_model
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
 
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fusion_type = FUSION_TYPES.get(config.get("model_type", ""), "bert")
@@ -98,7 +96,7 @@ def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.
     sizes = (config.get("num_attention_heads") or config.get("n_heads"), config.get("hidden_size") or config.get("dim"))
     heads, hidden = sizes if all(isinstance(size, int) for size in sizes) else (0, 0)  # let the optimizer find out
     # The optimizer reads what a graph refers to from the current folder.
-    with contextlib.chdir(weights_folder(model) or "."), torch_hidden():
+    with contextlib.chdir(weights_folder(model) or "."):
         fused = optimize_model(
             model,
             fusion_type,
@@ -108,19 +106,6 @@ def fuse_transformer(model: "onnx.ModelProto", config: dict[str, Any]) -> "onnx.
             opt_level=0,  # the basic optimizations have run already
         )
     return move_outside(fused.model)
-
-
-@contextlib.contextmanager
-def torch_hidden() -> Iterator[None]:
-    """Hide torch where it is not imported yet: onnxruntime's optimizer imports it, and uses it for nothing we ask."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
 
 
 class Proof:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,6 @@ from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordPiece
 
-from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.final_answers import USES, FinalAnswers, from_json
 from onnxproof.original.final_images import has_method
 from onnxproof.original.interfaces import cleans_text, load_own_tokenizer
@@ -23,6 +23,8 @@ from onnxproof.parity.final import Program, measure_final
 from onnxproof.parity.final_answers import likeliest_span, measure
 from onnxproof.parity.metrics import embedding_metrics, rank_overlap, similarities, value_metrics
 from onnxproof.release.card import CLIENTS, USAGE, usage_examples
+
+ROOT = Path(__file__).parents[3]
 
 MERGES = {"WordPiece": {}, "BPE": {"merges": []}}
 RANDOM = np.random.default_rng(0)
@@ -242,10 +244,24 @@ def test_a_program_has_as_many_threads_as_it_is_given(threads, tmp_path):
     assert onnxruntime.InferenceSession is opened
 
 
-def test_a_program_that_opens_sessions_with_options_of_its_own_has_the_threads_too(monkeypatch):
-    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path, options, **others: options.intra_op_num_threads)
-    with card_programs.sessions_of(2):
-        assert open_session("model.onnx", 0) == 2
+def test_every_program_opens_its_sessions_where_it_can_be_given_threads():
+    for path in (ROOT / "workflow/resources/usage").glob("*/onnxruntime*.j2"):
+        text = path.read_text()
+        opened = [call for call in ("onnxruntime.InferenceSession(", "open_model(") if call in text]
+        assert opened or "{% include" in text or "{% extends" in text, path
+        assert text.count("InferenceSession") == text.count("onnxruntime.InferenceSession("), path
+
+
+def test_a_program_that_opens_the_graphs_of_a_writer_has_the_threads_too(tmp_path):
+    program = """
+folder = "."
+open_model = lambda file, threads: threads
+model = open_model(folder + "/model.onnx", threads=0)
+def generate(prompts):
+    return [model for _ in prompts]
+"""
+    assert card_programs.load_function(program, "generate", tmp_path)(["a"]) == [0]
+    assert card_programs.load_function(program, "generate", tmp_path, threads=2)(["a"]) == [2]
 
 
 def test_an_image_with_a_prompt_is_asked_as_a_pair():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onnxproof.cli import UserError
-from onnxproof.parity.answers import answer_distance
+from onnxproof.parity.answers import answer_distance, measure_answers
 from onnxproof.parity.metrics import (
     best_span,
     box_overlap,
@@ -118,6 +118,21 @@ def test_a_single_logit_is_a_yes_or_no():
     assert metrics["top1_agreement"] == 0.5
     sigmoid = 1 / (1 + np.exp([-2.0, -1.0, 1.0, -0.5]))
     assert metrics["max_probability_diff"] == pytest.approx(max(sigmoid[0] - sigmoid[1], sigmoid[3] - sigmoid[2]))
+
+
+def test_each_label_of_several_is_a_decision_of_its_own():
+    expected = [np.array([[2.0, -1.0]]), np.array([[-3.0, 0.5]])]
+    actual = [np.array([[1.0, -1.0]]), np.array([[-3.0, -0.5]])]  # one yes of four becomes a no
+    metrics = measure_answers("multi-label-classification", expected, actual)
+    assert metrics["label_agreement"] == 0.75
+    assert "top1_agreement" not in metrics
+    sigmoid = 1 / (1 + np.exp([-0.5, 0.5]))
+    assert metrics["max_probability_diff"] == pytest.approx(sigmoid[0] - sigmoid[1])
+    assert measure_answers("multi-label-classification", expected, [row * np.nan for row in actual]) == {
+        "label_agreement": None,
+        "max_probability_diff": None,
+        "mean_kl": None,
+    }
 
 
 def test_token_and_pixel_agreement_count_rows_of_all_inputs():

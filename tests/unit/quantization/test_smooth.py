@@ -137,7 +137,7 @@ def test_scales_are_those_of_the_paper():
     weight = np.array([[1, -4], [0.25, 0.25], [0, 0]], dtype=np.float32)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     activation = Activation(np.array([16, 1, 3], dtype=np.float32), np.ones((1, 3), dtype=np.float32))
-    smoothing = Smoothing(activation, [Target(node, "x", lambda: weight)], "full")
+    smoothing = Smoothing(activation, [Target(node, "x", weight.shape, lambda: weight)], "full")
 
     # max|X|^0.5 / max|W|^0.5 = 2, 2, and 1 where a channel of zeros leaves nothing to balance; median 2
     np.testing.assert_array_equal(smoothing.by_strength(0.5), [1, 1, 0.5])

@@ -4,7 +4,7 @@ Each variant is timed in turns with fp32 on the CPU, in a run of its own, so var
 fp32 in the same run; fp32's own times there put several numbers of threads on one scale.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
@@ -36,8 +36,8 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """The cases, by batch and sequence, of one variant with one provider and number of threads."""
+class Run:
+    """The speed-ups over fp32, by batch and sequence, of one variant with one provider and number of threads."""
 
     variant: str
     provider: str
@@ -58,6 +58,17 @@ class _Run:
         return geometric_mean(value for (size, _), value in self.speedups.items() if size == batch)
 
 
+def batches_of_purposes(runs: Sequence[Run]) -> dict[str, int]:
+    """Return the batch size that speaks for each of ``PURPOSES``; the first alone where one size was measured."""
+    batches = sorted({batch for run in runs for batch, _ in run.speedups})
+    return dict(zip(PURPOSES, dict.fromkeys((*batches[:1], *batches[-1:])), strict=False))
+
+
+def fastest(runs: Iterable[Run], batch: int) -> Run | None:
+    """Return the run with the largest speed-up at a batch size; None where none was measured with it."""
+    return max((run for run in runs if run.shapes(batch)), key=lambda run: run.speedup(batch), default=None)
+
+
 def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendation]:
     """Return, for each purpose, the fastest of the float files, and the fastest of all where that is another one.
 
@@ -65,12 +76,10 @@ def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendatio
         benchmarks: the content of ``benchmark/{variant}.json`` by variant, of those that passed their gates.
     """
     runs = [run for variant, record in benchmarks.items() for run in _runs(variant, record)]
-    batches = sorted({batch for run in runs for batch, _ in run.speedups})
     found: list[Recommendation] = []
-    for purpose, batch in zip(PURPOSES, dict.fromkeys((*batches[:1], *batches[-1:])), strict=False):
+    for purpose, batch in batches_of_purposes(runs).items():
         for in_float in (True, False):
-            fit = [run for run in runs if (run.in_float or not in_float) and run.shapes(batch)]
-            best = max(fit, key=lambda run: run.speedup(batch), default=None)
+            best = fastest((run for run in runs if run.in_float or not in_float), batch)
             if best is not None and best.in_float == in_float:
                 shapes, speedup = best.shapes(batch), best.speedup(batch)
                 found.append(
@@ -79,7 +88,7 @@ def recommend(benchmarks: Mapping[str, Mapping[str, Any]]) -> list[Recommendatio
     return found
 
 
-def _runs(variant: str, record: Mapping[str, Any]) -> Iterator[_Run]:
+def _runs(variant: str, record: Mapping[str, Any]) -> Iterator[Run]:
     """Yield a record's runs; a case without a figure counts as not measured."""
     settings = {key: value for key, value in record.get("settings", {}).items() if key in SESSION_SETTINGS}
     for measured in (record, *record.get("other_providers", [])):
@@ -94,7 +103,7 @@ def _runs(variant: str, record: Mapping[str, Any]) -> Iterator[_Run]:
                 for batch, sequence, its_threads in [_key(case)]
                 if its_threads == threads and (batch, sequence, counts[-1]) in fp32
             }
-            yield _Run(variant, measured["provider"], {"intra_op_threads": threads} | settings, speedups)
+            yield Run(variant, measured["provider"], {"intra_op_threads": threads} | settings, speedups)
 
 
 def _speedup(case: Mapping[str, Any]) -> float:

@@ -13,18 +13,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from onnxproof.cli import UserError
-from onnxproof.config.resolve import (
-    ConfigError,
-    check_config,
-    listed,
-    merged,
-    problems_of,
-    reading_told,
-    resolve_models,
-)
-from onnxproof.config.schema import below, config_schema, dereferenced, did_you_mean, seen
-from onnxproof.config.yaml_text import text_problems
+from onnxproof.config.checks import check_config, problems_of
+from onnxproof.config.problem import ConfigError, KeyPath, Problem, listed, seen
+from onnxproof.config.resolve import merged, resolve_models
+from onnxproof.config.schema import config_schema, dereferenced, did_you_mean
+from onnxproof.config.yaml_text import reading_told, text_problems
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CONFIGURATIONS = (".yaml", ".yml")
@@ -33,35 +26,38 @@ ENTRY_BREAK = re.compile(r"[\s,;]+")  # between the entries of a list in one cel
 
 
 class Place(NamedTuple):
-    """Where a table lists a model: its line, counted from 1, and the column of each key."""
+    """A place in a listed file; a table has lines, counted from 1, and columns."""
 
-    line: int
-    columns: dict[str, str]
+    file: str
+    line: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        """Return ``models.csv, line 3, column revision``."""
+        line = "" if self.line is None else f", line {self.line}"
+        return f"{self.file}{line}" + ("" if self.column is None else f", column {self.column}")
 
 
 class ModelList(NamedTuple):
-    """What one file lists: a configuration of its own, with, for a table, the place of each model."""
+    """What one file lists: a configuration of its own, with, for a table, the line of each model."""
 
     file: str
     config: Any
-    places: dict[str, Place]
+    lines: dict[str, int]
+    columns: dict[KeyPath, str]
 
     def names(self) -> list[Any]:
         """Return the models' names, as far as there are any."""
         models = self.config.get("models")
         return list(models) if isinstance(models, dict) else []
 
-    def located(self, problem: str) -> str:
-        """Return a problem, which begins with the key it is about, with the file, and a table's line and column."""
-        named = [name for name in self.places if re.match(rf"{re.escape(below('models', name))}(?![\w-])", problem)]
-        if not named:
-            return f"{self.file}: {problem}"
-        name = max(named, key=len)
-        place = self.places[name]
-        key = problem.removeprefix(below("models", name)).lstrip(".")
-        columns = [column for path, column in place.columns.items() if re.match(rf"{re.escape(path)}(?![\w-])", key)]
-        column = f", column {max(columns, key=len)}" if columns else ""
-        return f"{self.file}, line {place.line}{column}: {problem}"
+    def located(self, problem: Problem) -> Problem:
+        """Return a problem with the file that it is in and, for a table, the line and column of its key."""
+        is_of_model = len(problem.path) > 1 and problem.path[0] == "models"
+        line = self.lines.get(problem.path[1]) if is_of_model else None
+        keys = problem.path[2:]
+        column = next((column for path, column in self.columns.items() if keys[: len(path)] == path), None)
+        return problem.at(str(Place(self.file, line, column)))
 
 
 def load_models(config: Any, folder: Path, check: bool = True) -> dict[str, dict[str, Any]]:
@@ -85,138 +81,137 @@ def load_models(config: Any, folder: Path, check: bool = True) -> dict[str, dict
     for each in lists:
         models |= resolve_models(merged(shared, each.config))
     if not models:
-        raise ConfigError(listed("the configuration", ["models is missing, and models_from lists no file"]))
+        raise ConfigError(
+            listed("the configuration", [Problem(("models",), "is missing, and models_from lists no file")])
+        )
     return models
 
 
-def _check_lists(config: dict[str, Any], folder: Path, check: bool) -> tuple[list[ModelList], list[str]]:
+def _check_lists(config: dict[str, Any], folder: Path, check: bool) -> tuple[list[ModelList], list[Problem | str]]:
     """Return what the listed files hold, and the problems in them, those of names across files included."""
-    lists, problems = [], []
+    lists: list[ModelList] = []
+    problems: list[Problem | str] = []
     first_of = {name.lower(): ("config.yaml", name) for name in config.get("models", {})}
     for each in read_lists(config.get("models_from", []), folder):
-        if isinstance(each, str):
+        if not isinstance(each, ModelList):
             problems.append(each)
             continue
         lists.append(each)
         if not check:
             continue
         floating = config.get("allow_floating_revision", False)
-        found = problems_of(each.config, folder, floating)
-        problems += map(each.located, found)
+        problems += map(each.located, problems_of(each.config, folder, floating))
         for name in each.names():
             file, first = first_of.setdefault(str(name).lower(), (each.file, name))
             if file != each.file:
-                problems.append(each.located(f"{below('models', name)}: {file} lists the model {seen(first)} already"))
+                problems.append(
+                    each.located(Problem(("models", name), f"has a name that {file} lists already, as {seen(first)}"))
+                )
     return lists, problems
 
 
-def read_lists(patterns: list[str], folder: Path) -> Iterator[ModelList | str]:
-    """Yield each file's list of models, in the order of the patterns, and a sentence for whatever cannot be read."""
+def read_lists(patterns: list[str], folder: Path) -> Iterator[ModelList | Problem | str]:
+    """Yield each file's list of models, in the order of the patterns, and a problem for whatever cannot be read."""
     for position, pattern in enumerate(patterns):
-        label = f"models_from[{position}] is {seen(pattern)}"
+        path = ("models_from", position)
         if Path(pattern).suffix not in (*SEPARATORS, *CONFIGURATIONS):
-            yield f"{label}, must end in one of: {', '.join((*SEPARATORS, *CONFIGURATIONS))}"
+            yield Problem(path, f"must end in one of: {', '.join((*SEPARATORS, *CONFIGURATIONS))}", pattern)
             continue
         try:
             files = sorted(folder.glob(pattern)) if not Path(pattern).is_absolute() else [Path(pattern)]
         except (ValueError, OSError):
             files = []
         if not any(file.is_file() for file in files):
-            yield f"{label}, but there is no such file in {folder}"
+            yield Problem(path, f"but there is no such file in {folder}", pattern)
         for file in files:
             name = file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
             try:
                 yield _read_table(file, name) if file.suffix in SEPARATORS else _read_configuration(file, name)
-            except UserError as error:
-                yield f"{name}{error}"
+            except ConfigError as error:
+                yield str(error)
 
 
 # ---------------------------------------------------------------------------------------------- configurations
 
 
 def _read_configuration(file: Path, name: str) -> ModelList:
-    with reading_told(""):  # the caller puts the file's name in front
+    with reading_told(name):
         text = file.read_text(encoding="utf-8")
         problems = list(text_problems(text))
         config = None if problems else yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     if problems:
-        raise UserError(f": {problems[0]}")
+        raise ConfigError(f"{name}: {problems[0]}")
     if isinstance(config, dict) and "models_from" in config:
-        raise UserError(": models_from is allowed in config.yaml only: list the files there")
-    return ModelList(name, config, {})
+        raise ConfigError(f"{name}: models_from is allowed in config.yaml only: list the files there")
+    return ModelList(name, config, {}, {})
 
 
 # ------------------------------------------------------------------------------------------------------ tables
 
 
 def _read_table(file: Path, name: str) -> ModelList:
-    rows = _rows(file)
+    rows = _rows(file, name)
     header = [cell.strip() for cell in rows[0]]
     keys = [_column_keys(column) for column in header]
-    _check_header(header)
-    columns = {".".join(path): column for path, column in zip(keys, header, strict=True)}
+    _check_header(header, Place(name, 1))
     models: dict[str, Any] = {}
-    places: dict[str, Place] = {}
+    lines: dict[str, int] = {}
     for line, row in enumerate(rows[1:], start=2):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
         model = cells[header.index(NAME_COLUMN)]
+        place = Place(name, line, NAME_COLUMN)
         if not model:
-            raise UserError(f", line {line}, column {NAME_COLUMN}: is empty, must be the model's name")
-        if model in places:
-            first = places[model].line
-            raise UserError(
-                f", line {line}, column {NAME_COLUMN}: the model {seen(model)} was given on line {first} already"
-            )
+            raise ConfigError(f"{place}: is empty, must be the model's name")
+        if model in lines:
+            raise ConfigError(f"{place}: the model {seen(model)} was given on line {lines[model]} already")
         models[model] = _settings(zip(header, keys, cells, strict=True))
-        places[model] = Place(line, columns)
-    return ModelList(name, {"models": models}, places)
+        lines[model] = line
+    return ModelList(name, {"models": models}, lines, dict(zip(keys, header, strict=True)))
 
 
-def _rows(file: Path) -> list[list[str]]:
+def _rows(file: Path, name: str) -> list[list[str]]:
     """Return a table's cells as text, "" where a row is short; the rows' numbers are the file's lines."""
     import pandas as pd  # a third of a second: only tables need it
 
     try:
-        table = pd.read_csv(
-            file,
-            sep=SEPARATORS[file.suffix],
-            header=None,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-        )
-    except OSError as error:
-        raise UserError(f": cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f": not UTF-8 text: {error.reason} at byte {error.start}") from None
+        with reading_told(name):
+            table = pd.read_csv(
+                file,
+                sep=SEPARATORS[file.suffix],
+                header=None,
+                dtype=str,
+                na_filter=False,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+            )
     except pd.errors.EmptyDataError:
-        raise UserError(": is empty: its first line must name the columns") from None
+        raise ConfigError(f"{name}: is empty: its first line must name the columns") from None
     except pd.errors.ParserError as error:
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise UserError(f": not a table: {reason}; a cell that holds the separator needs quotes") from None
+        raise ConfigError(f"{name}: not a table: {reason}; a cell that holds the separator needs quotes") from None
     return [[cell if isinstance(cell, str) else "" for cell in row] for row in table.to_numpy().tolist()]
 
 
-def _check_header(header: list[str]) -> None:
+def _check_header(header: list[str], place: Place) -> None:
     if NAME_COLUMN not in header:
-        raise UserError(f", line 1: has no column {NAME_COLUMN}, which must hold each model's name")
+        raise ConfigError(f"{place}: has no column {NAME_COLUMN}, which must hold each model's name")
     for position, column in enumerate(header):
         if column in header[:position]:
-            raise UserError(f", line 1: the column {seen(column)} is there twice")
-        if column != NAME_COLUMN and ".".join(_column_keys(column)) not in _leaves():
-            hint = did_you_mean(column, [NAME_COLUMN, *_short_columns(), *_leaves()])
-            raise UserError(
-                f", line 1: the column {seen(column)} is unknown.{hint} A column is called {NAME_COLUMN}, "
-                f"{', '.join(_short_columns())}, or like another key of a model: task, benchmark.threads, …"
+            raise ConfigError(f"{place}: the column {seen(column)} is there twice")
+        if column != NAME_COLUMN and _column_keys(column) not in _leaves():
+            known = [NAME_COLUMN, *_short_columns(), *map(".".join, _leaves())]
+            raise ConfigError(
+                f"{place}: the column {seen(column)} is unknown.{did_you_mean(column, known)} A column is called "
+                f"{NAME_COLUMN}, {', '.join(_short_columns())}, or like another key of a model: task, "
+                "benchmark.threads, …"
             )
 
 
-def _column_keys(column: str) -> list[str]:
+def _column_keys(column: str) -> KeyPath:
     """Return the keys that lead to a column's setting; a source's keys may stand alone."""
-    return ["source", column] if column in _short_columns() else column.split(".")
+    return ("source", column) if column in _short_columns() else tuple(column.split("."))
 
 
 @functools.cache
@@ -226,20 +221,20 @@ def _short_columns() -> tuple[str, ...]:
 
 
 @functools.cache
-def _leaves() -> dict[str, dict[str, Any]]:
-    """Return the schema of every setting of a model that fits into one cell, by its dotted path."""
-    leaves: dict[str, dict[str, Any]] = {}
+def _leaves() -> dict[KeyPath, dict[str, Any]]:
+    """Return the schema of every setting of a model that fits into one cell, by its path below the model."""
+    leaves: dict[KeyPath, dict[str, Any]] = {}
     _collect_leaves(config_schema()["$defs"]["model"], (), leaves)
     return leaves
 
 
-def _collect_leaves(schema: dict[str, Any], path: tuple[str, ...], leaves: dict[str, dict[str, Any]]) -> None:
+def _collect_leaves(schema: dict[str, Any], path: KeyPath, leaves: dict[KeyPath, dict[str, Any]]) -> None:
     for key, part in schema.get("properties", {}).items():
         part = dereferenced(part)
         if "properties" in part:
             _collect_leaves(part, (*path, key), leaves)
         else:
-            leaves[".".join((*path, key))] = part
+            leaves[(*path, key)] = part
 
 
 def _settings(cells: Any) -> dict[str, Any]:
@@ -251,7 +246,7 @@ def _settings(cells: Any) -> dict[str, Any]:
         inner = settings
         for key in keys[:-1]:
             inner = inner.setdefault(key, {})
-        inner[keys[-1]] = _value(cell, _leaves()[".".join(keys)])
+        inner[keys[-1]] = _value(cell, _leaves()[keys])
     return settings
 
 

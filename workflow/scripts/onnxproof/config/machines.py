@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxproof.cli import UserError
-from onnxproof.config.schema import seen
+from onnxproof.config.problem import KeyPath, Problem
 
 #: What the schedulers call a kind of node.
 KIND_RESOURCES = ("constraint", "machine_type")
@@ -32,16 +32,18 @@ def check_machines(
         return
     machines = models[model]["benchmark"]["machines"]
     is_global = machines == config.get("benchmark", {}).get("machines")
-    said = f"{'' if is_global else f'models.{model}.'}benchmark.machines is {seen(machines)}"
+    path: KeyPath = (*(() if is_global else ("models", model)), "benchmark", "machines")
     if not remote:
-        raise UserError(
-            f"{said}, but the jobs of this run stay on this machine, whatever kind it is: run it on a cluster, as with "
+        message = (
+            "but the jobs of this run stay on this machine, whatever kind it is: run it on a cluster, as with "
             "--workflow-profile profiles/slurm, or set it to []"
         )
+        raise UserError(str(Problem(path, message, machines)))
     for rule, resources in overridden.items():
         for name in KIND_RESOURCES:
             if rule.startswith("benchmark") and name in resources:
-                raise UserError(
-                    f"{said}, but set-resources, in a profile or on the command line, gives the rule {rule} a {name}, "
+                message = (
+                    f"but set-resources, in a profile or on the command line, gives the rule {rule} a {name}, "
                     "and that would be measured instead: remove it there, or set benchmark.machines to []"
                 )
+                raise UserError(str(Problem(path, message, machines)))

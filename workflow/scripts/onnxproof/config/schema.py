@@ -1,4 +1,4 @@
-"""What the schema tells about a configuration: its defaults, and its errors put into words.
+"""What the schema tells about a configuration: its defaults, and its errors as problems.
 
 A schema library speaks of instances and subschemas; a user wants the key, the value seen, what is allowed,
 and where a misplaced key belongs.
@@ -9,18 +9,15 @@ import functools
 import itertools
 import math
 import operator
-import re
-import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import yaml
 
+from onnxproof.config.problem import KeyPath, Problem, dotted, seen
 from onnxproof.places import SCHEMAS
 
 SCHEMA_PATH = SCHEMAS / "config.schema.yaml"
-
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @functools.cache
@@ -37,36 +34,6 @@ def dereferenced(schema: dict[str, Any]) -> dict[str, Any]:
         return schema
     target: dict[str, Any] = config_schema()["$defs"][schema["$ref"].removeprefix("#/$defs/")]
     return target | schema
-
-
-def seen(value: Any) -> str:
-    """Return a short, one-line form of a value, spelled as in YAML."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)
-
-
-def dotted(path: Iterable[Any]) -> str:
-    """Return ``models.X.variants[0]`` for a path of keys and list positions."""
-    text = ""
-    for step in path:
-        is_position = _is_integer(None, step) and text != "models"  # below models, 123 is a name
-        text = f"{text}[{step}]" if is_position else below(text, step)
-    return text or "the configuration"
-
-
-def below(label: str, key: Any) -> str:
-    """Return the dotted path of a key below the place that ``label`` names; an empty label is the top."""
-    return f"{label}.{key_label(key)}" if label else key_label(key)
-
-
-def key_label(key: Any) -> str:
-    """Return a key as written where that is plain, else its short form in quotes."""
-    return key if isinstance(key, str) and NAME_PATTERN.fullmatch(key) else seen(key)
 
 
 def did_you_mean(value: Any, known: Iterable[str], least_similarity: float = 0.6) -> str:
@@ -106,17 +73,17 @@ def _is_finite_number(checker: Any, value: Any) -> bool:
     return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def schema_problems(config: Any) -> Iterator[str]:
-    """Yield a sentence for each way in which a loaded configuration breaks the schema.
+def schema_problems(config: Any) -> Iterator[Problem]:
+    """Yield each way in which a loaded configuration breaks the schema, the global settings first, then each model.
 
-    How a source's keys combine, and which names and revisions are allowed, is left to `onnxproof.config.resolve`.
+    How a source's keys combine, and which names and revisions are allowed, is left to `onnxproof.config.checks`.
     """
     config = _with_null_name_as_text(config)
     errors = _validator().iter_errors(config)
     for error in sorted(errors, key=functools.partial(_model_rank, _ranks(config))):
-        sentences = SENTENCES.get(error.validator)
-        if sentences:
-            yield from sentences(error)
+        problems = PROBLEMS.get(error.validator)
+        if problems:
+            yield from problems(error)
 
 
 def _with_null_name_as_text(config: Any) -> Any:
@@ -135,11 +102,11 @@ def _ranks(config: Any) -> dict[Any, int]:
 
 def _model_rank(ranks: dict[Any, int], error: Any) -> int:
     """Return the position of the model that an error is about; -1 for the global settings."""
-    path = list(error.absolute_path)[:2]
-    return ranks[path[1]] if path[:1] == ["models"] and len(path) == 2 and ranks else -1
+    path = _path(error)[:2]
+    return ranks[path[1]] if path[:1] == ("models",) and len(path) == 2 and ranks else -1
 
 
-def _type_sentences(error: Any) -> Iterator[str]:
+def _type_problems(error: Any) -> Iterator[Problem]:
     allowed = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
     value, hint = error.instance, ""
     if "string" in allowed and not isinstance(value, (dict, list, type(None))):
@@ -149,7 +116,11 @@ def _type_sentences(error: Any) -> Iterator[str]:
     elif isinstance(value, str) and {"integer", "number"} & set(allowed) and _is_number_text(value):
         hint = ": YAML reads it as text, so leave out quotes and write a power of ten as 1.0e-4"
     words = " or ".join(TYPE_WORDS[name] for name in allowed)
-    yield f"{dotted(error.absolute_path)} is {seen(value)}, must be {words}{hint}"
+    yield Problem(_path(error), f"must be {words}{hint}", value)
+
+
+def _path(error: Any) -> KeyPath:
+    return tuple(error.absolute_path)
 
 
 def _is_number_text(text: str) -> bool:
@@ -159,69 +130,71 @@ def _is_number_text(text: str) -> bool:
         return False
 
 
-def _enum_sentences(error: Any) -> Iterator[str]:
+def _enum_problems(error: Any) -> Iterator[Problem]:
     known = ["null" if value is None else value for value in error.validator_value]
-    label, value = dotted(error.absolute_path), error.instance
-    yield f"{label} is {seen(value)}, must be one of: {', '.join(known)}.{did_you_mean(value, known)}"
+    hint = did_you_mean(error.instance, known)
+    yield Problem(_path(error), f"must be one of: {', '.join(known)}.{hint}", error.instance)
 
 
-def _unknown_key_sentences(error: Any) -> Iterator[str]:
-    path = list(error.absolute_path)
+def _unknown_key_problems(error: Any) -> Iterator[Problem]:
+    path = _path(error)
     known = error.schema["properties"]
     for key, value in error.instance.items():
         if key not in known:
-            label = below(dotted(path) if path else "", key)
             hint = (
                 did_you_mean(key, known, least_similarity=0.9)
                 or _belongs_elsewhere(key, path)
                 or did_you_mean(key, known)
             )
-            yield f"{label} (seen: {seen(value)}) is an unknown key.{hint} Allowed here: {', '.join(known)}"
+            step = key if isinstance(key, str) else seen(key)  # a number is a key here, not a position
+            yield Problem(
+                (*path, step), f"(seen: {seen(value)}) is an unknown key.{hint} Allowed here: {', '.join(known)}"
+            )
 
 
-def _range_sentences(error: Any) -> Iterator[str]:
+def _range_problems(error: Any) -> Iterator[Problem]:
     lowest, highest = error.schema.get("minimum"), error.schema.get("maximum")
     allowed = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
-    yield f"{dotted(error.absolute_path)} is {seen(error.instance)}, must be {allowed}"
+    yield Problem(_path(error), f"must be {allowed}", error.instance)
 
 
-def _empty_sentences(error: Any) -> Iterator[str]:
+def _empty_problems(error: Any) -> Iterator[Problem]:
     entry = "one model" if error.validator == "minProperties" else "one entry"
     what = "empty text" if error.validator == "minLength" else f"empty, must hold at least {entry}"
-    yield f"{dotted(error.absolute_path)} is {what}"
+    yield Problem(_path(error), f"is {what}")
 
 
-def _duplicate_sentences(error: Any) -> Iterator[str]:
+def _duplicate_problems(error: Any) -> Iterator[Problem]:
     entries = error.instance
     repeated = next(entry for index, entry in enumerate(entries) if entry in entries[:index])
-    yield f"{dotted(error.absolute_path)} is {seen(entries)}, which lists {seen(repeated)} twice"
+    yield Problem(_path(error), f"which lists {seen(repeated)} twice", entries)
 
 
-def _missing_sentences(error: Any) -> Iterator[str]:
+def _missing_problems(error: Any) -> Iterator[Problem]:
     for key in error.validator_value:
         if key not in error.instance:
             meaning = error.schema["properties"][key]["description"]
-            yield f"{dotted([*error.absolute_path, key])} is missing: {meaning}"
+            yield Problem((*_path(error), key), f"is missing: {meaning}")
 
 
-def _no_models_sentences(error: Any) -> Iterator[str]:
-    yield f"models is missing: {error.schema['properties']['models']['description']}"
+def _no_models_problems(error: Any) -> Iterator[Problem]:
+    yield Problem(("models",), f"is missing: {error.schema['properties']['models']['description']}")
 
 
-#: By JSON Schema keyword. Those left out (oneOf, pattern, propertyNames) are told by `onnxproof.config.resolve`,
+#: By JSON Schema keyword. Those left out (oneOf, pattern, propertyNames) are told by `onnxproof.config.checks`,
 #: which sees a source and the list of names as a whole.
-SENTENCES = {
-    "type": _type_sentences,
-    "enum": _enum_sentences,
-    "additionalProperties": _unknown_key_sentences,
-    "minimum": _range_sentences,
-    "maximum": _range_sentences,
-    "minItems": _empty_sentences,
-    "minProperties": _empty_sentences,
-    "minLength": _empty_sentences,
-    "uniqueItems": _duplicate_sentences,
-    "required": _missing_sentences,
-    "anyOf": _no_models_sentences,
+PROBLEMS = {
+    "type": _type_problems,
+    "enum": _enum_problems,
+    "additionalProperties": _unknown_key_problems,
+    "minimum": _range_problems,
+    "maximum": _range_problems,
+    "minItems": _empty_problems,
+    "minProperties": _empty_problems,
+    "minLength": _empty_problems,
+    "uniqueItems": _duplicate_problems,
+    "required": _missing_problems,
+    "anyOf": _no_models_problems,
 }
 
 
@@ -242,10 +215,10 @@ def _collect_homes(schema: dict[str, Any], path: tuple[str, ...], homes: dict[st
         _collect_homes(schema["additionalProperties"], (*path, "NAME"), homes)
 
 
-def _belongs_elsewhere(key: Any, path: list[Any]) -> str:
+def _belongs_elsewhere(key: Any, path: KeyPath) -> str:
     """Return a sentence where the key is known at another level: the nearest place, or all that tie."""
     homes = _homes().get(key, []) if isinstance(key, str) else []
-    name = path[1] if path[:1] == ["models"] and len(path) > 1 else "NAME"
+    name = path[1] if path[:1] == ("models",) and len(path) > 1 else "NAME"
     places = [tuple(name if step == "NAME" else step for step in home) for home in homes]
     distances = [(-_shared_steps(path, place), len(place)) for place in places]
     nearest = [

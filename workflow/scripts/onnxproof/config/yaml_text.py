@@ -1,11 +1,47 @@
 """Mistakes in a YAML text that a loader hides or tells badly: keys given twice, endless aliases."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from onnxproof.config.problem import ConfigError, listed
+
 DEEPEST_NESTING = 50  # no configuration needs 10; loaders recurse, and fail or crash on thousands
+
+
+def check_yaml_text(path: Path) -> None:
+    """Check what a YAML loader would hide or tell badly: syntax errors, and keys given twice.
+
+    Of two equal keys a loader silently keeps the last, so a model listed twice would vanish.
+
+    Raises:
+        ConfigError: the file is missing, is no UTF-8 text, holds no mapping, or breaks YAML's rules; with
+            line numbers, and columns for syntax errors.
+    """
+    with reading_told(str(path)):
+        problems = list(text_problems(path.read_text(encoding="utf-8")))
+    if problems:
+        raise ConfigError(listed(str(path), problems))
+
+
+@contextmanager
+def reading_told(subject: str) -> Iterator[None]:
+    """Turn what goes wrong when a YAML file is read and parsed into one sentence.
+
+    Raises:
+        ConfigError: begins with the ``subject``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{subject}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{subject}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{subject}: not YAML: {syntax_sentence(error)}") from None
 
 
 class _OpenCollection:

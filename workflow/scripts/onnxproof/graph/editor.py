@@ -61,6 +61,11 @@ class GraphEditor:
             return None
         return partial(read_tensor, self.model, stored)
 
+    def constant_shape(self, tensor: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant, without its values; None where ``tensor`` is anything else."""
+        stored = self._stored(tensor)
+        return None if stored is None else tuple(stored.dims)
+
     def constant(self, tensor: str) -> NDArray[Any] | None:
         """Return the values of a constant of any type; None where ``tensor`` is anything else."""
         stored = self._stored(tensor)

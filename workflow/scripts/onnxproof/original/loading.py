@@ -55,39 +55,13 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-@contextmanager
-def recorded_reports() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
-    """Collect what transformers found of each network that is loaded within: ``[(network, report)]``.
-
-    For sentence-transformers, which does not pass the reports on. A report has ``missing_keys``, ``unexpected_keys``
-    and ``mismatched_keys``. ``PreTrainedModel.from_pretrained`` of transformers 5.24 is wrapped, and put back.
-    """
-    from transformers import PreTrainedModel
-
-    reports: list[tuple[Any, dict[str, Any]]] = []
-    original = vars(PreTrainedModel)["from_pretrained"]
-
-    def recording(kind: Any, *places: Any, **options: Any) -> Any:
-        asked = options.pop("output_loading_info", False)
-        options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        network, report = original.__func__(kind, *places, **options)
-        reports.append((network, report))
-        return (network, report) if asked else network
-
-    PreTrainedModel.from_pretrained = classmethod(recording)  # type: ignore[method-assign, assignment]
-    try:
-        yield reports
-    finally:
-        PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
-
-
 def check_weights(model: str, network: Any, report: dict[str, Any], task: str, bare: bool) -> None:
     """Refuse a network that has weights which its folder does not, or lacks some that its folder has.
 
     Args:
         model: the model's name, for messages.
         network: what transformers loaded; biases that transformers 5 took apart are put right in it.
-        report: what transformers found, see ``recorded_reports``.
+        report: what transformers found, see ``patches.recorded_reports``.
         task: the task it was loaded for, for messages.
         bare: whether only its vectors are used, so that what hangs beside them may be missing.
 

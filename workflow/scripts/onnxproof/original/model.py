@@ -32,7 +32,8 @@ from onnxproof.inputs.synthetic import draw_images, synthesize_sounds
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.image_prompts import IMAGE_INPUTS, KINDS_ARGUMENT, prompt_inputs
 from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
-from onnxproof.original.loading import check_weights, one_line, recorded_reports
+from onnxproof.original.loading import check_weights, one_line
+from onnxproof.original.patches import recorded_reports
 from onnxproof.original.used_tokenizer import settle_padding
 from onnxproof.parity.answers import output_of_item
 from onnxproof.tasks.model_types import model_takes

@@ -8,7 +8,7 @@ import ast
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,36 +59,34 @@ def load_function(program: str, name: str, folder: Path, threads: int = 0) -> An
             place = next(node for node in ast.walk(statement) if isinstance(node, ast.Constant))
             place.value = str(folder)
     variables: dict[str, Any] = {"__name__": "program"}
-    with contextlib.redirect_stdout(io.StringIO()), sessions_of(threads):
+    if threads:
+        _give_threads(tree, threads, variables)
+    with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(tree, "a program of the card", "exec"), variables)  # the release's own card, with its sha256
     answer: Answer = variables[name]
     return answer
 
 
-@contextlib.contextmanager
-def sessions_of(threads: int) -> Iterator[None]:
-    """Give the sessions that are opened meanwhile so many intra-op threads; with 0, onnxruntime chooses how many.
+def _give_threads(tree: ast.Module, threads: int, variables: dict[str, Any]) -> None:
+    """Have the sessions that a program opens take so many intra-op threads, by another argument of what opens them.
 
     A program sets no number, and onnxruntime then starts a thread for each core and binds it there, whichever cores
     the process was given. So limiting the process's own cores would not help.
     """
-    if not threads:
-        yield
-        return
     import onnxruntime
 
-    open_session = onnxruntime.InferenceSession
-
-    def open_with_threads(path: Any, sess_options: Any = None, **others: Any) -> Any:
-        options = sess_options or onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        return open_session(path, options, **others)
-
-    onnxruntime.InferenceSession = open_with_threads
-    try:
-        yield
-    finally:
-        onnxruntime.InferenceSession = open_session
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    arguments: dict[str, tuple[str, ast.expr]] = {
+        "onnxruntime.InferenceSession": ("sess_options", ast.Name("session_options", ast.Load())),
+        "open_model": ("threads", ast.Constant(threads)),  # of the release's own verify_release.py
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (found := arguments.get(ast.unparse(node.func))):
+            name, value = found
+            node.keywords = [*(word for word in node.keywords if word.arg != name), ast.keyword(name, value)]
+    ast.fix_missing_locations(tree)
+    variables["session_options"] = options
 
 
 def ask(final: FinalAnswers, function: Answer, size: int = 1) -> list[Any]:

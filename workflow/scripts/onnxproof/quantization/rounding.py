@@ -64,16 +64,16 @@ def quantize_weights(
     readers: dict[str, list[Target]] = {}
     quantized: dict[str, QuantizedWeight] = {}
     for target in targets:
-        too_wide = widest is not None and len(target.weight) > widest
+        too_wide = widest is not None and target.shape[0] > widest
         if rounding == "nearest" or uses[target.node.input[1]] > 1 or too_wide:
-            quantized[target.name] = quantize_columns(target.weight, weight_range)
+            quantized[target.name] = quantize_columns(target.read_weight(), weight_range)
         else:
             readers.setdefault(target.activation, []).append(target)
-    widths = {tensor: len(found[0].weight) for tensor, found in readers.items()}
+    widths = {tensor: found[0].shape[0] for tensor, found in readers.items()}
     for tensor, correlations in record_correlations(model, calibration, widths):
         spread = spread_of_errors(correlations)
         for target in readers[tensor]:
-            quantized[target.name] = round_columns(target.weight, weight_range, spread)
+            quantized[target.name] = round_columns(target.read_weight(), weight_range, spread)
     return quantized
 
 

@@ -14,18 +14,18 @@ from onnxproof.graph.editor import GraphEditor, attribute_of
 class Target:
     """A MatMul, Gemm or Attention node with its weight, as ``activation @ weight + bias``.
 
-    ``activation`` is the tensor's name. ``read`` returns the weight; it is read anew each time, so that the weights of
-    all targets are not in memory together.
+    Attributes:
+        node: the node.
+        activation: the name of the tensor that the weight is multiplied with.
+        shape: the weight's shape, (inputs, outputs) whatever way the node stores it.
+        read_weight: returns the weight, float32 of that shape. It reads the weight anew at each call, so that the
+            weights of all targets are not in memory together.
     """
 
     node: onnx.NodeProto
     activation: str
-    read: Callable[[], NDArray[np.float32]]
-
-    @property
-    def weight(self) -> NDArray[np.float32]:
-        """The weight, of shape (inputs, outputs) whatever way the node stores it."""
-        return self.read()
+    shape: tuple[int, int]
+    read_weight: Callable[[], NDArray[np.float32]]
 
     @property
     def name(self) -> str:
@@ -48,8 +48,8 @@ def find_targets(editor: GraphEditor) -> list[Target]:
 def _target_of(editor: GraphEditor, node: onnx.NodeProto) -> Target | None:
     if len(node.input) < 2 or node.input[0] == node.input[1]:
         return None
-    read = editor.float_reader(node.input[1], rank=2)
-    if read is None or _selects_channels(editor.producer(node.input[0])):
+    read, stored = editor.float_reader(node.input[1], rank=2), editor.constant_shape(node.input[1])
+    if read is None or stored is None or _selects_channels(editor.producer(node.input[0])):
         return None
     if node.op_type == "Gemm" and (
         attribute_of(node, "transA", 0) or attribute_of(node, "alpha", 1.0) != 1 or attribute_of(node, "beta", 1.0) != 1
@@ -57,7 +57,10 @@ def _target_of(editor: GraphEditor, node: onnx.NodeProto) -> Target | None:
         return None
     if node.op_type == "Attention" and not _is_plain_attention(node):
         return None
-    return Target(node, node.input[0], _transposed(read) if stores_transposed(node) else read)
+    rows, columns = stored
+    if stores_transposed(node):
+        return Target(node, node.input[0], (columns, rows), _transposed(read))
+    return Target(node, node.input[0], (rows, columns), read)
 
 
 def _transposed(read: Callable[[], NDArray[np.float32]]) -> Callable[[], NDArray[np.float32]]:

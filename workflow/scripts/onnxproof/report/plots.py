@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -146,30 +147,41 @@ def scatter(title: str, ident: str, points: Sequence[Point], x_axis: str, y_axis
 
     ``baseline`` is the x that everything is compared with. More than ``LABELLED_POINTS`` points get no labels.
     """
+    with matplotlib.rc_context(STYLE | {"ytick.color": MUTED}):
+        return _as_inline_svg(_draw_scatter(points, x_axis, y_axis, baseline), title, ident)
+
+
+def save_scatter(path: Path, points: Sequence[Point], x_axis: str, y_axis: str, baseline: float) -> None:
+    """Write what ``scatter`` draws as an SVG file, in the points' own colours and near black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(STYLE | {"ytick.color": MUTED}):
+        _draw_scatter(points, x_axis, y_axis, baseline).savefig(path, format="svg", metadata={"Date": None})
+
+
+def _draw_scatter(points: Sequence[Point], x_axis: str, y_axis: str, baseline: float) -> Figure:
     largest = max(point.size for point in points)
     errors = [point.y for point in points]
     high = max([baseline, *(point.x for point in points)])
-    with matplotlib.rc_context(STYLE | {"ytick.color": MUTED}):
-        figure = Figure(figsize=(WIDTH_IN, SCATTER_IN))
-        axes = figure.add_axes((0.17, BELOW_IN / SCATTER_IN, 0.8, 1 - (BELOW_IN + ABOVE_IN) / SCATTER_IN))
-        axes.set_yscale("log")
-        axes.set_ylim(max(errors) * 6, min(errors) / 6)
-        axes.set_xlim(0, high * 1.3)
-        axes.axvline(baseline, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
-        for point in sorted(points, key=lambda point: -point.size):
-            area = max(LARGEST_MARK * point.size / largest, SMALLEST_MARK)
-            marker = "o" if point.passed else "X"
-            axes.scatter([point.x], [point.y], s=area, marker=marker, color=point.colour, alpha=0.75, linewidths=0)
-        if len(points) <= LABELLED_POINTS:
-            _label_points(axes, points)
-        axes.yaxis.set_major_locator(LogLocator(numticks=6))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.tick_params(which="both", color=LINE, labelsize=7)
-        axes.yaxis.set_major_formatter(FormatStrFormatter("%.0e"))
-        axes.set_xlabel(x_axis, fontsize=7.5)
-        axes.set_ylabel(y_axis, fontsize=7.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        return _as_inline_svg(figure, title, ident)
+    figure = Figure(figsize=(WIDTH_IN, SCATTER_IN))
+    axes = figure.add_axes((0.17, BELOW_IN / SCATTER_IN, 0.8, 1 - (BELOW_IN + ABOVE_IN) / SCATTER_IN))
+    axes.set_yscale("log")
+    axes.set_ylim(max(errors) * 6, min(errors) / 6)
+    axes.set_xlim(0, high * 1.3)
+    axes.axvline(baseline, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+    for point in sorted(points, key=lambda point: -point.size):
+        area = max(LARGEST_MARK * point.size / largest, SMALLEST_MARK)
+        marker = "o" if point.passed else "X"
+        axes.scatter([point.x], [point.y], s=area, marker=marker, color=point.colour, alpha=0.75, linewidths=0)
+    if len(points) <= LABELLED_POINTS:
+        _label_points(axes, points)
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(which="both", color=LINE, labelsize=7)
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%.0e"))
+    axes.set_xlabel(x_axis, fontsize=7.5)
+    axes.set_ylabel(y_axis, fontsize=7.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def _label_points(axes: Axes, points: Sequence[Point]) -> None:

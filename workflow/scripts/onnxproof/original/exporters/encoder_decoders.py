@@ -10,8 +10,7 @@ is no second decoder.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from onnxproof.original.exporters.caches import (
     write_graph,
 )
 from onnxproof.original.exporters.tracing import Axes, reason_of
+from onnxproof.original.patches import lengths_in_integers
 from onnxproof.tasks.exportable import EXPORTABLE
 
 ENCODER_SEQUENCE, ENCODER_INPUT = "encoder_sequence_length", "encoder_input_length"
@@ -152,33 +152,6 @@ class EncoderDecoder:
         self.decode(hidden, self.sample.get(MASK), draw_tokens(self.network, 2, 3), cache)
         own = describe_cache(cache.self_attention_cache)
         return CacheForm(own, describe_cache(cache.cross_attention_cache) if has_own_form else ())
-
-
-@contextmanager
-def lengths_in_integers(encoder: Any) -> Iterator[None]:
-    """Have an encoder count the frames that its convolutions leave by divisions of integers, while it is traced.
-
-    Moonshine's (transformers 5.24) divides floating-point numbers and rounds them with ``int``, which makes a constant
-    of the traced length.
-    """
-    import torch
-
-    convolutions = [module for module in encoder.children() if isinstance(module, torch.nn.Conv1d)]
-    name = "_get_feat_extract_output_lengths"
-
-    def count(length: Any) -> Any:
-        for convolution in convolutions:
-            length = (length - convolution.kernel_size[0]) // convolution.stride[0] + 1
-        return length
-
-    if convolutions and type(encoder).__name__ == "MoonshineEncoder" and hasattr(encoder, name):
-        setattr(encoder, name, count)
-        try:
-            yield
-        finally:
-            delattr(encoder, name)
-    else:
-        yield
 
 
 def empty_pair() -> Any:

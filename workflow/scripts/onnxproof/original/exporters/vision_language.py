@@ -4,8 +4,7 @@ transformers' own vision encoders decide by values which images they read (SmolV
 (Qwen2-VL). Neither can be traced, so that their steps are put together here from the network's own modules.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from onnxproof.original.exporters.caches import (
 from onnxproof.original.exporters.generation import Reading, Step, export_decoder, text_inputs
 from onnxproof.original.exporters.tracing import reason_of
 from onnxproof.original.image_prompts import image_features, takes_positions_in_parts, takes_token_kinds
+from onnxproof.original.patches import attention_by_masks
 
 Tensors = dict[str, Any]
 IMAGES, PATCHES = "num_images", "num_patches"
@@ -132,37 +132,6 @@ def projected_features(network: Any, inputs: Mapping[str, Any]) -> Any:
     chosen = torch.cat([states[layer] for layer in ([layers] if isinstance(layers, int) else layers)], dim=-1)
     chosen = chosen[:, 1:] if config.vision_feature_select_strategy == "default" else chosen
     return core.multi_modal_projector(chosen).flatten(0, 1)
-
-
-@contextmanager
-def attention_by_masks(visual: Any, masks: Sequence[Any]) -> Iterator[None]:
-    """Have the layers of Qwen2-VL's vision encoder attend as masks say, float32 (patches, patches), which are added."""
-    import sys
-
-    import torch
-
-    blocks = [block.attn for block in visual.blocks]
-
-    def attend(layer: Any, mask: Any) -> Callable[..., Any]:
-        rotate = sys.modules[type(layer).__module__].apply_rotary_pos_emb_vision
-
-        def forward(hidden_states: Any, position_embeddings: Any, **_: Any) -> Any:
-            length = hidden_states.shape[0]
-            queries, keys, values = layer.qkv(hidden_states).reshape(length, 3, layer.num_heads, -1).unbind(1)
-            queries, keys = rotate(queries, keys, *position_embeddings)
-            queries, keys, values = (part.transpose(0, 1) for part in (queries, keys, values))
-            weights = torch.softmax(queries @ keys.transpose(1, 2) * layer.scaling + mask, dim=-1)
-            return layer.proj((weights @ values).transpose(0, 1).reshape(length, -1))
-
-        return forward
-
-    for layer, mask in zip(blocks, masks, strict=True):
-        layer.forward = attend(layer, mask)
-    try:
-        yield
-    finally:
-        for layer in blocks:
-            del layer.forward
 
 
 #: ``model_type`` → how its images are read, where its own method cannot be traced.

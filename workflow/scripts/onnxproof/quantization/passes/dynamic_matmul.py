@@ -120,7 +120,7 @@ def _integer_attention(
 ) -> list[onnx.NodeProto]:
     node = target.node
     weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
-    zero_point = editor.add_constant(f"{weight}_zero_point", np.zeros(target.weight.shape[1], dtype=np.int8))
+    zero_point = editor.add_constant(f"{weight}_zero_point", np.zeros(target.shape[1], dtype=np.int8))
     mask = node.input[3] if len(node.input) > 3 else ""
     inputs = [activation.integers, weight, node.input[2], activation.scale, weight_scale]
     inputs += [mask, activation.zero_point, zero_point]

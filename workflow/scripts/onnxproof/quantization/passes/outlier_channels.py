@@ -44,7 +44,7 @@ def keep_outlier_channels(
     targets = [
         target
         for target in find_targets(editor)
-        if target.node.op_type != "Attention" and (widening or target.weight.shape[0] >= target.weight.shape[1])
+        if target.node.op_type != "Attention" and (widening or target.shape[0] >= target.shape[1])
     ]
     editor.finish()
     activations = record_activations(model, calibration, list(dict.fromkeys(target.activation for target in targets)))
@@ -66,18 +66,19 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64]) -> 
     # onnxruntime folds a bias behind an integer product into it.
     last = bias_behind(editor, node) or node
     output = last.output[0]
-    mask = np.ones(target.weight.shape[0], dtype=np.float32)
+    weight = target.read_weight()
+    mask = np.ones(len(weight), dtype=np.float32)
     mask[outliers] = 0
     rest, selected, rest_product, product = (
         editor.new_tensor(f"{output}_{part}") for part in ("rest", "outliers", "rest_product", "outlier_product")
     )
-    kept_weight = np.where(mask[:, None] > 0, target.weight, 0)
+    kept_weight = np.where(mask[:, None] > 0, weight, 0)
     editor.change_constant(node, 1, kept_weight.T if stores_transposed(node) else kept_weight)
     node.input[0], last.output[0] = rest, rest_product
     constants = {
         "mask": editor.add_constant(f"{node.name}_mask", mask),
         "channels": editor.add_constant(f"{node.name}_outliers", outliers),
-        "weight": editor.add_constant(f"{node.name}_outlier_weight", target.weight[outliers]),
+        "weight": editor.add_constant(f"{node.name}_outlier_weight", weight[outliers]),
     }
     editor.insert_before(node, [editor.new_node("Mul", [tensor, constants["mask"]], [rest], f"{node.name}_mask")])
     editor.insert_after(

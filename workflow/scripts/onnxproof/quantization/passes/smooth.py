@@ -90,7 +90,7 @@ class Smoothing:
     def by_strength(self, strength: float) -> NDArray[np.float32]:
         """Return SmoothQuant's scales, ``max|X|^strength / max|W|^(1 - strength)`` per channel, shape (channels,)."""
         x_max = self.activation.channel_max
-        w_max = np.max([np.abs(target.weight).max(axis=1) for target in self.targets], axis=0)
+        w_max = np.max([np.abs(weight).max(axis=1) for weight in self.weights], axis=0)
         usable = (x_max > 0) & (w_max > 0)
         raw = np.ones_like(x_max)
         raw[usable] = x_max[usable] ** strength / w_max[usable] ** (1 - strength)
@@ -104,16 +104,21 @@ class Smoothing:
 
     def error(self, scales: NDArray[np.float32]) -> float:
         """Return the relative squared error of the integer products with these scales, summed over the readers."""
-        pairs = zip(self.targets, self.products, strict=True)
+        pairs = zip(self.weights, self.products, strict=True)
         return sum(
-            integer_product_error(self.activation.rows, target.weight, scales, self.weight_range, product)
-            for target, product in pairs
+            integer_product_error(self.activation.rows, weight, scales, self.weight_range, product)
+            for weight, product in pairs
         )
+
+    @cached_property
+    def weights(self) -> list[NDArray[np.float32]]:
+        """The weights of the nodes, read once for all candidates."""
+        return [target.read_weight() for target in self.targets]
 
     @cached_property
     def products(self) -> list[NDArray[np.float32]]:
         """The exact products of the recorded rows, which every candidate is held to."""
-        return [self.activation.rows @ target.weight for target in self.targets]
+        return [self.activation.rows @ weight for weight in self.weights]
 
 
 def round_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +129,7 @@ def round_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _scaled_weight(target: Target, scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    weight = target.weight * scales[:, None]
+    weight = target.read_weight() * scales[:, None]
     return np.asarray(weight.T if stores_transposed(target.node) else weight)
 
 

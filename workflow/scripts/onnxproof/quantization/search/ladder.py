@@ -88,6 +88,42 @@ def limit_effort(weights: int) -> Effort | None:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A recipe to try: the steps that prepare the float model, what they make of it, and the step that quantizes that.
+
+    ``is_screened`` says that it is tried with the nearest rounding first.
+    """
+
+    preparation: list[Step]
+    prepared: onnx.ModelProto
+    quantize: Step
+    is_screened: bool = False
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe, the model that it makes, that model's metrics, and how far they are from their targets.
+
+    See ``distances_to``.
+    """
+
+    recipe: list[Step]
+    model: onnx.ModelProto
+    metrics: dict[str, float | None]
+    distances: dict[str, float]
+
+    @property
+    def missed(self) -> list[str]:
+        """The metrics beyond their targets."""
+        return [name for name, distance in self.distances.items() if distance > 1]
+
+    @property
+    def distance(self) -> float:
+        """How far the worst metric is from its target; 0 where there are no targets, infinite if it is not finite."""
+        return max(self.distances.values(), default=0.0)
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search."""
 
@@ -145,25 +181,21 @@ def find_recipe(
     judge = Judge(model, inputs, task, labels, batch_size)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
-    best: tuple[float, list[Step], onnx.ModelProto] | None = None
-    for preparation, prepared, quantize, is_screened in _ladder(model, judge, variant, effort, progress):
-        recipe, quantized, metrics = _try(judge, preparation, prepared, quantize | (ROUGHLY if is_screened else {}))
-        if is_screened and not is_hopeless(distances_to(targets, metrics)):
-            recipe, quantized, metrics = _try(judge, preparation, prepared, quantize)
-        distances = distances_to(targets, metrics)
-        missed = [name for name, distance in distances.items() if distance > 1]
-        worst = max(distances.values(), default=0.0)
-        speedup = compare_speed(model, quantized, typical)
-        size_ratio = weight_bytes(quantized) / weights
-        rungs.append(Rung(recipe, metrics, size_ratio, speedup, missed, worst if worst < math.inf else None))
+    nearest: Trial | None = None
+    for candidate in _candidates(model, judge, variant, effort, progress):
+        trial = _try(judge, candidate, targets)
+        speedup = compare_speed(model, trial.model, typical)
+        size_ratio = weight_bytes(trial.model) / weights
+        distance = trial.distance if trial.distance < math.inf else None
+        rungs.append(Rung(trial.recipe, trial.metrics, size_ratio, speedup, trial.missed, distance))
         progress(rungs[-1].describe())
-        if best is None or worst < best[0]:
-            best = (worst, recipe, quantized)
-        if not missed:
-            return SearchResult(recipe, quantized, rungs, effort)
-    assert best is not None, "a ladder has a first rung"
+        if not trial.missed:
+            return SearchResult(trial.recipe, trial.model, rungs, effort)
+        if nearest is None or trial.distance < nearest.distance:
+            nearest = trial
+    assert nearest is not None, "a ladder has a first rung"
     progress(f"no {variant} recipe reaches every target; the nearest is taken")
-    return SearchResult(best[1], best[2], rungs, effort)
+    return SearchResult(nearest.recipe, nearest.model, rungs, effort)
 
 
 def distances_to(targets: Mapping[str, float | None], metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -188,12 +220,19 @@ def is_hopeless(distances: Mapping[str, float]) -> bool:
     return any(distance > HOPELESS for name, distance in distances.items() if name in STEADY_METRICS)
 
 
-def _try(
-    judge: Judge, preparation: list[Step], prepared: onnx.ModelProto, quantize: Step
-) -> tuple[list[Step], onnx.ModelProto, dict[str, float | None]]:
-    """Return a recipe, the model that its last step makes of the prepared one, and that model's metrics."""
-    quantized = apply_recipe(prepared, [quantize], judge.calibration)
-    return [*preparation, quantize], quantized, judge.measure(quantized)
+def _try(judge: Judge, candidate: Candidate, targets: Mapping[str, float | None]) -> Trial:
+    """Quantize a candidate and measure it; with compensated rounding only if that may bring it to the targets."""
+    if candidate.is_screened:
+        roughly = _measure(judge, candidate, candidate.quantize | ROUGHLY, targets)
+        if is_hopeless(roughly.distances):
+            return roughly
+    return _measure(judge, candidate, candidate.quantize, targets)
+
+
+def _measure(judge: Judge, candidate: Candidate, quantize: Step, targets: Mapping[str, float | None]) -> Trial:
+    quantized = apply_recipe(candidate.prepared, [quantize], judge.calibration)
+    metrics = judge.measure(quantized)
+    return Trial([*candidate.preparation, quantize], quantized, metrics, distances_to(targets, metrics))
 
 
 def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -> float:
@@ -217,27 +256,27 @@ def _size(feeds: Feeds) -> int:
     return sum(values.size for values in feeds.values())
 
 
-def _ladder(
+def _candidates(
     model: onnx.ModelProto,
     judge: Judge,
     variant: str,
     effort: Effort | None,
     progress: Callable[[str], None],
-) -> Iterator[tuple[list[Step], onnx.ModelProto, Step, bool]]:
-    """Yield recipes, fastest first: the steps that prepare a model, what they make, and the step that quantizes that.
-
-    And whether to look at it with the nearest rounding first: not where no better preparation follows.
-    """
+) -> Iterator[Candidate]:
+    """Yield the recipes to try, the fastest first."""
     quantize = QUANTIZE[variant] | ({"widest": effort.widest} if effort else {})
     float_nodes = effort.float_nodes if effort else FLOAT_NODES
-    for preparation in PREPARATIONS:
-        prepared = apply_recipe(model, preparation, judge.calibration)
-        yield preparation, prepared, quantize, preparation is not PREPARATIONS[-1]
+    *first, last = PREPARATIONS
+    for preparation in first:
+        yield Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
+    # No better preparation follows, so that it is worth the time to round with compensation.
+    most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
+    yield most_careful
     if not float_nodes:
         return
-    few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
+    few = judge.on_fewer(most_careful.prepared, SENSITIVITY_INPUTS)
     # Without compensation the nodes rank alike, in a fraction of the time.
-    ranking = list(measure_sensitivity(prepared, quantize | ROUGHLY, few, progress))
+    ranking = list(measure_sensitivity(most_careful.prepared, quantize | ROUGHLY, few, progress))
     for count in float_nodes:
         if count <= len(ranking) // 3:
-            yield preparation, prepared, quantize | {"exclude": sorted(ranking[:count])}, False
+            yield replace(most_careful, quantize=quantize | {"exclude": sorted(ranking[:count])})

@@ -23,8 +23,9 @@ from typing import Any
 
 import psutil
 
-from onnxproof.bench.contenders import optimum_preset
-from onnxproof.bench.models import save_grown
+import project_path  # noqa: F401 - the imports below are found through it
+from comparison.contenders import optimum_preset
+from comparison.models import save_grown
 from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, write_json, write_text
@@ -32,9 +33,9 @@ from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import cpu_description
 from onnxproof.original.exporters.optimum import find_interpreter
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PROJECT_FILES = ("Snakefile", "workflow", "envs", "profiles")
-PARITY_SCRIPT = Path(__file__).parent / "onnxproof" / "bench" / "plain_parity.py"
+PARITY_SCRIPT = Path(__file__).parent / "comparison" / "plain_parity.py"
 SAMPLE_S = 0.1
 #: Layers and hidden size of the larger models.
 SHAPES = {"110M": (12, 768), "335M": (24, 1024)}
@@ -159,7 +160,7 @@ CHAINS: dict[str, Callable[[Path, int, int, Path], None]] = {"ours": run_ours, "
 
 def measure(chain: str, snapshot: Path, count: int, cores: int) -> dict[str, Any]:
     """Return what one chain costs for ``count`` models."""
-    with tempfile.TemporaryDirectory(prefix="bench-pipeline.") as scratch, Cost() as cost:
+    with tempfile.TemporaryDirectory(prefix="compare-pipelines.") as scratch, Cost() as cost:
         CHAINS[chain](snapshot, count, cores, Path(scratch))
     weights = sum(path.stat().st_size for path in snapshot.glob("*.safetensors"))
     return {
@@ -184,7 +185,7 @@ def render_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# What the pipeline costs",
         "",
-        f"Written by `make bench-pipeline` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
+        f"Written by `make compare-pipelines` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
         "verified int8 release, the search for a recipe included, beside the chain of public commands (export, "
         "optimize, quantize, compare with PyTorch), on the same models. CPU time and peak memory are those of all "
         "processes together." + (LARGER_MODELS if len({row["parameters_m"] for row in rows}) > 1 else ""),
@@ -227,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     for count in args.models:
         compare(args.snapshot.resolve(), count)
     for shape in args.shapes:
-        with tempfile.TemporaryDirectory(prefix="bench-pipeline.") as scratch:
+        with tempfile.TemporaryDirectory(prefix="compare-pipelines.") as scratch:
             larger = Path(scratch) / shape
             save_grown(args.snapshot, larger, *SHAPES[shape])
             compare(larger, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "workflow" / "scripts"))
 
 from onnxproof.benchmark.runtimes import LoadedModel, limit_torch_threads, load_pytorch
 from onnxproof.graph.sessions import open_session

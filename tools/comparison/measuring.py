@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxproof.bench.contenders import Entry
-from onnxproof.bench.limit import PEAK_SHAPE, peak_operations
-from onnxproof.bench.statistics import speedup_interval
+from comparison.contenders import Entry
+from comparison.intervals import speedup_interval
+from comparison.limit import PEAK_SHAPE, peak_operations
 from onnxproof.benchmark.timing import (
     Case,
     Effort,

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-import bench
-from onnxproof.bench import pages
+from compare_runtimes import merge
+from comparison import pages
 from onnxproof.files import write_json
 
 
@@ -52,10 +52,10 @@ def record():
 def test_a_faster_rival_is_recommended_and_ours_named_behind_it(record):
     sentences = pages.recommendations(record)
     assert len(sentences) == 5
-    lossy = next(text for text in sentences if text.startswith("latency, as good as the gate asks"))
+    lossy = next(text for text in sentences if text.startswith("latency (1x16, 1x128), as good as the gate asks"))
     assert "**rival**, 1.50x" in lossy
     assert "our best, int8, 1.15x" in lossy
-    lossless = next(text for text in sentences if text.startswith("latency, without a loss"))
+    lossless = next(text for text in sentences if text.startswith("latency (1x16, 1x128), without a loss"))
     assert "**onnxruntime fp32**" in lossless
 
 
@@ -75,23 +75,18 @@ def test_other_settings_are_told_where_they_matter(record):
     assert not any(text.startswith("latency") and "no arena" in text for text in pages.recommendations(record))
 
 
-def test_the_front_holds_whom_nobody_beats():
-    points = [(1.0, 1e-8), (0.5, 1e-8), (1.5, 1e-3), (1.4, 1e-3), (2.0, 1e-1), (1.9, 0.5)]
-    assert pages.pareto_front(points) == [(1.0, 1e-8), (1.5, 1e-3), (2.0, 1e-1)]
-
-
 def test_a_contender_below_the_gate_is_never_recommended(record):
     assert not any("broken rival" in text for text in pages.recommendations(record))
 
 
 def test_the_page_and_the_files(record, tmp_path):
     write_json(tmp_path / "out" / "tiny.json", record)
-    pages.write_pages(tmp_path / "out", tmp_path / "docs" / "benchmark.md")
-    page = (tmp_path / "docs" / "benchmark.md").read_text()
+    pages.write_pages(tmp_path / "out", tmp_path / "docs" / "runtimes.md")
+    page = (tmp_path / "docs" / "runtimes.md").read_text()
     assert "| **int8** | 1.20 (1.08–1.32), 8.3 ms |" in page
     assert "60 billion operations a second in float, 66 in integers (1.10x)" in page
     assert "absent did not run: no such library" in page
-    assert ET.parse(tmp_path / "docs" / "benchmark-tiny.svg").getroot().tag.endswith("svg")
+    assert ET.parse(tmp_path / "docs" / "runtimes-tiny.svg").getroot().tag.endswith("svg")
     with open(tmp_path / "out" / "samples.csv") as stream:
         samples = list(csv.DictReader(stream))
     assert len(samples) == 6 * 3 * 2
@@ -113,7 +108,7 @@ def test_cases_of_an_earlier_run_are_kept(record):
             "int8": {"ours": True, "arithmetic": "integer", "size_mb": 50.0, "cases": {"1x16": {}, "traffic": {}}}
         },
     }
-    merged = bench.merge(record, later)
+    merged = merge(record, later)
     assert list(merged["contenders"]["int8"]["cases"]) == ["1x16", "1x128", "8x128", "traffic"]
     assert merged["contenders"]["int8"]["cases"]["1x16"] == {}
     assert merged["contenders"]["int8"]["quality"]["cosine_min"] == 0.998

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxproof.bench.limit import PEAK_SHAPE, matrix_operations, peak_operations, save_peak_model
+from comparison.limit import PEAK_SHAPE, matrix_operations, peak_operations, save_peak_model
 
 
 def model_of(nodes, inputs, constants):

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export import export
-from onnxproof.bench.contenders import (
+import project_path  # noqa: F401 - the imports below are found through it
+from comparison.contenders import (
     BASELINE,
     Entry,
     Environments,
@@ -23,8 +23,8 @@ from onnxproof.bench.contenders import (
     save_recipe_variant,
     settings_entries,
 )
-from onnxproof.bench.limit import matrix_operations
-from onnxproof.bench.measuring import (
+from comparison.limit import matrix_operations
+from comparison.measuring import (
     REFERENCE,
     TRAFFIC,
     Field,
@@ -33,8 +33,9 @@ from onnxproof.bench.measuring import (
     measure_speed,
     start_peaks,
 )
-from onnxproof.bench.models import LOCAL_MODELS
-from onnxproof.bench.pages import write_pages
+from comparison.models import LOCAL_MODELS
+from comparison.pages import write_pages
+from export import export
 from onnxproof.benchmark.timing import Case, Effort, ModelSizes, check_cases, read_model_sizes
 from onnxproof.benchmark.worker import draw_inputs
 from onnxproof.cli import UserError, run_script
@@ -180,7 +181,9 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, measure the models one after another, write the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("results"), help="results of a finished run")
-    parser.add_argument("--output", type=Path, default=Path("results/bench"), help="folder for files and measurements")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/compare-runtimes"), help="folder for files and measurements"
+    )
     parser.add_argument("--table", type=Path, help="Markdown file to write; its plots lie beside it")
     parser.add_argument(
         "--models", nargs="+", default=["all-MiniLM-L6-v2", *LOCAL_MODELS], help="of the results, or made on the spot"

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxproof.bench.limit import PEAK_KINDS, save_peak_model
-from onnxproof.bench.peers import quantize_with_optimum, quantize_with_sentence_transformers
+from comparison.limit import PEAK_KINDS, save_peak_model
+from comparison.peers import quantize_with_optimum, quantize_with_sentence_transformers
 from onnxproof.benchmark.timing import Contender
 from onnxproof.files import sha256_of, staged_folder
 from onnxproof.graph.files import MODEL_FILE

@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure_parity import measure
-from onnxproof.bench.peers import (
+import project_path  # noqa: F401 - the imports below are found through it
+from comparison.peers import (
     quantize_with_onnxruntime,
     quantize_with_optimum,
     quantize_with_sentence_transformers,
 )
+from measure_parity import measure
 from onnxproof.benchmark.timing import (
     Case,
     Contender,
@@ -143,8 +144,9 @@ def write_table(record: dict[str, Any], path: Path) -> None:
     lines = [
         f"# int8 of {record['model']}, ours and what public tools make",
         "",
-        f"Written by `make bench-accuracy`: one run on {cpu['model']} ({', '.join(cpu['flags']) or 'no flags known'}), "
-        f"{' and then '.join(counts)}. Cosine similarity to PyTorch over {record['texts']} texts; *alone vs in a "
+        f"Written by `make compare-quantizers`: one run on {cpu['model']} "
+        f"({', '.join(cpu['flags']) or 'no flags known'}), {' and then '.join(counts)}. Cosine "
+        f"similarity to PyTorch over {record['texts']} texts; *alone vs in a "
         "batch* is the lowest cosine between a text's answer alone and in a padded batch of eight; *speed-up* is over "
         "the fp32 ONNX file, timed in turns. Every contender starts from that file.",
         "",
@@ -175,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.model}: the task is {task}; the comparison is one of sentence embeddings")
     logging.disable(logging.WARNING)  # the peers' notes on their own presets
     effort = Effort(warmup=2, rounds=args.rounds, iterations=3, seconds_per_case=120, seed=0)
-    with tempfile.TemporaryDirectory(prefix="bench-accuracy.") as scratch:
+    with tempfile.TemporaryDirectory(prefix="compare-quantizers.") as scratch:
         folders = make_contenders(args.results, Path(scratch))
         parity = measure_accuracy(args.model, folders, args.results, max(args.threads))
         speed: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in folders}

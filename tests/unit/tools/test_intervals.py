@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnxproof.bench.statistics import speedup_interval
+from comparison.intervals import speedup_interval
 
 
 def test_the_median_ratio_lies_within_its_interval():

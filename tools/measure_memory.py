@@ -1,4 +1,4 @@
-"""What memory and time each rule takes for models of several sizes. `make bench-memory`.
+"""What memory and time each rule takes for models of several sizes. `make measure-memory`.
 
 The figures are for ``onnxproof.engine.resources``.
 
@@ -20,9 +20,7 @@ from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-
+import project_path  # noqa: F401 - the imports below are found through it
 from hub_server import HubServer
 from onnxproof.engine.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
 from project import LOOSE, Project, make_project

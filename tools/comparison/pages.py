@@ -1,18 +1,20 @@
 """What a reader gets of the comparison: two CSV files, a page of Markdown, and a plot for each model."""
 
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 import pandas as pd
 
-from onnxproof.bench.measuring import REFERENCE, TRAFFIC
-from onnxproof.bench.statistics import speedup_interval
+from comparison.intervals import speedup_interval
+from comparison.measuring import REFERENCE, TRAFFIC
+from onnxproof.benchmark.recommend import Run, batches_of_purposes, fastest
 from onnxproof.files import read_json, write_text
+from onnxproof.report import plots
 
 #: How near to PyTorch a recommendation must be, by how it is called.
 QUALITIES = {"without a loss": 0.9999, "as good as the gate asks": 0.97}
 BASELINE_LABEL = "onnxruntime fp32"
+OURS, THEIRS = "#0b6e4f", "#7a7a7a"
 #: Where a plot shows what is equal to PyTorch up to rounding.
 SMALLEST_LOSS = 1e-8
 
@@ -25,7 +27,7 @@ def write_pages(folder: Path, table: Path | None) -> None:
     if table is None:
         return
     for record in records:
-        draw_pareto(record, plot_path(table, record["model"]))
+        draw_trade(record, plot_path(table, record["model"]))
     write_text(table, render_page(records, table))
 
 
@@ -72,40 +74,49 @@ def plot_path(table: Path, model: str) -> Path:
     return table.with_name(f"{table.stem}-{model}.svg")
 
 
-def cases_by_purpose(labels: list[str]) -> dict[str, list[str]]:
-    """Return the cases that say something of latency, those of one item, and of throughput; no purpose without any."""
-    single = [label for label in labels if label.split("x")[0] == "1"]
-    purposes = {"latency": single, "throughput": [label for label in labels if label not in single]}
-    return {purpose: cases for purpose, cases in purposes.items() if cases}
+def runs_of(record: dict[str, Any]) -> dict[str, Run]:
+    """Return the speed-ups of each contender that was timed in every case, by batch and tokens; traffic aside."""
+    labels = case_labels(record)
+    return {
+        name: Run(
+            name, "", {}, {shape_of(label): facts["cases"][label]["speedup"] for label in labels if label != TRAFFIC}
+        )
+        for name, facts in files_of(record).items()
+        if list(facts["cases"]) == labels
+    }
 
 
-def mean_speedup(facts: dict[str, Any], cases: list[str]) -> float:
-    """Return the geometric mean of a contender's speed-ups over some cases."""
-    return geometric_mean([facts["cases"][label]["speedup"] for label in cases])
+def shape_of(label: str) -> tuple[int, int | None]:
+    """Return the batch and the tokens of a case such as 8x128, or of 8 images, written 8."""
+    batch, _, tokens = label.partition("x")
+    return int(batch), int(tokens) if tokens else None
 
 
 def recommendations(record: dict[str, Any]) -> list[str]:
     """Return a sentence for each purpose and each quality asked: what was fastest here, and its price."""
-    labels = case_labels(record)
+    runs = runs_of(record)
+    contenders = record["contenders"]
     sentences = []
-    for purpose, cases in cases_by_purpose(labels).items():
+    for purpose, batch in batches_of_purposes(list(runs.values())).items():
         for wanted, least in QUALITIES.items():
-            scores = {
-                name: mean_speedup(facts, cases)
-                for name, facts in files_of(record).items()
-                if list(facts["cases"]) == labels and ((facts.get("quality") or {}).get("cosine_min") or 0) >= least
-            }
-            best = max(scores, key=lambda name: scores[name])
-            facts = record["contenders"][best]
-            ours = {name: value for name, value in scores.items() if record["contenders"][name]["ours"]}
-            own = max(ours, key=lambda name: ours[name]) if ours else None
-            behind = f"; our best, {own}, {ours[own]:.2f}x" if own and own != best else ""
+            fit = [run for name, run in runs.items() if cosine_of(contenders[name]) >= least]
+            best = fastest(fit, batch)
+            own = fastest((run for run in fit if contenders[run.variant]["ours"]), batch)
+            if best is None:
+                continue
+            facts = contenders[best.variant]
+            behind = f"; our best, {own.variant}, {own.speedup(batch):.2f}x" if own and own is not best else ""
             sentences.append(
-                f"{purpose}, {wanted} (cosine at least {least}): **{best}**, {scores[best]:.2f}x {BASELINE_LABEL} "
-                f"with {threads_in_words(record)}, {facts['size_mb']:.0f} MB, lowest cosine "
-                f"{facts['quality']['cosine_min']:.5f}{behind}."
+                f"{purpose} ({', '.join(best.shapes(batch))}), {wanted} (cosine at least {least}): "
+                f"**{best.variant}**, {best.speedup(batch):.2f}x {BASELINE_LABEL} with {threads_in_words(record)}, "
+                f"{facts['size_mb']:.0f} MB, lowest cosine {cosine_of(facts):.5f}{behind}."
             )
     return [*sentences, *settings_sentences(record)]
+
+
+def cosine_of(facts: dict[str, Any]) -> float:
+    """Return a contender's lowest cosine to PyTorch; 0 where it gave no answers, or some that are not finite."""
+    return (facts.get("quality") or {}).get("cosine_min") or 0.0
 
 
 def settings_sentences(record: dict[str, Any]) -> list[str]:
@@ -145,8 +156,9 @@ def render_page(records: list[dict[str, Any]], table: Path) -> str:
     lines = [
         "# Our files beside other runtimes, and beside the limit",
         "",
-        f"Written by `make bench`: {first['cpu']['model']} ({', '.join(first['cpu']['flags']) or 'no flags known'}), "
-        f"{threads_in_words(first)}. Every contender runs in a process of its own, all take turns within one run, and "
+        f"Written by `make compare-runtimes`: {first['cpu']['model']} "
+        f"({', '.join(first['cpu']['flags']) or 'no flags known'}), {threads_in_words(first)}. Every "
+        "contender runs in a process of its own, all take turns within one run, and "
         f"*speed-up* is the median over rounds of the ratio to {BASELINE_LABEL}, with its 95 % bootstrap interval. "
         "*Share* is the part of this CPU's peak that a model's matrix products reached: of MatMul in float32 for float "
         "files, of MatMulInteger (unsigned activations, signed weights) for int8 files, both timed in the same rounds. "
@@ -181,7 +193,9 @@ def model_section(record: dict[str, Any], plot: str) -> list[str]:
         f"| --- | {'--- | ' * len(labels)}--- | --- | --- | --- | --- |",
         *(describe_row(name, facts, labels, shared_label(record)) for name, facts in record["contenders"].items()),
         "",
-        f"![Quality, speed and size]({plot})",
+        f"![What is lost to PyTorch against speed; right and up is better]({plot})",
+        "",
+        "Right and up is better. A mark's area is the size of the file; green marks are ours.",
         "",
         "What to use on a machine like this:",
         "",
@@ -213,44 +227,22 @@ def describe_case(case: dict[str, Any]) -> str:
     return f"{case['speedup']:.2f}{interval}, {case['p50_ms']:.1f} ms"
 
 
-def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return, by speed, the points (speed, loss) that no other one beats in one without being worse in the other."""
-
-    def is_beaten(point: tuple[float, float]) -> bool:
-        return any(other != point and other[0] >= point[0] and other[1] <= point[1] for other in points)
-
-    return sorted({point for point in points if not is_beaten(point)})
-
-
-def draw_pareto(record: dict[str, Any], path: Path) -> None:
-    """Draw what is lost to PyTorch against the speed-up; a mark's area is the size, a line joins the Pareto front."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    labels = case_labels(record)
-    purpose, cases = next(iter(cases_by_purpose(labels).items()))
-    shown = {
-        name: (mean_speedup(facts, cases), max(1 - facts["quality"]["cosine_min"], SMALLEST_LOSS), facts)
-        for name, facts in files_of(record).items()
-        if name != REFERENCE and list(facts["cases"]) == labels and (facts.get("quality") or {}).get("cosine_min")
-    }
-    largest = max(facts["size_mb"] for _, _, facts in shown.values())
-    with rc_context({"svg.hashsalt": "onnxproof", "font.size": 8, "svg.fonttype": "none"}):
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        for number, (name, (speed, loss, facts)) in enumerate(shown.items(), start=1):
-            colour = "#0b6e4f" if facts["ours"] else "#7a7a7a"
-            area = 40 + 300 * facts["size_mb"] / largest
-            axes.scatter([speed], [loss], s=area, color=colour, alpha=0.6, linewidths=0, label=f"{number}  {name}")
-            axes.annotate(str(number), (speed, loss), xytext=(6, 5), textcoords="offset points")
-        front = pareto_front([(speed, loss) for speed, loss, _ in shown.values()])
-        axes.plot([speed for speed, _ in front], [loss for _, loss in front], color="#0b6e4f", linewidth=0.8)
-        axes.set_yscale("log")
-        axes.invert_yaxis()
-        axes.set_xlabel(f"speed-up over {BASELINE_LABEL}: {purpose}, geometric mean of {', '.join(cases)}")
-        axes.set_ylabel("1 − lowest cosine to PyTorch")
-        axes.set_title(f"{record['model']}: right and up is better; area: size of the file; green: ours")
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside right upper", frameon=False, markerscale=0.5)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="svg", metadata={"Date": None})
+def draw_trade(record: dict[str, Any], path: Path) -> None:
+    """Draw what is lost to PyTorch against the speed-up in single items, as the report draws a model's variants."""
+    runs = {name: run for name, run in runs_of(record).items() if name != REFERENCE}
+    batch = batches_of_purposes(list(runs.values()))["latency"]
+    points = [
+        plots.Point(
+            name,
+            run.speedup(batch),
+            max(1 - cosine_of(facts), SMALLEST_LOSS),
+            facts["size_mb"],
+            OURS if facts["ours"] else THEIRS,
+        )
+        for name, run in runs.items()
+        for facts in [record["contenders"][name]]
+        if cosine_of(facts)
+    ]
+    shapes = ", ".join(runs[BASELINE_LABEL].shapes(batch))
+    x_axis = f"times as fast as {BASELINE_LABEL} at {shapes}"
+    plots.save_scatter(path, points, x_axis, "1 − lowest cosine to PyTorch", baseline=1.0)

@@ -1,1 +1,0 @@
-"""The comparison with other runtimes and with this machine's own limit, behind ``make bench``."""
