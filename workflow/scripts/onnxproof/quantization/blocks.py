@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: What a block's scale is tried at, as shares of the one that fits its largest weight.
-SHARES = np.linspace(1.0, 0.6, 17)
-#: With 8 bits, what is cut off costs more than what finer steps save.
-SHARES_OF_EIGHT_BITS = np.linspace(1.0, 0.9, 5)
+#: What a block's scale is tried at, by bits, as shares of the one that fits its largest weight. With the first share,
+#: a weight of the other sign that is as large fits too, although it has one step less. With 8 bits, what is cut off
+#: soon costs more than what finer steps save.
+SHARES = {
+    4: np.concatenate([[8 / 7, 1.07], np.linspace(1.0, 0.6, 17)]),
+    8: np.concatenate([[128 / 127], np.linspace(1.0, 0.92, 5)]),
+}
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -183,13 +186,13 @@ def _fit_block(weights: Floats, format: BlockFormat, importance: Floats) -> Bloc
     if format.zero_points:
         widest = np.maximum((high - low) / format.highest, SMALLEST_SCALE)
         zero = np.clip(np.rint(-low / widest), 0, format.highest)  # the same for every share
-        starts = [(share * widest, zero) for share in _shares(format)]
+        starts = [(share * widest, zero) for share in SHARES[format.bits]]
     else:
         # The lowest integer is one further from the middle than the highest: the largest weight gets that side.
         largest = np.where(high > -low, high, low)
         widest = np.where(largest == 0, 1.0, -largest / format.middle)
         zero = np.full(weights.shape[1], float(format.middle))
-        starts = [(share * widest, zero) for share in _shares(format)]
+        starts = [(share * widest, zero) for share in SHARES[format.bits]]
     best = _try_scale(weights, *starts[0], format, importance)
     for scale, zero in starts[1:]:
         tried = _try_scale(weights, scale, zero, format, importance)
@@ -202,10 +205,6 @@ def _fit_block(weights: Floats, format: BlockFormat, importance: Floats) -> Bloc
         scale.astype(np.float32)[None],
         zero.astype(np.uint8)[None],
     )
-
-
-def _shares(format: BlockFormat) -> Floats:
-    return SHARES if format.bits == 4 else SHARES_OF_EIGHT_BITS
 
 
 def _try_scale(

@@ -68,12 +68,14 @@ def quantize_block_weights(
 
     compensated = _compensated(targets, rounding, widest)
     quantized: dict[str, BlockWeight] = {}
-    widths = {tensor: len(found[0].weight) for tensor, found in compensated.items()}
+    widths = {tensor: found[0].shape[0] for tensor, found in compensated.items()}
     for tensor, correlations in record_correlations(model, calibration, widths):
         for target in compensated[tensor]:
-            quantized[target.name] = quantize_to_blocks(target.weight, format_of(target), correlations, compensate=True)
+            quantized[target.name] = quantize_to_blocks(
+                target.read_weight(), format_of(target), correlations, compensate=True
+            )
     for target in targets:
-        weight = quantized.pop(target.name, None) or quantize_to_blocks(target.weight, format_of(target))
+        weight = quantized.pop(target.name, None) or quantize_to_blocks(target.read_weight(), format_of(target))
         editor.replace(target.node, _product(editor, target, weight, accuracy_level))
     editor.finish()
 
@@ -84,7 +86,7 @@ def _compensated(targets: Sequence[Target], rounding: str, widest: int | None) -
     found: dict[str, list[Target]] = {}
     for target in targets:
         alone = rounding == "compensated" and uses[target.node.input[1]] == 1
-        if alone and (widest is None or len(target.weight) <= widest):
+        if alone and (widest is None or target.shape[0] <= widest):
             found.setdefault(target.activation, []).append(target)
     return found
 

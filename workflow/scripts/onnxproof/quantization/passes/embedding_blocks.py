@@ -87,7 +87,7 @@ def _tied(targets: Sequence[Target], name: str, table: NDArray[np.float32]) -> l
     for target in targets:
         if target.node.op_type == "Attention":
             continue
-        weight = target.weight
+        weight = target.read_weight()
         if weight.shape == table.shape[::-1] and (target.node.input[1] == name or np.array_equal(weight, table.T)):
             found.append(target)
     return found
