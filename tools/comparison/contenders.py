@@ -73,7 +73,7 @@ def save_recipe_variant(optimized: Path, task: str, variant: str, folder: Path) 
     import onnx
 
     from onnxproof.quantization.recipe import apply_recipe
-    from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE
+    from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
 
     model = onnx.load(optimized / MODEL_FILE)
     names = [value.name for value in model.graph.input]

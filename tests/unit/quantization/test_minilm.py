@@ -14,8 +14,9 @@ from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.quantization.portability import check_portability
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
 from onnxproof.quantization.search.judge import Judge
-from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE, find_recipe
+from onnxproof.quantization.search.ladder import find_recipe
 
 pytestmark = pytest.mark.slow
 

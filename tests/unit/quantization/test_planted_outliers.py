@@ -13,8 +13,9 @@ from onnxproof.inputs.calibration import calibration_inputs
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.inputs.texts import read_texts
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
 from onnxproof.quantization.search.judge import Judge
-from onnxproof.quantization.search.ladder import PREPARATIONS, QUANTIZE, find_recipe
+from onnxproof.quantization.search.ladder import find_recipe
 from records import make_parity
 
 pytestmark = pytest.mark.slow

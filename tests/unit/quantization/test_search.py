@@ -10,16 +10,13 @@ import onnxproof.quantization.search.ladder as search_module
 from graphs import FLOAT, INT64, build, op_types
 from onnxproof.cli import UserError
 from onnxproof.graph import external_data
+from onnxproof.graph.external_data import SINGLE_FILE_BYTES
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search import candidates
+from onnxproof.quantization.search.candidates import PREPARATIONS, limit_effort
 from onnxproof.quantization.search.judge import Judge
-from onnxproof.quantization.search.ladder import (
-    PREPARATIONS,
-    SINGLE_FILE_BYTES,
-    distances_to,
-    find_recipe,
-    limit_effort,
-)
+from onnxproof.quantization.search.ladder import distances_to, find_recipe
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
 
 WIDTH, CLASSES = 24, 4
@@ -111,6 +108,31 @@ def test_the_invariant_flavour_does_not_depend_on_the_batch():
     assert result.rungs[-1].metrics["batch_cosine_min"] >= 0.99999
 
 
+def test_weights_by_blocks_become_more_exact_from_rung_to_rung():
+    result, lines = search(embedder(outlier=20.0), {"cosine_min": 1.0}, variant="q4")
+    assert not result.reached
+    assert all(passes(rung.recipe) == ["embedding_blocks", "block_weights"] for rung in result.rungs)
+    tables = [rung.recipe[0]["bits"] for rung in result.rungs]
+    assert tables == sorted(tables)
+    widened = [len(rung.recipe[1].get("eight_bit", ())) for rung in result.rungs]
+    assert widened == sorted(widened)
+    assert widened[-1] > 0
+    sizes = [rung.size_ratio for rung in result.rungs[1:]]  # the first one's blocks are wider than this model
+    assert sizes == sorted(sizes)
+    assert result.rungs[-1].metrics["cosine_min"] > result.rungs[0].metrics["cosine_min"]
+    assert lines[-1] == "no q4 recipe reaches every target; the nearest is taken"
+
+
+@pytest.mark.parametrize(("variant", "bits", "level"), [("w8", 8, 4), ("q4", 4, None), ("q4-cpu", 4, 4)])
+def test_a_variant_by_blocks_takes_the_smallest_recipe_that_is_good_enough(variant, bits, level):
+    result, _ = search(embedder(), {"cosine_min": 0.9}, variant=variant)
+    assert result.reached
+    assert len(result.rungs) == 1
+    table, weights = result.recipe
+    assert (weights["bits"], weights.get("accuracy_level"), table.get("accuracy_level")) == (bits, level, level)
+    assert op_types(result.model).count("MatMulNBits") == 3
+
+
 def test_classifiers_are_judged_by_their_labels():
     result, _ = search(embedder(logits=True), {"top1_agreement": 0.5, "cosine_min": 1.0}, task="text-classification")
     assert set(result.rungs[-1].metrics) == {"top1_agreement", "max_probability_diff", "mean_kl", "batch_cosine_min"}
@@ -199,7 +221,7 @@ def test_a_model_by_reference_gets_the_same_recipe_and_bytes(tmp_path, monkeypat
 
 
 def test_a_large_model_is_searched_with_less_effort(monkeypatch):
-    monkeypatch.setattr(search_module, "SINGLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(candidates, "SINGLE_FILE_BYTES", 1000)
     result, lines = search(embedder(), {"cosine_min": 1.0})
     assert len(result.rungs) == len(PREPARATIONS)
     assert result.record()["limited_to"] == {"inputs": 8, "widest": 2048, "float_nodes": ()}

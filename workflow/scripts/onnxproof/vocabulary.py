@@ -37,10 +37,10 @@ SUPPORTED_TASKS = (
 )
 
 #: The ONNX forms of a model, in the order in which they are made.
-VARIANTS = ("fp32", "optimized", "int8", "int8-invariant")
+VARIANTS = ("fp32", "optimized", "int8", "int8-invariant", "w8", "q4", "q4-cpu")
 
 #: Those of them that are quantized, each by a ladder of recipes of its own.
-QUANTIZED_VARIANTS = ("int8", "int8-invariant")
+QUANTIZED_VARIANTS = ("int8", "int8-invariant", "w8", "q4", "q4-cpu")
 
 #: What is measured beside the ONNX forms; no kind of machine may have the name of either.
 PYTORCH = "pytorch"

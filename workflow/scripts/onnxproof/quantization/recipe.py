@@ -13,7 +13,9 @@ import onnx
 
 from onnxproof.cli import UserError
 from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.passes.block_weights import quantize_block_weights
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
+from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
 from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows
 from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels
 from onnxproof.quantization.passes.per_token import quantize_per_token
@@ -25,12 +27,14 @@ Recipe = Sequence[Mapping[str, Any]]
 #: Passes that need the model alone, by their names in a recipe. A pass edits the model in place; its keyword
 #: arguments are its parameters.
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
+    "embedding_blocks": quantize_embedding_blocks,
     "embedding_rows": quantize_embedding_rows,
     "split_bias_gelu": split_bias_gelu,
 }
 
 #: Passes that also run the model on calibration inputs, their second argument.
 CALIBRATED_PASSES: dict[str, Callable[..., None]] = {
+    "block_weights": quantize_block_weights,
     "dynamic_matmul": quantize_dynamic_matmul,
     "outlier_channels": keep_outlier_channels,
     "per_token": quantize_per_token,

@@ -168,10 +168,17 @@ VARIANTS = {
     "optimized": "fused for onnxruntime",
     "int8": "the smallest and fastest; an answer shifts a little with its batch",
     "int8-invariant": "small; an answer does not depend on its batch",
+    "w8": "8-bit weights; for language models on a CPU",
+    "q4": "4-bit weights; the smallest file, for every runtime",
+    "q4-cpu": "4-bit weights; for language models on a CPU",
 }
 
 #: What each pass of a quantization recipe does, for a reader.
 PASSES = {
+    "block_weights": "Constant weights become 4-bit or 8-bit integers with one scale per block of inputs; activations "
+    "stay in float.",
+    "embedding_blocks": "Embedding tables become 4-bit or 8-bit integers with one scale per block; a head with the "
+    "same weights shares the table.",
     "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
     "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnxproof.graph.editor import GraphEditor, attribute_of
+from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
+from onnxproof.quantization.passes.attention_parts import attend
 from onnxproof.quantization.passes.dynamic_matmul import included_targets, store_weight
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
@@ -147,15 +148,7 @@ def _attention_per_token(
         stored = f"{node.input[1]}_{part}"
         nodes += _product(editor, stored, weight, rows, product, f"{node.name}_{part}")
         projected.append(product)
-    mask = node.input[3] if len(node.input) > 3 else ""
-    carried = {
-        name: attribute_of(node, name, None) for name in ("num_heads", "scale", "unidirectional", "mask_filter_value")
-    }
-    attributes = {name: value for name, value in carried.items() if value is not None}
-    inputs = [*projected, node.input[2], mask]
-    nodes.append(
-        editor.new_node("MultiHeadAttention", inputs, node.output, f"{node.name}_heads", domain=MICROSOFT, **attributes)
-    )
+    nodes.append(attend(editor, node, projected))
     return nodes
 
 

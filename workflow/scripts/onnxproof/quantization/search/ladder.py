@@ -9,95 +9,29 @@ nearest is taken: the verdict is the gate's alone.
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
 from onnxproof.cli import UserError
-from onnxproof.graph.external_data import SINGLE_FILE_BYTES, weight_bytes
+from onnxproof.graph.external_data import weight_bytes
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
 from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.rung import Rung, Step
-from onnxproof.quantization.search.sensitivity import measure_sensitivity
 from onnxproof.quantization.sessions import open_session
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
 
-#: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
-QUANTIZE: dict[str, Step] = {
-    "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
-    "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
-}
-ROUGHLY: Step = {"rounding": "nearest"}
-#: A fused operator that slows an int8 graph down is taken apart first: the passes after it see plain biases.
-SPLIT: Step = {"pass": "split_bias_gelu"}
-EMBEDDINGS: Step = {"pass": "embedding_rows"}
-SMOOTH: Step = {"pass": "smooth", "weight_range": "pair_safe"}
-#: In float, first only where that costs little.
-NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
-OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
-
-#: What is done to the float model before it is quantized, from the fastest result to the most careful.
-PREPARATIONS: list[list[Step]] = [
-    [SPLIT, EMBEDDINGS],
-    [SPLIT, SMOOTH, EMBEDDINGS],
-    [SPLIT, NARROW_OUTLIERS, SMOOTH, EMBEDDINGS],
-    [SPLIT, OUTLIERS, SMOOTH, EMBEDDINGS],
-]
-
-#: How many of the most sensitive nodes the last rungs leave in float.
-FLOAT_NODES = (1, 2, 4, 8)
-SENSITIVITY_INPUTS = 32
 TIMING_ROUNDS = 7
-#: A model of ``SINGLE_FILE_BYTES`` is judged on so many inputs, a larger one on fewer, in inverse proportion.
-LARGE_MODEL_INPUTS = 48
-FEWEST_INPUTS = 8
-#: Of a large model, only weights with at most so many inputs are rounded with compensation.
-LARGE_MODEL_WIDEST = 2048
 SMALLEST_ROOM = 1e-6  # of a target that allows no error, which still ranks what misses it
 #: Compensated rounding takes most of the time that a rung takes, and at best halves its error (2.3 times less was the
 #: most seen). Beyond this distance from a target by one of these metrics without it, the rung is left as it is.
 HOPELESS = 3.0
 STEADY_METRICS = frozenset({"cosine_min", "cosine_mean", "mean_kl", "mean_relative_diff"})
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much a search may cost: calibration inputs, compensated rounding, nodes that the last rungs leave in float.
-
-    Compensation takes a quarter of an hour for weights with 4096 inputs in 24 layers. To find the most sensitive nodes,
-    each is quantized alone: a session a node, hours for a large model.
-    """
-
-    inputs: int
-    widest: int
-    float_nodes: tuple[int, ...]
-
-
-def limit_effort(weights: int) -> Effort | None:
-    """Return the limits for a model with this many bytes of weights; None where it is small enough to have none.
-
-    They depend on the model alone, so that the same model gets the same recipe on every machine.
-    """
-    if weights < SINGLE_FILE_BYTES:
-        return None
-    return Effort(max(FEWEST_INPUTS, LARGE_MODEL_INPUTS * SINGLE_FILE_BYTES // weights), LARGE_MODEL_WIDEST, ())
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe to try: the steps that prepare the float model, what they make of it, and the step that quantizes that.
-
-    ``is_screened`` says that it is tried with the nearest rounding first.
-    """
-
-    preparation: list[Step]
-    prepared: onnx.ModelProto
-    quantize: Step
-    is_screened: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +105,7 @@ def find_recipe(
     Raises:
         UserError: the variant is no quantized one.
     """
-    if variant not in QUANTIZE:
+    if variant not in QUANTIZED_VARIANTS:
         raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
     weights = weight_bytes(model)
     effort = limit_effort(weights)
@@ -182,7 +116,7 @@ def find_recipe(
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
     nearest: Trial | None = None
-    for candidate in _candidates(model, judge, variant, effort, progress):
+    for candidate in candidates_of(variant, model, judge, effort, progress):
         trial = _try(judge, candidate, targets)
         speedup = compare_speed(model, trial.model, typical)
         size_ratio = weight_bytes(trial.model) / weights
@@ -254,29 +188,3 @@ def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -
 
 def _size(feeds: Feeds) -> int:
     return sum(values.size for values in feeds.values())
-
-
-def _candidates(
-    model: onnx.ModelProto,
-    judge: Judge,
-    variant: str,
-    effort: Effort | None,
-    progress: Callable[[str], None],
-) -> Iterator[Candidate]:
-    """Yield the recipes to try, the fastest first."""
-    quantize = QUANTIZE[variant] | ({"widest": effort.widest} if effort else {})
-    float_nodes = effort.float_nodes if effort else FLOAT_NODES
-    *first, last = PREPARATIONS
-    for preparation in first:
-        yield Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
-    # No better preparation follows, so that it is worth the time to round with compensation.
-    most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
-    yield most_careful
-    if not float_nodes:
-        return
-    few = judge.on_fewer(most_careful.prepared, SENSITIVITY_INPUTS)
-    # Without compensation the nodes rank alike, in a fraction of the time.
-    ranking = list(measure_sensitivity(most_careful.prepared, quantize | ROUGHLY, few, progress))
-    for count in float_nodes:
-        if count <= len(ranking) // 3:
-            yield replace(most_careful, quantize=quantize | {"exclude": sorted(ranking[:count])})

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from onnx import helper
+
+from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, op_types, run
+from onnxproof.quantization.blocks import BlockFormat, quantize_to_blocks
+from onnxproof.quantization.passes.block_weights import quantize_block_weights
+from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
+
+
+def nodes_of(model, op_type):
+    return [node for node in model.graph.node if node.op_type == op_type]
+
+
+def attribute(node, name):
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), None)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_gemm_becomes_a_product_by_blocks_and_its_bias(bias, transposed):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(40, 6)).astype(np.float32)
+    offset = rng.normal(size=6).astype(np.float32) if bias else None
+    model = linear_model(weight.T.copy() if transposed else weight, offset, "Gemm", transB=int(transposed))
+    quantize_block_weights(model, bits=8, block_size=32)
+    assert op_types(model) == ["MatMulNBits", *(["Add"] if bias else [])]
+    x = rng.normal(size=(3, 40)).astype(np.float32)
+    stored = quantize_to_blocks(weight, BlockFormat(8, 32)).dequantized()
+    expected = x @ stored + (0 if offset is None else offset)
+    np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_attention_is_computed_from_one_product_by_blocks():
+    rng = np.random.default_rng(1)
+    model = attention_model(rng, hidden=32, heads=4)
+    feeds = {"x": rng.normal(size=(2, 5, 32)).astype(np.float32), "mask_index": np.array([5, 3], dtype=np.int32)}
+    expected = run(model, feeds)[0]
+    quantize_block_weights(model, bits=8, block_size=16)
+    assert op_types(model) == ["MatMulNBits", "Split", "MultiHeadAttention"]
+    assert np.abs(run(model, feeds)[0] - expected).max() < 0.03 * np.abs(expected).max()
+
+
+def two_products():
+    rng = np.random.default_rng(2)
+    constants = {"w1": rng.normal(size=(32, 64)), "w2": rng.normal(size=(64, 32))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], name="up"),
+        helper.make_node("Tanh", ["h"], ["t"]),
+        helper.make_node("MatMul", ["t", "w2"], ["y"], name="down"),
+    ]
+    spec = (FLOAT, ["rows", 32])
+    floats = {name: values.astype(np.float32) / 6 for name, values in constants.items()}
+    return build(nodes, {"x": spec}, {"y": spec}, floats)
+
+
+def test_named_products_get_eight_bits_or_stay_in_float():
+    model = two_products()
+    quantize_block_weights(model, eight_bit=["down"], accuracy_level=4)
+    assert [attribute(node, "bits") for node in nodes_of(model, "MatMulNBits")] == [4, 8]
+    assert {attribute(node, "accuracy_level") for node in nodes_of(model, "MatMulNBits")} == {4}
+    model = two_products()
+    quantize_block_weights(model, exclude=["down"])
+    assert op_types(model) == ["MatMulNBits", "Tanh", "MatMul"]
+    assert attribute(nodes_of(model, "MatMulNBits")[0], "accuracy_level") is None
+
+
+@pytest.mark.parametrize("parameter", ["eight_bit", "exclude"])
+def test_a_name_of_no_product_is_refused(parameter):
+    with pytest.raises(ValueError, match="'sideways', which is no quantizable node"):
+        quantize_block_weights(two_products(), **{parameter: ["sideways"]})
+
+
+def test_compensated_rounding_needs_calibration_inputs_and_brings_the_answers_nearer():
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(32, 32))
+    feeds = [{"x": (rng.normal(size=(20, 32)) @ mixing).astype(np.float32)} for _ in range(10)]
+    errors = {}
+    for rounding in ("nearest", "compensated"):
+        model = two_products()
+        quantize_block_weights(model, feeds[:8], zero_points=True, rounding=rounding)
+        answers = [(run(model, feed)[0], run(two_products(), feed)[0]) for feed in feeds[8:]]
+        errors[rounding] = np.mean([(left - right) ** 2 for left, right in answers])
+    assert errors["compensated"] < 0.8 * errors["nearest"]
+    with pytest.raises(ValueError, match="needs calibration inputs"):
+        quantize_block_weights(two_products(), rounding="compensated")
+
+
+def language_model(rows=300, width=40, tied="shared"):
+    """ids → embedding → product with its transpose: ``shared`` reads one constant, ``copied`` holds another."""
+    rng = np.random.default_rng(4)
+    table = rng.normal(size=(rows, width)).astype(np.float32)
+    head = helper.make_node("MatMul", ["e", "head"], ["y"], name="head")
+    if tied == "shared":
+        head = helper.make_node("Gemm", ["flat", "table"], ["y"], name="head", transB=1)
+    nodes = [helper.make_node("Gather", ["table", "ids"], ["e"], name="embed")]
+    constants = {"table": table}
+    if tied == "shared":
+        nodes.append(helper.make_node("Reshape", ["e", "rows"], ["flat"]))
+        constants["rows"] = np.array([-1, width])
+    else:
+        constants["head"] = table.T.copy() if tied == "copied" else rng.normal(size=(width, rows)).astype(np.float32)
+    outputs = {"e": (FLOAT, ["batch", "tokens", width]), "y": (FLOAT, None)}
+    return build([*nodes, head], {"ids": (INT64, ["batch", "tokens"])}, outputs, constants), table
+
+
+@pytest.mark.parametrize("width", [64, 40])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_of_a_table_are_unpacked_in_plain_operators(bits, width):
+    model, table = language_model(width=width, tied="not tied")
+    quantize_embedding_blocks(model, bits=bits)
+    ids = np.array([[0, 299, 7], [1, 1, 250]])
+    expected = quantize_to_blocks(table.T.copy(), BlockFormat(bits, 32)).dequantized().T[ids]
+    np.testing.assert_allclose(run(model, {"ids": ids})[0], expected, rtol=0, atol=1e-6)
+    assert {node.domain for node in model.graph.node} == {""}, "every runtime has a kernel"
+    assert "head" in constants_of(model), "a head of its own is not touched"
+
+
+@pytest.mark.parametrize("tied", ["shared", "copied"])
+def test_a_tied_head_reads_the_table_of_the_embedding(tied):
+    model, table = language_model(tied=tied, width=64)
+    ids = np.array([[3, 4], [5, 299]])
+    quantize_embedding_blocks(model, bits=8, accuracy_level=4)
+    assert len(nodes_of(model, "MatMulNBits")) == 1
+    stored = constants_of(model)
+    assert not {"table", "head"} & stored.keys()
+    assert sum(values.nbytes for values in stored.values()) < table.nbytes * 0.32
+    rows, scores = run(model, {"ids": ids})
+    exact = rows.reshape(-1, 64) @ table.T
+    assert np.abs(scores.reshape(exact.shape) - exact).max() < 0.03 * np.abs(exact).max()
+
+
+def test_small_tables_and_tables_with_other_readers_stay_in_float():
+    model, _ = language_model(rows=200, tied="not tied")
+    quantize_embedding_blocks(model)
+    assert op_types(model) == ["Gather", "MatMul"]
+    model, _ = language_model(tied="not tied")
+    model.graph.node.append(helper.make_node("Add", ["table", "table"], ["twice"]))
+    model.graph.output.append(helper.make_tensor_value_info("twice", FLOAT, None))
+    quantize_embedding_blocks(model)
+    assert op_types(model) == ["Gather", "MatMul", "Add"]

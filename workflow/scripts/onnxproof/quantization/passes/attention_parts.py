@@ -1,0 +1,20 @@
+"""com.microsoft Attention without its product: projections are made outside, MultiHeadAttention does the rest."""
+
+from collections.abc import Sequence
+
+import onnx
+
+from onnxproof.graph.editor import GraphEditor, attribute_of
+from onnxproof.vocabulary import MICROSOFT
+
+CARRIED = ("num_heads", "scale", "unidirectional", "mask_filter_value")
+
+
+def attend(editor: GraphEditor, attention: onnx.NodeProto, projected: Sequence[str]) -> onnx.NodeProto:
+    """Return the node that computes what an Attention node does from its query, key and value, without their bias."""
+    carried = {name: attribute_of(attention, name, None) for name in CARRIED}
+    attributes = {name: value for name, value in carried.items() if value is not None}
+    mask = attention.input[3] if len(attention.input) > 3 else ""
+    inputs = [*projected, attention.input[2], mask]
+    name = f"{attention.name}_heads"
+    return editor.new_node("MultiHeadAttention", inputs, attention.output, name, domain=MICROSOFT, **attributes)

@@ -1,0 +1,137 @@
+"""Embedding tables by blocks, in operators that every runtime has; a tied head reads the same table.
+
+com.microsoft GatherBlockQuantized would be one operator in place of eight, but onnxruntime-web has no kernel of it for
+WASM. What a call costs is nothing either way: it reads one row a token.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.graph.editor import GraphEditor, NodeWriter, attribute_of
+from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
+from onnxproof.quantization.passes.block_weights import block_product, store_blocks
+from onnxproof.quantization.targets import Target, find_targets
+
+
+def quantize_embedding_blocks(
+    model: onnx.ModelProto,
+    *,
+    bits: int = 4,
+    block_size: int = 32,
+    minimum_rows: int = 256,
+    accuracy_level: int = 0,
+) -> None:
+    """Store every embedding table as 4-bit or 8-bit integers with a scale a block of a row, in place.
+
+    A table is a float32 constant of shape (rows, width) that Gather nodes read, along axis 0, and nothing else.
+    Products with its transpose, such as the head of a language model with tied embeddings, read the same integers by
+    MatMulNBits.
+
+    Args:
+        model: the model to change.
+        bits: 4 or 8 bits a weight.
+        block_size: weights of a row that share a scale.
+        minimum_rows: tables with fewer rows (token types, say) stay in float: nothing would be gained.
+        accuracy_level: of the tied product, see ``block_weights.quantize_block_weights``.
+
+    Raises:
+        ValueError: onnxruntime has no such format.
+    """
+    editor = GraphEditor(model)
+    format = BlockFormat(bits, block_size)
+    targets = find_targets(editor)
+    tables: dict[str, list[onnx.NodeProto]] = {}
+    for gather in editor.of_type("Gather"):
+        table = editor.float_constant(gather.input[0], rank=2)
+        if table is not None and len(table) >= minimum_rows and _is_embedding(editor, gather.input[0], targets):
+            tables.setdefault(gather.input[0], []).append(gather)
+    for name, gathers in tables.items():
+        table = editor.float_constant(name, rank=2)
+        assert table is not None
+        weight = quantize_to_blocks(np.ascontiguousarray(table.T), format)
+        stored = store_blocks(editor, name, weight)
+        for gather in gathers:
+            editor.replace(gather, _unpacked_rows(editor, gather, stored, weight))
+        for target in _tied(targets, name, table):
+            bias = target.node.input[2] if len(target.node.input) > 2 else ""
+            output = target.node.output[0]
+            product = editor.new_tensor(f"{output}_product") if bias else output
+            nodes = [block_product(editor, target.node, target.activation, stored, weight, product, accuracy_level)]
+            if bias:
+                nodes.append(editor.new_node("Add", [product, bias], [output], f"{target.name}_bias"))
+            editor.replace(target.node, nodes)
+    editor.finish()
+
+
+def _is_embedding(editor: GraphEditor, table: str, targets: Sequence[Target]) -> bool:
+    """Tell whether a constant is read by Gathers of whole rows, and by products that could read it by blocks too."""
+    products = {target.name for target in targets}
+    return not editor.is_output(table) and all(
+        node.name in products
+        or (
+            node.op_type == "Gather"
+            and node.input[0] == table
+            and table not in node.input[1:]
+            and attribute_of(node, "axis", 0) == 0
+        )
+        for node in editor.readers(table)
+    )
+
+
+def _tied(targets: Sequence[Target], name: str, table: NDArray[np.float32]) -> list[Target]:
+    """Return the products whose weight is the transposed table, whether they share its constant or hold a copy."""
+    found = []
+    for target in targets:
+        if target.node.op_type == "Attention":
+            continue
+        weight = target.read_weight()
+        if weight.shape == table.shape[::-1] and (target.node.input[1] == name or np.array_equal(weight, table.T)):
+            found.append(target)
+    return found
+
+
+def _unpacked_rows(
+    editor: GraphEditor, gather: onnx.NodeProto, stored: list[str], weight: BlockWeight
+) -> list[onnx.NodeProto]:
+    """Return the nodes that read rows of the packed table and turn them back into floats."""
+    writer = NodeWriter(editor)
+    writer.start(gather)
+    integers, scales = stored
+    blocks = len(weight.scales)
+    width, size = len(weight.integers), weight.format.size
+    ids = gather.input[1]
+
+    def shape_of_ids_and(*last: int) -> str:
+        ends = editor.share_constant(f"{integers}_shape_{'x'.join(map(str, last))}", np.array(last, dtype=np.int64))
+        return writer.add("Concat", [shape, ends], f"shape_{len(last)}", axis=0)
+
+    def number(value: float) -> str:
+        return editor.share_constant(f"float_{value:g}", np.array(value, dtype=np.float32))
+
+    shape = writer.add("Shape", [ids])
+    rows = writer.add("Gather", [integers, ids], "packed", axis=0)
+    values = writer.add("Cast", [rows], "bytes", to=onnx.TensorProto.FLOAT)
+    if weight.format.bits == 4:
+        four = editor.share_constant("four_bits", np.array(4, dtype=np.uint8))
+        last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
+        shifted = writer.add("BitShift", [rows, four], "shifted", direction="RIGHT")
+        high = writer.add("Cast", [shifted], "high", to=onnx.TensorProto.FLOAT)
+        above = writer.add("Mul", [high, number(16)], "above")
+        low = writer.add("Sub", [values, above], "low")
+        halves = [writer.add("Unsqueeze", [half, last_axis], f"half_{at}") for at, half in enumerate((low, high))]
+        pairs = writer.add("Concat", halves, "pairs", axis=-1)
+        values = writer.add("Reshape", [pairs, shape_of_ids_and(blocks, size)], "blocks")
+    centred = writer.add("Sub", [values, number(weight.format.middle)], "centred")
+    scale = writer.add("Gather", [scales, ids], "scales", axis=0)
+    last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
+    scaled = writer.add("Mul", [centred, writer.add("Unsqueeze", [scale, last_axis], "scale")], "scaled")
+    whole = blocks * size
+    output = gather.output[0]
+    flat = writer.add("Reshape", [scaled, shape_of_ids_and(whole)], "flat", output="" if whole > width else output)
+    if whole > width:
+        bounds = [editor.share_constant(f"axis_{value}", np.array([value], dtype=np.int64)) for value in (0, width, -1)]
+        writer.add("Slice", [flat, *bounds], "rows", output=output)
+    return writer.nodes

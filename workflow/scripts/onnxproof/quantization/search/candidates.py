@@ -1,0 +1,192 @@
+"""The recipes that a search tries for each variant, in order: from the fastest or smallest to the most careful."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import onnx
+
+from onnxproof.graph.editor import GraphEditor
+from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.rung import Step
+from onnxproof.quantization.search.sensitivity import measure_sensitivity
+from onnxproof.quantization.targets import find_targets
+
+#: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
+QUANTIZE: dict[str, Step] = {
+    "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
+    "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
+}
+ROUGHLY: Step = {"rounding": "nearest"}
+#: A fused operator that slows an int8 graph down is taken apart first: the passes after it see plain biases.
+SPLIT: Step = {"pass": "split_bias_gelu"}
+EMBEDDINGS: Step = {"pass": "embedding_rows"}
+SMOOTH: Step = {"pass": "smooth", "weight_range": "pair_safe"}
+#: In float, first only where that costs little.
+NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
+OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
+
+#: What is done to the float model before it is quantized, from the fastest result to the most careful.
+PREPARATIONS: list[list[Step]] = [
+    [SPLIT, EMBEDDINGS],
+    [SPLIT, SMOOTH, EMBEDDINGS],
+    [SPLIT, NARROW_OUTLIERS, SMOOTH, EMBEDDINGS],
+    [SPLIT, OUTLIERS, SMOOTH, EMBEDDINGS],
+]
+
+
+#: How many of the most sensitive nodes the last rungs leave in float, or give 8 bits where others have 4.
+FLOAT_NODES = (1, 2, 4, 8)
+SENSITIVITY_INPUTS = 32
+#: A model of ``SINGLE_FILE_BYTES`` is judged on so many inputs, a larger one on fewer, in inverse proportion.
+LARGE_MODEL_INPUTS = 48
+FEWEST_INPUTS = 8
+#: Of a large model, only weights with at most so many inputs are rounded with compensation.
+LARGE_MODEL_WIDEST = 2048
+
+
+@dataclass(frozen=True)
+class BlockLadder:
+    """The recipes of a variant whose weights alone are quantized: from the smallest file to the most exact one.
+
+    Attributes:
+        accuracy_level: of the products, see ``block_weights.quantize_block_weights``.
+        rungs: how embeddings are stored, and how the weights of products are.
+        widens: whether the last rungs give products 8 bits in place of 4.
+    """
+
+    accuracy_level: int
+    rungs: tuple[tuple[Step, Step], ...]
+    widens: bool = False
+
+
+#: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
+ON_CPU = 4
+FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
+EIGHT_BITS: Step = {"bits": 8, "block_size": 32}
+SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
+EXACT_TABLE: Step = {"bits": 8, "block_size": 32}
+_FOUR_BIT_RUNGS = (
+    (SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
+    (SMALL_TABLE, FOUR_BITS),
+    (EXACT_TABLE, FOUR_BITS),
+)
+BLOCKS = {
+    "w8": BlockLadder(
+        ON_CPU, ((EXACT_TABLE, EIGHT_BITS | {"block_size": 128}), (EXACT_TABLE, EIGHT_BITS | {"zero_points": True}))
+    ),
+    "q4": BlockLadder(0, _FOUR_BIT_RUNGS, widens=True),
+    "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS, widens=True),
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a search may cost: calibration inputs, compensated rounding, nodes that the last rungs leave in float.
+
+    Compensation takes a quarter of an hour for weights with 4096 inputs in 24 layers. To find the most sensitive nodes,
+    each is quantized alone: a session a node, hours for a large model.
+    """
+
+    inputs: int
+    widest: int
+    float_nodes: tuple[int, ...]
+
+
+def limit_effort(weights: int) -> Effort | None:
+    """Return the limits for a model with this many bytes of weights; None where it is small enough to have none.
+
+    They depend on the model alone, so that the same model gets the same recipe on every machine.
+    """
+    if weights < SINGLE_FILE_BYTES:
+        return None
+    return Effort(max(FEWEST_INPUTS, LARGE_MODEL_INPUTS * SINGLE_FILE_BYTES // weights), LARGE_MODEL_WIDEST, ())
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe to try: the steps that prepare the float model, what they make of it, and the step that quantizes that.
+
+    ``is_screened`` says that it is tried with the nearest rounding first.
+    """
+
+    preparation: list[Step]
+    prepared: onnx.ModelProto
+    quantize: Step
+    is_screened: bool = False
+
+
+def candidates_of(
+    variant: str, model: onnx.ModelProto, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
+) -> Iterator[Candidate]:
+    """Return the recipes to try for a variant, in order."""
+    if variant in BLOCKS:
+        return _block_candidates(model, judge, BLOCKS[variant], effort, progress)
+    return _int8_candidates(model, judge, QUANTIZE[variant], effort, progress)
+
+
+def _int8_candidates(
+    model: onnx.ModelProto,
+    judge: Judge,
+    step: Step,
+    effort: Effort | None,
+    progress: Callable[[str], None],
+) -> Iterator[Candidate]:
+    """Yield the recipes to try, the fastest first."""
+    quantize = step | ({"widest": effort.widest} if effort else {})
+    float_nodes = effort.float_nodes if effort else FLOAT_NODES
+    *first, last = PREPARATIONS
+    for preparation in first:
+        yield Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
+    # No better preparation follows, so that it is worth the time to round with compensation.
+    most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
+    yield most_careful
+    if not float_nodes:
+        return
+    few = judge.on_fewer(most_careful.prepared, SENSITIVITY_INPUTS)
+    # Without compensation the nodes rank alike, in a fraction of the time.
+    ranking = list(measure_sensitivity(most_careful.prepared, quantize | ROUGHLY, few, progress))
+    for count in float_nodes:
+        if count <= len(ranking) // 3:
+            yield replace(most_careful, quantize=quantize | {"exclude": sorted(ranking[:count])})
+
+
+def _block_candidates(
+    model: onnx.ModelProto,
+    judge: Judge,
+    ladder: BlockLadder,
+    effort: Effort | None,
+    progress: Callable[[str], None],
+) -> Iterator[Candidate]:
+    """Yield the recipes to try, the smallest first; the last ones give 8 bits to products that 4 are too few for."""
+    level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
+    rounding: Step = {"rounding": "compensated"} | ({"widest": effort.widest} if effort else {})
+    for number, (table, weights) in enumerate(ladder.rungs, start=1):
+        preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
+        prepared = apply_recipe(model, preparation)
+        is_last = number == len(ladder.rungs)
+        candidate = Candidate(
+            preparation, prepared, {"pass": "block_weights"} | weights | rounding | level, is_screened=not is_last
+        )
+        yield candidate
+    if not ladder.widens:
+        return
+    wide = _wide_products(candidate.prepared)
+    yield replace(candidate, quantize=candidate.quantize | {"eight_bit": sorted(wide)})
+    for count in effort.float_nodes if effort else FLOAT_NODES:
+        if count == FLOAT_NODES[0]:
+            few = judge.on_fewer(candidate.prepared, SENSITIVITY_INPUTS)
+            sensitivity = measure_sensitivity(candidate.prepared, candidate.quantize | ROUGHLY, few, progress)
+            ranking = [name for name in sensitivity if name not in wide]
+        yield replace(candidate, quantize=candidate.quantize | {"eight_bit": sorted([*wide, *ranking[:count]])})
+
+
+def _wide_products(model: onnx.ModelProto) -> set[str]:
+    """Return the products that suffer most from 4 bits, by their shapes alone: those that end a feed-forward block,
+    which have more inputs than outputs, and the one with the most outputs, which is the head of a language model."""
+    targets = find_targets(GraphEditor(model))
+    most = max((target.shape[1] for target in targets), default=0)
+    wide = {target.name for target in targets if target.shape[0] > target.shape[1]}
+    heads = [target.name for target in targets if target.shape[1] == most]
+    return wide | set(heads if len(heads) == 1 else ())
