@@ -13,9 +13,7 @@ rule export:
     conda:
         "../../envs/export.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("export"),
     params:
         script=script_path("export"),
         code=script_digest("export"),

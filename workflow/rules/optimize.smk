@@ -13,9 +13,7 @@ rule optimize:
     conda:
         "../../envs/runtime.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("optimize"),
     params:
         script=script_path("optimize"),
         code=script_digest("optimize"),

@@ -19,9 +19,7 @@ rule record_reference:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("record_reference"),
     params:
         script=script_path("record_reference"),
         code=script_digest("record_reference"),
@@ -56,9 +54,7 @@ rule measure_parity:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("measure_parity"),
     params:
         script=script_path("measure_parity"),
         code=script_digest("measure_parity"),
@@ -83,9 +79,7 @@ rule gate_parity:
     conda:
         "../../envs/runtime.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("gate_parity"),
     params:
         script=script_path("gate_parity"),
         code=script_digest("gate_parity"),

@@ -15,9 +15,7 @@ rule quantize:
         "../../envs/runtime.yaml"
     threads: search_threads
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("quantize"),
     params:
         script=script_path("quantize"),
         code=script_digest("quantize"),

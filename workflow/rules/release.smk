@@ -17,9 +17,7 @@ rule release:
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("release"),
     params:
         script=script_path("release"),
         code=script_digest("release"),
@@ -52,9 +50,7 @@ rule verify_release:
         "../../envs/export.yaml"  # the program of an image model needs transformers' image processors
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("verify_release"),
     params:
         script=script_path("verify_release"),
         code=script_digest("verify_release"),
