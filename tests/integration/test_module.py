@@ -24,6 +24,7 @@ JOBS = {
     "onnxproof_benchmark": 2,
     "onnxproof_release": 1,
     "onnxproof_verify_release": 1,
+    "onnxproof_summary": 1,
     "deploy": 1,
     "all": 1,
 }
@@ -39,10 +40,11 @@ def make_caller(folder: Path, tiny_models: Path) -> Project:
     shutil.copytree(tiny_models / "stars", caller / "inputs/stars")
     (caller / "texts.txt").write_text((folder / "onnxproof/texts.txt").read_text())
     guide = (ROOT / "docs/module.md").read_text()
-    (snakefile,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    snakefile, hooks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
     (configuration,) = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
     assert yaml.safe_load(configuration)["onnxproof"]["models"]["stars"]["source"] == MODELS["stars"]["source"]
     (caller / "Snakefile").write_text(snakefile)
+    (caller / "with_hooks.smk").write_text(snakefile + hooks)
     (caller / "config.yaml").write_text(yaml.safe_dump({"onnxproof": SETTINGS, "title": "not onnxproof's"}))
     return Project(caller)
 
@@ -58,7 +60,7 @@ def called(tmp_path_factory, tiny_models) -> Project:
     """A workflow that was run to the end. Tests leave it as they found it."""
 
     def make(folder: Path) -> None:
-        run = make_caller(folder, tiny_models).snakemake("all", "onnxproof_all")
+        run = make_caller(folder, tiny_models).snakemake()
         assert run.returncode == 0, run.stdout
 
     return Project(made_once(tmp_path_factory, "module", make) / "caller")
@@ -112,7 +114,7 @@ def test_the_example_makes_a_verified_release_and_touches_nothing_else(called):
     assert "stars,fp32" in (results / "summary.csv").read_text()
     assert "models/results" in (results / "summary.csv").read_text()
     assert {path.name for path in called.folder.iterdir()} == {
-        *(".snakemake", "Snakefile", "config.yaml", "deployed", "inputs", "models", "texts.txt")
+        *(".snakemake", "Snakefile", "with_hooks.smk", "config.yaml", "deployed", "inputs", "models", "texts.txt")
     }
     assert not [path for path in (called.folder / ".snakemake").rglob("*") if "onnxproof" in path.name]
     assert not (called.folder.parent / "onnxproof/results").exists()
@@ -121,20 +123,35 @@ def test_the_example_makes_a_verified_release_and_touches_nothing_else(called):
 @pytest.mark.slow
 def test_the_caller_reruns_what_a_change_concerns_and_nothing_else(copy_of_called):
     project = copy_of_called
-    everything = ("all", "onnxproof_all")
-    assert project.planned(*everything) == {}
+    assert project.planned() == {}
     before = project.config
-    gates = {"onnxproof_gate_parity": 1, "onnxproof_summary": 1, "onnxproof_all": 1}
+    gates = {"onnxproof_gate_parity": 1, "onnxproof_summary": 1}
     configure(project, "parity", "thresholds", "optimized", value={"max_probability_diff": 0.5})
-    assert project.planned(*everything) == gates | RELEASED
+    assert project.planned() == gates | RELEASED
     project.configure(before)
     configure(project, "benchmark", "rounds", value=3)
-    timed = {"onnxproof_benchmark": 2, "onnxproof_summary": 1, "onnxproof_all": 1}
-    assert project.planned(*everything) == timed | RELEASED
+    timed = {"onnxproof_benchmark": 2, "onnxproof_summary": 1}
+    assert project.planned() == timed | RELEASED
     project.configure(before)
     with (project.folder.parent / "onnxproof/workflow/scripts/verify_release.py").open("a") as script:
         script.write("# edited\n")
-    assert project.planned(*everything) == RELEASED | {"onnxproof_all": 1}
+    assert project.planned() == RELEASED
+
+
+@pytest.mark.slow
+def test_a_failed_gate_withdraws_the_release(copy_of_called):
+    project = copy_of_called
+    configure(project, "parity", "thresholds", "optimized", value={"max_probability_diff": 0.0})
+    run = project.snakemake("--keep-going")
+    assert run.returncode != 0
+    results = project.folder / "models/results/stars"
+    assert (results / "parity/optimized.json").exists()
+    assert not (results / "release").exists()
+    assert not (results / "release.json").exists()
+    run = project.snakemake("--keep-going", "--snakefile", "with_hooks.smk")
+    assert run.returncode != 0
+    assert not (results / "verified.json").exists()
+    assert "FAILED stars onnxproof_release: stars optimized did not pass its gate: max_probability_diff" in run.stdout
 
 
 @pytest.mark.slow
@@ -144,9 +161,9 @@ def test_results_may_lie_anywhere(copy_of_called):
     text = snakefile.read_text().replace('prefix:\n        "models"', 'replace_prefix:\n        {"results/": "made/"}')
     snakefile.write_text(text.replace("models/results/", "made/"))
     (project.folder / "models/results").rename(project.folder / "made")
-    run = project.snakemake("--touch", "all", "onnxproof_all")
+    run = project.snakemake("--touch")
     assert run.returncode == 0, run.stdout
-    run = project.snakemake("--forcerun", "onnxproof_release", "--", "all")
+    run = project.snakemake("--forcerun", "onnxproof_release")
     assert run.returncode == 0, run.stdout
     assert json.loads((project.folder / "made/stars/verified.json").read_text())["passed"]
     assert not (project.folder / "results").exists()

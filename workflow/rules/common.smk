@@ -96,8 +96,17 @@ def script_digest(*scripts: str) -> str:
 
 @cache
 def results_folder() -> Path:
-    """Return the folder of all results, below the prefix of a module."""
-    return Path(rules.summary.output.csv).parent
+    """Return the folder of all results, below the prefix of a module, but not below that of a storage provider."""
+    table = rules.summary.output.csv
+    if table.is_storage:
+        return Path(table.storage_object.query.removeprefix(storage_prefix())).parent
+    return Path(table).parent
+
+
+def storage_prefix() -> str:
+    """Return what begins the address of all files in object storage, or nothing where they are on a disk."""
+    prefix = workflow.storage_settings.default_storage_prefix
+    return f"{prefix.rstrip('/')}/" if prefix else ""
 
 
 def size_mb(model: str) -> float:
@@ -307,12 +316,11 @@ def release_resources() -> list[str]:
 
 
 def proof_of_variants(wildcards) -> list[str]:
-    """Return the files, manifests, parity, passed gates and benchmarks of a model's variants."""
+    """Return the files, manifests, parity and benchmarks of a model's variants."""
     files = [
         "onnx/{variant}",
         "onnx/{variant}.json",
         "parity/{variant}.json",
-        "parity/{variant}.ok",
         "benchmark/{variant}.json",
         *(f"benchmark/{machine}/{{variant}}.json" for machine in further_machines(wildcards.model)),
     ]
@@ -359,5 +367,4 @@ def check_settings(wildcards) -> str:
 
 def results_place(wildcards=None) -> str:
     """Return where the results are for a reader: a folder, or below the prefix of a storage provider."""
-    prefix = workflow.storage_settings.default_storage_prefix
-    return f"{prefix.rstrip('/')}/{results_folder()}" if prefix else str(results_folder())
+    return f"{storage_prefix()}{results_folder()}"

@@ -40,11 +40,13 @@ def released_models() -> list[str]:
 def withdraw_releases() -> None:
     """Delete the release of every model of which a gate failed, on disk or in object storage: it would look proven.
 
-    Nothing that is still good is lost: a gate that is judged again has its release made anew.
+    The rule ``release`` withdraws a release too, but not where it is no part of the run, or the run stops at the first
+    failure; and no rule deletes the records of jobs that are not started because the release failed. Nothing that is
+    still good is lost: a gate that is judged again has its release made anew.
     """
     gates = jobs_of(rules.gate_parity)
     for model in {job.wildcards.model for job in failed_jobs() if job in gates}:
-        for proxy in (rules.verify_release, rules.release):
+        for proxy in (rules.publish_release, rules.verify_release, rules.release):
             files, _ = proxy.rule.expand_output({"model": model})
             for file in reversed(files):  # the manifest first, then the folder that it describes
                 workflow.async_run(file.remove())

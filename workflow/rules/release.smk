@@ -1,9 +1,15 @@
-"""Needs: the variants, their passed gates and their benchmarks. Makes: the folder that is shipped, verified."""
+"""Needs: the variants, their parity and their benchmarks. Makes: the folder that is shipped, verified.
+
+The release is judged by the measurements, as the gates are, and not by the gates' files: Snakemake deletes what a job
+made before when the job fails, but does not start a job whose inputs are missing. So a variant that misses a limit also
+takes an older release away, on disk or in object storage.
+"""
 
 
 rule release:
     input:
         proof_of_variants,
+        exported="results/{model}/onnx/fp32.json",
         source_folder="results/{model}/source",
         source="results/{model}/source.json",
         reference_folder="results/{model}/reference",
