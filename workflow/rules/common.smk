@@ -25,7 +25,7 @@ from onnxproof.engine.resources import (
     estimate_threads,
     weights_mb,
 )
-from onnxproof.places import RESOURCES, SCRIPTS
+from onnxproof.places import PROJECT, RESOURCES, SCRIPTS
 from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
@@ -63,6 +63,10 @@ PUBLISHED = [model for model, settings in MODELS.items() if settings["publish"][
 #: The kinds of machines that any model is to be measured on.
 MACHINES = sorted({machine for settings in MODELS.values() for machine in settings["benchmark"]["machines"]})
 MATCHES_NOTHING = "(?!)"
+
+
+# The image of the Dockerfile, which holds what the environments beside it hold; only `--sdm apptainer` uses it.
+container: os.path.relpath(PROJECT / "envs" / "onnxproof.sif")
 
 
 wildcard_constraints:

@@ -10,6 +10,8 @@ rule export:
         manifest="results/{model}/onnx/fp32.json",
     log:
         "results/logs/export/{model}.log",
+    benchmark:
+        "results/{model}/cost/export.tsv"
     conda:
         "../../envs/export.yaml"
     resources:

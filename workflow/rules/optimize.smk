@@ -10,6 +10,8 @@ rule optimize:
         manifest="results/{model}/onnx/optimized.json",
     log:
         "results/logs/optimize/{model}.log",
+    benchmark:
+        "results/{model}/cost/optimize.tsv"
     conda:
         "../../envs/runtime.yaml"
     resources:

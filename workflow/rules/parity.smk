@@ -15,6 +15,8 @@ rule record_reference:
         manifest="results/{model}/reference.json",
     log:
         "results/logs/record_reference/{model}.log",
+    benchmark:
+        "results/{model}/cost/record_reference.tsv"
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
@@ -50,6 +52,8 @@ rule measure_parity:
         ),
     log:
         "results/logs/measure_parity/{model}.{variant}.log",
+    benchmark:
+        "results/{model}/cost/measure_parity.{variant}.tsv"
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS

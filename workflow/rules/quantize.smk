@@ -11,6 +11,8 @@ rule quantize:
         manifest="results/{model}/onnx/{quantized}.json",
     log:
         "results/logs/quantize/{model}.{quantized}.log",
+    benchmark:
+        "results/{model}/cost/quantize.{quantized}.tsv"
     conda:
         "../../envs/runtime.yaml"
     threads: search_threads

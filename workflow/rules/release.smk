@@ -20,6 +20,8 @@ rule release:
         manifest="results/{model}/release.json",
     log:
         "results/logs/release/{model}.log",
+    benchmark:
+        "results/{model}/cost/release.tsv"
     conda:
         "../../envs/report.yaml"
     resources:
