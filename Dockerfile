@@ -1,4 +1,5 @@
-# The environment of every job on Kubernetes, and of the process that starts them (profiles/kubernetes).
+# The environment of every job on Kubernetes, and of the process that starts them (profiles/kubernetes); also that of
+# every job with `snakemake --sdm apptainer`, see `make container`.
 # docker build -t REGISTRY/onnxproof:VERSION .
 FROM python:3.11-slim-bookworm
 

@@ -60,6 +60,11 @@ test-s3: setup-dev setup-cluster  ## the workflow with its results in a local S3
 	$(IN_VENV) S3_SERVER="$(CURDIR)/$(BIN)/uv tool run --quiet --from moto[server]==5.2.5 moto_server" \
 	  pytest -rs tests/integration/test_s3.py
 
+.PHONY: container
+container:  ## build the image that `snakemake --sdm apptainer` uses; needs docker and apptainer
+	docker build --tag onnxproof .
+	apptainer build --force envs/onnxproof.sif docker-daemon://onnxproof:latest
+
 .PHONY: compare-quantizers
 compare-quantizers: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)

@@ -26,10 +26,10 @@ include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/publish.smk"
+include: "workflow/rules/hooks.smk"
 
 
 rule all:
-    default_target: True
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
         expand("results/{model}/release.json", model=MODELS),
@@ -67,9 +67,7 @@ rule publish:
 onstart:
     checked(lock_folder)
     check_places()
-    keep_one_timer()
-    write_summary_settings()
-    write_check_settings()
+    keep_one_timer(workflow.scheduler)
 
 
 onsuccess:

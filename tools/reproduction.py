@@ -24,7 +24,14 @@ GOLDEN_VARIANTS = ("fp32", "optimized")
 GOLDEN_LIBRARIES = ("accelerate", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch", "transformers")
 
 #: Files made of timings: that they exist is all that can be reproduced.
-TIMED = ("summary.csv", "report.html", "*/release/README.md", "*/benchmark/*.json", "*/benchmark/*/*.json")
+TIMED = (
+    "summary.csv",
+    "report.html",
+    "*/release/README.md",
+    "*/benchmark/*.json",
+    "*/benchmark/*/*.json",
+    "*/cost/*.tsv",
+)
 #: JSON with timings among other things, and how these are cut out.
 PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/int8*.json")
 #: Lines of checksums, those of files with timings among them.

@@ -15,9 +15,10 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
     project = copy_of_finished
     project.config["models"]["sentences"]["parity"] = {"thresholds": {"int8": {"cosine_mean": 0.9999999}}}
     project.configure(project.config)
+    results = project.folder / "results" / "sentences"
+    (results / "published.json").write_text("{}")
     run = project.snakemake()
     assert run.returncode != 0
-    results = project.folder / "results" / "sentences"
     measured = json.loads((results / "parity/int8.json").read_text())["task_metrics"]["cosine_mean"]
     assert (
         f"error: sentences int8 is not equal enough to PyTorch over 8 inputs: cosine_mean: measured {measured:.6g}"
@@ -32,7 +33,9 @@ def test_a_missed_gate_fails_the_run_and_keeps_the_evidence(copy_of_finished):
     assert not (results / "release").exists()
     assert not (results / "release.json").exists()
     assert not (results / "verified.json").exists()
-    assert project.planned("results/sentences/release.json") == {"gate_parity": 1, "release": 1}  # still to be earned
+    assert not (results / "published.json").exists()
+    assert "FAILED sentences release: sentences int8 did not pass its gate: cosine_mean: measured" in run.stdout
+    assert project.planned("results/sentences/release.json") == {"release": 1}  # still to be earned
     assert project.planned()["gate_parity"] == 1
     assert re.findall("^Release: .*", run.stdout, re.MULTILINE) == ["Release: results/stars.v1/release"]
     assert (project.folder / "results/stars.v1/release.json").exists()
@@ -65,8 +68,38 @@ def test_a_release_is_published_only_where_its_gates_passed(copy_of_finished):
     project.configure(edited(project.config, "models", "sentences", "publish", value={"repo": "lab/tiny-onnx"}))
     assert project.planned("publish") == {"publish": 1, "publish_release": 1}
     (project.folder / "results/sentences/parity/int8.ok").unlink()
-    planned = project.planned("publish")
-    assert planned == {"gate_parity": 1, "publish": 1, "publish_release": 1, "release": 1, "verify_release": 1}
+    assert project.planned("publish") == {"gate_parity": 1, "publish": 1, "publish_release": 1}
+
+
+@pytest.mark.slow
+def test_rules_alone_withdraw_a_release(copy_of_finished):
+    """As where this workflow is a module: its hooks do not run."""
+    project = copy_of_finished
+    limit = {"thresholds": {"optimized": {"max_abs_diff": 0.0}}}  # of a variant that is not shipped
+    project.configure(edited(project.config, "models", "sentences", "parity", value=limit))
+    run = project.snakemake("--no-hooks", "--keep-going")
+    assert run.returncode != 0
+    results = project.folder / "results"
+    left = {path.name for path in (results / "sentences").iterdir()}
+    assert not {"release", "release.json"} & left
+    assert not (results / "sentences/parity/optimized.ok").exists()
+    assert (results / "sentences/parity/int8.ok").exists()
+    assert (results / "sentences/parity/optimized.json").exists()
+    assert (results / "stars.v1/release.json").exists()
+    run = project.snakemake("--no-hooks", "results/sentences/release.json")
+    assert run.returncode != 0
+    assert "error: sentences optimized did not pass its gate: max_abs_diff: measured" in run.stdout
+
+
+def test_a_gate_that_is_asked_for_alone_withdraws_the_release_too(copy_of_finished):
+    project = copy_of_finished
+    limit = {"thresholds": {"int8": {"cosine_mean": 0.9999999}}}
+    project.configure(edited(project.config, "models", "sentences", "parity", value=limit))
+    run = project.snakemake("results/sentences/parity/int8.ok")
+    assert run.returncode != 0
+    left = {path.name for path in (project.folder / "results/sentences").iterdir()}
+    assert not {"release", "release.json", "verified.json"} & left
+    assert (project.folder / "results/stars.v1/release.json").exists()
 
 
 @pytest.mark.parametrize(

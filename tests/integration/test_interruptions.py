@@ -77,8 +77,8 @@ def expected(finished) -> dict[str, str]:
 def jobs(finished) -> list[Job]:
     """Every job of the project, with the very command that Snakemake runs."""
     plan = finished.snakemake("--dry-run", "--forceall", "--printshellcmds", "--quiet", "host").stdout
-    found = re.findall(r"^Shell command: python (workflow/scripts/(\w+)\.py .*)$", plan, re.MULTILINE)
-    return [Job(rule, f"python {command}") for command, rule in found]
+    pattern = r"^Shell command: ((?:printf .* \| )?python workflow/scripts/(\w+)\.py .*)$"
+    return [Job(rule, command) for command, rule in re.findall(pattern, plan, re.MULTILINE)]
 
 
 def start(project: Project, *command: str, **options) -> subprocess.Popen:

@@ -26,10 +26,10 @@ def test_every_kind_gets_jobs_that_ask_for_it(tiny):
     once = stars | {"benchmark": {"pytorch": False, "machines": []}}
     tiny.configure(tiny.config | {"models": {"stars": {"source": stars["source"]}, "once": once}})
     spread(tiny, *KINDS)
+    jobs = [job for job in tiny.planned_jobs("all_benchmarks") if job[0].startswith("benchmark")]
     asked = {
         (rule, wildcards["model"], wildcards.get("variant"), resources.get("constraint"), resources.get("machine_type"))
-        for rule, wildcards, resources in tiny.planned_jobs("all_benchmarks")
-        if rule.startswith("benchmark")
+        for rule, wildcards, resources in jobs
     }
     first = {("benchmark_pytorch", "stars", None, "icelake", "icelake")} | {
         ("benchmark", "stars", variant, "icelake", "icelake") for variant in ("fp32", "optimized")
@@ -39,6 +39,10 @@ def test_every_kind_gets_jobs_that_ask_for_it(tiny):
     }
     unnamed = {("benchmark", "once", variant, None, None) for variant in ("fp32", "optimized")}
     assert asked == first | other | unnamed
+    for rule in ("benchmark", "benchmark_pytorch"):
+        assert (
+            len({resources["mem_mb"] for name, _, resources in jobs if name.removesuffix("_on_machine") == rule}) == 1
+        )
 
 
 def test_a_profiles_own_constraint_holds_where_no_kind_is_named(tiny):

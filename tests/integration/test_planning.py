@@ -1,5 +1,6 @@
 """Planning many models: the right number of jobs, and work that grows no faster than the number of models."""
 
+import json
 import pstats
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from snakemake.shell import shell
 
 from onnxproof.engine.resources import DEFAULT_WEIGHTS_MB, estimate_memory_mb
 from project import make_project, make_tiny_project
@@ -98,8 +100,18 @@ def test_the_summary_of_very_many_models_fits_its_command_line(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == project.config
     plan = project.snakemake("--dry-run", "--printshellcmds", "--quiet", "host")
     assert plan.returncode == 0, plan.stdout
-    (command,) = re.findall(r"^Shell command: (python \S*summary.py .*)$", plan.stdout, re.MULTILINE)
+    ((settings, command),) = re.findall(
+        r"^Shell command: printf %s '(.*)' \| (python \S*summary.py .*)$", plan.stdout, re.MULTILINE
+    )
+    assert len(json.loads(settings)) == 100
     assert len(command) < 2000
+
+
+def test_a_shell_command_holds_the_settings_of_any_number_of_models(tmp_path):
+    """Snakemake writes a long command into a file, and a shell's own printf starts no process."""
+    settings = json.dumps({f"model {number}": "it's" for number in range(100_000)})
+    shell("printf %s {settings:q} | cat > {file:q}", settings=settings, file=tmp_path / "settings.json")
+    assert (tmp_path / "settings.json").read_text() == settings
 
 
 def test_a_download_asks_for_the_memory_of_what_it_does(tmp_path, tiny_models):

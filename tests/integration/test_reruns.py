@@ -14,7 +14,7 @@ READERS = {
     "quantize": {"measure_parity", "gate_parity", "benchmark", "release", "summary"},
     "record_reference": {"measure_parity", "release"},
     "measure_parity": {"gate_parity", "release", "summary"},
-    "gate_parity": {"release"},
+    "gate_parity": set(),
     "benchmark": {"release", "summary"},
     "benchmark_pytorch": {"summary"},
     "release": {"verify_release"},

@@ -141,6 +141,21 @@ def test_benchmark_files_have_the_promised_fields(finished, model):
             assert ("speedup_vs_fp32" in case) == (path.stem != "fp32")
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_what_the_expensive_steps_took_is_recorded(finished, model):
+    results = finished.folder / "results" / model
+    variants = [path.stem for path in (results / "onnx").glob("*.json")]
+    steps = {"export", "optimize", "record_reference", "release"} | {f"measure_parity.{name}" for name in variants}
+    steps |= {f"quantize.{name}" for name in variants if name.startswith("int8")}
+    records = {path.stem: pandas.read_csv(path, sep="\t") for path in (results / "cost").glob("*.tsv")}
+    assert records.keys() == steps
+    for record in records.values():
+        assert len(record) == 1
+        assert record["s"][0] > 0
+        assert {"max_rss", "cpu_time"} <= set(record)
+    assert float(records["export"]["max_rss"][0]) > 100
+
+
 def test_the_summary_has_a_row_for_each_model_and_variant(finished):
     table = pandas.read_csv(finished.folder / "results" / "summary.csv")
     assert len(table) == 8

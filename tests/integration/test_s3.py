@@ -125,16 +125,25 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
     assert published.returncode == 0, published.stdout
     assert {"results/stars/release.json", "results/stars/published.json"} <= kept(endpoint)
 
-    failed = fails_the_gate(there).snakemake(*options(endpoint))
+    alone = fails_the_gate(there).snakemake("--no-hooks", *options(endpoint))
+    assert alone.returncode != 0
+    left = kept(endpoint)
+    assert not {"results/stars/parity/optimized.ok", "results/stars/release.json"} & left
+    assert not [key for key in left if key.startswith("results/stars/release/")]
+    assert {"results/stars/parity/optimized.json", "results/stars/parity/fp32.ok"} <= left
+
+    failed = there.snakemake(*options(endpoint))
     assert failed.returncode != 0
     assert re.search(r"^FAIL stars optimized: max_probability_diff", failed.stdout, re.MULTILINE)
     assert (
-        "1 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: stars optimized is not equal enough"
+        "2 jobs of 1 of 1 models failed:\nFAILED stars gate_parity optimized: stars optimized is not equal enough"
         in failed.stdout
     )
+    assert "FAILED stars release: stars optimized did not pass its gate: max_probability_diff" in failed.stdout
     assert "Release:" not in failed.stdout
     left = kept(endpoint)
-    assert not {"results/stars/parity/optimized.ok", "results/stars/release.json", "results/stars/verified.json"} & left
+    marks = ("parity/optimized.ok", "release.json", "verified.json", "published.json")
+    assert not {f"results/stars/{mark}" for mark in marks} & left
     assert not [key for key in left if key.startswith("results/stars/release/")]
     assert "results/stars/parity/optimized.json" in left
     refused = there.snakemake("publish", *options(endpoint))

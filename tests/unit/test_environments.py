@@ -1,7 +1,10 @@
 """The conda environments, the locks and pyproject.toml say the same."""
 
 import ast
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,6 +19,17 @@ ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 #: Modules whose distribution has another name.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
+
+#: Prints the environment and the image of each rule that has an environment.
+TELLING_IMAGES = """
+import json
+from pathlib import Path
+from snakemake.api import OutputSettings, ResourceSettings, SnakemakeApi
+with SnakemakeApi(OutputSettings(quiet={"all"})) as api:
+    workflow = api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=Path("Snakefile"))._workflow
+    rules = [rule for rule in workflow.rules if rule.conda_env]
+    print(json.dumps({rule.name: [str(rule.conda_env), rule.container_img] for rule in rules}))
+"""
 
 
 def locked(name: str) -> dict[str, str]:
@@ -94,8 +108,6 @@ def rules_with_environments() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("script", "environment"), sorted(set(rules_with_environments())))
 def test_environments_hold_what_their_scripts_import(script, environment):
-    import sys
-
     installed = {canonicalize_name(name) for name in pins_of(ROOT / "envs" / f"{environment}.yaml")}
     for path in files_of_script(script):
         for node in ast.walk(ast.parse(Path(path).read_text())):
@@ -110,3 +122,22 @@ def test_environments_hold_what_their_scripts_import(script, environment):
                 if distribution == "openvino":
                     continue  # imported only where `make compare-runtimes` times it, in an environment of its own
                 assert distribution in installed, f"{Path(path).name} imports {name}"
+
+
+def test_every_rule_with_an_environment_has_the_image_of_the_same_lock():
+    build = (ROOT / "Dockerfile").read_text()
+    assert "COPY envs/locks envs/locks" in build
+    (target,) = re.findall(r"^RUN make (\S+)$", build, re.MULTILINE)
+    recipe = re.search(
+        r"^\$\(VENV\)/cluster\.done: \$\(LOCKS\)/cluster\.txt", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert (target, bool(recipe)) == ("setup-cluster", True)
+    versions = locked("cluster.txt") | {"torch": locked("torch-cpu.txt")["torch"].removesuffix("+cpu")}
+    command = [sys.executable, "-c", TELLING_IMAGES]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    rules = json.loads(run.stdout.splitlines()[-1])
+    assert len(rules) == 16
+    for rule, (environment, image) in rules.items():
+        assert image == "envs/onnxproof.sif", rule
+        pins = pins_of(ROOT / "envs" / Path(environment).name)
+        assert pins == {name: versions[name] for name in pins}

@@ -21,9 +21,8 @@ def log(folder, name: str, text: str) -> None:
 
 def show(folder, monkeypatch, capsys, settings, jobs, *options: str) -> str:
     monkeypatch.chdir(folder)
-    (folder / "settings.json").write_text(json.dumps(settings))
-    (folder / "failed.json").write_text(json.dumps(jobs))
-    arguments = ["--results", "results", "--settings", "settings.json", "--failed", "failed.json"]
+    (folder / "run.json").write_text(json.dumps({"settings": settings, "failed": jobs, "released": []}))
+    arguments = ["--results", "results", "--run", "run.json"]
     show_failures.main([*arguments, "--output-dir", "results/logs/summary", *options])
     return capsys.readouterr().out
 

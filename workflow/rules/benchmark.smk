@@ -26,9 +26,7 @@ rule benchmark:
     threads: benchmark_threads
     resources:
         **NODE_KIND,
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("benchmark"),
     params:
         script=script_path("benchmark"),
         code=script_digest("benchmark"),
@@ -62,9 +60,7 @@ rule benchmark_pytorch:
     threads: benchmark_threads
     resources:
         **NODE_KIND,
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("benchmark_pytorch"),
     params:
         script=script_path("benchmark"),
         code=script_digest("benchmark"),

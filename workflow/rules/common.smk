@@ -1,24 +1,23 @@
 """Needs: the configuration. Makes: the checked, resolved settings of every model, and the helpers of the rules."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
 import re
 import sys
-import threading
-import time
+from functools import cache, partial
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow" / "scripts"))
+# Not `basedir`, which is the caller's folder where this workflow is a module of another.
+sys.path.insert(0, str(Path(workflow.current_basedir).parent / "scripts"))
 
 from onnxproof.cli import UserError
 from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
-from onnxproof.engine.code_digest import SCRIPTS, digest_of_scripts, digest_of_texts
+from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts
 from onnxproof.engine.resources import (
     estimate_disk_mb,
     estimate_memory_mb,
@@ -26,8 +25,7 @@ from onnxproof.engine.resources import (
     estimate_threads,
     weights_mb,
 )
-from onnxproof.engine.run_lock import lock_folder
-from onnxproof.files import write_text
+from onnxproof.places import PROJECT, RESOURCES, SCRIPTS
 from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
@@ -35,13 +33,8 @@ from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 # machine PyTorch took five times the CPU time with two.
 PARITY_THREADS = 1
 CONFIG_FILE = Path("config.yaml")
-#: The table of results as it was last written, for the end of the run; the results may lie in object storage.
-SUMMARY = Path(".snakemake/onnxproof-summary.csv")
-SUMMARY_SETTINGS = Path(".snakemake/onnxproof-summary.json")
-CHECK_SETTINGS = Path(".snakemake/onnxproof-check.json")
-FAILED_JOBS = Path(".snakemake/onnxproof-failed.json")
-RELEASED_MODELS = Path(".snakemake/onnxproof-released.json")
-STARTED = time.time()
+#: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
+IS_MODULE = not workflow.modifier.is_main_snakefile()
 
 
 def checked(check, *arguments):
@@ -53,7 +46,7 @@ def checked(check, *arguments):
 
 
 # A cluster's jobs read what the process that submitted them has checked.
-if CONFIG_FILE.is_file() and workflow.is_main_process:
+if CONFIG_FILE.is_file() and workflow.is_main_process and not IS_MODULE:
     checked(check_yaml_text, CONFIG_FILE)
 
 
@@ -72,6 +65,10 @@ MACHINES = sorted({machine for settings in MODELS.values() for machine in settin
 MATCHES_NOTHING = "(?!)"
 
 
+# The image of the Dockerfile, which holds what the environments beside it hold; only `--sdm apptainer` uses it.
+container: os.path.relpath(PROJECT / "envs" / "onnxproof.sif")
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     machine="|".join(map(re.escape, MACHINES)) or MATCHES_NOTHING,
@@ -79,12 +76,12 @@ wildcard_constraints:
     quantized="|".join(QUANTIZED_VARIANTS),
 
 
-def own_file(path: str) -> str:
-    """Return a path of this project relative to the working directory: moving both changes no rule's inputs.
+def resource_path(path: str | Path) -> str:
+    """Return a resource's path relative to the working directory: moving both changes no rule's inputs.
 
-    It stays a local file where results go to a storage provider.
+    It stays a local file where results go to a storage provider or below the prefix of a module.
     """
-    return local(os.path.relpath(Path(workflow.basedir) / "workflow" / path))
+    return local(os.path.relpath(RESOURCES / path))
 
 
 def script_path(script: str) -> str:
@@ -101,18 +98,33 @@ def script_digest(*scripts: str) -> str:
     return digest_of_scripts(*scripts)
 
 
+@cache
+def results_folder() -> Path:
+    """Return the folder of all results, below the prefix of a module, but not below that of a storage provider."""
+    table = rules.summary.output.csv
+    if table.is_storage:
+        return Path(table.storage_object.query.removeprefix(storage_prefix())).parent
+    return Path(table).parent
+
+
+def storage_prefix() -> str:
+    """Return what begins the address of all files in object storage, or nothing where they are on a disk."""
+    prefix = workflow.storage_settings.default_storage_prefix
+    return f"{prefix.rstrip('/')}/" if prefix else ""
+
+
 def size_mb(model: str) -> float:
     """Return the size of a model's weights in MB, as far as it is known on this machine.
 
     Where results go to object storage, their manifests do not tell it here, and the plan asks the Hub.
     """
     ask_hub = workflow.is_main_process and bool(workflow.storage_settings.default_storage_provider)
-    return weights_mb(model, MODELS[model]["source"], ask_hub=ask_hub)
+    return weights_mb(model, MODELS[model]["source"], results_folder(), ask_hub)
 
 
-def mem_mb(wildcards, attempt, rulename) -> int:
+def mem_mb(rule, wildcards, attempt) -> int:
     """Return the memory that a job needs for its model, more with each attempt."""
-    return estimate_memory_mb(rulename, size_mb(wildcards.model), attempt, workflow.non_local_exec)
+    return estimate_memory_mb(rule, size_mb(wildcards.model), attempt, workflow.non_local_exec)
 
 
 def download_mem_mb(wildcards, attempt) -> int:
@@ -121,21 +133,35 @@ def download_mem_mb(wildcards, attempt) -> int:
     kind = "download" if "hub" in settings["source"] else "download_local"
     if settings["allow_pickle"]:
         kind = "download_pickle"
-    return estimate_memory_mb(kind, size_mb(wildcards.model), attempt, workflow.non_local_exec)
+    return mem_mb(kind, wildcards, attempt)
 
 
-def disk_mb(wildcards, rulename) -> int:
+def disk_mb(rule, wildcards) -> int:
     """Return the room that a job's files need."""
-    return estimate_disk_mb(rulename, size_mb(wildcards.model))
+    return estimate_disk_mb(rule, size_mb(wildcards.model))
 
 
-def runtime(wildcards, attempt, rulename) -> int:
+def runtime(rule, wildcards, attempt) -> int:
     """Return the minutes after which a job has surely come to a halt, more with each attempt."""
-    return estimate_minutes(rulename, size_mb(wildcards.model), attempt)
+    return estimate_minutes(rule, size_mb(wildcards.model), attempt)
+
+
+def needs(rule: str) -> dict[str, partial]:
+    """Return the resources of a rule. It is named, because a caller of this module may have given it another name."""
+    return {each.__name__: partial(each, rule) for each in (mem_mb, disk_mb, runtime)}
+
+
+def check_places() -> None:
+    """Refuse kinds of machines that this run cannot tell apart: once it is known where its jobs go, and not for a plan."""
+    if workflow.executor_plugin is not None and not workflow.dryrun and workflow.is_main_process:
+        overridden = workflow.resource_settings.overwrite_resources
+        checked(check_machines, MODELS, config, workflow.non_local_exec, overridden)
 
 
 def node_kind(wildcards) -> str | None:
     """Return the kind of machine that a benchmark is for: the one in its path, else the first of its model's."""
+    if IS_MODULE and MACHINES:
+        check_places()
     return wildcards.get("machine") or next(iter(MODELS[wildcards.model]["benchmark"]["machines"]), None)
 
 
@@ -216,13 +242,13 @@ def package_version(wildcards) -> str | None:
 def evaluation_texts(wildcards) -> list[str]:
     """Return the configured evaluation texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["parity"]["evaluation_texts"]
-    return [local(texts) if texts else own_file("resources/evaluation_texts.jsonl")]
+    return [local(texts) if texts else resource_path("evaluation_texts.jsonl")]
 
 
 def calibration_texts(wildcards) -> list[str]:
     """Return the configured calibration texts of a model; none stands for the bundled ones."""
     texts = MODELS[wildcards.model]["quantization"]["calibration_texts"]
-    return [local(texts) if texts else own_file("resources/calibration_texts.jsonl")]
+    return [local(texts) if texts else resource_path("calibration_texts.jsonl")]
 
 
 def parity_batch_size(wildcards) -> int:
@@ -289,18 +315,16 @@ def released_machines(wildcards) -> list[str]:
 
 def release_resources() -> list[str]:
     """Return what a release is made with beside scripts: the card, and the examples on it."""
-    usage = Path(workflow.basedir) / "workflow" / "resources" / "usage"
-    examples = sorted(path.relative_to(usage).as_posix() for path in usage.rglob("*.j2"))
-    return [own_file("resources/model_card.md.j2")] + [own_file(f"resources/usage/{example}") for example in examples]
+    examples = sorted((RESOURCES / "usage").rglob("*.j2"))
+    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples)]
 
 
 def proof_of_variants(wildcards) -> list[str]:
-    """Return the files, manifests, parity, passed gates and benchmarks of a model's variants."""
+    """Return the files, manifests, parity and benchmarks of a model's variants."""
     files = [
         "onnx/{variant}",
         "onnx/{variant}.json",
         "parity/{variant}.json",
-        "parity/{variant}.ok",
         "benchmark/{variant}.json",
         *(f"benchmark/{machine}/{{variant}}.json" for machine in further_machines(wildcards.model)),
     ]
@@ -323,8 +347,8 @@ def publish_arguments(wildcards) -> list[str]:
     return ["--repo", settings["repo"], *branch, *([] if settings["dry_run"] else ["--for-real"])]
 
 
-def summary_settings() -> str:
-    """Return, as JSON, the variants and thresholds of every model."""
+def summary_settings(wildcards=None) -> str:
+    """Return, as JSON, the variants, machines and thresholds of every model."""
     return json.dumps(
         {
             model: {
@@ -338,123 +362,13 @@ def summary_settings() -> str:
     )
 
 
-def results_place(wildcards=None) -> str:
-    """Return where the results are for a reader: a folder, or below the prefix of a storage provider."""
-    prefix = workflow.storage_settings.default_storage_prefix
-    return f"{prefix.rstrip('/')}/results" if prefix else "results"
-
-
-def summary_digest(wildcards) -> str:
-    """Return a sha256 that changes with the summary's settings, so that the summary is made anew."""
-    return hashlib.sha256(summary_settings().encode()).hexdigest()
-
-
-def check_places() -> None:
-    """Refuse kinds of machines that this run cannot tell apart; only now is it known where its jobs go."""
-    overridden = workflow.resource_settings.overwrite_resources
-    checked(check_machines, MODELS, config, workflow.non_local_exec, overridden)
-
-
-def keep_one_timer() -> None:
-    """Let one timer at a time wake the scheduler, which is all that its limit of 100 jobs a second needs.
-
-    Snakemake 9 starts another one after each look at the ready jobs, and each of them leads to the next look: one more
-    a second for every job that has ended, in a run of 200 models soon half of a core.
-    """
-    scheduler = workflow.scheduler
-    waiting = threading.Event()
-
-    def wake() -> None:
-        waiting.clear()  # first: the look that follows starts the next timer
-        scheduler._open_jobs.release()
-
-    def wake_once_after(delay: float) -> None:
-        if not waiting.is_set():
-            waiting.set()
-            threading.Timer(delay, wake).start()
-
-    scheduler._schedule_reevalutation = wake_once_after
-
-
-def write_summary_settings() -> None:
-    """Leave the summary's settings where its job finds them: a command line cannot hold those of many models."""
-    write_text(SUMMARY_SETTINGS, summary_settings())
-
-
-def write_check_settings() -> None:
-    """Leave what `check` needs to know of every model where its job finds it."""
+def check_settings(wildcards) -> str:
+    """Return, as JSON, what `check` needs to know of every model."""
     keys = ("source", "task", "exporter", "variants", "benchmark")
     keys += ("allow_pickle", "allow_remote_code", "allow_floating_revision")
-    settings = {model: {key: MODELS[model].get(key) for key in keys} for model in MODELS}
-    write_text(CHECK_SETTINGS, json.dumps(settings))
+    return json.dumps({model: {key: MODELS[model].get(key) for key in keys} for model in MODELS})
 
 
-def is_new(path: Path) -> bool:
-    """Tell whether this run wrote a file."""
-    return path.is_file() and path.stat().st_mtime >= STARTED
-
-
-def jobs_tried_in_vain() -> list:
-    """Return the jobs of models that this run did not finish although their inputs are there."""
-    unfinished = set(workflow.dag.needrun_jobs())
-    tried = [job for job in unfinished if not unfinished & workflow.dag.dependencies[job].keys()]
-    if not workflow.execution_settings.keep_going:  # then some of them were never started
-        tried = [job for job in tried if job.log and is_new(Path(job.log[0]))]
-    return [job for job in sorted(tried, key=workflow.dag.jobid) if job.log and "model" in job.rule.wildcard_names]
-
-
-def failed_jobs() -> list[dict[str, str]]:
-    """Return the model, rule, variant and log of each job that was tried in vain."""
-    return [
-        {
-            "model": job.wildcards.model,
-            "rule": job.rule.name,
-            "variant": job.wildcards.get("variant") or job.wildcards.get("quantized") or "",
-            "log": str(job.log[0]),
-        }
-        for job in jobs_tried_in_vain()
-    ]
-
-
-def withdraw_releases() -> None:
-    """Delete the release of every model of which a gate failed, on disk or in object storage: it would look proven.
-
-    Nothing that is still good is lost: a gate that is judged again has its release made anew.
-    """
-    for model in {job.wildcards.model for job in jobs_tried_in_vain() if job.rule.name == "gate_parity"}:
-        for name in ("verify_release", "release"):
-            files, _ = workflow.get_rule(name).expand_output({"model": model})
-            for file in reversed(files):  # the manifest first, then the folder that it describes
-                workflow.async_run(file.remove())
-
-
-def released_models() -> list[str]:
-    """Return the models whose releases are verified, as far as this run looked at them."""
-    unfinished = set(workflow.dag.needrun_jobs())
-    verified = [job for job in workflow.dag.jobs if job.rule.name == "verify_release" and job not in unfinished]
-    return sorted(job.wildcards.model for job in verified)
-
-
-def show_summary() -> None:
-    """Print the table of results at the end of a run, unless the run failed before it could write a new one."""
-    write_text(RELEASED_MODELS, json.dumps(released_models()))
-    if is_new(SUMMARY):
-        for name in ("partial.csv", "partial.html", "failures.csv"):
-            Path("results/logs/summary", name).unlink(missing_ok=True)
-        shell(
-            "python {script:q} --csv {SUMMARY:q} --report {page:q} --released {RELEASED_MODELS:q}",
-            script=script_path("show_summary"),
-            page=f"{results_place()}/report.html",
-        )
-
-
-def show_failures() -> None:
-    """Print what a failed run achieved nevertheless, and each failed job with its reason and its log."""
-    show_summary()
-    write_text(FAILED_JOBS, json.dumps(failed_jobs()))
-    shell(
-        "python {script:q} --results results --settings {SUMMARY_SETTINGS:q} --failed {FAILED_JOBS:q} {partial:q} "
-        "--released {RELEASED_MODELS:q} --output-dir results/logs/summary",
-        script=script_path("show_failures"),
-        partial=[] if is_new(SUMMARY) else ["--partial"],
-    )
+def results_place(wildcards=None) -> str:
+    """Return where the results are for a reader: a folder, or below the prefix of a storage provider."""
+    return f"{storage_prefix()}{results_folder()}"

@@ -4,23 +4,20 @@
 """
 
 
-localrules:
-    check,
-
-
 rule check:
     log:
         "results/logs/check/check.log",
+    localrule: True
     conda:
         "../../envs/export.yaml"
     params:
         script=script_path("check"),
         code=script_digest("check"),
-        models=CHECK_SETTINGS,
+        settings=check_settings,
     message:
         "checking the small files of every model"
     shell:
-        "python {params.script:q} --models {params.models:q} 2>&1 | tee {log:q}"
+        "printf %s {params.settings:q} | python {params.script:q} --models /dev/stdin 2>&1 | tee {log:q}"
 
 
 rule download:
@@ -34,9 +31,7 @@ rule download:
     conda:
         "../../envs/export.yaml"
     resources:
-        mem_mb=download_mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("download") | {"mem_mb": download_mem_mb},
     params:
         script=script_path("download"),
         code=script_digest("download"),

@@ -10,12 +10,12 @@ rule export:
         manifest="results/{model}/onnx/fp32.json",
     log:
         "results/logs/export/{model}.log",
+    benchmark:
+        "results/{model}/cost/export.tsv"
     conda:
         "../../envs/export.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("export"),
     params:
         script=script_path("export"),
         code=script_digest("export"),

@@ -10,12 +10,12 @@ rule optimize:
         manifest="results/{model}/onnx/optimized.json",
     log:
         "results/logs/optimize/{model}.log",
+    benchmark:
+        "results/{model}/cost/optimize.tsv"
     conda:
         "../../envs/runtime.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("optimize"),
     params:
         script=script_path("optimize"),
         code=script_digest("optimize"),

@@ -15,13 +15,13 @@ rule record_reference:
         manifest="results/{model}/reference.json",
     log:
         "results/logs/record_reference/{model}.log",
+    benchmark:
+        "results/{model}/cost/record_reference.tsv"
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("record_reference"),
     params:
         script=script_path("record_reference"),
         code=script_digest("record_reference"),
@@ -52,13 +52,13 @@ rule measure_parity:
         ),
     log:
         "results/logs/measure_parity/{model}.{variant}.log",
+    benchmark:
+        "results/{model}/cost/measure_parity.{variant}.tsv"
     conda:
         "../../envs/runtime.yaml"
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("measure_parity"),
     params:
         script=script_path("measure_parity"),
         code=script_digest("measure_parity"),
@@ -83,9 +83,7 @@ rule gate_parity:
     conda:
         "../../envs/runtime.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("gate_parity"),
     params:
         script=script_path("gate_parity"),
         code=script_digest("gate_parity"),

@@ -18,9 +18,7 @@ rule publish_release:
     conda:
         "../../envs/export.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("publish_release"),
     params:
         script=script_path("publish_release"),
         code=script_digest("publish_release"),

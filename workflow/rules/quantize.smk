@@ -11,13 +11,13 @@ rule quantize:
         manifest="results/{model}/onnx/{quantized}.json",
     log:
         "results/logs/quantize/{model}.{quantized}.log",
+    benchmark:
+        "results/{model}/cost/quantize.{quantized}.tsv"
     conda:
         "../../envs/runtime.yaml"
     threads: search_threads
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("quantize"),
     params:
         script=script_path("quantize"),
         code=script_digest("quantize"),

@@ -1,9 +1,15 @@
-"""Needs: the variants, their passed gates and their benchmarks. Makes: the folder that is shipped, verified."""
+"""Needs: the variants, their parity and their benchmarks. Makes: the folder that is shipped, verified.
+
+The release is judged by the measurements, as the gates are, and not by the gates' files: Snakemake deletes what a job
+made before when the job fails, but does not start a job whose inputs are missing. So a variant that misses a limit also
+takes an older release away, on disk or in object storage.
+"""
 
 
 rule release:
     input:
         proof_of_variants,
+        exported="results/{model}/onnx/fp32.json",
         source_folder="results/{model}/source",
         source="results/{model}/source.json",
         reference_folder="results/{model}/reference",
@@ -14,12 +20,12 @@ rule release:
         manifest="results/{model}/release.json",
     log:
         "results/logs/release/{model}.log",
+    benchmark:
+        "results/{model}/cost/release.tsv"
     conda:
         "../../envs/report.yaml"
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("release"),
     params:
         script=script_path("release"),
         code=script_digest("release"),
@@ -52,9 +58,7 @@ rule verify_release:
         "../../envs/export.yaml"  # the program of an image model needs transformers' image processors
     threads: PARITY_THREADS
     resources:
-        mem_mb=mem_mb,
-        disk_mb=disk_mb,
-        runtime=runtime,
+        **needs("verify_release"),
     params:
         script=script_path("verify_release"),
         code=script_digest("verify_release"),

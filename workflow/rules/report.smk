@@ -5,19 +5,14 @@ its gate is in the report too.
 """
 
 
-# Where Snakemake itself runs: it reads every model's files, and its settings lie beside them.
-localrules:
-    summary,
-
-
 rule summary:
     input:
         expand("results/{model}/source.json", model=MODELS),
         variant_files("results/{model}/onnx/{variant}.json", VARIANTS),
         variant_files("results/{model}/parity/{variant}.json", VARIANTS),
         benchmark_files(MODELS),
-        template=own_file("resources/report.html.j2"),
-        script=own_file("resources/report.js"),
+        template=resource_path("report.html.j2"),
+        script=resource_path("report.js"),
     output:
         csv=report(
             "results/summary.csv",
@@ -33,18 +28,17 @@ rule summary:
         ),
     log:
         "results/logs/summary/summary.log",
+    localrule: True  # it reads every model's files, most of them small
     conda:
         "../../envs/report.yaml"
     params:
         script=script_path("summary"),
         code=script_digest("summary"),
-        settings_file=SUMMARY_SETTINGS,
-        settings_digest=summary_digest,
+        settings=summary_settings,
         place=results_place,
-        latest=SUMMARY,
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
-        'python {params.script:q} --results "$(dirname {output.csv:q})" --settings {params.settings_file:q} '
-        "--place {params.place:q} --output-csv {output.csv:q} --output-html {output.html:q} "
-        "--copy {params.latest:q} > {log:q} 2>&1"
+        "printf %s {params.settings:q} | "
+        'python {params.script:q} --results "$(dirname {output.csv:q})" --settings /dev/stdin '
+        "--place {params.place:q} --output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"  # the shell's own printf: no other command line holds thousands of models

@@ -1,6 +1,6 @@
 """Judge a variant: exit non-zero when a measured difference is larger than the configuration allows.
 
-A release that an earlier verdict allowed is withdrawn at the end of the run, see ``withdraw_releases`` in the rules.
+The rule ``release`` judges by the same measurements, so a release that an earlier verdict allowed is deleted.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Put together what is shipped: the proven ONNX files, the tokenizer, a model card and the evidence.
 
-A release holds only variants whose parity gate passed, and only files that are still what was judged.
+A release is made only of a model of which every variant is within its limits, and it holds only files that are still
+what was judged.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from onnxproof.graph.external_data import rename_weights, weight_files
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
 from onnxproof.inputs.reference import read_reference
-from onnxproof.parity.gate import judge
+from onnxproof.parity.gate import Verdict, judge
 from onnxproof.places import SCRIPTS
 from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, read_benchmark
 from onnxproof.records.common import Limits
@@ -134,6 +135,19 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
             rename_weights(path, f"{name}_data", f"{path.name}_data")
 
 
+def judge_variant(variant: str, results: Path, thresholds: Limits) -> list[Verdict]:
+    """Return the verdicts on a variant, as its gate gives them.
+
+    Raises:
+        UserError: a measured difference is beyond its threshold.
+    """
+    parity = read_parity(results / "parity" / f"{variant}.json")
+    verdicts = judge(parity, thresholds)
+    if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
+        raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
+    return verdicts
+
+
 def evidence(
     variant: str,
     results: Path,
@@ -146,7 +160,7 @@ def evidence(
     ``benchmark`` is the content of its record, ``machines`` are the further kinds of machines that it was timed on.
 
     Raises:
-        UserError: a measured difference is beyond its threshold, so the gate cannot have passed.
+        UserError: a measured difference is beyond its threshold.
     """
     parity = read_parity(results / "parity" / f"{variant}.json")
     elsewhere = [speed(read_benchmark(results / "benchmark" / machine / f"{variant}.json")) for machine in machines]
@@ -154,9 +168,7 @@ def evidence(
     timed = cast(ReleasedBenchmark, speed(benchmark))
     if elsewhere:
         timed["elsewhere"] = elsewhere
-    verdicts = judge(parity, thresholds)
-    if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
-        raise UserError(f"{parity['model']} {variant} did not pass its gate: {'; '.join(missed)}")
+    verdicts = judge_variant(variant, results, thresholds)
     return {
         "sha256": proven_sha256(manifest["files"]),
         "settings": manifest["settings"],
@@ -440,6 +452,8 @@ def release(
         UserError: a file is not the one that was proven, or a gate did not pass.
     """
     shipped = released_files(variants)
+    for variant in variants:  # those too that are not shipped
+        judge_variant(variant, results, thresholds[variant])
     described = describe_release(model, results, shipped, thresholds, machines)
     reference = read_reference(results / "reference", results / "reference.json")
     with staged_folder(folder) as stage:
@@ -493,7 +507,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="the model's name in config.yaml")
     parser.add_argument("--results", type=Path, required=True, help="the model's folder below results/")
-    parser.add_argument("--variants", nargs="+", required=True, help="variants whose gate passed")
+    parser.add_argument("--variants", nargs="+", required=True, help="the model's variants")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the release to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
     parser.add_argument(

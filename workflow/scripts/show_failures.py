@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+import show_summary
 from onnxproof.cli import UserError, run_script
-from onnxproof.files import read_json, write_text
-from onnxproof.records.run import FailedJob, ShownModels
+from onnxproof.files import write_text
+from onnxproof.records.run import ShownModels
 
 SHOWN = 30  # more failures than this are only counted on the screen; the table beside the logs has all
 LONGEST_REASON = 300
@@ -29,12 +30,6 @@ class Failure:
     variant: str
     reason: str
     log: str
-
-
-def read_failures(path: Path) -> list[Failure]:
-    """Return the failed jobs that a file lists as JSON: ``model``, ``rule``, ``variant`` and ``log`` of each."""
-    jobs: list[FailedJob] = json.loads(path.read_text(encoding="utf-8"))
-    return [Failure(**job, reason=_reason(Path(job["log"]))) for job in jobs]
 
 
 def _reason(log: Path) -> str:
@@ -84,32 +79,30 @@ def main(argv: list[str] | None = None) -> None:
     """Parse the command line, read the failures and tell them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="folder the pipeline wrote to")
-    parser.add_argument("--settings", required=True, metavar="JSON", help="as summary.py takes it")
     parser.add_argument(
-        "--failed", type=Path, required=True, metavar="JSON", help='file with [{"model", "rule", "variant", "log"}]'
+        "--run",
+        type=Path,
+        required=True,
+        metavar="JSON",
+        help='file with {"settings": as summary.py takes them, "failed": [{"model", "rule", "variant", "log"}], '
+        '"released": [models with a verified release]}; - is standard input',
     )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder for failures.csv and a partial summary")
     parser.add_argument("--partial", action="store_true", help="write the summary of the complete models too")
-    parser.add_argument("--released", type=Path, metavar="JSON", help="as show_summary.py takes it")
     args = parser.parse_args(argv)
-
-    from onnxproof.report.results import read_settings
-
-    settings = read_settings(args.settings)
+    run = show_summary.read_told(args.run)
     if args.partial:
         table, page = args.output_dir / "partial.csv", args.output_dir / "partial.html"
-        if write_partial_summary(args.results, settings, table, page):
-            from show_summary import show as show_table
-
-            show_table(table, page, read_json(args.released) if args.released else [])
-    failures = read_failures(args.failed)
+        if write_partial_summary(args.results, run["settings"], table, page):
+            show_summary.show(table, page, run["released"])
+    failures = [Failure(**job, reason=_reason(Path(job["log"]))) for job in run["failed"]]
     if failures:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(field.name for field in fields(Failure))
         writer.writerows(map(astuple, failures))
         write_text(args.output_dir / "failures.csv", text.getvalue())
-        show(failures, len(settings), args.output_dir / "failures.csv")
+        show(failures, len(run["settings"]), args.output_dir / "failures.csv")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Print the summary table to the terminal, failed gates last, where the eye rests."""
 
 import argparse
+import json
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from onnxproof.files import read_json
 PLAIN_WIDTH = 100
 MOST_MODELS = 40  # with more models than this, only those that failed are shown one by one
 MISSING = "-"
+STANDARD_INPUT = Path("-")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -29,6 +32,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: not a summary table: {first_line(error)}") from None
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def read_told(path: Path) -> Any:
+    """Return what a JSON file holds, or standard input where the path is ``-``.
+
+    Raises:
+        UserError: the file is missing, cannot be read or holds no JSON.
+    """
+    return json.load(sys.stdin) if path == STANDARD_INPUT else read_json(path)
 
 
 def show(csv: Path, report: Path | str, released: Collection[str] = ()) -> None:
@@ -132,10 +144,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--csv", type=Path, required=True, help="table written by summary.py")
     parser.add_argument("--report", help="page to point to, path or address (default: report.html beside the table)")
     parser.add_argument(
-        "--released", type=Path, metavar="JSON", help="file that lists the models with a verified release"
+        "--released",
+        type=Path,
+        metavar="JSON",
+        help="file that lists the models with a verified release; - is standard input",
     )
     args = parser.parse_args(argv)
-    released = read_json(args.released) if args.released else []
+    released = read_told(args.released) if args.released else []
     show(args.csv, args.report or args.csv.with_name("report.html"), released)
 
 

@@ -1,7 +1,6 @@
 """Gather every model's figures into one table (CSV) and one self-contained page (HTML)."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from onnxproof.cli import run_script
@@ -45,11 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output-csv", type=Path, required=True, help="table to write, one row a model and variant")
     parser.add_argument("--output-html", type=Path, required=True, help="page to write")
     parser.add_argument("--place", help="where a reader finds the folder's files (default: the folder itself)")
-    parser.add_argument("--copy", type=Path, help="a second place for the table")
     args = parser.parse_args(argv)
     summarize(args.results, args.settings, args.output_csv, args.output_html, args.place)
-    if args.copy:
-        shutil.copyfile(args.output_csv, args.copy)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,6 @@ def test_a_job_on_another_machine_gets_what_snakemake_itself_takes_there():
         assert there - here == REMOTE_JOB_MB
 
 
-@pytest.mark.parametrize("rule", ["benchmark", "benchmark_pytorch"])
-def test_a_benchmark_on_one_kind_of_machine_needs_what_any_needs(rule):
-    for estimate in (estimate_memory_mb, estimate_disk_mb, estimate_minutes):
-        assert estimate(f"{rule}_on_machine", 1000) == estimate(rule, 1000)
-    assert estimate_memory_mb(f"{rule}_on_machine", 1000) > estimate_memory_mb("unknown", 1000)
-
-
 @pytest.fixture
 def results(tmp_path):
     (tmp_path / "m" / "source").mkdir(parents=True)

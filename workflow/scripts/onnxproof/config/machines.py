@@ -41,7 +41,7 @@ def check_machines(
         raise UserError(str(Problem(path, message, machines)))
     for rule, resources in overridden.items():
         for name in KIND_RESOURCES:
-            if rule.startswith("benchmark") and name in resources:
+            if "benchmark" in rule and name in resources:
                 message = (
                     f"but set-resources, in a profile or on the command line, gives the rule {rule} a {name}, "
                     "and that would be measured instead: remove it there, or set benchmark.machines to []"

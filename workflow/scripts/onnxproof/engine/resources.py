@@ -21,8 +21,6 @@ from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 #: Where a model's size is not known yet: an encoder of a hundred million parameters.
 DEFAULT_WEIGHTS_MB = 500.0
-#: The end of the name of a rule that does on one kind of machine what the rule without it does anywhere.
-ON_MACHINE = "_on_machine"
 #: Memory of rules that hold no model.
 SMALL_JOB_MB = 400
 #: What Snakemake itself takes on another machine: two of its processes for each Slurm job, 190 MB each, and for the
@@ -183,19 +181,19 @@ def estimate_memory_mb(rule: str, weights_mb: float, attempt: int = 1, remote: b
         attempt: 1 for the first try.
         remote: whether the job goes to another machine, where Snakemake itself counts too.
     """
-    lines = MEMORY.get(rule.removesuffix(ON_MACHINE), (Line(SMALL_JOB_MB, 0),))
+    lines = MEMORY.get(rule, (Line(SMALL_JOB_MB, 0),))
     line = next(line for line in lines if weights_mb <= line.until)
     return round(line.at(weights_mb) * (1 + MORE_EACH_ATTEMPT * (attempt - 1))) + REMOTE_JOB_MB * remote
 
 
 def estimate_disk_mb(rule: str, weights_mb: float) -> int:
     """Return the room, in MB, that a job's outputs and temporary files take."""
-    return round(100 + DISK.get(rule.removesuffix(ON_MACHINE), 0) * weights_mb)
+    return round(100 + DISK.get(rule, 0) * weights_mb)
 
 
 def estimate_minutes(rule: str, weights_mb: float, attempt: int = 1) -> int:
     """Return a time limit in minutes: several times what a job takes on two slow cores."""
-    return round((30 + MINUTES_PER_GB.get(rule.removesuffix(ON_MACHINE), 5) * weights_mb / 1000) * attempt)
+    return round((30 + MINUTES_PER_GB.get(rule, 5) * weights_mb / 1000) * attempt)
 
 
 def estimate_threads(weights_mb: float) -> int:
