@@ -34,11 +34,11 @@ rule summary:
     params:
         script=script_path("summary"),
         code=script_digest("summary"),
-        settings=summary_settings,
+        settings=summary_settings,  # to the shell's own printf: no command line holds thousands of models
         place=results_place,
     message:
         "all models: writing the summary and the report (log: {log})"
     shell:
         "printf %s {params.settings:q} | "
         'python {params.script:q} --results "$(dirname {output.csv:q})" --settings /dev/stdin '
-        "--place {params.place:q} --output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"  # the shell's own printf: no other command line holds thousands of models
+        "--place {params.place:q} --output-csv {output.csv:q} --output-html {output.html:q} > {log:q} 2>&1"
