@@ -91,6 +91,22 @@ def test_rules_alone_withdraw_a_release(copy_of_finished):
     assert "error: sentences optimized did not pass its gate: max_abs_diff: measured" in run.stdout
 
 
+@pytest.mark.slow
+def test_a_gate_that_fails_where_its_release_is_up_to_date_withdraws_it(copy_of_finished):
+    project = copy_of_finished
+    script = project.folder / "workflow/scripts/gate_parity.py"
+    text = script.read_text()
+    assert "    if missed:\n" in text
+    script.write_text(text.replace("    if missed:\n", "    if not missed:\n"))
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert {path.name for path in (project.folder / "results/stars.v1").iterdir()} & {
+        "release",
+        "verified.json",
+    } == set()
+    assert re.findall("^Release: .*", run.stdout, re.MULTILINE) == []
+
+
 def test_a_gate_that_is_asked_for_alone_withdraws_the_release_too(copy_of_finished):
     project = copy_of_finished
     limit = {"thresholds": {"int8": {"cosine_mean": 0.9999999}}}

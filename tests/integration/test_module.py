@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -93,7 +96,24 @@ def test_a_mistake_in_the_callers_settings_is_one_line(caller):
     configure(caller, "modles", value={})
     run = caller.snakemake("--dry-run")
     assert run.returncode != 0
-    assert "'modles'" in run.stdout or "modles" in run.stdout
+    assert "modles" in run.stdout
+    assert "Traceback" not in run.stdout
+
+
+def test_a_snakefile_without_its_scripts_is_refused_in_one_line(tmp_path):
+    handler = partial(SimpleHTTPRequestHandler, directory=str(ROOT))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/Snakefile"
+        (tmp_path / "config.yaml").write_text("{}")
+        (tmp_path / "Snakefile").write_text(
+            f"module onnxproof:\n    snakefile: '{address}'\n    config: {{'models': {{}}}}\n"
+            "use rule * from onnxproof as onnxproof_*\n"
+        )
+        run = Project(tmp_path).snakemake("--dry-run")
+        server.shutdown()
+    assert run.returncode != 0
+    assert "snakefile is an address, must be a path on this machine" in run.stdout
     assert "Traceback" not in run.stdout
 
 

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+if not isinstance(workflow.current_basedir, os.PathLike):
+    raise WorkflowError(
+        "the module's snakefile is an address, must be a path on this machine: the rules start the scripts beside it; "
+        "clone onnxproof and give the path of its Snakefile"
+    )
+
 # Not `basedir`, which is the caller's folder where this workflow is a module of another.
 sys.path.insert(0, str(Path(workflow.current_basedir).parent / "scripts"))
 

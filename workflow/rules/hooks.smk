@@ -31,10 +31,17 @@ def describe_failure(job) -> dict[str, str]:
     }
 
 
+def refused_models() -> set[str]:
+    """Return the models of which this run refused a variant at its gate."""
+    gates = jobs_of(rules.gate_parity)
+    return {job.wildcards.model for job in failed_jobs() if job in gates}
+
+
 def released_models() -> list[str]:
     """Return the models whose releases are verified, as far as this run looked at them."""
     unfinished = set(workflow.dag.needrun_jobs())
-    return sorted(job.wildcards.model for job in jobs_of(rules.verify_release) if job not in unfinished)
+    verified = {job.wildcards.model for job in jobs_of(rules.verify_release) if job not in unfinished}
+    return sorted(verified - refused_models())
 
 
 def withdraw_releases() -> None:
@@ -44,8 +51,7 @@ def withdraw_releases() -> None:
     failure; and no rule deletes the records of jobs that are not started because the release failed. Nothing that is
     still good is lost: a gate that is judged again has its release made anew.
     """
-    gates = jobs_of(rules.gate_parity)
-    for model in {job.wildcards.model for job in failed_jobs() if job in gates}:
+    for model in refused_models():
         for proxy in (rules.publish_release, rules.verify_release, rules.release):
             files, _ = proxy.rule.expand_output({"model": model})
             for file in reversed(files):  # the manifest first, then the folder that it describes
