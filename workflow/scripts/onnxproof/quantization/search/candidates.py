@@ -47,18 +47,26 @@ LARGE_MODEL_WIDEST = 2048
 
 
 @dataclass(frozen=True)
+class BlockRung:
+    """A recipe by blocks: how embeddings are stored, how the weights of products are.
+
+    ``widens`` says that the products that suffer most from 4 bits have 8.
+    """
+
+    table: Step
+    weights: Step
+    widens: bool = False
+
+
+@dataclass(frozen=True)
 class BlockLadder:
     """The recipes of a variant whose weights alone are quantized: from the smallest file to the most exact one.
 
-    Attributes:
-        accuracy_level: of the products, see ``block_weights.quantize_block_weights``.
-        rungs: how embeddings are stored, and how the weights of products are.
-        widens: whether the last rungs give products 8 bits in place of 4.
+    ``accuracy_level`` is that of the products, see ``block_weights.quantize_block_weights``.
     """
 
     accuracy_level: int
-    rungs: tuple[tuple[Step, Step], ...]
-    widens: bool = False
+    rungs: tuple[BlockRung, ...]
 
 
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
@@ -68,16 +76,20 @@ EIGHT_BITS: Step = {"bits": 8, "block_size": 32}
 SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
 EXACT_TABLE: Step = {"bits": 8, "block_size": 32}
 _FOUR_BIT_RUNGS = (
-    (SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
-    (SMALL_TABLE, FOUR_BITS),
-    (EXACT_TABLE, FOUR_BITS),
+    BlockRung(SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
+    BlockRung(SMALL_TABLE, FOUR_BITS),
+    BlockRung(SMALL_TABLE, FOUR_BITS, widens=True),
+    BlockRung(EXACT_TABLE, FOUR_BITS),
+    BlockRung(EXACT_TABLE, FOUR_BITS, widens=True),
+)
+_EIGHT_BIT_RUNGS = (
+    BlockRung(EXACT_TABLE, EIGHT_BITS | {"block_size": 128}),
+    BlockRung(EXACT_TABLE, EIGHT_BITS | {"zero_points": True}),
 )
 BLOCKS = {
-    "w8": BlockLadder(
-        ON_CPU, ((EXACT_TABLE, EIGHT_BITS | {"block_size": 128}), (EXACT_TABLE, EIGHT_BITS | {"zero_points": True}))
-    ),
-    "q4": BlockLadder(0, _FOUR_BIT_RUNGS, widens=True),
-    "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS, widens=True),
+    "w8": BlockLadder(ON_CPU, _EIGHT_BIT_RUNGS),
+    "q4": BlockLadder(0, _FOUR_BIT_RUNGS),
+    "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS),
 }
 
 
@@ -162,29 +174,34 @@ def _block_candidates(
     """Yield the recipes to try, the smallest first; the last ones give 8 bits to products that 4 are too few for."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     rounding: Step = {"rounding": "compensated"} | ({"widest": effort.widest} if effort else {})
-    for table, weights in ladder.rungs:
-        preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
+    float_nodes = effort.float_nodes if effort else FLOAT_NODES
+    for rung in ladder.rungs:
+        preparation: list[Step] = [{"pass": "embedding_blocks"} | rung.table | level]
         prepared = apply_recipe(model, preparation)
+        wide = _wide_products(prepared) if rung.widens else []
+        quantize = {"pass": "block_weights"} | rung.weights | rounding | level
         # Not screened: with so few bits, compensation makes a quarter of the error.
-        candidate = Candidate(preparation, prepared, {"pass": "block_weights"} | weights | rounding | level)
-        yield candidate
-    if not ladder.widens:
+        candidate = Candidate(preparation, prepared, quantize | ({"eight_bit": wide} if wide else {}))
+        if wide or not rung.widens:
+            yield candidate
+    if not rung.widens or not float_nodes:
         return
-    wide = _wide_products(candidate.prepared)
-    yield replace(candidate, quantize=candidate.quantize | {"eight_bit": sorted(wide)})
-    for count in effort.float_nodes if effort else FLOAT_NODES:
-        if count == FLOAT_NODES[0]:
-            few = judge.on_fewer(candidate.prepared, SENSITIVITY_INPUTS)
-            sensitivity = measure_sensitivity(candidate.prepared, candidate.quantize | ROUGHLY, few, progress)
-            ranking = [name for name in sensitivity if name not in wide]
-        yield replace(candidate, quantize=candidate.quantize | {"eight_bit": sorted([*wide, *ranking[:count]])})
+    few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
+    sensitivity = measure_sensitivity(prepared, quantize | ROUGHLY, few, progress)
+    ranking = [name for name in sensitivity if name not in wide]
+    for count in float_nodes:
+        if count <= len(ranking) // 3:
+            yield replace(candidate, quantize=quantize | {"eight_bit": sorted([*wide, *ranking[:count]])})
 
 
-def _wide_products(model: onnx.ModelProto) -> set[str]:
-    """Return the products that suffer most from 4 bits, by their shapes alone: those that end a feed-forward block,
-    which have more inputs than outputs, and the one with the most outputs, which is the head of a language model."""
+def _wide_products(model: onnx.ModelProto) -> list[str]:
+    """Return the products that suffer most from 4 bits, by their shapes alone.
+
+    They are those that end a feed-forward block, which have more inputs than outputs, and the one with the most
+    outputs, which is the head of a language model.
+    """
     targets = find_targets(GraphEditor(model))
     most = max((target.shape[1] for target in targets), default=0)
-    wide = {target.name for target in targets if target.shape[0] > target.shape[1]}
     heads = [target.name for target in targets if target.shape[1] == most]
-    return wide | set(heads if len(heads) == 1 else ())
+    wide = {target.name for target in targets if target.shape[0] > target.shape[1]}
+    return sorted(wide | set(heads if len(heads) == 1 else ()))
