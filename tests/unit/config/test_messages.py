@@ -112,8 +112,7 @@ MISPLACED_KEYS = [
     ),
     (
         {**one(), "parity": {"cosine_min": 1}},
-        "parity.cosine_min (seen: 1) is an unknown key. It belongs in parity.thresholds.fp32 or parity.thresholds.optimized or parity.thresholds.int8 or parity.thresholds.int8-invariant."
-        + allowed("parity"),
+        "parity.cosine_min (seen: 1) is an unknown key. It belongs in parity.thresholds.VARIANT." + allowed("parity"),
     ),
 ]
 
@@ -179,7 +178,7 @@ WRONG_VALUES = [
     ),
     (
         {**one(), "variants": ["fp32", "INT9"]},
-        "variants[1] is 'INT9', must be one of: fp32, optimized, int8, int8-invariant. Did you mean 'int8'?",
+        "variants[1] is 'INT9', must be one of: fp32, optimized, int8, int8-invariant, w8, q4, q4-cpu. Did you mean 'int8'?",
     ),
     ({**one(), "variants": ["fp32", "fp32"]}, "variants is ['fp32', 'fp32'], which lists 'fp32' twice"),
     ({**one(), "variants": []}, "variants is empty, must hold at least one entry"),

@@ -160,16 +160,6 @@ def test_a_null_measurement_fails_its_gate_and_is_not_a_number(made):
     assert "cosine_min: measured not finite, allowed ≥ 0.97" in Page(html).words
 
 
-def test_unmeasured_speeds_leave_gaps_not_errors(made):
-    results, settings = made
-    path = results / MINILM / "benchmark/int8.json"
-    for key in ("p50_ms", "p90_ms", "speedup_vs_fp32", "speedup_iqr"):
-        synthetic.change(path, "cases", 1, key, value=None)
-    table, html = summarize(results, settings)
-    assert pd.isna(table.loc[(MINILM, "int8"), "main_p50_ms"])
-    assert "its speed-up was not measured" in html
-
-
 def test_without_fp32_nothing_is_compared_with_it(made):
     results, settings = made
     entry = settings[MINILM] | {"variants": ["int8"], "pytorch": False}

@@ -16,6 +16,7 @@ import yaml
 
 from onnxproof.config.problem import KeyPath, Problem, dotted, seen
 from onnxproof.places import SCHEMAS
+from onnxproof.vocabulary import VARIANTS
 
 SCHEMA_PATH = SCHEMAS / "config.schema.yaml"
 
@@ -200,7 +201,7 @@ PROBLEMS = {
 
 @functools.cache
 def _homes() -> dict[str, list[tuple[str, ...]]]:
-    """Return for each key the places where it is known; a model's name is written ``NAME``."""
+    """Return for each key the places where it is known: a model's name is ``NAME``, a variant's ``VARIANT``."""
     homes: dict[str, list[tuple[str, ...]]] = {}
     _collect_homes(config_schema(), (), homes)
     return homes
@@ -209,8 +210,10 @@ def _homes() -> dict[str, list[tuple[str, ...]]]:
 def _collect_homes(schema: dict[str, Any], path: tuple[str, ...], homes: dict[str, Any]) -> None:
     schema = dereferenced(schema)
     for key, part in schema.get("properties", {}).items():
-        homes.setdefault(key, []).append(path)
-        _collect_homes(part, (*path, key), homes)
+        known = homes.setdefault(key, [])
+        if path not in known:
+            known.append(path)
+        _collect_homes(part, (*path, "VARIANT" if key in VARIANTS else key), homes)
     if isinstance(schema.get("additionalProperties"), dict):
         _collect_homes(schema["additionalProperties"], (*path, "NAME"), homes)
 
