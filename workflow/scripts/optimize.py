@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, first_line, run_script
@@ -41,6 +41,8 @@ from onnxproof.tasks.registry import PARTS, TASKS
 
 if TYPE_CHECKING:
     import onnx
+
+    from onnxproof.graph.sessions import Session
 
 #: ``model_type`` of config.json → the graph shape that onnxruntime's fusions were written for; BERT's for all others,
 #: whose layers are often BERT's.
@@ -129,7 +131,7 @@ class Proof:
             self.feeds += [continue_from_cache(session, feed) for feed in longer]
         self.expected = self.run(open_session(graph, 1))
 
-    def run(self, session: Any) -> list[list[Array]]:
+    def run(self, session: "Session") -> list[list[Array]]:
         """Return all outputs for every input."""
         try:
             return [list(session.run(None, feed)) for feed in self.feeds]

@@ -25,7 +25,7 @@ from onnxproof.graph.files import (
     graph_files,
 )
 from onnxproof.graph.generation import USE_CACHE, empty_cache, generate_greedily
-from onnxproof.graph.sessions import open_session
+from onnxproof.graph.sessions import Session, Value, open_session
 from onnxproof.graph.vision_language import VisionLanguage, feed_of, read_image_token
 from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASK, TOKENS, ModelInputs
 from onnxproof.inputs.prompts import NEW_TOKENS, PAST, PRESENT
@@ -39,16 +39,18 @@ HIDDEN_STATES, ENCODER_MASK = "encoder_hidden_states", "encoder_attention_mask"
 class EncoderDecoder:
     """The sessions of the three graphs; ``run`` takes the encoder's inputs and ``decoder_input_ids``."""
 
-    def __init__(self, encoder: Any, decoder: Any, decoder_with_past: Any | None = None) -> None:
-        """Take onnxruntime sessions."""
+    def __init__(self, encoder: Session, decoder: Session, decoder_with_past: Session | None = None) -> None:
+        """Take the sessions of the graphs."""
         self.encoder, self.decoder, self.decoder_with_past = encoder, decoder, decoder_with_past
 
-    def get_inputs(self) -> list[Any]:
+    def get_inputs(self) -> list[Value]:
         """Return the inputs of the encoder and the decoder's tokens, as a session does."""
-        tokens = SimpleNamespace(name=DECODER_TOKENS, type="tensor(int64)", shape=["batch_size", "decoder_sequence"])
+        tokens: Any = SimpleNamespace(
+            name=DECODER_TOKENS, type="tensor(int64)", shape=["batch_size", "decoder_sequence"]
+        )
         return [*self.encoder.get_inputs(), tokens]
 
-    def get_outputs(self) -> list[Any]:
+    def get_outputs(self) -> list[Value]:
         """Return the outputs of the first decoder."""
         return list(self.decoder.get_outputs())
 
@@ -74,7 +76,7 @@ class EncoderDecoder:
         state, tokens = self.encode(feed), feed[DECODER_TOKENS][:, :1]
         past: dict[str, Array] = {}
         for _ in range(count):
-            if past:
+            if past and self.decoder_with_past is not None:
                 values = {**state, **past, **written(tokens), TOKENS: tokens[:, -1:]}
                 logits, present = _logits_and_cache(self.decoder_with_past, values)
             else:
@@ -88,16 +90,16 @@ class EncoderDecoder:
 class Branch:
     """One branch of a merged decoder's session, run as if it were a session of a decoder of its own."""
 
-    def __init__(self, session: Any, use_cache: bool) -> None:
+    def __init__(self, session: Session, use_cache: bool) -> None:
         """Take a session of a merged decoder, and which of its branches to run."""
         self.session, self.use_cache = session, use_cache
 
-    def get_inputs(self) -> list[Any]:
+    def get_inputs(self) -> list[Value]:
         """Return the inputs that the branch reads."""
         unread = USE_CACHE if self.use_cache else (USE_CACHE, PAST)
         return [value for value in self.session.get_inputs() if not value.name.startswith(unread)]
 
-    def get_outputs(self) -> list[Any]:
+    def get_outputs(self) -> list[Value]:
         """Return the outputs that the branch makes."""
         return [value for value in self.session.get_outputs() if not (self.use_cache and ".encoder." in value.name)]
 
@@ -113,14 +115,14 @@ def written(tokens: Array) -> dict[str, Array]:
     return {TOKENS: tokens, MASK: np.ones_like(tokens)}
 
 
-def _logits_and_cache(session: Any, values: Feed) -> tuple[Array, dict[str, Array]]:
+def _logits_and_cache(session: Session, values: Feed) -> tuple[Array, dict[str, Array]]:
     names = [value.name for value in session.get_outputs()]
     outputs = dict(zip(names, session.run(names, feed_of(session, values)), strict=True))
     cache = {PAST + name.removeprefix(PRESENT): outputs[name] for name in names if name.startswith(PRESENT)}
     return outputs["logits"], cache
 
 
-def open_variant(folder: Path, threads: int) -> Any:
+def open_variant(folder: Path, threads: int) -> Session:
     """Open an ONNX folder: a session of its one graph, or those of several, run as if they were one."""
     return open_graphs(files_of_variant(folder), folder, partial(open_session, threads=threads))
 
@@ -130,7 +132,7 @@ def files_of_variant(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in graph_files(folder) or [MODEL_FILE]}
 
 
-def open_merged(files: Mapping[str, Path], threads: int, separate: Any) -> EncoderDecoder | None:
+def open_merged(files: Mapping[str, Path], threads: int, separate: Session) -> EncoderDecoder | None:
     """Open a merged decoder beside the encoder that ``open_graphs`` opened; None where there is none."""
     if MERGED_FILE not in files or not isinstance(separate, EncoderDecoder):
         return None
@@ -138,7 +140,7 @@ def open_merged(files: Mapping[str, Path], threads: int, separate: Any) -> Encod
     return EncoderDecoder(separate.encoder, Branch(decoder, False), Branch(decoder, True))
 
 
-def open_graphs(files: Mapping[str, Path], folder: Path, open_graph: Callable[[Path], Any]) -> Any:
+def open_graphs(files: Mapping[str, Path], folder: Path, open_graph: Callable[[Path], Session]) -> Session:
     """Return what ``open_graph`` makes of a model's one graph, or a model of what it makes of each of several.
 
     Args:
@@ -155,7 +157,7 @@ def open_graphs(files: Mapping[str, Path], folder: Path, open_graph: Callable[[P
     return EncoderDecoder(*(open_graph(files[name]) for name in names if name in files))
 
 
-def generate_after(session: Any, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:
+def generate_after(session: Session, inputs: ModelInputs, index: int, count: int, use_cache: bool) -> list[int]:
     """Return the likeliest ``count`` tokens after one of the inputs, of any kind of model."""
     if isinstance(session, EncoderDecoder | VisionLanguage):
         names = [value.name for value in session.get_inputs()]

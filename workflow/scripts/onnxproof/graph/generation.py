@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.graph.sessions import Session, Value
 from onnxproof.inputs.model_inputs import EMBEDDINGS, MASK, POSITIONS, TOKEN_KINDS, TOKENS, ModelInputs
 from onnxproof.inputs.prompts import NEW_TOKENS, PAST, PRESENT
 
@@ -40,13 +41,13 @@ def _item_shape(value: Any) -> tuple[int, ...]:
     return tuple(size.dim_value for size in value.type.tensor_type.shape.dim[1:])
 
 
-def with_empty_cache(inputs: ModelInputs, graph_inputs: Iterable[Any]) -> ModelInputs:
+def with_empty_cache(inputs: ModelInputs, graph_inputs: Iterable[Value]) -> ModelInputs:
     """Return the inputs with an empty cache in each item, where the graph takes one."""
     cache = empty_cache(graph_inputs)
     return replace(inputs, items=[{**item, **cache} for item in inputs.items]) if cache else inputs
 
 
-def continue_from_cache(session: Any, feed: Mapping[str, Array]) -> dict[str, Array]:
+def continue_from_cache(session: Session, feed: Mapping[str, Array]) -> dict[str, Array]:
     """Return a feed of the second half of another's tokens, with the cache that the first half leaves behind."""
     middle = fed_length(feed) // 2
     axes = {TOKENS: 1, MASK: -1, POSITIONS: -1, EMBEDDINGS: 1, TOKEN_KINDS: -1}
@@ -67,7 +68,7 @@ def fed_length(feed: Mapping[str, Array]) -> int:
     return int(feed[TOKENS if TOKENS in feed else EMBEDDINGS].shape[1])
 
 
-def generate_greedily(session: Any, prompt: Array, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
+def generate_greedily(session: Session, prompt: Array, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
     """Return the ``count`` tokens that a decoder finds likeliest after a prompt, int64 (tokens,), one after another.
 
     No token ends the text. Without the cache, the whole text is run again for each token.

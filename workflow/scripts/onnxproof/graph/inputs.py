@@ -58,6 +58,7 @@ def inputs_of_graph(
     model = open_variant(folder, 1)
     if isinstance(model, VisionLanguage):
         return _inputs_of_part(model, folder, file, graph_inputs)
+    assert isinstance(model, EncoderDecoder), "a folder of several graphs"
     inputs = calibration_inputs(folder, task, [value.name for value in model.encoder.get_inputs()], texts)
     if file == ENCODER_FILE:
         return "feature-extraction", without(inputs, {DECODER_TOKENS, MASKED_POSITIONS})

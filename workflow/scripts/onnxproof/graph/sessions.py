@@ -1,12 +1,44 @@
 """onnxruntime sessions with every setting that changes time or results given explicitly."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 PROVIDER = "CPUExecutionProvider"
 
 
-def open_session(path: Path, threads: int) -> Any:
+class Value(Protocol):
+    """An input or an output of a graph."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+
+    @property
+    def type(self) -> str:
+        """Its type as onnxruntime writes it, such as ``tensor(float)``."""
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """The length of each axis; a name, or None, where it is not fixed."""
+
+
+class Session(Protocol):
+    """What can be run as a model: onnxruntime's ``InferenceSession``, or several of them as if they were one."""
+
+    def get_inputs(self) -> Sequence[Value]:
+        """Return what it is fed."""
+
+    def get_outputs(self) -> Sequence[Value]:
+        """Return what it makes."""
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, NDArray[Any]], /) -> Sequence[Any]:
+        """Return the named outputs, all of them for None, one array each."""
+
+
+def open_session(path: Path, threads: int) -> Session:
     """Open a model on the CPU with ``threads`` intra-op threads and sequential execution.
 
     With 0 threads, onnxruntime chooses how many.
@@ -18,4 +50,5 @@ def open_session(path: Path, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+    session: Session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+    return session

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.graph.generation import empty_cache
+from onnxproof.graph.sessions import Session, Value
 from onnxproof.inputs.model_inputs import (
     EMBEDDINGS,
     GRAPH_GRID,
@@ -42,23 +43,23 @@ IMAGE_TOKENS |= {"qwen2_vl": 151_655, "qwen2_5_vl": 151_655}
 class VisionLanguage:
     """The sessions of the three graphs; ``run`` takes the pixels and the prompt."""
 
-    def __init__(self, vision: Any, embedding: Any, decoder: Any, image_token: int) -> None:
-        """Take onnxruntime sessions, and the token that stands for a part of an image."""
+    def __init__(self, vision: Session, embedding: Session, decoder: Session, image_token: int) -> None:
+        """Take the sessions of the graphs, and the token that stands for a part of an image."""
         self.vision, self.embedding, self.decoder, self.image_token = vision, embedding, decoder, image_token
 
-    def get_inputs(self) -> list[Any]:
+    def get_inputs(self) -> list[Value]:
         """Return the inputs of the vision encoder and of the prompt, as a session does.
 
         The cache is not among them: ``run`` starts with an empty one.
         """
         own = [value for value in self.decoder.get_inputs() if not value.name.startswith((PAST, EMBEDDINGS))]
-        images = [
+        images: list[Any] = [
             SimpleNamespace(name=item_name(value.name), type=value.type, shape=value.shape)
             for value in self.vision.get_inputs()
         ]
         return [*images, *self.embedding.get_inputs(), *own]
 
-    def get_outputs(self) -> list[Any]:
+    def get_outputs(self) -> list[Value]:
         """Return the outputs of the decoder."""
         return list(self.decoder.get_outputs())
 
@@ -109,7 +110,7 @@ class VisionLanguage:
         return {name: np.repeat(values[None], batch, axis=0) for name, values in cache.items()}
 
 
-def feed_of(session: Any, values: Feed) -> dict[str, Array]:
+def feed_of(session: Session, values: Feed) -> dict[str, Array]:
     """Return those values that a session takes."""
     return {value.name: values[value.name] for value in session.get_inputs() if value.name in values}
 

@@ -32,6 +32,7 @@ from onnxproof.parity.metrics import (
 from onnxproof.tasks.registry import HEADS, MULTI_LABEL, PARTS, REGRESSION, SIMILARITIES, TASKS
 
 if TYPE_CHECKING:
+    from onnxproof.graph.sessions import Session
     from onnxproof.records.reference import Invariance
 
 Array = NDArray[Any]
@@ -44,7 +45,7 @@ Metrics = dict[str, float | None]
 _JUDGED = TASKS | PARTS | HEADS
 
 
-def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1) -> dict[str, list[Array]]:
+def run_items(session: "Session", inputs: ModelInputs, task: str, batch_size: int = 1) -> dict[str, list[Array]]:
     """Run all inputs through an onnxruntime session, alone or in batches; return the task's outputs, one array an item.
 
     Rows of padding are left out. Outputs that the graph lacks are left out too.
@@ -60,7 +61,7 @@ def run_items(session: Any, inputs: ModelInputs, task: str, batch_size: int = 1)
     return outputs
 
 
-def _run(session: Any, names: list[str], feed: Mapping[str, Array]) -> Sequence[Array]:
+def _run(session: "Session", names: list[str], feed: Mapping[str, Array]) -> Sequence[Array]:
     try:
         return list(session.run(names, feed))
     except Exception as error:  # onnxruntime's own exceptions share no other base

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onnxproof.cli import UserError
 from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_merged
 from onnxproof.graph.files import MERGED_FILE
 from onnxproof.graph.generation import measure_generation, with_empty_cache
-from onnxproof.graph.sessions import open_session
+from onnxproof.graph.sessions import Session, open_session
 from onnxproof.inputs.model_inputs import Array, ModelInputs, Reference
 from onnxproof.parity.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
 from onnxproof.parity.metrics import compare_output
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Sessions:
     """The opened graphs of one variant: ``separate`` runs all of them, ``merged`` those with the decoders in one."""
 
-    separate: Any
-    merged: Any | None = None
+    separate: Session
+    merged: Session | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def measure_sessions(
     )
 
 
-def recorded_inputs(name: str, session: Any, reference: "Reference[MeasuredReference]") -> ModelInputs:
+def recorded_inputs(name: str, session: Session, reference: "Reference[MeasuredReference]") -> ModelInputs:
     """Return the inputs that have answers, with an empty cache where the graphs take one.
 
     Raises:
