@@ -65,20 +65,20 @@ container:  ## build the image that `snakemake --sdm apptainer` uses; needs dock
 	docker build --tag onnxproof .
 	apptainer build --force envs/onnxproof.sif docker-daemon://onnxproof:latest
 
-.PHONY: compare-quantizers
-compare-quantizers: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
+.PHONY: bench-accuracy
+bench-accuracy: setup  ## compare our int8 with the public tools' on the real MiniLM; rewrites docs/accuracy.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/,reference.json onnx/int8.json onnx/int8-invariant.json)
 	$(IN_VENV) python tools/compare_quantizers.py --model $(MINILM) --results results/$(MINILM) \
 	  --json results/$(MINILM)/compare-quantizers.json --table docs/accuracy.md
 MINILM := all-MiniLM-L6-v2
 
-# Peers have environments of their own: they would replace packages of the pipeline's. ARGS=--quick is enough to try it.
+# Peers have environments of their own: they would replace packages of the pipeline's. BENCH=--quick is enough to try it.
 PEERS := openvino $(if $(filter Linux-x86_64,$(MACHINE)),onnxruntime-openvino)
 
-.PHONY: compare-runtimes
-compare-runtimes: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/runtimes.md
+.PHONY: bench
+bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/runtimes.md
 	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/onnx/,int8.json int8-invariant.json)
-	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(ARGS) \
+	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(BENCH) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
@@ -96,18 +96,18 @@ compare-runtimes: setup $(PEERS:%=.venv-%/done)  ## compare our files with other
 	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
 	@touch $@
 
-.PHONY: compare-pipelines
-compare-pipelines: setup  ## compare what the pipeline costs with the public commands; rewrites docs/pipeline-cost.md
+.PHONY: bench-pipeline
+bench-pipeline: setup  ## compare what the pipeline costs with the public commands; rewrites docs/pipeline-cost.md
 	$(IN_VENV) snakemake --cores all -- results/$(MINILM)/source.json
-	$(IN_VENV) python tools/compare_pipelines.py --snapshot results/$(MINILM)/source $(ARGS) \
+	$(IN_VENV) python tools/compare_pipelines.py --snapshot results/$(MINILM)/source $(BENCH) \
 	  --json results/compare-pipelines.json --table docs/pipeline-cost.md
 
-.PHONY: measure-scale
-measure-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/many-models.md
-	$(BIN)/python tools/measure_scale.py --table docs/many-models.md $(ARGS)
+.PHONY: bench-scale
+bench-scale: setup-dev  ## plan 1,000 models and convert 200 tiny ones in one run; rewrites docs/many-models.md
+	$(BIN)/python tools/measure_scale.py --table docs/many-models.md $(BENCH)
 
-.PHONY: measure-memory
-measure-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
+.PHONY: bench-memory
+bench-memory: setup-dev  ## print the memory that each rule takes for models of several sizes, for onnxproof/engine/resources.py
 	$(BIN)/python tools/measure_memory.py
 
 .PHONY: coverage

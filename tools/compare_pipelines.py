@@ -180,7 +180,7 @@ def render_table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# What the pipeline costs",
         "",
-        f"Written by `make compare-pipelines` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
+        f"Written by `make bench-pipeline` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
         "verified int8 release, the search for a recipe included, beside the chain of public commands (export, "
         "optimize, quantize, compare with PyTorch), on the same models. CPU time and peak memory are those of all "
         "processes together." + (LARGER_MODELS if len({row["parameters_m"] for row in rows}) > 1 else ""),

@@ -144,7 +144,7 @@ def write_table(record: dict[str, Any], path: Path) -> None:
     lines = [
         f"# int8 of {record['model']}, ours and what public tools make",
         "",
-        f"Written by `make compare-quantizers`: one run on {cpu['model']} "
+        f"Written by `make bench-accuracy`: one run on {cpu['model']} "
         f"({', '.join(cpu['flags']) or 'no flags known'}), {' and then '.join(counts)}. Cosine "
         f"similarity to PyTorch over {record['texts']} texts; *alone vs in a "
         "batch* is the lowest cosine between a text's answer alone and in a padded batch of eight; *speed-up* is over "

@@ -1,4 +1,4 @@
-"""What memory and time each rule takes for models of several sizes. `make measure-memory`.
+"""What memory and time each rule takes for models of several sizes. `make bench-memory`.
 
 The figures are for ``onnxproof.engine.resources``.
 

@@ -1,4 +1,4 @@
-"""What many models cost in one run: planning them, and converting tiny ones under a memory limit. `make measure-scale`.
+"""What many models cost in one run: planning them, and converting tiny ones under a memory limit. `make bench-scale`.
 
 The models are tiny, so what is measured is what a model costs whatever its size: Snakemake's work, the start of a
 Python for each job and its imports.
@@ -116,7 +116,7 @@ def page(plans: dict[int, Usage], count: int, options: argparse.Namespace, run: 
     lines = [
         "# What many models cost",
         "",
-        f"Written by `make measure-scale` on {cpu}, {os.cpu_count()} cores, which other programs may have shared. The "
+        f"Written by `make bench-scale` on {cpu}, {os.cpu_count()} cores, which other programs may have shared. The "
         "models are tiny, so these are the costs of a model whatever its size. Memory is resident memory, summed over "
         "processes (what they share counts more than once), looked at four times a second.",
         "",

@@ -120,7 +120,7 @@ def test_environments_hold_what_their_scripts_import(script, environment):
                 if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
                     continue  # imported only for the variant `pytorch`, which has the export environment
                 if distribution == "openvino":
-                    continue  # imported only where `make compare-runtimes` times it, in an environment of its own
+                    continue  # imported only where `make bench` times it, in an environment of its own
                 assert distribution in installed, f"{Path(path).name} imports {name}"
 
 

@@ -1,1 +1,1 @@
-"""The comparison with other runtimes and with this machine's own limit, behind ``make compare-runtimes``."""
+"""The comparison with other runtimes and with this machine's own limit, behind ``make bench``."""

@@ -154,7 +154,7 @@ def render_page(records: list[dict[str, Any]], table: Path) -> str:
     lines = [
         "# Our files beside other runtimes, and beside the limit",
         "",
-        f"Written by `make compare-runtimes`: {first['cpu']['model']} "
+        f"Written by `make bench`: {first['cpu']['model']} "
         f"({', '.join(first['cpu']['flags']) or 'no flags known'}), {threads_in_words(first)}. Every "
         "contender runs in a process of its own, all take turns within one run, and "
         f"*speed-up* is the median over rounds of the ratio to {BASELINE_LABEL}, with its 95 % bootstrap interval. "

@@ -54,7 +54,7 @@ WHOLE_MB = 268.0
 SINGLE_FILE_MB = 2130.0
 
 #: Rule → MB of weights → measured peak, in MB. The encoders: a tiny BERT, MiniLM (90.9), multilingual BERT's shape,
-#: XLM-R large's shape, and the five of `make measure-memory`, with the bundled texts of up to 512 tokens. Where a rule
+#: XLM-R large's shape, and the five of `make bench-memory`, with the bundled texts of up to 512 tokens. Where a rule
 #: is not here, it holds no model.
 MEASURED: dict[str, dict[float, int]] = {
     "download": {4.5: 55, 18.6: 56, 62.8: 56, 267.8: 56, 438.0: 57},
