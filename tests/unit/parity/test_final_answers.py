@@ -413,3 +413,25 @@ def test_the_rule_of_a_program_chooses_what_the_logits_processor_of_transformers
         changed += int(left.argmax()) != int(scores.argmax())
         assert program["choose"](scores, tokens, given, most, *extra) == int(left.argmax())
     assert changed, "no length at which the rule matters"
+
+
+def test_a_sound_that_is_longer_than_the_models_window_stops_the_program_in_one_line():
+    """The extractor would cut it, and the text of the rest would be missing without a word."""
+    examples = {
+        example["file"]: example["code"] for example in usage_examples("speech-to-text", "m.onnx", {"longest": 8})
+    }
+    (program,) = (code for code in examples.values() if "def write_about(" in code)
+    function = "def write_about(" + program.split("def write_about(")[1].split("\n\n\n")[0]
+    heard = []
+
+    def extractor(mono, **_):
+        heard.append(mono)
+        raise InterruptedError
+
+    names = {"np": np, "extractor": extractor, "rate": 4}
+    exec(function, names)
+    with pytest.raises(ValueError, match="the model hears at most 8 samples, not 9: cut the sound into parts"):
+        names["write_about"](np.zeros((2, 9), dtype=np.float32), 3)
+    with pytest.raises(InterruptedError):
+        names["write_about"](np.zeros(8, dtype=np.float32), 3)
+    assert [len(mono) for mono in heard] == [8]
