@@ -10,6 +10,7 @@ import pytest
 import second_witness
 from onnxproof.cli import UserError
 from onnxproof.original.exporters.optimum import find_interpreter
+from onnxproof.places import SCRIPTS
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +59,7 @@ def interpreter():
 def saved(interpreter, tmp_path_factory):
     """A folder of models that transformers 4.57 saved."""
     folder = tmp_path_factory.mktemp("saved-by-4")
-    code = SAVE.format(tests=str(TESTS), scripts=str(second_witness.SCRIPTS), cases=CASES, folder=str(folder))
+    code = SAVE.format(tests=str(TESTS), scripts=str(SCRIPTS), cases=CASES, folder=str(folder))
     environment = dict(os.environ) | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     run = subprocess.run([str(interpreter), "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
