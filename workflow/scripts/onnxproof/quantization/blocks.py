@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from onnxproof.quantization.rounding import Floats, spread_of_errors
 
 #: What a block's scale is tried at, by bits, as shares of the one that fits its largest weight. With the first share,
 #: a weight of the other sign that is as large fits too, although it has one step less. With 8 bits, what is cut off
@@ -71,11 +71,9 @@ class BlockWeight:
     def dequantized(self) -> NDArray[np.float32]:
         """Return the weights that the integers stand for, float32 (inputs, outputs)."""
         inputs = len(self.integers)
-        scales, zeros = (np.repeat(values, self.format.size, axis=0)[:inputs] for values in self._of_blocks())
+        of_blocks = (self.scales, self.zero_points.astype(np.float32))
+        scales, zeros = (np.repeat(values, self.format.size, axis=0)[:inputs] for values in of_blocks)
         return np.asarray((self.integers.astype(np.float32) - zeros) * scales)
-
-    def _of_blocks(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return self.scales, self.zero_points.astype(np.float32)
 
     def packed(self) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8] | None]:
         """Return what MatMulNBits reads as inputs 1 to 3: weights, scales, and zero points where the format has them.
@@ -145,8 +143,6 @@ def _round_nearest(weight: NDArray[np.float32], format: BlockFormat, importance:
 
 def _round_compensated(weight: NDArray[np.float32], format: BlockFormat, correlations: Floats) -> BlockWeight:
     """Fit each block to what is left of its weights after the errors of the blocks before it, then round row by row."""
-    from onnxproof.quantization.rounding import spread_of_errors
-
     spread = spread_of_errors(correlations)
     remaining = weight.astype(np.float64)
     parts = []
@@ -185,20 +181,20 @@ def _fit_block(weights: Floats, format: BlockFormat, importance: Floats) -> Bloc
     low, high = np.minimum(weights.min(axis=0), 0.0), np.maximum(weights.max(axis=0), 0.0)
     if format.zero_points:
         widest = np.maximum((high - low) / format.highest, SMALLEST_SCALE)
-        zero = np.clip(np.rint(-low / widest), 0, format.highest)  # the same for every share
-        starts = [(share * widest, zero) for share in SHARES[format.bits]]
+        zero = np.clip(np.rint(-low / widest), 0, format.highest)
     else:
         # The lowest integer is one further from the middle than the highest: the largest weight gets that side.
         largest = np.where(high > -low, high, low)
         widest = np.where(largest == 0, 1.0, -largest / format.middle)
         zero = np.full(weights.shape[1], float(format.middle))
-        starts = [(share * widest, zero) for share in SHARES[format.bits]]
-    best = _try_scale(weights, *starts[0], format, importance)
-    for scale, zero in starts[1:]:
-        tried = _try_scale(weights, scale, zero, format, importance)
-        better = tried[0] < best[0]
-        best = tuple(np.where(better, new, old) for new, old in zip(tried, best, strict=True))  # type: ignore[assignment]
-    _, integers, scale, zero = best
+    first, *others = SHARES[format.bits]
+    error, integers, scale = _try_scale(weights, first * widest, zero, format, importance)
+    for share in others:
+        tried = _try_scale(weights, share * widest, zero, format, importance)
+        better = tried[0] < error
+        error, integers, scale = (
+            np.where(better, new, old) for new, old in zip(tried, (error, integers, scale), strict=True)
+        )
     return BlockWeight(
         format,
         integers.astype(np.uint8),
@@ -209,8 +205,8 @@ def _fit_block(weights: Floats, format: BlockFormat, importance: Floats) -> Bloc
 
 def _try_scale(
     weights: Floats, scale: Floats, zero: Floats, format: BlockFormat, importance: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the weighted squared error of each output, (outputs,), and the integers, scale and zero point of it."""
+) -> tuple[Floats, Floats, Floats]:
+    """Return the weighted squared error of each output, (outputs,), and the integers and the scale that it is of."""
     integers = np.clip(np.rint(weights / scale) + zero, 0, format.highest)
     steps = integers - zero
     weighted = importance[:, None] * steps
@@ -220,4 +216,4 @@ def _try_scale(
     better = np.where(np.abs(better) < SMALLEST_SCALE, scale, better).astype(np.float32).astype(np.float64)
     integers = np.clip(np.rint(weights / better) + zero, 0, format.highest)
     error = (importance[:, None] * (weights - (integers - zero) * better) ** 2).sum(axis=0)
-    return error, integers, better, zero
+    return error, integers, better

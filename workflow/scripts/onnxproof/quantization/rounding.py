@@ -58,23 +58,38 @@ def quantize_weights(
     Raises:
         ValueError: the rounding or the weight range is unknown, or there are no calibration inputs and some are needed.
     """
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
-    uses = Counter(target.node.input[1] for target in targets)
-    readers: dict[str, list[Target]] = {}
-    quantized: dict[str, QuantizedWeight] = {}
-    for target in targets:
-        too_wide = widest is not None and target.shape[0] > widest
-        if rounding == "nearest" or uses[target.node.input[1]] > 1 or too_wide:
-            quantized[target.name] = quantize_columns(target.read_weight(), weight_range)
-        else:
-            readers.setdefault(target.activation, []).append(target)
+    readers = compensated_readers(targets, rounding, widest)
+    compensated = {target.name for found in readers.values() for target in found}
+    quantized = {
+        target.name: quantize_columns(target.read_weight(), weight_range)
+        for target in targets
+        if target.name not in compensated
+    }
     widths = {tensor: found[0].shape[0] for tensor, found in readers.items()}
     for tensor, correlations in record_correlations(model, calibration, widths):
         spread = spread_of_errors(correlations)
         for target in readers[tensor]:
             quantized[target.name] = round_columns(target.read_weight(), weight_range, spread)
     return quantized
+
+
+def compensated_readers(targets: Sequence[Target], rounding: str, widest: int | None) -> dict[str, list[Target]]:
+    """Return the targets whose weights are rounded with compensation, by the tensor that they read.
+
+    See ``quantize_weights`` for the arguments.
+
+    Raises:
+        ValueError: the rounding is unknown.
+    """
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
+    uses = Counter(target.node.input[1] for target in targets)
+    readers: dict[str, list[Target]] = {}
+    for target in targets:
+        alone = rounding == "compensated" and uses[target.node.input[1]] == 1
+        if alone and (widest is None or target.shape[0] <= widest):
+            readers.setdefault(target.activation, []).append(target)
+    return readers
 
 
 def record_correlations(

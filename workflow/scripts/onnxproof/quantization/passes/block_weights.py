@@ -5,7 +5,6 @@ from: with 4 bits there is an eighth to read. With many rows the weights are tur
 dynamic int8 is faster.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
 from onnxproof.quantization.passes.attention_parts import attend
 from onnxproof.quantization.passes.dynamic_matmul import included_targets
-from onnxproof.quantization.rounding import ROUNDINGS, record_correlations
+from onnxproof.quantization.rounding import compensated_readers, record_correlations
 from onnxproof.quantization.targets import Target
 from onnxproof.vocabulary import MICROSOFT
 
@@ -55,8 +54,6 @@ def quantize_block_weights(
         ValueError: there is no such format or rounding; ``eight_bit`` or ``exclude`` names a node that is not
             quantizable; or the calibration inputs are needed and there are none.
     """
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding {rounding!r} is none of {', '.join(ROUNDINGS)}")
     formats = {width: BlockFormat(width, block_size, zero_points) for width in (bits, 8)}
     editor = GraphEditor(model)
     wider = {target.name for target in included_targets(editor, include=eight_bit)} if eight_bit else set()
@@ -66,7 +63,7 @@ def quantize_block_weights(
     def format_of(target: Target) -> BlockFormat:
         return formats[8 if target.name in wider else bits]
 
-    compensated = _compensated(targets, rounding, widest)
+    compensated = compensated_readers(targets, rounding, widest)
     quantized: dict[str, BlockWeight] = {}
     widths = {tensor: found[0].shape[0] for tensor, found in compensated.items()}
     for tensor, correlations in record_correlations(model, calibration, widths):
@@ -80,17 +77,6 @@ def quantize_block_weights(
     editor.finish()
 
 
-def _compensated(targets: Sequence[Target], rounding: str, widest: int | None) -> dict[str, list[Target]]:
-    """Return the targets that are rounded with compensation, by the tensor that they read."""
-    uses = Counter(target.node.input[1] for target in targets)
-    found: dict[str, list[Target]] = {}
-    for target in targets:
-        alone = rounding == "compensated" and uses[target.node.input[1]] == 1
-        if alone and (widest is None or target.shape[0] <= widest):
-            found.setdefault(target.activation, []).append(target)
-    return found
-
-
 def _product(editor: GraphEditor, target: Target, weight: BlockWeight, accuracy_level: int) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
     stored = store_blocks(editor, node.input[1], weight)
@@ -99,16 +85,11 @@ def _product(editor: GraphEditor, target: Target, weight: BlockWeight, accuracy_
         parts = [editor.new_tensor(f"{output}_{part}") for part in ("query", "key", "value")]
         sizes = editor.share_constant(f"{node.name}_sizes", np.full(3, weight.integers.shape[1] // 3, dtype=np.int64))
         return [
-            block_product(editor, node, target.activation, stored, weight, joined, accuracy_level),
+            _block_product(editor, target, stored, weight, joined, accuracy_level),
             editor.new_node("Split", [joined, sizes], parts, f"{node.name}_split", axis=-1),
             attend(editor, node, parts),
         ]
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = editor.new_tensor(f"{output}_product") if bias else output
-    nodes = [block_product(editor, node, target.activation, stored, weight, product, accuracy_level)]
-    if bias:
-        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
-    return nodes
+    return biased_product(editor, target, stored, weight, accuracy_level)
 
 
 def store_blocks(editor: GraphEditor, name: str, weight: BlockWeight) -> list[str]:
@@ -128,23 +109,29 @@ def store_blocks(editor: GraphEditor, name: str, weight: BlockWeight) -> list[st
     return stored
 
 
-def block_product(
-    editor: GraphEditor,
-    node: onnx.NodeProto,
-    activation: str,
-    stored: list[str],
-    weight: BlockWeight,
-    output: str,
-    accuracy_level: int,
+def biased_product(
+    editor: GraphEditor, target: Target, stored: list[str], weight: BlockWeight, accuracy_level: int
+) -> list[onnx.NodeProto]:
+    """Return the nodes that take a MatMul's or a Gemm's place: the product with stored blocks, and its bias."""
+    node, output = target.node, target.node.output[0]
+    bias = node.input[2] if len(node.input) > 2 else ""
+    product = editor.new_tensor(f"{output}_product") if bias else output
+    nodes = [_block_product(editor, target, stored, weight, product, accuracy_level)]
+    if bias:
+        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
+    return nodes
+
+
+def _block_product(
+    editor: GraphEditor, target: Target, stored: list[str], weight: BlockWeight, output: str, accuracy_level: int
 ) -> onnx.NodeProto:
-    """Return the node of ``activation @ weight``, named after the node whose place it takes."""
     inputs, outputs = weight.integers.shape
     level = {"accuracy_level": accuracy_level} if accuracy_level else {}
     return editor.new_node(
         "MatMulNBits",
-        [activation, *stored],
+        [target.activation, *stored],
         [output],
-        f"{node.name}_q{weight.format.bits}",
+        f"{target.name}_q{weight.format.bits}",
         domain=MICROSOFT,
         K=inputs,
         N=outputs,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, NodeWriter, attribute_of
 from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
-from onnxproof.quantization.passes.block_weights import block_product, store_blocks
+from onnxproof.quantization.passes.block_weights import biased_product, store_blocks
 from onnxproof.quantization.targets import Target, find_targets
 
 
@@ -56,13 +56,7 @@ def quantize_embedding_blocks(
         for gather in gathers:
             editor.replace(gather, _unpacked_rows(editor, gather, stored, weight))
         for target in _tied(targets, name, table):
-            bias = target.node.input[2] if len(target.node.input) > 2 else ""
-            output = target.node.output[0]
-            product = editor.new_tensor(f"{output}_product") if bias else output
-            nodes = [block_product(editor, target.node, target.activation, stored, weight, product, accuracy_level)]
-            if bias:
-                nodes.append(editor.new_node("Add", [product, bias], [output], f"{target.name}_bias"))
-            editor.replace(target.node, nodes)
+            editor.replace(target.node, biased_product(editor, target, stored, weight, accuracy_level))
     editor.finish()
 
 
@@ -111,12 +105,12 @@ def _unpacked_rows(
     def number(value: float) -> str:
         return editor.share_constant(f"float_{value:g}", np.array(value, dtype=np.float32))
 
+    last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
     shape = writer.add("Shape", [ids])
     rows = writer.add("Gather", [integers, ids], "packed", axis=0)
     values = writer.add("Cast", [rows], "bytes", to=onnx.TensorProto.FLOAT)
     if weight.format.bits == 4:
         four = editor.share_constant("four_bits", np.array(4, dtype=np.uint8))
-        last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
         shifted = writer.add("BitShift", [rows, four], "shifted", direction="RIGHT")
         high = writer.add("Cast", [shifted], "high", to=onnx.TensorProto.FLOAT)
         above = writer.add("Mul", [high, number(16)], "above")
@@ -126,7 +120,6 @@ def _unpacked_rows(
         values = writer.add("Reshape", [pairs, shape_of_ids_and(blocks, size)], "blocks")
     centred = writer.add("Sub", [values, number(weight.format.middle)], "centred")
     scale = writer.add("Gather", [scales, ids], "scales", axis=0)
-    last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
     scaled = writer.add("Mul", [centred, writer.add("Unsqueeze", [scale, last_axis], "scale")], "scaled")
     whole = blocks * size
     output = gather.output[0]

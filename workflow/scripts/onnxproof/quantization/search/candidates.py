@@ -1,5 +1,6 @@
 """The recipes that a search tries for each variant, in order: from the fastest or smallest to the most careful."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -74,17 +75,16 @@ ON_CPU = 4
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
 EIGHT_BITS: Step = {"bits": 8, "block_size": 32}
 SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
-EXACT_TABLE: Step = {"bits": 8, "block_size": 32}
 _FOUR_BIT_RUNGS = (
     BlockRung(SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS),
     BlockRung(SMALL_TABLE, FOUR_BITS, widens=True),
-    BlockRung(EXACT_TABLE, FOUR_BITS),
-    BlockRung(EXACT_TABLE, FOUR_BITS, widens=True),
+    BlockRung(EIGHT_BITS, FOUR_BITS),
+    BlockRung(EIGHT_BITS, FOUR_BITS, widens=True),
 )
 _EIGHT_BIT_RUNGS = (
-    BlockRung(EXACT_TABLE, EIGHT_BITS | {"block_size": 128}),
-    BlockRung(EXACT_TABLE, EIGHT_BITS | {"zero_points": True}),
+    BlockRung(EIGHT_BITS, EIGHT_BITS | {"block_size": 128}),
+    BlockRung(EIGHT_BITS, EIGHT_BITS | {"zero_points": True}),
 )
 BLOCKS = {
     "w8": BlockLadder(ON_CPU, _EIGHT_BIT_RUNGS),
@@ -147,21 +147,13 @@ def _int8_candidates(
 ) -> Iterator[Candidate]:
     """Yield the recipes to try, the fastest first."""
     quantize = step | ({"widest": effort.widest} if effort else {})
-    float_nodes = effort.float_nodes if effort else FLOAT_NODES
     *first, last = PREPARATIONS
     for preparation in first:
         yield Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
     # No better preparation follows, so that it is worth the time to round with compensation.
     most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
     yield most_careful
-    if not float_nodes:
-        return
-    few = judge.on_fewer(most_careful.prepared, SENSITIVITY_INPUTS)
-    # Without compensation the nodes rank alike, in a fraction of the time.
-    ranking = list(measure_sensitivity(most_careful.prepared, quantize | ROUGHLY, few, progress))
-    for count in float_nodes:
-        if count <= len(ranking) // 3:
-            yield replace(most_careful, quantize=quantize | {"exclude": sorted(ranking[:count])})
+    yield from _sparing(most_careful, "exclude", [], judge, effort, progress)
 
 
 def _block_candidates(
@@ -174,24 +166,39 @@ def _block_candidates(
     """Yield the recipes to try, the smallest first; the last ones give 8 bits to products that 4 are too few for."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     rounding: Step = {"rounding": "compensated"} | ({"widest": effort.widest} if effort else {})
-    float_nodes = effort.float_nodes if effort else FLOAT_NODES
-    for rung in ladder.rungs:
-        preparation: list[Step] = [{"pass": "embedding_blocks"} | rung.table | level]
+    for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
+        preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
         prepared = apply_recipe(model, preparation)
-        wide = _wide_products(prepared) if rung.widens else []
-        quantize = {"pass": "block_weights"} | rung.weights | rounding | level
-        # Not screened: with so few bits, compensation makes a quarter of the error.
-        candidate = Candidate(preparation, prepared, quantize | ({"eight_bit": wide} if wide else {}))
-        if wide or not rung.widens:
-            yield candidate
-    if not rung.widens or not float_nodes:
+        for rung in rungs:
+            wide = _wide_products(prepared) if rung.widens else []
+            quantize = {"pass": "block_weights"} | rung.weights | rounding | level
+            # Not screened: with so few bits, compensation makes a quarter of the error.
+            candidate = Candidate(preparation, prepared, quantize | ({"eight_bit": wide} if wide else {}))
+            if wide or not rung.widens:
+                yield candidate
+    if rung.widens:
+        yield from _sparing(candidate, "eight_bit", wide, judge, effort, progress)
+
+
+def _sparing(
+    candidate: Candidate,
+    parameter: str,
+    spared: list[str],
+    judge: Judge,
+    effort: Effort | None,
+    progress: Callable[[str], None],
+) -> Iterator[Candidate]:
+    """Yield a recipe that spares more and more of the most sensitive products too, by a parameter of its last step."""
+    counts = effort.float_nodes if effort else FLOAT_NODES
+    if not counts:
         return
-    few = judge.on_fewer(prepared, SENSITIVITY_INPUTS)
-    sensitivity = measure_sensitivity(prepared, quantize | ROUGHLY, few, progress)
-    ranking = [name for name in sensitivity if name not in wide]
-    for count in float_nodes:
+    few = judge.on_fewer(candidate.prepared, SENSITIVITY_INPUTS)
+    # Without compensation the nodes rank alike, in a fraction of the time.
+    sensitivity = measure_sensitivity(candidate.prepared, candidate.quantize | ROUGHLY, few, progress)
+    ranking = [name for name in sensitivity if name not in spared]
+    for count in counts:
         if count <= len(ranking) // 3:
-            yield replace(candidate, quantize=quantize | {"eight_bit": sorted([*wide, *ranking[:count]])})
+            yield replace(candidate, quantize=candidate.quantize | {parameter: sorted([*spared, *ranking[:count]])})
 
 
 def _wide_products(model: onnx.ModelProto) -> list[str]:
