@@ -39,7 +39,7 @@ class GraphEditor:
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that makes ``tensor``; None for graph inputs and constants."""
-        return next((node for node in self.nodes if tensor in node.output), None) if tensor else None
+        return producers(self.nodes).get(tensor)
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """Return the nodes that read ``tensor``, themselves or in a subgraph, each once, in graph order."""
@@ -167,6 +167,11 @@ class NodeWriter:
         output = output or self.editor.new_tensor(name)
         self.nodes.append(self.editor.new_node(op_type, inputs, [output], name, **attributes))
         return output
+
+
+def producers(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
+    """Return the node that makes each tensor; those that no node makes, graph inputs and constants, are left out."""
+    return {output: node for node in nodes for output in node.output if output}
 
 
 def attribute_of(node: onnx.NodeProto, name: str, default: Any) -> Any:

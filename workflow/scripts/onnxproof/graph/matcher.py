@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.graph.editor import GraphEditor, attribute_of
+from onnxproof.graph.editor import GraphEditor, attribute_of, producers
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class GraphMatcher:
         """Index the nodes of a graph that is open for editing; the reasons are added to ``reasons``."""
         self.editor = editor
         self.reasons: Counter[str] = Counter() if reasons is None else reasons
-        self._makers = {output: node for node in editor.nodes for output in node.output}
+        self._producers = producers(editor.nodes)
 
     def match(self, read: Callable[[], T]) -> T | None:
         """Return what ``read`` finds; None where it raises ``MismatchError``, whose reason is counted."""
@@ -38,9 +38,9 @@ class GraphMatcher:
             self.reasons[str(mismatch)] += 1
             return None
 
-    def maker(self, tensor: str) -> onnx.NodeProto | None:
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
         """Return the node that makes a tensor; None for graph inputs and constants."""
-        return self._makers.get(tensor)
+        return self._producers.get(tensor)
 
     def made_by(self, tensor: str, op_type: str) -> onnx.NodeProto:
         """Return the node that makes a tensor, which must be of this type.
@@ -48,7 +48,7 @@ class GraphMatcher:
         Raises:
             MismatchError: it is not.
         """
-        node = self.maker(tensor)
+        node = self.producer(tensor)
         if node is None or node.op_type != op_type:
             found = "a constant or an input" if node is None else node.op_type
             raise MismatchError(f"{op_type} expected, {found} found")
@@ -56,7 +56,7 @@ class GraphMatcher:
 
     def is_made_by(self, tensor: str, op_type: str) -> bool:
         """Tell whether a node of this type makes a tensor."""
-        node = self.maker(tensor)
+        node = self.producer(tensor)
         return node is not None and node.op_type == op_type
 
     def transposed(self, tensor: str, order: list[int]) -> str:

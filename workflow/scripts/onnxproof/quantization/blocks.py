@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.quantization.rounding import Floats, spread_of_errors
+from onnxproof.quantization.rounding import Floats, compensating, spread_of_errors
 
 #: What a block's scale is tried at, by bits, as shares of the one that fits its largest weight. With the first share,
 #: a weight of the other sign that is as large fits too, although it has one step less. With 8 bits, what is cut off
@@ -148,17 +148,14 @@ def _round_compensated(weight: NDArray[np.float32], format: BlockFormat, correla
     parts = []
     for start in range(0, len(weight), format.size):
         block = slice(start, min(start + format.size, len(weight)))
-        left = remaining[block]
         # What an error of an input costs once the later ones have made up for it as well as they can.
-        fitted = _fit_block(left, format, np.diag(spread)[block] ** -2.0)
+        fitted = _fit_block(remaining[block], format, np.diag(spread)[block] ** -2.0)
         scale, zero = fitted.scales[0].astype(np.float64), fitted.zero_points[0].astype(np.float64)
-        integers = np.empty(left.shape, dtype=np.uint8)
-        errors = np.empty(left.shape)
-        for row in range(len(left)):
-            integers[row] = np.clip(np.rint(left[row] / scale) + zero, 0, format.highest)
-            errors[row] = (left[row] - (integers[row] - zero) * scale) / spread[start + row, start + row]
-            left[row + 1 :] -= np.outer(spread[start + row, start + row + 1 : block.stop], errors[row])
-        remaining[block.stop :] -= spread[block, block.stop :].T @ errors
+        integers = np.empty(fitted.integers.shape, dtype=np.uint8)
+        for row in compensating(remaining, spread, block):
+            steps = np.clip(np.rint(remaining[row] / scale) + zero, 0, format.highest)
+            integers[row - start] = steps
+            remaining[row] -= (steps - zero) * scale
         parts.append(replace(fitted, integers=integers))
     return _joined(format, parts)
 

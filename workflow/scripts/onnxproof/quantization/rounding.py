@@ -173,15 +173,28 @@ def round_columns(weight: NDArray[np.float32], weight_range: str, spread: Floats
     remaining = weight.astype(np.float64) / scale
     integers = np.zeros(weight.shape, dtype=np.int8)
     for start in range(0, len(weight), BLOCK):
-        block = slice(start, min(start + BLOCK, len(weight)))
-        errors = np.zeros((block.stop - start, weight.shape[1]))
-        for row in range(start, block.stop):
+        for row in compensating(remaining, spread, slice(start, min(start + BLOCK, len(weight)))):
             integers[row] = _nearest(remaining[row], integers[row - 1] if row % 2 else None, weight_range)
-            errors[row - start] = (remaining[row] - integers[row]) / spread[row, row]
-            later = slice(row + 1, block.stop)
-            remaining[later] -= np.outer(spread[row, later], errors[row - start])
-        remaining[block.stop :] -= spread[block, block.stop :].T @ errors
+            remaining[row] -= integers[row]
     return integers, scale
+
+
+def compensating(remaining: Floats, spread: Floats, block: slice) -> Iterator[int]:
+    """Yield the rows of a block one by one; let the rows after each one make up for its error, in place.
+
+    Args:
+        remaining: what is left of the weights, (inputs, outputs). Of the row that was yielded, the caller must subtract
+            what it is rounded to: its error stays.
+        spread: of the inputs' errors, see ``spread_of_errors``.
+        block: the rows. Errors go to the other rows of the block at once, and to those behind it together.
+    """
+    errors = np.zeros((block.stop - block.start, remaining.shape[1]))
+    for row in range(block.start, block.stop):
+        yield row
+        errors[row - block.start] = remaining[row] / spread[row, row]
+        later = slice(row + 1, block.stop)
+        remaining[later] -= np.outer(spread[row, later], errors[row - block.start])
+    remaining[block.stop :] -= spread[block, block.stop :].T @ errors
 
 
 def spread_of_errors(correlations: Floats) -> Floats:

@@ -26,7 +26,7 @@ from onnxproof.graph.fusions.values import (
     input_of,
     is_made_by,
     made_by,
-    maker,
+    producer,
     scalar,
     shape_entries,
     transposed,
@@ -186,9 +186,9 @@ def _scores_and_mask(node: ir.Node) -> tuple[ir.Value, ir.Value]:
 
 
 def _is_product(value: ir.Value) -> bool:
-    node = maker(value)
+    node = producer(value)
     while node is not None and node.op_type in ("Mul", "Div", "Add"):
-        node = next((maker(part) for part in node.inputs if is_made_by(part, "Mul", "Div", "Add", "MatMul")), None)
+        node = next((producer(part) for part in node.inputs if is_made_by(part, "Mul", "Div", "Add", "MatMul")), None)
     return node is not None and node.op_type == "MatMul"
 
 

@@ -20,7 +20,7 @@ from onnxproof.graph.fusions.values import (
     input_of,
     is_made_by,
     made_by,
-    maker,
+    producer,
     scalar,
     shape_entries,
     transposed,
@@ -127,7 +127,7 @@ def _read_attention(scores: ir.Value, values: ir.Value) -> CachedAttention:
 
 
 def _read_joined(present: ir.Value) -> Joined:
-    node = maker(present)
+    node = producer(present)
     if node is None or node.op_type != "Concat" or len(node.inputs) != 2 or not present.is_graph_output():
         raise MismatchError("keys or values are not those of a cache, each head with its own")
     past, new = (input_of(node, position) for position in (0, 1))

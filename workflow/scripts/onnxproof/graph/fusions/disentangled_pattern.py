@@ -76,7 +76,7 @@ class DisentangledPattern:
         if attribute_of(softmax, "axis", -1) != -1:
             raise MismatchError("the softmax is not along the keys")
         mask, scores, hidden = self.matcher.made_by(softmax.input[0], "Where").input
-        hides = self.matcher.maker(scores) is None
+        hides = self.matcher.producer(scores) is None
         if hides:
             scores, hidden = hidden, scores
         self.matcher.scalar(hidden)
@@ -112,7 +112,7 @@ class DisentangledPattern:
 
     def _addends(self, tensor: str) -> list[str]:
         """Return what a tree of additions adds up."""
-        node = self.matcher.maker(tensor)
+        node = self.matcher.producer(tensor)
         if node is None or node.op_type != "Add":
             return [tensor]
         return [addend for part in node.input for addend in self._addends(part)]
@@ -133,9 +133,9 @@ class DisentangledPattern:
     def _heads(self, tensor: str) -> int:
         """Return the number of heads that a Reshape splits off: a constant, as are the two dimensions kept, or not."""
         target = self._split(tensor).input[1]
-        if self.matcher.maker(target) is not None:
+        if self.matcher.producer(target) is not None:
             parts = self.matcher.made_by(target, "Concat").input
-            if len(parts) != 4 or any(self.matcher.maker(part) is None for part in parts[:2]):
+            if len(parts) != 4 or any(self.matcher.producer(part) is None for part in parts[:2]):
                 raise MismatchError("the heads are split off with other dimensions computed")
             return int(self.matcher.scalar(parts[2]))
         shape = self.matcher.integers(target)
@@ -162,7 +162,7 @@ class DisentangledPattern:
 
     def _divisor(self, tensor: str, sized: tuple[str, ...], size: int) -> float:
         """Return the value of a divisor: a constant, or the root of a multiple of the last dimension of ``sized``."""
-        if self.matcher.maker(tensor) is None:
+        if self.matcher.producer(tensor) is None:
             return self.matcher.scalar(tensor)
         multiple = self.matcher.made_by(self.matcher.made_by(tensor, "Sqrt").input[0], "Mul")
         dimension = self.matcher.made_by(self.matcher.made_by(multiple.input[0], "Cast").input[0], "Squeeze")
@@ -209,7 +209,7 @@ class DisentangledPattern:
 
         Where queries and keys differ in number, which they do not here, the exported graph computes another in an If.
         """
-        node = self.matcher.maker(tensor)
+        node = self.matcher.producer(tensor)
         if node is not None and node.op_type == "If":
             condition = self.matcher.made_by(self.matcher.made_by(node.input[0], "Not").input[0], "Equal")
             if not all(self._is_length(length) for length in condition.input):
@@ -231,17 +231,17 @@ class DisentangledPattern:
         return self.matcher.integers(part.input[1]) == [-2]
 
     def _without_leading_ones(self, tensor: str) -> str:
-        node = self.matcher.maker(tensor)
+        node = self.matcher.producer(tensor)
         while node is not None and node.op_type in ("Squeeze", "Unsqueeze"):
             if not set(self.matcher.integers(self.matcher.input_of(node, 1))) <= {0, 1}:
                 raise MismatchError("the distances get an axis that is not a leading one")
             tensor = node.input[0]
-            node = self.matcher.maker(tensor)
+            node = self.matcher.producer(tensor)
         return tensor
 
     def _is_of_distances(self, tensor: str) -> bool:
         """Tell whether a tensor is a matrix whose values each depend on row minus column alone."""
-        node = self.matcher.maker(tensor)
+        node = self.matcher.producer(tensor)
         if node is None:
             return self.matcher.constant(tensor).size == 1
         if node.op_type == "Slice":  # of the first rows: what is left is still a matrix of distances
@@ -255,7 +255,7 @@ class DisentangledPattern:
 
     def _is_range_difference(self, node: onnx.NodeProto) -> bool:
         """Tell whether a Sub is that of a range down the rows and the same along the columns, either way round."""
-        sides = [self.matcher.maker(part) for part in node.input]
+        sides = [self.matcher.producer(part) for part in node.input]
         if any(side is None or side.op_type != "Unsqueeze" for side in sides):
             return False
         axes = [self.matcher.integers(side.input[1]) for side in sides if side is not None]

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnxproof.graph.editor import tensors_read
+from onnxproof.graph.editor import producers, tensors_read
 from onnxproof.graph.external_data import read_tensor, session_entries
 from onnxproof.graph.matcher import MismatchError
 
@@ -52,7 +52,7 @@ class MaskReader:
     def __init__(self, model: onnx.ModelProto) -> None:
         """Read from a model, which must not change meanwhile."""
         self.model = model
-        self._makers = {name: node for node in model.graph.node for name in node.output}
+        self._producers = producers(model.graph.node)
         self._known: dict[str, PaddingMask | MismatchError] = {}
 
     def read(self, tensor: str) -> PaddingMask:
@@ -97,7 +97,7 @@ class MaskReader:
         wanted, needed = [tensor], set()
         while wanted:
             name = wanted.pop()
-            node = self._makers.get(name)
+            node = self._producers.get(name)
             if node is None or id(node) in needed:
                 continue
             if node.op_type in PRODUCTS:

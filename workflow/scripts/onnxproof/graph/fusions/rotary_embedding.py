@@ -111,7 +111,7 @@ def _match_rotation(matcher: GraphMatcher, total: onnx.NodeProto) -> Rotation:
 
 def _is_half(matcher: GraphMatcher, tensor: str, angles: Angles) -> bool:
     """Tell whether a tensor is half of the size of a head."""
-    node = matcher.maker(tensor)
+    node = matcher.producer(tensor)
     if node is None:
         return bool(matcher.scalar(tensor) == matcher.constant(angles.frequencies).size)
     quotient = matcher.made_by(matcher.made_by(tensor, "Unsqueeze").input[0], "Div")
@@ -146,7 +146,7 @@ def _match_rows(matcher: GraphMatcher, function: onnx.NodeProto) -> Angles:
     """Match angles of shape (1, S, size): a column of positions times a row of frequencies, twice."""
     product = matcher.made_by(_doubled(matcher, function, (-1, 2)), "Mul")
     positions, frequencies = product.input
-    if matcher.maker(positions) is None:
+    if matcher.producer(positions) is None:
         positions, frequencies = frequencies, positions
     if matcher.constant(frequencies).size != matcher.constant(frequencies).shape[-1]:
         raise MismatchError("the frequencies are no row")
@@ -220,15 +220,15 @@ class _Writer(NodeWriter):
         output = total.output[0]
         tables = self._tables_of(rotation.angles)
         first = self.editor.share_constant("first_position", np.array([0], np.int64))
-        maker = self.matcher.maker(rotation.heads)
-        if not rotation.by_token and not _puts_heads_first(maker):
+        producer = self.matcher.producer(rotation.heads)
+        if not rotation.by_token and not _puts_heads_first(producer):
             self.add("RotaryEmbedding", [rotation.heads, first, *tables], output=output, domain=MICROSOFT)
             return self.nodes
         # The operator is quickest on (B, S, heads * size), which is how a projection leaves its answer in memory.
         size = 2 * self.matcher.constant(rotation.angles.frequencies).size
         joined = self.editor.share_constant("heads_joined", np.array([0, 0, -1], np.int64))
         split = self.editor.share_constant("heads_split", np.array([0, 0, -1, size], np.int64))
-        by_token = rotation.heads if rotation.by_token or maker is None else maker.input[0]
+        by_token = rotation.heads if rotation.by_token or producer is None else producer.input[0]
         flat = self.add("Reshape", [by_token, joined])
         rotated = self.add("RotaryEmbedding", [flat, first, *tables], domain=MICROSOFT)
         if rotation.by_token:

@@ -14,14 +14,14 @@ HEADS_FIRST = [0, 2, 1, 3]
 KEYS_LAST = [0, 1, 3, 2]
 
 
-def maker(value: ir.Value | None) -> ir.Node | None:
+def producer(value: ir.Value | None) -> ir.Node | None:
     """Return the node that makes a value; None for constants, inputs and no value."""
     return None if value is None else value.producer()
 
 
 def made_by(value: ir.Value | None, *op_types: str) -> ir.Node:
     """Return the node that makes a value, which must be of one of these types."""
-    node = maker(value)
+    node = producer(value)
     if node is None or node.op_type not in op_types:
         found = "a constant or an input" if node is None else node.op_type
         raise MismatchError(f"{' or '.join(op_types)} expected, {found} found")
@@ -30,7 +30,7 @@ def made_by(value: ir.Value | None, *op_types: str) -> ir.Node:
 
 def is_made_by(value: ir.Value | None, *op_types: str) -> bool:
     """Tell whether a node of one of these types makes a value."""
-    node = maker(value)
+    node = producer(value)
     return node is not None and node.op_type in op_types
 
 
@@ -110,7 +110,7 @@ def last_size(value: ir.Value | None) -> int | None:
     if value.const_value is not None or value.is_graph_input():
         size = value.shape[-1] if value.shape else None
         return size if isinstance(size, int) else None
-    node = maker(value)
+    node = producer(value)
     if node is None:
         return None
     if node.op_type == "Reshape":

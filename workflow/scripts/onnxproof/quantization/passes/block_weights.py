@@ -14,7 +14,7 @@ from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
 from onnxproof.quantization.passes.attention_parts import attend
-from onnxproof.quantization.passes.dynamic_matmul import included_targets
+from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import compensated_readers, record_correlations
 from onnxproof.quantization.targets import Target
 from onnxproof.vocabulary import MICROSOFT
@@ -113,13 +113,11 @@ def biased_product(
     editor: GraphEditor, target: Target, stored: list[str], weight: BlockWeight, accuracy_level: int
 ) -> list[onnx.NodeProto]:
     """Return the nodes that take a MatMul's or a Gemm's place: the product with stored blocks, and its bias."""
-    node, output = target.node, target.node.output[0]
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = editor.new_tensor(f"{output}_product") if bias else output
-    nodes = [_block_product(editor, target, stored, weight, product, accuracy_level)]
-    if bias:
-        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
-    return nodes
+    return with_bias(
+        editor,
+        target.node,
+        lambda product: [_block_product(editor, target, stored, weight, product, accuracy_level)],
+    )
 
 
 def _block_product(

@@ -7,15 +7,16 @@ Attention becomes QAttention. Writing the nodes ourselves gives the weight range
 infer.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
-from onnxproof.quantization.targets import Target, find_targets
+from onnxproof.quantization.targets import Target
 from onnxproof.vocabulary import MICROSOFT
 
 
@@ -56,24 +57,6 @@ def quantize_dynamic_matmul(
     editor.finish()
 
 
-def included_targets(
-    editor: GraphEditor, exclude: Collection[str] = (), include: Collection[str] | None = None
-) -> list[Target]:
-    """Return the quantizable nodes: those included (None: all), without those excluded.
-
-    Raises:
-        ValueError: a name belongs to no quantizable node.
-    """
-    targets = find_targets(editor)
-    names = {target.name for target in targets}
-    for parameter, listed in (("exclude", exclude), ("include", include or ())):
-        unknown = sorted(set(listed) - names)
-        if unknown:
-            raise ValueError(f"{parameter} names {unknown[0]!r}, which is no quantizable node of this graph")
-    wanted = (names if include is None else set(include)) - set(exclude)
-    return [target for target in targets if target.name in wanted]
-
-
 class QuantizedActivation:
     """Names of the tensors that hold an activation as integers, its scale and its zero point."""
 
@@ -95,24 +78,19 @@ def _integer_matmul(
     editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
-    bias = node.input[2] if len(node.input) > 2 else ""
-    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
+    weight, weight_scale = store_weight(editor, node.input[1], quantized)
     integer, value, scale = (editor.new_tensor(f"{output}_{part}") for part in ("int32", "unscaled", "output_scale"))
-    product = editor.new_tensor(f"{output}_product") if bias else output
-    nodes = [
-        editor.new_node(
-            "MatMulInteger",
-            [activation.integers, weight, activation.zero_point],
-            [integer],
-            f"{node.name}_quant",
-        ),
-        editor.new_node("Cast", [integer], [value], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
-        editor.new_node("Mul", [activation.scale, weight_scale], [scale], f"{node.name}_scale"),
-        editor.new_node("Mul", [value, scale], [product], f"{node.name}_dequantize"),
-    ]
-    if bias:
-        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
-    return nodes
+    factors = [activation.integers, weight, activation.zero_point]
+
+    def product_of(product: str) -> list[onnx.NodeProto]:
+        return [
+            editor.new_node("MatMulInteger", factors, [integer], f"{node.name}_quant"),
+            editor.new_node("Cast", [integer], [value], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
+            editor.new_node("Mul", [activation.scale, weight_scale], [scale], f"{node.name}_scale"),
+            editor.new_node("Mul", [value, scale], [product], f"{node.name}_dequantize"),
+        ]
+
+    return with_bias(editor, node, product_of)
 
 
 def _integer_attention(

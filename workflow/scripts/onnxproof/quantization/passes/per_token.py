@@ -19,7 +19,8 @@ from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
 from onnxproof.quantization.passes.attention_parts import attend
-from onnxproof.quantization.passes.dynamic_matmul import included_targets, store_weight
+from onnxproof.quantization.passes.dynamic_matmul import store_weight
+from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
 from onnxproof.vocabulary import MICROSOFT
@@ -113,14 +114,9 @@ def _quantize_rows(editor: GraphEditor, reader: Target, zero_point: int) -> Quan
 def _matmul_per_token(
     editor: GraphEditor, target: Target, rows: QuantizedRows, quantized: QuantizedWeight
 ) -> list[onnx.NodeProto]:
-    node, output = target.node, target.node.output[0]
+    node = target.node
     _keep_from_fusing(editor, node)
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = editor.new_tensor(f"{output}_product") if bias else output
-    nodes = _product(editor, node.input[1], quantized, rows, product, node.name)
-    if bias:
-        nodes.append(editor.new_node("Add", [product, bias], [output], f"{node.name}_bias"))
-    return nodes
+    return with_bias(editor, node, lambda product: _product(editor, node.input[1], quantized, rows, product, node.name))
 
 
 def _keep_from_fusing(editor: GraphEditor, product: onnx.NodeProto) -> None:
