@@ -17,6 +17,7 @@ from onnxproof.parity.metrics import (
     map_metrics,
     next_token_metrics,
     order_agreement,
+    perplexity_metrics,
     rank_overlap,
     span_metrics,
     token_metrics,
@@ -133,6 +134,14 @@ def test_each_label_of_several_is_a_decision_of_its_own():
         "max_probability_diff": None,
         "mean_kl": None,
     }
+
+
+def test_the_ratio_of_perplexities_counts_the_tokens_of_all_texts():
+    expected = [np.log([0.5, 0.25]), np.log([0.125]), np.empty(0)]
+    actual = [np.log([0.25, 0.25]), np.log([0.125]), np.empty(0)]
+    assert perplexity_metrics(expected, actual)["perplexity_ratio"] == pytest.approx(2 ** (1 / 3))
+    assert perplexity_metrics(expected, [values * np.nan for values in actual]) == {"perplexity_ratio": None}
+    assert perplexity_metrics([np.empty(0)], [np.empty(0)]) == {}
 
 
 def test_token_and_pixel_agreement_count_rows_of_all_inputs():

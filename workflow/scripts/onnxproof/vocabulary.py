@@ -97,6 +97,10 @@ METRICS = {
     "max_value_diff": Metric("at most", 0, math.inf, "largest difference of a regression's values"),
     "max_probability_diff": Metric("at most", 0, math.inf, "largest difference of any class probability"),
     "mean_kl": Metric("at most", 0, math.inf, "mean KL divergence from PyTorch's class probabilities, in nats"),
+    "next_token_kl": Metric(
+        "at most", 0, math.inf, "mean KL divergence from PyTorch's probabilities of the next token, in nats"
+    ),
+    "perplexity_ratio": Metric("at most", 0, math.inf, "perplexity of the texts over PyTorch's", "not held"),
     "batch_cosine_min": Metric("at least", -1, 1, "lowest cosine between a text alone and in a padded batch"),
     "batch_max_abs_diff": Metric("at most", 0, math.inf, "largest difference of a text alone and in a batch"),
 }

@@ -38,6 +38,8 @@ DECODER_TOKENS = "decoder_input_ids"
 #: int64 (k,): which tokens of an item are masked, or have the next one guessed. Never fed: it says which rows of the
 #: output are the answer.
 MASKED_POSITIONS = "masked_positions"
+#: What stands beside the outputs of a model that goes on with texts: how likely it finds the text itself.
+LIKELIHOODS = "log_likelihoods"
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,13 @@ class ModelInputs:
 
         Those of an encoder-decoder are the decoder's.
         """
-        item = self.items[index]
-        length = item[DECODER_TOKENS if DECODER_TOKENS in item else TOKENS].shape[-1]
+        length = self.text_of(index).shape[-1]
         return np.asarray(output[row, -length:] if self.padding_side == "left" else output[row, :length])
+
+    def text_of(self, index: int) -> Array:
+        """Return the tokens of an item, int64 (tokens,); of an encoder-decoder those that the decoder reads."""
+        item = self.items[index]
+        return item[DECODER_TOKENS if DECODER_TOKENS in item else TOKENS]
 
     def _batch(self, name: str, indices: Sequence[int]) -> Array:
         arrays = [self.items[index][name] for index in indices]

@@ -35,7 +35,7 @@ from onnxproof.original.lean_imports import import_sentence_transformers, import
 from onnxproof.original.loading import check_weights, one_line
 from onnxproof.original.patches import recorded_reports
 from onnxproof.original.used_tokenizer import settle_padding
-from onnxproof.parity.answers import output_of_item
+from onnxproof.parity.answers import outputs_of_item
 from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TASKS
@@ -112,10 +112,7 @@ class Original:
     def run(self, inputs: ModelInputs, indices: Sequence[int]) -> list[dict[str, Array]]:
         """Run some items in one batch; return each item's outputs by name, without padding."""
         outputs = self.answer(inputs.feed(indices, self.fed(inputs)))
-        return [
-            {name: output_of_item(self.task, name, values, inputs, row, index) for name, values in outputs.items()}
-            for row, index in enumerate(indices)
-        ]
+        return [outputs_of_item(self.task, outputs, inputs, row, index) for row, index in enumerate(indices)]
 
     def fed(self, inputs: ModelInputs) -> list[str]:
         """Return the names of those inputs that the network takes."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError, first_line
-from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASKED_POSITIONS, TOKENS, ModelInputs
+from onnxproof.inputs.model_inputs import DECODER_TOKENS, LIKELIHOODS, MASKED_POSITIONS, TOKENS, ModelInputs
 from onnxproof.parity.metrics import (
     all_finite,
     as_rows,
@@ -25,11 +25,12 @@ from onnxproof.parity.metrics import (
     map_metrics,
     next_token_metrics,
     order_agreement,
+    perplexity_metrics,
     span_metrics,
     token_metrics,
     value_metrics,
 )
-from onnxproof.tasks.registry import HEADS, MULTI_LABEL, PARTS, REGRESSION, SIMILARITIES, TASKS
+from onnxproof.tasks.registry import GENERATING_TASKS, HEADS, MULTI_LABEL, PARTS, REGRESSION, SIMILARITIES, TASKS
 
 if TYPE_CHECKING:
     from onnxproof.graph.sessions import Session
@@ -52,13 +53,12 @@ def run_items(session: "Session", inputs: ModelInputs, task: str, batch_size: in
     """
     graph_inputs = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs() if value.name in _JUDGED[task].outputs]
-    outputs: dict[str, list[Array]] = {name: [np.empty(0)] * len(inputs.items) for name in names}
+    found: dict[int, dict[str, Array]] = {}
     for indices in inputs.batches(_JUDGED[task].fit_batch(batch_size), graph_inputs):
-        values = _run(session, names, inputs.feed(indices, graph_inputs))
-        for name, value in zip(names, values, strict=True):
-            for row, index in enumerate(indices):
-                outputs[name][index] = output_of_item(task, name, value, inputs, row, index)
-    return outputs
+        values = dict(zip(names, _run(session, names, inputs.feed(indices, graph_inputs)), strict=True))
+        for row, index in enumerate(indices):
+            found[index] = outputs_of_item(task, values, inputs, row, index)
+    return {name: [found[index][name] for index in range(len(found))] for name in found[0]}
 
 
 def _run(session: "Session", names: list[str], feed: Mapping[str, Array]) -> Sequence[Array]:
@@ -69,15 +69,41 @@ def _run(session: "Session", names: list[str], feed: Mapping[str, Array]) -> Seq
         raise UserError(f"onnxruntime cannot run the graph on {shapes}: {first_line(error)}") from error
 
 
-def output_of_item(task: str, name: str, output: Array, inputs: ModelInputs, row: int, index: int) -> Array:
-    """Return what one row of a batch's output says about an item: its tokens' rows only, or those of masked tokens."""
-    if task == "image-features":  # of one image, a row a token
-        return np.asarray(output.reshape(-1, output.shape[-1]))
-    if name not in _JUDGED[task].per_token or not {TOKENS, DECODER_TOKENS} & inputs.items[index].keys():
-        return np.asarray(output[row])
-    tokens = inputs.tokens_of(output, row, index)
-    positions = inputs.items[index].get(MASKED_POSITIONS)
-    return tokens if positions is None else np.asarray(tokens[positions])
+def outputs_of_item(
+    task: str, outputs: Mapping[str, Array], inputs: ModelInputs, row: int, index: int
+) -> dict[str, Array]:
+    """Return what one row of a batch's outputs says about an item: its tokens' rows only, or those of masked tokens.
+
+    Where the item is a text to go on with, ``LIKELIHOODS`` is with them: log-likelihoods in nats, float32 (tokens,), of
+    the tokens after the first place whose next token is guessed.
+    """
+    item = inputs.items[index]
+    found: dict[str, Array] = {}
+    for name, output in outputs.items():
+        if task == "image-features":  # of one image, a row a token
+            found[name] = output.reshape(-1, output.shape[-1])
+            continue
+        if name not in _JUDGED[task].per_token or not {TOKENS, DECODER_TOKENS} & item.keys():
+            found[name] = np.asarray(output[row])
+            continue
+        tokens = inputs.tokens_of(output, row, index)
+        positions = item.get(MASKED_POSITIONS)
+        found[name] = tokens if positions is None else np.asarray(tokens[positions])
+        if task in GENERATING_TASKS and positions is not None:
+            found[LIKELIHOODS] = _likelihoods(tokens[positions[0] :], inputs.text_of(index)[positions[0] :])
+    return found
+
+
+def _likelihoods(logits: Array, tokens: Array) -> Array:
+    """Return the log-likelihoods, float32 (tokens - 1,), of all tokens but the first, by (tokens, vocabulary) logits.
+
+    In float32: the vocabulary may have hundreds of thousands of tokens.
+    """
+    before, following = logits[:-1], tokens[1:]
+    highest = before.max(axis=-1, initial=-np.inf, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of infinite logits: what comes out is NaN, which no gate lets pass
+        totals = np.log(np.exp(before - highest).sum(axis=-1)) + highest[:, 0]
+    return np.asarray(before[np.arange(len(following)), following] - totals)
 
 
 def align_queries(task: str, expected: Outputs, actual: Outputs) -> Outputs:
@@ -124,6 +150,11 @@ def measure_answers(task: str, expected: Answers, actual: Answers) -> Metrics:
     return _KINDS[task].measure(expected, actual)
 
 
+def measure_likelihoods(expected: Outputs, actual: Outputs) -> Metrics:
+    """Return the metrics of how likely the inputs' own texts are; none where the task is not to go on with texts."""
+    return perplexity_metrics(expected[LIKELIHOODS], actual[LIKELIHOODS]) if LIKELIHOODS in expected else {}
+
+
 def answer_distance(task: str, expected: Answers, actual: Answers) -> float:
     """Return one number that ranks models by how far their answers are from the expected ones; infinite if broken.
 
@@ -133,7 +164,7 @@ def answer_distance(task: str, expected: Answers, actual: Answers) -> float:
     if not all_finite(*actual):
         return float("inf")
     measured = measure_answers(task, expected, actual)
-    ranking = next((metric for metric in ("mean_kl", "value_nrmse") if metric in measured), None)
+    ranking = next((metric for metric in ("mean_kl", "next_token_kl", "value_nrmse") if metric in measured), None)
     if ranking is None:
         return 1 - float(row_cosines(expected, actual).mean())
     distance = measured[ranking]

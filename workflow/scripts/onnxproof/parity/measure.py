@@ -11,8 +11,15 @@ from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_me
 from onnxproof.graph.files import MERGED_FILE
 from onnxproof.graph.generation import measure_generation, with_empty_cache
 from onnxproof.graph.sessions import Session, open_session
-from onnxproof.inputs.model_inputs import Array, ModelInputs, Reference
-from onnxproof.parity.answers import align_queries, batch_invariance, measure_answers, read_answers, run_items
+from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Reference
+from onnxproof.parity.answers import (
+    align_queries,
+    batch_invariance,
+    measure_answers,
+    measure_likelihoods,
+    read_answers,
+    run_items,
+)
 from onnxproof.parity.metrics import compare_output
 
 if TYPE_CHECKING:
@@ -71,7 +78,8 @@ def measure_sessions(
     inputs = recorded_inputs(name, session, reference)
     alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
     batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
-    compared = {output: compare_output(reference.outputs[output], alone[output]) for output in reference.outputs}
+    computed = [name for name in reference.outputs if name != LIKELIHOODS]
+    compared = {output: compare_output(reference.outputs[output], alone[output]) for output in computed}
     expected, answers, answers_in_batch = (
         read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
@@ -79,11 +87,13 @@ def measure_sessions(
         outputs = run_items(sessions.merged, inputs, task)
         compared |= {
             f"{output} of {MERGED_FILE}": compare_output(reference.outputs[output], outputs[output])
-            for output in outputs
+            for output in computed
         }
     return Measurement(
         compared,
-        generation_metrics(sessions, reference) | measure_answers(judged_as, expected, answers),
+        generation_metrics(sessions, reference)
+        | measure_answers(judged_as, expected, answers)
+        | measure_likelihoods(reference.outputs, alone),
         batch_invariance(answers, answers_in_batch),
         expected,
         answers,
@@ -96,7 +106,7 @@ def recorded_inputs(name: str, session: Session, reference: "Reference[MeasuredR
     Raises:
         UserError: the graphs lack an output that was recorded, or want an input that was not.
     """
-    missing = set(reference.outputs) - {value.name for value in session.get_outputs()}
+    missing = set(reference.outputs) - {LIKELIHOODS} - {value.name for value in session.get_outputs()}
     if missing:
         raise UserError(f"{name}: the graph has no output {', '.join(sorted(missing))}")
     inputs = with_empty_cache(reference.answered_inputs, session.get_inputs())

@@ -239,8 +239,19 @@ def map_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str,
 
 
 def next_token_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
-    """Compare guesses of the next token, (tokens, vocabulary) logits each: how often the likeliest is the same."""
-    return _label_metrics("next_token_agreement", expected, actual)
+    """Compare guesses of the next token, (tokens, vocabulary) logits each: the likeliest one, and all probabilities."""
+    metrics = _label_metrics("next_token_agreement", expected, actual)
+    return {"next_token_agreement": metrics["next_token_agreement"], "next_token_kl": metrics["mean_kl"]}
+
+
+def perplexity_metrics(expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:
+    """Compare log-likelihoods of the tokens of texts, (tokens,) in nats each: the ratio of the perplexities.
+
+    A perplexity is the exponential of the mean negative log-likelihood of a token after those before it. Texts without
+    such tokens tell nothing: where all are so, there is no metric.
+    """
+    differences = np.concatenate(expected).astype(np.float64) - np.concatenate(actual)
+    return {"perplexity_ratio": finite(np.exp(differences.mean()))} if len(differences) else {}
 
 
 def _label_metrics(agreement: str, expected: Sequence[Array], actual: Sequence[Array]) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from onnxproof.parity.answers import (
     answer_distance,
     batch_invariance,
     measure_answers,
+    measure_likelihoods,
     read_answers,
     run_items,
 )
@@ -51,10 +52,9 @@ class Judge:
     def measure(self, model: onnx.ModelProto) -> dict[str, float | None]:
         """Return the task's metrics of ``model``, and ``batch_cosine_min``: an input alone against it in a batch."""
         session = open_session(model)
-        alone, batched = (
-            self.answers(run_items(session, self.inputs, self.task, size)) for size in (1, self.batch_size)
-        )
-        metrics = measure_answers(self.task, self.expected, alone)
+        outputs = run_items(session, self.inputs, self.task)
+        alone, batched = map(self.answers, (outputs, run_items(session, self.inputs, self.task, self.batch_size)))
+        metrics = measure_answers(self.task, self.expected, alone) | measure_likelihoods(self.outputs, outputs)
         return metrics | {"batch_cosine_min": batch_invariance(alone, batched)["cosine_min"]}
 
     def distance(self, model: onnx.ModelProto) -> float:
