@@ -37,9 +37,11 @@ PREPARATIONS: list[list[Step]] = [
 ]
 
 
-#: How many of the most sensitive nodes the last rungs leave in float, or give 8 bits where others have 4.
+#: How many of the most sensitive nodes the last rungs leave in float.
 FLOAT_NODES = (1, 2, 4, 8)
 SENSITIVITY_INPUTS = 32
+#: Of the products of a model, no larger share is given 8 bits where others have 4.
+MOST_SPARED = 2 / 3
 #: A model of ``SINGLE_FILE_BYTES`` is judged on so many inputs, a larger one on fewer, in inverse proportion.
 LARGE_MODEL_INPUTS = 48
 FEWEST_INPUTS = 8
@@ -51,12 +53,12 @@ LARGE_MODEL_WIDEST = 2048
 class BlockRung:
     """A recipe by blocks: how embeddings are stored, how the weights of products are.
 
-    ``widens`` says that the products that suffer most from 4 bits have 8.
+    Of the products, so many of the most sensitive ones are ``spared``: they have 8 bits where others have 4.
     """
 
     table: Step
     weights: Step
-    widens: bool = False
+    spared: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
 _FOUR_BIT_RUNGS = (
     BlockRung(SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS),
-    BlockRung(SMALL_TABLE, FOUR_BITS, widens=True),
+    BlockRung(SMALL_TABLE, FOUR_BITS, spared=4),
     BlockRung(EIGHT_BITS, FOUR_BITS),
-    BlockRung(EIGHT_BITS, FOUR_BITS, widens=True),
+    BlockRung(EIGHT_BITS, FOUR_BITS, spared=2),
+    BlockRung(EIGHT_BITS, FOUR_BITS, spared=4),
+    BlockRung(EIGHT_BITS, FOUR_BITS, spared=8),
+    BlockRung(EIGHT_BITS, FOUR_BITS, spared=16),
 )
 _EIGHT_BIT_RUNGS = (
     BlockRung(EIGHT_BITS, EIGHT_BITS | {"block_size": 128}),
@@ -153,7 +158,7 @@ def _int8_candidates(
     # No better preparation follows, so that it is worth the time to round with compensation.
     most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
     yield most_careful
-    yield from _sparing(most_careful, "exclude", [], judge, effort, progress)
+    yield from _sparing(most_careful, judge, effort, progress)
 
 
 def _block_candidates(
@@ -163,46 +168,51 @@ def _block_candidates(
     effort: Effort | None,
     progress: Callable[[str], None],
 ) -> Iterator[Candidate]:
-    """Yield the recipes to try, the smallest first; the last ones give 8 bits to products that 4 are too few for."""
+    """Yield the recipes to try, the smallest first."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     rounding: Step = {"rounding": "compensated"} | ({"widest": effort.widest} if effort else {})
+    ranking: list[str] | None = None
     for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
         preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
         prepared = apply_recipe(model, preparation)
+        wide = _wide_products(prepared) if effort else []
+        tried: list[list[str]] = []
         for rung in rungs:
-            wide = _wide_products(prepared) if rung.widens else []
-            quantize = {"pass": "block_weights"} | rung.weights | rounding | level
             # Not screened: with so few bits, compensation makes a quarter of the error.
-            candidate = Candidate(preparation, prepared, quantize | ({"eight_bit": wide} if wide else {}))
-            if wide or not rung.widens:
+            candidate = Candidate(preparation, prepared, {"pass": "block_weights"} | rung.weights | rounding | level)
+            if not rung.spared:
                 yield candidate
-    if rung.widens:
-        yield from _sparing(candidate, "eight_bit", wide, judge, effort, progress)
+                continue
+            if ranking is None and not effort:
+                ranking = _rank_by_sensitivity(candidate, judge, progress)
+            spared = wide if ranking is None else sorted(ranking[: rung.spared])
+            if spared and spared not in tried and len(spared) <= MOST_SPARED * len(ranking or spared):
+                yield replace(candidate, quantize=candidate.quantize | {"eight_bit": spared})
+            tried.append(spared)
 
 
 def _sparing(
-    candidate: Candidate,
-    parameter: str,
-    spared: list[str],
-    judge: Judge,
-    effort: Effort | None,
-    progress: Callable[[str], None],
+    candidate: Candidate, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
 ) -> Iterator[Candidate]:
-    """Yield a recipe that spares more and more of the most sensitive products too, by a parameter of its last step."""
+    """Yield a recipe that leaves more and more of the most sensitive products in float."""
     counts = effort.float_nodes if effort else FLOAT_NODES
     if not counts:
         return
-    few = judge.on_fewer(candidate.prepared, SENSITIVITY_INPUTS)
-    # Without compensation the nodes rank alike, in a fraction of the time.
-    sensitivity = measure_sensitivity(candidate.prepared, candidate.quantize | ROUGHLY, few, progress)
-    ranking = [name for name in sensitivity if name not in spared]
+    ranking = _rank_by_sensitivity(candidate, judge, progress)
     for count in counts:
         if count <= len(ranking) // 3:
-            yield replace(candidate, quantize=candidate.quantize | {parameter: sorted([*spared, *ranking[:count]])})
+            yield replace(candidate, quantize=candidate.quantize | {"exclude": sorted(ranking[:count])})
+
+
+def _rank_by_sensitivity(candidate: Candidate, judge: Judge, progress: Callable[[str], None]) -> list[str]:
+    """Return the names of the products that a recipe quantizes, the most sensitive one first."""
+    few = judge.on_fewer(candidate.prepared, SENSITIVITY_INPUTS)
+    # Without compensation the nodes rank alike, in a fraction of the time.
+    return list(measure_sensitivity(candidate.prepared, candidate.quantize | ROUGHLY, few, progress))
 
 
 def _wide_products(model: onnx.ModelProto) -> list[str]:
-    """Return the products that suffer most from 4 bits, by their shapes alone.
+    """Return the products that suffer most from 4 bits, by their shapes alone: for models too large to measure it.
 
     They are those that end a feed-forward block, which have more inputs than outputs, and the one with the most
     outputs, which is the head of a language model.
