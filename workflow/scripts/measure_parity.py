@@ -4,6 +4,8 @@ This step only measures; ``gate_parity.py`` judges. So the evidence survives a v
 """
 
 import argparse
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from onnxproof.cli import run_script
 from onnxproof.files import versions_of, write_json
 from onnxproof.graph.encoder_decoder import files_of_variant
-from onnxproof.graph.files import GRAPH_FILES
+from onnxproof.graph.files import GRAPH_FILES, MERGED_FILE
 from onnxproof.inputs.model_inputs import Reference
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.measure import Measurement, measure_sessions, open_sessions
@@ -19,6 +21,7 @@ from onnxproof.parity.samples import SAMPLED_TASKS, sample_answers
 from onnxproof.records.parity import ParityRecord, ProvenFiles, Sample
 from onnxproof.records.reference import ReferenceRecord
 from onnxproof.records.variant import VariantRecord, read_variant
+from onnxproof.vocabulary import HALF_VARIANTS
 
 
 def measure(
@@ -34,8 +37,13 @@ def measure(
         UserError: see ``measure_sessions``.
     """
     model, variant = manifest["model"], manifest["variant"]
-    sessions = open_sessions(files_of_variant(onnx_folder), onnx_folder, threads)
-    measured = measure_sessions(f"{model} {variant}", sessions, reference, batch_size)
+    with tempfile.TemporaryDirectory(prefix="emulated.") as scratch:
+        files = files_of_variant(onnx_folder)
+        emulates = variant in HALF_VARIANTS
+        if emulates:
+            files = emulate_files(files, Path(scratch))
+        sessions = open_sessions(files, onnx_folder, threads)
+        measured = measure_sessions(f"{model} {variant}", sessions, reference, batch_size)
     recorded = reference.manifest["inputs"]
     return {
         "model": model,
@@ -49,9 +57,28 @@ def measure(
         "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "samples": samples_of(measured, reference),
+        "emulates_float16": emulates,
         "intra_op_threads": threads,
         "versions": versions_of("onnxruntime", "numpy"),
     }
+
+
+def emulate_files(files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+    """Return the graphs of a variant as hardware with float16 computes them, written to ``scratch``, see ``emulated``.
+
+    onnxruntime computes float16 operators in float32 on a CPU: a run of the files themselves shows no overflow. A
+    merged decoder holds the same nodes as the others, and is left out.
+    """
+    from onnxproof.graph.external_data import load_model, save_model
+    from onnxproof.quantization.half_emulation import emulated
+
+    written = {}
+    for name, path in files.items():
+        if name != MERGED_FILE:
+            written[name] = scratch / name
+            with tempfile.TemporaryDirectory(dir=scratch) as own:
+                save_model(emulated(load_model(path, Path(own))), written[name])
+    return written
 
 
 def samples_of(measured: Measurement, reference: Reference[ReferenceRecord]) -> list[Sample]:

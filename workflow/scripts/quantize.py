@@ -1,4 +1,4 @@
-"""Quantize the optimized graph to int8 dynamically: weights now, activations when the model runs.
+"""Make a variant with fewer bits than float32 of the optimized graph: int8, weights by blocks, or float16.
 
 The recipe is searched for: see ``onnxproof/quantization/search/ladder.py``. Where none reaches the targets, the
 nearest is written and the parity gate decides; what was tried is in the manifest and in the log.
@@ -7,7 +7,7 @@ nearest is written and the parity gate decides; what was tried is in the manifes
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,9 +21,10 @@ from onnxproof.graph.inputs import inputs_of_graph
 from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
+from onnxproof.quantization.half_bounds import MARGIN, Bound
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search.ladder import find_recipe
-from onnxproof.records.variant import Calibration, QuantizationSettings, Search, read_variant
+from onnxproof.records.variant import Calibration, Certificate, NodeBound, QuantizationSettings, Search, read_variant
 from onnxproof.tasks.heads import count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
@@ -90,12 +91,24 @@ def quantize_graph(
         labels=count_labels(config),
         progress=progress_printer(model, variant),
     )
-    return found.model, {
+    settings: QuantizationSettings = {
         "recipe": found.recipe,
         "search": cast(Search, {"targets": targets} | found.record()),
         "portability": {**check_portability(found.model), "tried_here": try_on_this_cpu(found.model)},
         "calibration": describe_calibration(len(inputs.items), model_takes(config.get("model_type")), texts),
     }
+    if found.bounds:
+        settings["float16"] = certify(found.bounds, set(found.recipe[-1]["keep"]))
+    return found.model, settings
+
+
+def certify(bounds: Mapping[str, Bound], kept: set[str]) -> Certificate:
+    """Return the bounds of all nodes of a graph in float16, and which of them are ``kept`` in float32."""
+    nodes: dict[str, NodeBound] = {
+        name: {"largest": bound.largest, "of": bound.of, "lost": bound.lost, "float32": name in kept}
+        for name, bound in bounds.items()
+    }
+    return {"margin": MARGIN, "nodes": nodes}
 
 
 def describe_calibration(count: int, takes: str, texts: Path) -> Calibration:

@@ -66,11 +66,13 @@ from onnxproof.vocabulary import METRICS
 #: and every other runtime can load it too.
 RELEASED_AS = {
     "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "w8": "onnx/model_w8.onnx",
     "q4": "onnx/model_q4.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
+    "q4f16": "onnx/model_q4f16.onnx",
 }
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.

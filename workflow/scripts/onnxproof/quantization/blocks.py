@@ -7,6 +7,7 @@ ones (GPTQ, see ``rounding.py``), whichever changes the product on typical activ
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,31 @@ class BlockWeight:
         weights = _pack(np.ascontiguousarray(whole.T).reshape(outputs, blocks, self.format.size), self.format.bits)
         zeros = _pack(np.ascontiguousarray(self.zero_points.T), self.format.bits) if self.format.zero_points else None
         return weights, np.ascontiguousarray(self.scales.T), zeros
+
+
+def read_packed(
+    packed: NDArray[np.uint8],
+    scales: NDArray[Any],
+    zero_points: NDArray[np.uint8] | None,
+    format: BlockFormat,
+    inputs: int,
+) -> BlockWeight:
+    """Return the weight, with so many inputs, that MatMulNBits reads from what ``BlockWeight.packed`` gives."""
+    outputs = len(packed)
+    scales = scales.reshape(outputs, -1).astype(np.float32)
+    blocks = scales.shape[1]
+    zeros = np.full((outputs, blocks), format.middle, dtype=np.uint8)
+    if zero_points is not None:
+        zeros = _unpack(zero_points.reshape(outputs, -1), format.bits)[:, :blocks]
+    integers = _unpack(packed.reshape(outputs, -1), format.bits)[:, :inputs]
+    return BlockWeight(format, integers.T, scales.T, zeros.T)
+
+
+def _unpack(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Return the integers of bytes along the last axis."""
+    if bits == 8:
+        return values
+    return np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:-1], -1)
 
 
 def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -17,10 +17,12 @@ from onnxproof.quantization.passes.block_weights import quantize_block_weights
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
 from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows
+from onnxproof.quantization.passes.half import halve, soften_masks
 from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels
 from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.passes.smooth import smooth_activations
 from onnxproof.quantization.passes.split_bias_gelu import split_bias_gelu
+from onnxproof.quantization.passes.tied_tables import share_tied_tables
 
 Recipe = Sequence[Mapping[str, Any]]
 
@@ -29,6 +31,9 @@ Recipe = Sequence[Mapping[str, Any]]
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
     "embedding_blocks": quantize_embedding_blocks,
     "embedding_rows": quantize_embedding_rows,
+    "halve": halve,
+    "share_tied_tables": share_tied_tables,
+    "soften_masks": soften_masks,
     "split_bias_gelu": split_bias_gelu,
 }
 

@@ -95,6 +95,8 @@ class ParityRecord(Judged, ProvenFiles):
     """What both were asked."""
     samples: list[Sample]
     """A few inputs with both answers; empty for most tasks."""
+    emulates_float16: bool
+    """Whether the graph was computed as hardware with float16 does it; a CPU computes it in float32."""
     intra_op_threads: int
     """Threads of onnxruntime."""
     versions: Versions

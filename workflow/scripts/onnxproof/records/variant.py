@@ -184,11 +184,37 @@ class Calibration(TypedDict):
 
 
 @final
+class NodeBound(TypedDict):
+    """What a node of a graph in float16 works with."""
+
+    largest: float
+    """A bound of it, on the calibration inputs."""
+    of: str
+    """What the bound is of: values, a sum of squares, or a partial sum."""
+    lost: str
+    """What float16 would lose because it is too small; empty where nothing."""
+    float32: bool
+    """Whether the node computes in float32."""
+
+
+@final
+class Certificate(TypedDict):
+    """Why a graph in float16 stays within the range of float16."""
+
+    margin: float
+    """The nodes in float16 hold their bound times this."""
+    nodes: dict[str, NodeBound]
+    """By the name of the node in the graph before it was turned to float16."""
+
+
+@final
 class QuantizationSettings(TypedDict):
     """How a graph was quantized."""
 
     recipe: list[Step]
     """The passes in order."""
+    float16: NotRequired[Certificate]
+    """Bounds of what flows through a graph in float16."""
     search: Search
     """How the recipe was found."""
     portability: TriedPortability

@@ -171,6 +171,7 @@ VARIANTS = {
     "w8": "8-bit weights; for language models on a CPU",
     "q4": "4-bit weights; the smallest file, for every runtime",
     "q4-cpu": "4-bit weights; for language models on a CPU",
+    "q4f16": "4-bit weights, computed in float16; for GPUs and WebGPU",
 }
 
 #: What each pass of a quantization recipe does, for a reader.

@@ -2,12 +2,24 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
 from onnxproof.vocabulary import MICROSOFT
 
 CARRIED = ("num_heads", "scale", "unidirectional", "mask_filter_value")
+
+
+def attend_to_joined(editor: GraphEditor, attention: onnx.NodeProto, joined: str, size: int) -> list[onnx.NodeProto]:
+    """Return the nodes that do what an Attention node does from its projections, joined in one tensor of ``3 * size``.
+
+    Their bias is not in them.
+    """
+    parts = [editor.new_tensor(f"{attention.output[0]}_{part}") for part in ("query", "key", "value")]
+    sizes = editor.share_constant(f"{attention.name}_sizes", np.full(3, size, dtype=np.int64))
+    split = editor.new_node("Split", [joined, sizes], parts, f"{attention.name}_split", axis=-1)
+    return [split, attend(editor, attention, parts)]
 
 
 def attend(editor: GraphEditor, attention: onnx.NodeProto, projected: Sequence[str]) -> onnx.NodeProto:

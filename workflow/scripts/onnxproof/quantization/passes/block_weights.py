@@ -7,13 +7,12 @@ dynamic int8 is faster.
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
-from onnxproof.graph.editor import GraphEditor
+from onnxproof.graph.editor import GraphEditor, attribute_of
 from onnxproof.quantization.activations import Feeds
-from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
-from onnxproof.quantization.passes.attention_parts import attend
+from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks, read_packed
+from onnxproof.quantization.passes.attention_parts import attend_to_joined
 from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import compensated_readers, record_correlations
 from onnxproof.quantization.targets import Target
@@ -82,12 +81,9 @@ def _product(editor: GraphEditor, target: Target, weight: BlockWeight, accuracy_
     stored = store_blocks(editor, node.input[1], weight)
     if node.op_type == "Attention":
         joined = editor.new_tensor(f"{output}_projections")
-        parts = [editor.new_tensor(f"{output}_{part}") for part in ("query", "key", "value")]
-        sizes = editor.share_constant(f"{node.name}_sizes", np.full(3, weight.integers.shape[1] // 3, dtype=np.int64))
         return [
             _block_product(editor, target, stored, weight, joined, accuracy_level),
-            editor.new_node("Split", [joined, sizes], parts, f"{node.name}_split", axis=-1),
-            attend(editor, node, parts),
+            *attend_to_joined(editor, node, joined, weight.integers.shape[1] // 3),
         ]
     return biased_product(editor, target, stored, weight, accuracy_level)
 
@@ -107,6 +103,20 @@ def store_blocks(editor: GraphEditor, name: str, weight: BlockWeight) -> list[st
     if zero_points is not None:
         stored.append(editor.share_constant(f"{name}_q{bits}_zero_points", zero_points))
     return stored
+
+
+def stored_weight(editor: GraphEditor, node: onnx.NodeProto) -> BlockWeight:
+    """Return the weight that a MatMulNBits node reads.
+
+    Raises:
+        ValueError: onnxruntime has no such format.
+    """
+    size, bits, inputs = (attribute_of(node, name, 0) for name in ("block_size", "bits", "K"))
+    packed, scales, *others = (editor.constant(tensor) for tensor in node.input[1:4] if tensor)
+    assert packed is not None, "MatMulNBits reads constants"
+    assert scales is not None, "MatMulNBits reads constants"
+    zero_points = others[0] if others else None
+    return read_packed(packed, scales, zero_points, BlockFormat(bits, size, zero_points is not None), inputs)
 
 
 def biased_product(

@@ -55,7 +55,7 @@ def quantize_embedding_blocks(
         stored = store_blocks(editor, name, weight)
         for gather in gathers:
             editor.replace(gather, _unpacked_rows(editor, gather, stored, weight))
-        for target in _tied(targets, name, table):
+        for target in tied_products(targets, name, table):
             editor.replace(target.node, biased_product(editor, target, stored, weight, accuracy_level))
     editor.finish()
 
@@ -75,7 +75,7 @@ def _is_embedding(editor: GraphEditor, table: str, targets: Sequence[Target]) ->
     )
 
 
-def _tied(targets: Sequence[Target], name: str, table: NDArray[np.float32]) -> list[Target]:
+def tied_products(targets: Sequence[Target], name: str, table: NDArray[np.float32]) -> list[Target]:
     """Return the products whose weight is the transposed table, whether they share its constant or hold a copy."""
     found = []
     for target in targets:

@@ -1,13 +1,15 @@
 """The recipes that a search tries for each variant, in order: from the fastest or smallest to the most careful."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import onnx
 
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.quantization import half_bounds
+from onnxproof.quantization.half_bounds import Bound, measure_bounds
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.rung import Step
@@ -98,6 +100,14 @@ BLOCKS = {
 }
 
 
+#: What float16 needs of a graph first.
+SOFTEN: Step = {"pass": "soften_masks"}
+#: Where float16 loses most: sums that a whole model's answers go through, each rounded.
+ROUNDED_OFTEN = half_bounds.NORMALIZATIONS | half_bounds.SUMS | {"Add", "Softmax"}
+#: What takes nearly all of a model's time, and all of its weights.
+HEAVY = {"Attention", "Conv", "ConvTranspose", "FusedMatMul", "Gather", "Gemm", "MatMul"} | half_bounds.ATTENTIONS
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much a search may cost: calibration inputs, compensated rounding, nodes that the last rungs leave in float.
@@ -125,19 +135,25 @@ def limit_effort(weights: int) -> Effort | None:
 class Candidate:
     """A recipe to try: the steps that prepare the float model, what they make of it, and the step that quantizes that.
 
-    ``is_screened`` says that it is tried with the nearest rounding first.
+    ``is_screened`` says that it is tried with the nearest rounding first. ``bounds`` are those of the prepared model's
+    nodes, by their names, where the recipe makes it compute in float16.
     """
 
     preparation: list[Step]
     prepared: onnx.ModelProto
     quantize: Step
     is_screened: bool = False
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
 
 
 def candidates_of(
     variant: str, model: onnx.ModelProto, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
 ) -> Iterator[Candidate]:
     """Return the recipes to try for a variant, in order."""
+    if variant == "fp16":
+        return _half_candidates(model, judge)
+    if variant == "q4f16":
+        return _half_block_candidates(model, judge, effort, progress)
     if variant in BLOCKS:
         return _block_candidates(model, judge, BLOCKS[variant], effort, progress)
     return _int8_candidates(model, judge, QUANTIZE[variant], effort, progress)
@@ -202,6 +218,32 @@ def _sparing(
     for count in counts:
         if count <= len(ranking) // 3:
             yield replace(candidate, quantize=candidate.quantize | {"exclude": sorted(ranking[:count])})
+
+
+def _half_candidates(model: onnx.ModelProto, judge: Judge) -> Iterator[Candidate]:
+    """Yield the recipes to try for float16, from the fastest to the most exact one."""
+    preparation: list[Step] = [SOFTEN, {"pass": "share_tied_tables"}]
+    prepared = apply_recipe(model, preparation)
+    bounds = measure_bounds(prepared, judge.calibration)
+    kinds = {node.name: node.op_type for node in GraphEditor(prepared).nodes}
+    tried: list[list[str]] = []
+    for chosen in (set(), ROUNDED_OFTEN, set(kinds.values()) - HEAVY, set(kinds.values())):
+        keep = [name for name, bound in bounds.items() if not bound.fits or kinds[name] in chosen]
+        if keep not in tried:
+            yield Candidate(preparation, prepared, {"pass": "halve", "keep": keep}, bounds=bounds)
+        tried.append(keep)
+
+
+def _half_block_candidates(
+    model: onnx.ModelProto, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
+) -> Iterator[Candidate]:
+    """Yield the recipes of ``q4``, computed in float16 as far as its range allows."""
+    for candidate in _block_candidates(apply_recipe(model, [SOFTEN]), judge, BLOCKS["q4"], effort, progress):
+        prepared = apply_recipe(candidate.prepared, [candidate.quantize], judge.calibration)
+        bounds = measure_bounds(prepared, judge.calibration)
+        keep = [name for name, bound in bounds.items() if not bound.fits]
+        preparation = [SOFTEN, *candidate.preparation, candidate.quantize]
+        yield Candidate(preparation, prepared, {"pass": "halve", "keep": keep}, bounds=bounds)
 
 
 def _rank_by_sensitivity(candidate: Candidate, judge: Judge, progress: Callable[[str], None]) -> list[str]:

@@ -1,4 +1,7 @@
-"""How far a quantized model is from its float original, on calibration inputs: no labels, no PyTorch."""
+"""How far a quantized model is from its float original, on calibration inputs: no labels, no PyTorch.
+
+What computes in float16 is judged as hardware with float16 would compute it, see ``half_emulation.py``.
+"""
 
 from dataclasses import replace
 
@@ -16,6 +19,7 @@ from onnxproof.parity.answers import (
     read_answers,
     run_items,
 )
+from onnxproof.quantization.half_emulation import emulated
 from onnxproof.quantization.sessions import open_session
 
 
@@ -51,7 +55,7 @@ class Judge:
 
     def measure(self, model: onnx.ModelProto) -> dict[str, float | None]:
         """Return the task's metrics of ``model``, and ``batch_cosine_min``: an input alone against it in a batch."""
-        session = open_session(model)
+        session = open_session(emulated(model))
         outputs = run_items(session, self.inputs, self.task)
         alone, batched = map(self.answers, (outputs, run_items(session, self.inputs, self.task, self.batch_size)))
         metrics = measure_answers(self.task, self.expected, alone) | measure_likelihoods(self.outputs, outputs)
@@ -59,5 +63,5 @@ class Judge:
 
     def distance(self, model: onnx.ModelProto) -> float:
         """Return one number for ranking: see ``answer_distance``."""
-        answers = self.answers(run_items(open_session(model), self.inputs, self.task))
+        answers = self.answers(run_items(open_session(emulated(model)), self.inputs, self.task))
         return answer_distance(self.task, self.expected, answers)

@@ -19,6 +19,7 @@ from onnxproof.cli import UserError
 from onnxproof.graph.external_data import weight_bytes
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.half_bounds import Bound
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
 from onnxproof.quantization.search.judge import Judge
@@ -45,6 +46,7 @@ class Trial:
     model: onnx.ModelProto
     metrics: dict[str, float | None]
     distances: dict[str, float]
+    bounds: Mapping[str, Bound]
 
     @property
     def missed(self) -> list[str]:
@@ -59,11 +61,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search."""
+    """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search.
+
+    ``bounds`` are those of the nodes of a model that computes in float16.
+    """
 
     recipe: list[Step]
     model: onnx.ModelProto
     rungs: list[Rung]
+    bounds: Mapping[str, Bound]
     effort: Effort | None = None
 
     @property
@@ -124,12 +130,12 @@ def find_recipe(
         rungs.append(Rung(trial.recipe, trial.metrics, size_ratio, speedup, trial.missed, distance))
         progress(rungs[-1].describe())
         if not trial.missed:
-            return SearchResult(trial.recipe, trial.model, rungs, effort)
+            return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort)
         if nearest is None or trial.distance < nearest.distance:
             nearest = trial
     assert nearest is not None, "a ladder has a first rung"
     progress(f"no {variant} recipe reaches every target; the nearest is taken")
-    return SearchResult(nearest.recipe, nearest.model, rungs, effort)
+    return SearchResult(nearest.recipe, nearest.model, rungs, nearest.bounds, effort)
 
 
 def distances_to(targets: Mapping[str, float | None], metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -166,7 +172,8 @@ def _try(judge: Judge, candidate: Candidate, targets: Mapping[str, float | None]
 def _measure(judge: Judge, candidate: Candidate, quantize: Step, targets: Mapping[str, float | None]) -> Trial:
     quantized = apply_recipe(candidate.prepared, [quantize], judge.calibration)
     metrics = judge.measure(quantized)
-    return Trial([*candidate.preparation, quantize], quantized, metrics, distances_to(targets, metrics))
+    recipe = [*candidate.preparation, quantize]
+    return Trial(recipe, quantized, metrics, distances_to(targets, metrics), candidate.bounds)
 
 
 def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -> float:
