@@ -21,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "workflow" / "scripts")]
 
 from reviews import DISAGREEMENT, STARS, Review, ReviewWriter  # noqa: E402
+from training import batches_of_like_length, check_output_folder, padded, positive, repeatable  # noqa: E402
 
-from onnxproof.cli import UserError, run_script  # noqa: E402
+from onnxproof.cli import run_script  # noqa: E402
 from onnxproof.files import staged_folder, versions_of, write_json, write_text  # noqa: E402
 
 if TYPE_CHECKING:
@@ -82,30 +83,6 @@ def train_tokenizer(texts: Sequence[str], folder: Path) -> "BertTokenizerFast":
     return tokenizer
 
 
-def batches_of_like_length(token_ids: Sequence[list[int]], order: random.Random) -> list[list[int]]:
-    """Return lists of indices, shuffled, that group texts of about one length: little padding to compute."""
-    indices = list(range(len(token_ids)))
-    order.shuffle(indices)
-    chunks = [indices[at : at + 32 * BATCH_SIZE] for at in range(0, len(indices), 32 * BATCH_SIZE)]
-    batches = []
-    for chunk in chunks:
-        chunk.sort(key=lambda index: len(token_ids[index]))
-        batches += [chunk[at : at + BATCH_SIZE] for at in range(0, len(chunk), BATCH_SIZE)]
-    order.shuffle(batches)
-    return batches
-
-
-def padded(token_ids: Sequence[list[int]], padding: int) -> dict[str, "torch.Tensor"]:
-    """Return ``input_ids`` and ``attention_mask``, int64, both (texts, longest text)."""
-    import torch
-
-    longest = max(len(ids) for ids in token_ids)
-    return {
-        "input_ids": torch.tensor([ids + [padding] * (longest - len(ids)) for ids in token_ids]),
-        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in token_ids]),
-    }
-
-
 def train_model(
     reviews: Sequence[Review], tokenizer: "BertTokenizerFast", epochs: int, seed: int
 ) -> tuple["BertForSequenceClassification", list[float]]:
@@ -113,9 +90,7 @@ def train_model(
     import torch
     from transformers import BertConfig, BertForSequenceClassification, get_linear_schedule_with_warmup
 
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
+    repeatable(seed)
     config = BertConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -132,7 +107,7 @@ def train_model(
     losses = []
     for epoch in range(1, epochs + 1):
         total = 0.0
-        for batch in batches_of_like_length(token_ids, order):
+        for batch in batches_of_like_length(token_ids, order, BATCH_SIZE):
             inputs = padded([token_ids[index] for index in batch], tokenizer.pad_token_id)
             labels = torch.tensor([reviews[index].label for index in batch])
             loss = torch.nn.functional.cross_entropy(model(**inputs).logits, labels, label_smoothing=LABEL_SMOOTHING)
@@ -261,30 +236,6 @@ def make_reviews(train_size: int, heldout_size: int, seed: int) -> tuple[list[Re
     return [review for review in written if review.text.casefold() not in kept], held_out
 
 
-def check_output_folder(folder: Path) -> None:
-    """Refuse to replace a folder that holds anything but an earlier result.
-
-    Raises:
-        UserError: ``folder`` is a file, or holds files that this script does not write.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output-dir {folder}: not a folder")
-    foreign = sorted(path.name for path in folder.glob("*") if path.name not in MODEL_FILES | OLDER_FILES)
-    if foreign:
-        raise UserError(
-            f"--output-dir {folder}: holds '{foreign[0]}', which is not of this model; "
-            "name a new folder, an empty one, or one that this script wrote"
-        )
-
-
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -312,7 +263,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Make the reviews, train, measure, write."""
     args = parse_arguments(argv)
-    check_output_folder(args.output_dir)
+    check_output_folder(args.output_dir, MODEL_FILES | OLDER_FILES)
 
     import torch
 

@@ -1,0 +1,69 @@
+"""What the training scripts of the example models share: batches, options, and the folder they write."""
+
+import argparse
+import random
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxproof.cli import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def batches_of_like_length(token_ids: Sequence[list[int]], order: random.Random, size: int) -> list[list[int]]:
+    """Return lists of at most ``size`` indices, shuffled, that group texts of about one length: little padding."""
+    indices = list(range(len(token_ids)))
+    order.shuffle(indices)
+    chunks = [indices[at : at + 32 * size] for at in range(0, len(indices), 32 * size)]
+    batches = []
+    for chunk in chunks:
+        chunk.sort(key=lambda index: len(token_ids[index]))
+        batches += [chunk[at : at + size] for at in range(0, len(chunk), size)]
+    order.shuffle(batches)
+    return batches
+
+
+def padded(token_ids: Sequence[list[int]], padding: int) -> dict[str, "torch.Tensor"]:
+    """Return ``input_ids`` and ``attention_mask``, int64, both (texts, longest text)."""
+    import torch
+
+    longest = max(len(ids) for ids in token_ids)
+    return {
+        "input_ids": torch.tensor([ids + [padding] * (longest - len(ids)) for ids in token_ids]),
+        "attention_mask": torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in token_ids]),
+    }
+
+
+def repeatable(seed: int) -> None:
+    """Seed PyTorch and let it use only algorithms that give the same result each time."""
+    import torch
+
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory it has not written
+
+
+def check_output_folder(folder: Path, own_files: Iterable[str]) -> None:
+    """Refuse to replace a folder that holds anything but an earlier result.
+
+    Raises:
+        UserError: ``folder`` is a file, or holds files that the script does not write.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output-dir {folder}: not a folder")
+    foreign = sorted({path.name for path in folder.glob("*")} - set(own_files))
+    if foreign:
+        raise UserError(
+            f"--output-dir {folder}: holds '{foreign[0]}', which is not of this model; "
+            "name a new folder, an empty one, or one that this script wrote"
+        )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
