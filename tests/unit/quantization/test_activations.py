@@ -1,8 +1,8 @@
 import numpy as np
-import pytest
 from onnx import helper
 
 from graphs import FLOAT, build, op_types
+from messages import raises
 from onnxproof.quantization.activations import ROWS_PER_RUN, record_activations
 
 
@@ -28,7 +28,7 @@ def test_magnitudes_over_all_runs_and_rows_of_each():
 
 def test_the_model_is_not_changed_and_no_input_is_an_error():
     model = doubling_model()
-    with pytest.raises(ValueError, match="needs calibration inputs"):
+    with raises(ValueError):
         record_activations(model, [], ["h"])
     assert op_types(model) == ["Add", "Relu"]
     assert [value.name for value in model.graph.output] == ["y"]

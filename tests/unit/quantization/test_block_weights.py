@@ -3,6 +3,7 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, op_types, run
+from messages import raises
 from onnxproof.quantization.blocks import BlockFormat, quantize_to_blocks
 from onnxproof.quantization.passes.block_weights import quantize_block_weights
 from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
@@ -67,7 +68,7 @@ def test_named_products_get_eight_bits_or_stay_in_float():
 
 @pytest.mark.parametrize("parameter", ["eight_bit", "exclude"])
 def test_a_name_of_no_product_is_refused(parameter):
-    with pytest.raises(ValueError, match="'sideways', which is no quantizable node"):
+    with raises(ValueError):
         quantize_block_weights(two_products(), **{parameter: ["sideways"]})
 
 
@@ -82,7 +83,7 @@ def test_compensated_rounding_needs_calibration_inputs_and_brings_the_answers_ne
         answers = [(run(model, feed)[0], run(two_products(), feed)[0]) for feed in feeds[8:]]
         errors[rounding] = np.mean([(left - right) ** 2 for left, right in answers])
     assert errors["compensated"] < 0.8 * errors["nearest"]
-    with pytest.raises(ValueError, match="needs calibration inputs"):
+    with raises(ValueError):
         quantize_block_weights(two_products(), rounding="compensated")
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from graphs import FLOAT, build, run
+from messages import raises
 from onnxproof.quantization.blocks import BlockFormat, product_error, quantize_to_blocks
 
 FORMATS = [
@@ -100,7 +101,7 @@ def test_any_magnitude_gives_finite_weights_of_about_the_same_size(exponent, for
 
 
 def test_formats_that_have_no_kernel_are_refused():
-    with pytest.raises(ValueError, match="bits is 3, must be 4 or 8"):
+    with raises(ValueError):
         BlockFormat(3, 32)
-    with pytest.raises(ValueError, match="block_size is 48, must be one of 16, 32"):
+    with raises(ValueError):
         BlockFormat(4, 48)

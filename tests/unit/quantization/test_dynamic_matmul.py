@@ -3,6 +3,7 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
+from messages import raises
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.weights import quantize_columns
 
@@ -122,7 +123,7 @@ def test_excluded_nodes_and_products_of_activations_stay_in_float():
 
 def test_excluding_a_node_that_is_not_there_is_an_error():
     model = linear_model(np.ones((2, 2), dtype=np.float32))
-    with pytest.raises(ValueError, match="'linaer', which is no quantizable node"):
+    with raises(ValueError):
         quantize_dynamic_matmul(model, exclude=["linaer"])
 
 

@@ -3,6 +3,7 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
+from messages import raises
 from onnxproof.quantization.integer_error import choose_zero_point, round_rows
 from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.weights import quantize_columns
@@ -92,5 +93,5 @@ def test_included_and_excluded_nodes():
         model = build(nodes, {"x": spec}, {"y": spec}, constants)
         quantize_per_token(model, [feeds], **arguments)
         assert [node.name for node in model.graph.node if node.op_type == "MatMul"] == ["first"]
-    with pytest.raises(ValueError, match="include names 'third'"):
+    with raises(ValueError):
         quantize_per_token(build(nodes, {"x": spec}, {"y": spec}, constants), [feeds], include=["third"])

@@ -5,6 +5,7 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, INT64, build, op_types, same_structure
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.quantization.recipe import apply_recipe, check_recipe
 
@@ -40,22 +41,16 @@ def test_the_model_given_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    "recipe",
     [
-        ([{"pass": "embeding_rows"}], "step 1: unknown pass 'embeding_rows'; known passes: .*embedding_rows"),
-        ([{"minimum_rows": 3}], "step 1: unknown pass None"),
-        (
-            [{"pass": "embedding_rows"}, {"pass": "dynamic_matmul", "per_chanel": True}],
-            "step 2: pass 'dynamic_matmul' has no parameter 'per_chanel'; its parameters: weight_range,",
-        ),
-        (
-            [{"pass": "dynamic_matmul", "weight_range": "wide"}],
-            r"step 1 \(dynamic_matmul\): weight range 'wide' is none of",
-        ),
+        [{"pass": "embeding_rows"}],
+        [{"minimum_rows": 3}],
+        [{"pass": "embedding_rows"}, {"pass": "dynamic_matmul", "per_chanel": True}],
+        [{"pass": "dynamic_matmul", "weight_range": "wide"}],
     ],
 )
-def test_a_wrong_recipe_is_one_clear_error(recipe, message):
-    with pytest.raises(UserError, match=message):
+def test_a_wrong_recipe_is_one_clear_error(recipe):
+    with raises(UserError):
         apply_recipe(embed_and_project(), recipe)
 
 

