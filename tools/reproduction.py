@@ -33,7 +33,7 @@ TIMED = (
     "*/cost/*.tsv",
 )
 #: JSON with timings among other things, and how these are cut out.
-PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/int8*.json")
+PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/*.json")
 #: Lines of checksums, those of files with timings among them.
 SUMS = "*/release/SHA256SUMS"
 #: The files of a release that hold timings, or checksums of such files.

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, op_types, run
+from messages import raises
 from onnxproof.quantization.blocks import BlockFormat, quantize_to_blocks
 from onnxproof.quantization.half_bounds import HIGHEST, MARGIN, measure_bounds
 from onnxproof.quantization.half_emulation import emulated, uses_half
@@ -67,7 +68,11 @@ def test_attention_is_bound_by_its_scores():
     ("model", "x", "lost"),
     [
         (unary("Add", constants={"c": np.array(1e-12, np.float32)}), rows(2, 8), "the constant 1e-12"),
-        (unary("Mul", constants={"c": np.array(0.5, np.float32)}), np.full((2, 8), 1e-6, np.float32), "values of about 5e-07"),
+        (
+            unary("Mul", constants={"c": np.array(0.5, np.float32)}),
+            np.full((2, 8), 1e-6, np.float32),
+            "values of about 5e-07",
+        ),
         (unary("Add", constants={"c": np.array(0.1, np.float32)}), rows(2, 8), ""),
     ],
 )
@@ -80,7 +85,7 @@ def test_what_is_too_small_is_said(model, x, lost):
 def test_bounds_keep_a_margin_for_inputs_that_were_not_seen():
     for largest, fits in ((0.99 * HIGHEST / MARGIN, True), (1.01 * HIGHEST / MARGIN, False)):
         assert measure_bounds(unary("Relu"), [{"x": np.full((1, 8), largest, np.float32)}])["node"].fits == fits
-    with pytest.raises(ValueError, match="^needs calibration inputs, and there are none$"):
+    with raises(ValueError):
         measure_bounds(unary("Relu"), [])
 
 
@@ -118,7 +123,7 @@ def test_a_node_that_is_kept_computes_in_float32_from_a_weight_in_half():
     assert makers[kept.input[1]].op_type == "Cast", "the weight is stored in half"
     assert "y" in kept.output, "nothing is rounded behind it"
     assert {values.dtype for values in constants_of(model).values()} == {np.dtype(np.float16)}
-    with pytest.raises(ValueError, match="^keep names 'sideways', which is no node of this graph$"):
+    with raises(ValueError):
         halve(three_nodes(), keep=["sideways"])
 
 
@@ -136,6 +141,18 @@ def test_a_constant_beyond_the_range_and_a_node_without_kernel_stay_in_float32()
     counted = build(nodes, {"n": (INT64, [])}, {"y": (FLOAT, None)}, {k: np.array(v) for k, v in constants.items()})
     halve(counted)
     np.testing.assert_array_equal(run(counted, {"n": np.array(4)})[0], np.float32([0, 0.5, 1, 1.5]))
+
+
+def test_zeros_of_no_named_type_are_half_too():
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("Add", ["x", "zeros"], ["y"]),
+    ]
+    model = build(nodes, {"x": (FLOAT, ["rows", 8])}, {"y": (FLOAT, None)}, {})
+    x = rows(2, 8)
+    halve(model)
+    np.testing.assert_allclose(run(model, {"x": x})[0], x, rtol=1e-3)
 
 
 def test_what_a_subgraph_reads_stays_float32():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from onnxproof.graph.editor import GraphEditor, tensors_read
 from onnxproof.quantization.half_bounds import HIGHEST, float_tensors
@@ -99,11 +99,14 @@ class _Halving:
         read = [position for position, name in enumerate(node.input) if self._is_float(name)]
         allowed = [position for position in read if self._allows_half(node, position, "inputs")]
         if made:
-            return bool(allowed) or not read
+            return bool(allowed) or (not read and _says_its_type(node))
         # Where no float comes out, float16 is taken where it is there already.
         return any(node.input[position] in self.halves for position in allowed)
 
     def _let_make_half(self, node: onnx.NodeProto, nodes: list[onnx.NodeProto]) -> None:
+        if node.op_type == "ConstantOfShape" and not node.attribute:  # zeros in float32, unless it says otherwise
+            zero = numpy_helper.from_array(np.zeros(1, dtype=np.float32))
+            node.attribute.append(helper.make_attribute("value", zero))
         for position, name in enumerate(node.output):
             if name not in self.tensors:
                 continue
@@ -153,6 +156,13 @@ class _Halving:
         """Tell whether onnxruntime's operator takes, or gives, float16 at a position."""
         types = _allowed_types(node.domain, node.op_type, self.opsets.get(node.domain, 1))[side]
         return "tensor(float16)" in types[min(position, len(types) - 1)] if types else False
+
+
+def _says_its_type(node: onnx.NodeProto) -> bool:
+    """Tell whether the type of what a node makes out of other things than floats is one of its attributes."""
+    if node.op_type == "Constant":
+        return any(attribute.name == "value" for attribute in node.attribute)
+    return node.op_type in ("Cast", "ConstantOfShape")
 
 
 @functools.cache
