@@ -17,6 +17,7 @@ from tiny_models import save_classifier, save_sentence_transformer
 
 TRANSFORMERS_JS = "@huggingface/transformers@4.3.1"
 FASTEMBED = "fastembed==0.9.1"
+GENAI = "onnxruntime-genai==0.18.0"
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -97,12 +98,23 @@ def node_modules(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def fastembed(tmp_path_factory) -> Path:
     """The Python of an environment with fastembed."""
+    return python_with(FASTEMBED, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def genai_python(tmp_path_factory) -> Path:
+    """The Python of an environment with onnxruntime-genai."""
+    return python_with(GENAI, tmp_path_factory)
+
+
+def python_with(requirement: str, tmp_path_factory) -> Path:
+    """Return the Python of an environment with one package; skip the test where it can't be installed."""
 
     def make(folder: Path) -> None:
         install([sys.executable, "-m", "venv", "environment"], folder)
-        install([str(folder / "environment/bin/pip"), "install", "--quiet", FASTEMBED], folder)
+        install([str(folder / "environment/bin/pip"), "install", "--quiet", requirement], folder)
 
-    return made_once(tmp_path_factory, "fastembed", make) / "environment/bin/python"
+    return made_once(tmp_path_factory, requirement.split("=")[0], make) / "environment/bin/python"
 
 
 def install(command: list[str], folder: Path) -> None:

@@ -56,6 +56,7 @@ from onnxproof.records.release import (
 from onnxproof.records.source import Origin, Place, SourceRecord, read_source
 from onnxproof.records.variant import read_variant
 from onnxproof.release.card import read_metadata, render_model_card
+from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import write_golden
 from onnxproof.release.tokenizer import settle_tokenizer
 from onnxproof.tasks.heads import NONE, SIGMOID
@@ -479,6 +480,7 @@ def release(
             | settle_activation(stage, original["usage"])
             | cache_sizes
             | announce_weight_files(stage)
+            | (write_genai_config(stage, shipped) if described["task"] == "text-generation" else {})
         )
         if most_tokens:
             tokenizer = stage / TOKENIZER_FILE
