@@ -49,6 +49,7 @@ class _Emulation:
 
     def run(self) -> None:
         """Rewrite all nodes."""
+        self._take_attention_apart()
         nodes: list[onnx.NodeProto] = []
         for node in self.editor.nodes:
             is_half = any(name in self.halves for name in node.output)
@@ -63,6 +64,18 @@ class _Emulation:
         self.editor.nodes[:] = nodes
         self.editor.finish()
 
+    def _take_attention_apart(self) -> None:
+        """Let com.microsoft Attention be its product, and what comes after: each is rounded."""
+        for node in self.editor.of_type("Attention"):
+            width = self.editor.constant_shape(node.input[1])
+            if node.domain != MICROSOFT or node.output[0] not in self.halves or width is None:
+                continue
+            joined = self.editor.new_tensor(f"{node.output[0]}_projections")
+            product = self.editor.new_node("MatMul", node.input[:2], [joined], f"{node.name}_product")
+            split, attention = attend_to_joined(self.editor, node, joined, width[1] // 3)
+            self.halves.update((joined, *split.output))
+            self.editor.replace(node, [product, split, attention])
+
     def _as_float(self, tensor: str) -> str:
         values = self.editor.constant(tensor) if tensor else None
         if values is None or values.dtype != np.float16:
@@ -76,14 +89,6 @@ class _Emulation:
         elif node.op_type == "MatMulNBits":
             weight = stored_weight(self.editor, node).dequantized().astype(np.float16).astype(np.float32)
             self._multiply(node.input[0], self.editor.add_constant(f"{node.name}_weight", weight), node.output[0])
-        elif node.op_type == "Attention" and node.domain == MICROSOFT:
-            width = self.editor.constant_shape(node.input[1])
-            assert width is not None, "Attention reads a constant weight"
-            joined = self.editor.new_tensor(f"{node.output[0]}_projections")
-            self._multiply(node.input[0], node.input[1], joined)
-            split, attention = attend_to_joined(self.editor, node, joined, width[1] // 3)
-            self.writer.nodes.append(split)
-            self._round_outputs(attention)
         else:
             self._round_outputs(node)
         return self.writer.nodes

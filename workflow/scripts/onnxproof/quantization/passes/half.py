@@ -54,10 +54,10 @@ def soften_masks(model: onnx.ModelProto) -> None:
             if (
                 values is not None
                 and values.size
-                and values.min() < HIDES
-                and np.isin(values[values >= HIDES], 0).all()
+                and values.min() <= HIDES
+                and np.isin(values[values > HIDES], 0).all()
             ):
-                editor.change_constant(node, position, np.where(values < HIDES, np.float32(HIDDEN), values))
+                editor.change_constant(node, position, np.where(values <= HIDES, np.float32(HIDDEN), values))
     editor.finish()
 
 

@@ -238,11 +238,11 @@ def _half_block_candidates(
     model: onnx.ModelProto, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
 ) -> Iterator[Candidate]:
     """Yield the recipes of ``q4``, computed in float16 as far as its range allows."""
-    for candidate in _block_candidates(apply_recipe(model, [SOFTEN]), judge, BLOCKS["q4"], effort, progress):
-        prepared = apply_recipe(candidate.prepared, [candidate.quantize], judge.calibration)
+    for candidate in _block_candidates(model, judge, BLOCKS["q4"], effort, progress):
+        prepared = apply_recipe(candidate.prepared, [candidate.quantize, SOFTEN], judge.calibration)
         bounds = measure_bounds(prepared, judge.calibration)
         keep = [name for name, bound in bounds.items() if not bound.fits]
-        preparation = [SOFTEN, *candidate.preparation, candidate.quantize]
+        preparation = [*candidate.preparation, candidate.quantize, SOFTEN]
         yield Candidate(preparation, prepared, {"pass": "halve", "keep": keep}, bounds=bounds)
 
 
