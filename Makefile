@@ -121,6 +121,13 @@ clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each clie
 	$(IN_VENV) python tools/final_clients.py --output docs/clients.md \
 	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules
 
+.PHONY: setup-browser
+setup-browser: setup $(VENV)/clients/browser.done  ## install transformers.js, for parity.browser; needs npm
+
+$(VENV)/clients/browser.done: $(VENV)/uv.done
+	npm install --prefix $(VENV)/clients --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1
+	@touch $@
+
 # Without npm's scripts: onnxruntime-node would fetch GPU libraries; the one for CPUs is in the package.
 $(VENV)/clients.done: $(VENV)/uv.done
 	npm install --prefix $(VENV)/clients --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1

@@ -53,6 +53,7 @@ FILES = (
     File("reference/texts.json", "reference.RecordedTexts", "The texts that each input was made from."),
     File("onnx/{variant}.json", "variant.VariantRecord"),
     File("parity/{variant}.json", "parity.ParityRecord"),
+    File("parity/browser.json", "browser.BrowserRecord"),
     File("benchmark/{variant}.json", "benchmark.BenchmarkRecord"),
     File("benchmark/{machine}/{variant}.json", "benchmark.BenchmarkRecord"),
     File("release.json", "release.ReleaseRecord"),

@@ -47,7 +47,7 @@ def linear_model(weight, bias=None, op_type="MatMul", **attributes):
 
 
 def attention_model(rng, hidden=8, heads=2, weight=None, bias=None):
-    """x (batch, tokens, hidden), mask_index (batch,) → one Attention node named ``attention`` → y."""
+    """x (batch, tokens, hidden), mask_index (batch, tokens) → one Attention node named ``attention`` → y."""
     node = helper.make_node(
         "Attention",
         ["x", "qkv_weight", "qkv_bias", "mask_index"],
@@ -60,8 +60,13 @@ def attention_model(rng, hidden=8, heads=2, weight=None, bias=None):
         "qkv_weight": rng.normal(size=(hidden, 3 * hidden)).astype(np.float32) if weight is None else weight,
         "qkv_bias": rng.normal(size=3 * hidden).astype(np.float32) if bias is None else bias,
     }
-    inputs = {"x": (FLOAT, ["batch", "tokens", hidden]), "mask_index": (TensorProto.INT32, ["batch"])}
+    inputs = {"x": (FLOAT, ["batch", "tokens", hidden]), "mask_index": (TensorProto.INT32, ["batch", "tokens"])}
     return build([node], inputs, {"y": (FLOAT, ["batch", "tokens", hidden])}, constants)
+
+
+def mask_of(*lengths):
+    """Return the mask of texts of these lengths, int32 (texts, longest), 0 for what is hidden."""
+    return (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int32)
 
 
 def same_structure(left: onnx.ModelProto, right: onnx.ModelProto) -> bool:

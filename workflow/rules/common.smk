@@ -262,6 +262,26 @@ def parity_batch_size(wildcards) -> int:
     return MODELS[wildcards.model]["parity"]["batch_size"]
 
 
+def browser_variants(wildcards) -> list[str]:
+    """Return the files and manifests of a model's variants."""
+    return [
+        f"results/{wildcards.model}/onnx/{file}"
+        for variant in released_variants(wildcards)
+        for file in (variant, f"{variant}.json")
+    ]
+
+
+def browser_record(wildcards) -> list[str]:
+    """Return what a model's variants answer in a browser, where its configuration asks for that."""
+    asked = MODELS[wildcards.model]["parity"]["browser"]
+    return [f"results/{wildcards.model}/parity/browser.json"] if asked else []
+
+
+def browser_argument(wildcards) -> list[str]:
+    """Return the option that has a release announce what answered in a browser, where that was measured."""
+    return ["--browser"] if MODELS[wildcards.model]["parity"]["browser"] else []
+
+
 def targets(wildcards) -> str:
     """Return what a recipe of a quantized variant is to reach, as JSON."""
     return json.dumps(MODELS[wildcards.model]["quantization"]["targets"][wildcards.quantized])

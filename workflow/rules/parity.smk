@@ -1,5 +1,7 @@
 """Needs: the snapshot and a variant. Makes: PyTorch's recorded answers, the variant's differences, the verdict.
 
+With ``parity.browser`` also what the variants answer in a browser, which the release announces.
+
 Measuring and judging are separate rules: Snakemake deletes what a failed job wrote, and the evidence of a
 missed threshold must survive.
 """
@@ -93,3 +95,33 @@ rule gate_parity:
     shell:
         "python {params.script:q} --parity {input.parity:q} --onnx-manifest {input.manifest:q} "
         "--thresholds {params.thresholds:q} --output {output:q} > {log:q} 2>&1"
+
+
+# Asked for by `release` where `parity.browser` is set. It needs Chromium, and transformers.js of `make setup-browser`.
+rule measure_browser:
+    input:
+        browser_variants,
+        reference="results/{model}/reference",
+        reference_manifest="results/{model}/reference.json",
+        page=resource_path("browser_page.html"),
+    output:
+        "results/{model}/parity/browser.json",
+    log:
+        "results/logs/measure_browser/{model}.log",
+    benchmark:
+        "results/{model}/cost/measure_browser.tsv"
+    conda:
+        "../../envs/runtime.yaml"
+    threads: PARITY_THREADS
+    resources:
+        **needs("measure_browser"),
+    params:
+        script=script_path("measure_browser"),
+        code=script_digest("measure_browser"),
+        variants=released_variants,
+        batch_size=parity_batch_size,
+    message:
+        "{wildcards.model}: comparing the variants in a browser with PyTorch (log: {log})"
+    shell:
+        'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.reference:q})" '
+        "--variants {params.variants:q} --batch-size {params.batch_size} --output {output:q} > {log:q} 2>&1"

@@ -15,6 +15,7 @@ rule release:
         reference_folder="results/{model}/reference",
         reference="results/{model}/reference.json",
         resources=release_resources(),
+        browser=browser_record,
     output:
         folder=directory("results/{model}/release"),
         manifest="results/{model}/release.json",
@@ -33,11 +34,12 @@ rule release:
         variants=released_variants,
         thresholds=released_thresholds,
         machines=released_machines,
+        browser=browser_argument,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
-        "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} "
+        "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} {params.browser:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 

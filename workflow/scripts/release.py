@@ -7,7 +7,7 @@ what was judged.
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -35,10 +35,12 @@ from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import Verdict, judge
 from onnxproof.places import SCRIPTS
 from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, read_benchmark
+from onnxproof.records.browser import read_browser
 from onnxproof.records.common import Limits
 from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
+    BrowserResults,
     Evidence,
     Headline,
     NamedFiles,
@@ -55,6 +57,7 @@ from onnxproof.records.release import (
 )
 from onnxproof.records.source import Origin, Place, SourceRecord, read_source
 from onnxproof.records.variant import read_variant
+from onnxproof.release.announcement import announce_dtypes, check_measured, failures, recommended_dtypes, sentences
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import write_golden
@@ -301,6 +304,28 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
 
 
+def read_browser_results(
+    results: Path, variants: Mapping[str, ReleasedVariant], thresholds: dict[str, Limits]
+) -> BrowserResults:
+    """Return what the released files answered in a browser, and what a release announces of it.
+
+    Raises:
+        UserError: the browser measured other files than those that are released.
+    """
+    record = read_browser(results / "parity" / "browser.json")
+    check_measured(record, {variant: facts["sha256"] for variant, facts in variants.items()})
+    own = read_reference_record(results / "reference.json")["batch_invariance"]
+    shipped = {variant: facts["file"] for variant, facts in variants.items()}
+    failed = failures(record, thresholds, own)
+    return {
+        "adapter": record["adapter"],
+        "inputs": record["inputs"]["count"],
+        "announced": recommended_dtypes(record, failed, shipped),
+        "not_announced": sentences(failed, shipped),
+        "versions": record["versions"],
+    }
+
+
 #: The functions that make a cross-encoder's scores, as configurations name them.
 ACTIVATION_NAMES = {SIGMOID: "torch.nn.modules.activation.Sigmoid", NONE: "torch.nn.modules.linear.Identity"}
 
@@ -448,8 +473,11 @@ def release(
     folder: Path,
     manifest_file: Path,
     machines: Sequence[str] = (),
+    browser: bool = False,
 ) -> None:
     """Build the release folder of one model and describe it.
+
+    With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
@@ -458,6 +486,9 @@ def release(
     for variant in variants:  # those too that are not shipped
         judge_variant(variant, results, thresholds[variant])
     described = describe_release(model, results, shipped, thresholds, machines)
+    if browser:
+        described["browser"] = read_browser_results(results, described["variants"], thresholds)
+        described["reproduce"]["config"]["models"][model]["parity"]["browser"] = True
     reference = read_reference(results / "reference", results / "reference.json")
     with staged_folder(folder) as stage:
         copy_support_files(results / "onnx" / next(iter(shipped)), stage)
@@ -481,6 +512,7 @@ def release(
             | cache_sizes
             | announce_weight_files(stage)
             | (write_genai_config(stage, shipped) if described["task"] == "text-generation" else {})
+            | announce_dtypes(stage, described["browser"]["announced"] if "browser" in described else {})
         )
         if most_tokens:
             tokenizer = stage / TOKENIZER_FILE
@@ -522,8 +554,20 @@ def main(argv: list[str] | None = None) -> None:
         help='what each variant was allowed to differ: {"int8": {"cosine_min": 0.99}}',
     )
     parser.add_argument("--machines", nargs="+", default=[], help="further kinds of machines it was timed on")
+    parser.add_argument(
+        "--browser", action="store_true", help="announce what parity/browser.json says that answers in a browser"
+    )
     args = parser.parse_args(argv)
-    release(args.model, args.results, args.variants, args.thresholds, args.output_dir, args.manifest, args.machines)
+    release(
+        args.model,
+        args.results,
+        args.variants,
+        args.thresholds,
+        args.output_dir,
+        args.manifest,
+        args.machines,
+        args.browser,
+    )
 
 
 if __name__ == "__main__":

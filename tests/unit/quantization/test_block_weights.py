@@ -1,8 +1,9 @@
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
-from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, op_types, run
+from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.quantization.blocks import BlockFormat, quantize_to_blocks
 from onnxproof.quantization.passes.block_weights import quantize_block_weights
@@ -35,10 +36,33 @@ def test_a_gemm_becomes_a_product_by_blocks_and_its_bias(bias, transposed):
 def test_an_attention_is_computed_from_one_product_by_blocks():
     rng = np.random.default_rng(1)
     model = attention_model(rng, hidden=32, heads=4)
-    feeds = {"x": rng.normal(size=(2, 5, 32)).astype(np.float32), "mask_index": np.array([5, 3], dtype=np.int32)}
+    feeds = {"x": rng.normal(size=(2, 5, 32)).astype(np.float32), "mask_index": mask_of(5, 3)}
     expected = run(model, feeds)[0]
     quantize_block_weights(model, bits=8, block_size=16)
-    assert op_types(model) == ["MatMulNBits", "Split", "MultiHeadAttention"]
+    assert op_types(model) == [
+        *["Equal", "Where", "Unsqueeze", "Shape", "Concat", "Expand"],
+        "MatMulNBits",
+        "Split",
+        "MultiHeadAttention",
+    ]
+    assert np.abs(run(model, feeds)[0] - expected).max() < 0.03 * np.abs(expected).max()
+
+
+def test_attentions_with_one_mask_share_what_is_added_to_their_scores():
+    rng = np.random.default_rng(3)
+    weight = rng.normal(size=(32, 96)).astype(np.float32) / 6
+    model = attention_model(rng, hidden=32, heads=4, weight=weight)
+    (first,) = model.graph.node
+    second = onnx.NodeProto.FromString(first.SerializeToString())
+    first.output[0] = second.input[0] = "between"
+    second.name = "second"
+    model.graph.node.append(second)
+    feeds = {"x": rng.normal(size=(2, 5, 32)).astype(np.float32), "mask_index": mask_of(5, 3)}
+    expected = run(model, feeds)[0]
+    quantize_block_weights(model, bits=8, block_size=16)
+    (bias,) = nodes_of(model, "Expand")
+    for attention in nodes_of(model, "MultiHeadAttention"):
+        assert list(attention.input[4:]) == ["", bias.output[0]]  # no key_padding_mask: WebGPU has none
     assert np.abs(run(model, feeds)[0] - expected).max() < 0.03 * np.abs(expected).max()
 
 

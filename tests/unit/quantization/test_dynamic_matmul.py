@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
+from graphs import FLOAT, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.weights import quantize_columns
@@ -71,7 +71,7 @@ def test_attention_becomes_qattention_on_the_same_integers():
     rng = np.random.default_rng(3)
     model = attention_model(rng)
     x = rng.normal(size=(2, 5, 8)).astype(np.float32)
-    mask = np.array([5, 3], dtype=np.int32)
+    mask = mask_of(5, 3)
     integers, scale = quantize_tensor(x)
     columns, column_scale = quantize_columns(constants_of(model)["qkv_weight"], "pair_safe")
     rounded = attention_model(rng, weight=columns * column_scale, bias=constants_of(model)["qkv_bias"])

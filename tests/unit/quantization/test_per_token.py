@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from graphs import FLOAT, attention_model, build, constants_of, linear_model, op_types, run
+from graphs import FLOAT, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.quantization.integer_error import choose_zero_point, round_rows
 from onnxproof.quantization.passes.per_token import quantize_per_token
@@ -65,7 +65,7 @@ def test_gemm_keeps_its_bias():
 def test_attention_stays_fused_and_its_projections_share_the_rows():
     rng = np.random.default_rng(3)
     model = attention_model(rng)
-    x, mask = rng.normal(size=(2, 5, 8)).astype(np.float32), np.array([5, 3], dtype=np.int32)
+    x, mask = rng.normal(size=(2, 5, 8)).astype(np.float32), mask_of(5, 3)
     weight, bias = constants_of(model)["qkv_weight"], constants_of(model)["qkv_bias"]
     rows = x.reshape(-1, 8)
     quantize_per_token(model, [{"x": x, "mask_index": mask}])
@@ -73,7 +73,12 @@ def test_attention_stays_fused_and_its_projections_share_the_rows():
     reference = attention_model(rng, weight=rounded_weight(weight), bias=bias)
     [expected] = run(reference, {"x": round_rows(rows, zero_point).reshape(x.shape), "mask_index": mask})
 
-    assert op_types(model) == [*QUANTIZE_ROWS, *["MatMulIntegerToFloat", "Mul"] * 3, "MultiHeadAttention"]
+    assert op_types(model) == [
+        *QUANTIZE_ROWS,
+        *["Equal", "Where", "Unsqueeze", "Shape", "Concat", "Expand"],
+        *["MatMulIntegerToFloat", "Mul"] * 3,
+        "MultiHeadAttention",
+    ]
     [y] = run(model, {"x": x, "mask_index": mask})
     valid = [(0, slice(0, 5)), (1, slice(0, 3))]
     for item in valid:

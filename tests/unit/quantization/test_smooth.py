@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from graphs import FLOAT, attention_model, build, constants_of, op_types, run
+from graphs import FLOAT, attention_model, build, constants_of, mask_of, op_types, run
 from messages import raises
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation
@@ -100,7 +100,7 @@ def test_smoothing_moves_an_outlier_out_of_the_normalization():
 
 def test_the_output_projection_smooths_into_the_value_columns():
     model = attended()
-    feeds = {"x": outlier_input(0)[:, :6] / 50, "mask_index": np.array([6], dtype=np.int32)}
+    feeds = {"x": outlier_input(0)[:, :6] / 50, "mask_index": mask_of(6)}
     [expected] = run(model, feeds)
 
     smooth_activations(model, [feeds], strength=0.5)
@@ -165,7 +165,7 @@ def test_fused_attention_is_smoothed_too():
     model = attention_model(rng)
     x = rng.normal(size=(2, 3, 8)).astype(np.float32)
     x[..., 5] *= 50
-    feeds = {"x": x, "mask_index": np.array([3, 2], dtype=np.int32)}
+    feeds = {"x": x, "mask_index": mask_of(3, 2)}
     [expected] = run(model, feeds)
 
     smooth_activations(model, [feeds], strength=0.65)

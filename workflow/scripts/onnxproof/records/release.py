@@ -210,6 +210,21 @@ class Reproduction(TypedDict):
     """What to run in a checkout of this project."""
 
 
+class BrowserResults(TypedDict):
+    """What was measured in a browser, and what is announced of it."""
+
+    adapter: str | None
+    """What computed WebGPU; None where there was none."""
+    inputs: int
+    """How many inputs were asked."""
+    announced: dict[str, str]
+    """The dtype that transformers.js takes by itself, by device."""
+    not_announced: list[str]
+    """A line for each file and device where it does not answer within its limits."""
+    versions: Versions
+    """Of the browser and the libraries that took part."""
+
+
 class ReleaseDescription(TypedDict):
     """What is known of a release before its files are put together."""
 
@@ -233,6 +248,8 @@ class ReleaseDescription(TypedDict):
     """Of the libraries that put it together."""
     reproduce: Reproduction
     """How to make it again."""
+    browser: NotRequired[BrowserResults]
+    """What answers in a browser; absent where ``parity.browser`` does not ask."""
 
 
 class GoldenCounts(TypedDict):
