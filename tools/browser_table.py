@@ -1,6 +1,6 @@
 """Write the table of docs/browser.md: how far the answers of each file in a browser are from PyTorch's.
 
-    make browser
+make browser
 """
 
 import argparse
