@@ -11,7 +11,7 @@ import yaml
 from snakemake.shell import shell
 
 from onnxproof.engine.resources import DEFAULT_WEIGHTS_MB, estimate_memory_mb
-from project import make_project, make_tiny_project
+from project import TINY_CONFIG, make_project, make_tiny_project
 
 PROFILED_PLAN = """
 import cProfile, sys
@@ -138,3 +138,11 @@ def test_one_timer_at_a_time_wakes_the_scheduler(tmp_path, tiny_models):
     # The one that wakes it may still be ending while the next one starts.
     assert re.search(r"^status 0 timers [12]$", run.stdout, re.MULTILINE), run.stdout + run.stderr
     assert len(list((project.folder / "results").glob("*/source.json"))) == len(models)
+
+
+def test_a_browser_is_asked_only_where_the_configuration_asks_for_it(tmp_path, tiny_models):
+    project = make_tiny_project(tmp_path, tiny_models)
+    assert "measure_browser" not in project.planned()
+    project.configure(TINY_CONFIG | {"parity": {"browser": True}})
+    planned = project.planned()
+    assert (planned["measure_browser"], planned["release"]) == (1, 1)

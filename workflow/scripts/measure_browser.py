@@ -54,7 +54,7 @@ def measure(
     Args:
         model: the model's name in config.yaml.
         results: its folder, with the variants below ``onnx/`` and what was recorded in ``reference/``.
-        variants: those to measure.
+        variants: the model's; those that a release does not ship are left out.
         batch_size: inputs in a padded batch.
         chromium: the browser.
         node_modules: where transformers.js is installed.
@@ -69,7 +69,7 @@ def measure(
         golden = read_golden(Path(folder))
     runs: list[BrowserRun] = []
     about: dict[str, Any] = {}
-    for variant in variants:
+    for variant in released(variants):
         manifest = read_variant(results / "onnx" / f"{variant}.json")
         for device in DEVICES:
             with Browser(chromium, node_modules, results / "onnx" / variant) as browser:
@@ -90,6 +90,11 @@ def measure(
             **versions_of("numpy"),
         },
     }
+
+
+def released(variants: Sequence[str]) -> list[str]:
+    """Return the variants that a release ships: ``optimized`` only where there is no ``fp32``."""
+    return [variant for variant in variants if variant != "optimized" or "fp32" not in variants]
 
 
 def start(browser: Browser) -> dict[str, Any]:
