@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, op_types, run
+from graphs import FLOAT, INT64, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.quantization.blocks import BlockFormat, quantize_to_blocks
 from onnxproof.quantization.half_bounds import HIGHEST, MARGIN, measure_bounds
@@ -56,7 +56,7 @@ def test_a_normalization_is_bound_by_the_squares_that_it_sums():
 def test_attention_is_bound_by_its_scores():
     model = attention_model(np.random.default_rng(1), hidden=8, heads=2)
     x = rows(1, 40, scale=3.0).reshape(1, 5, 8)
-    feeds = {"x": x, "mask_index": np.array([5], dtype=np.int32)}
+    feeds = {"x": x, "mask_index": mask_of(5)}
     bound = measure_bounds(model, [feeds])["attention"]
     constants = constants_of(model)
     query, key, _ = np.split(x @ constants["qkv_weight"] + constants["qkv_bias"], 3, axis=-1)
@@ -254,7 +254,7 @@ def test_every_value_of_the_emulation_is_one_of_float16():
 
 def test_attention_and_weights_by_blocks_are_emulated():
     model = attention_model(np.random.default_rng(1), hidden=32, heads=4)
-    feeds = {"x": rows(2, 160, scale=0.5).reshape(2, 5, 32), "mask_index": np.array([5, 3], dtype=np.int32)}
+    feeds = {"x": rows(2, 160, scale=0.5).reshape(2, 5, 32), "mask_index": mask_of(5, 3)}
     expected = run(model, feeds)[0]
     made = run(emulated(halved(model)), feeds)[0]
     np.testing.assert_allclose(made[0], expected[0], atol=0.02)
