@@ -147,6 +147,7 @@ def make_parity(variant: str = "fp32", **changes: Any) -> ParityRecord:
         "batch_invariance": {"batch_size": 8, "max_abs_diff": 1e-6, "cosine_min": 1.0},
         "reference_batch_invariance": {"batch_size": 8, "inputs": 3, "max_abs_diff": 0.0, "cosine_min": 1.0},
         "samples": [],
+        "emulates_float16": False,
         "intra_op_threads": 1,
         "versions": VERSIONS,
     }
