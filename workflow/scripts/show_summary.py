@@ -64,8 +64,11 @@ def show(csv: Path, report: Path | str, released: Collection[str] = ()) -> None:
         console.print(_table(rows))
     if len(rows) < len(everything):
         shown = len({row["model"] for row in rows})
+        which = "them" if shown == len(failed) else f"the first {shown} of them"
         console.print(
-            f"{count - len(failed)} of {count} models passed every gate; {shown} of the {len(failed)} others are above."
+            f"{len(failed)} of {count} models missed a gate. The table shows only {which}."
+            if failed
+            else f"All {count} models passed every gate."
         )
     cases = ", ".join(dict.fromkeys(row["main_case"] for row in rows if row["main_case"]))
     console.print(f"Speed-up: against ONNX fp32 in interleaved runs, at {cases} (batch x tokens _ threads).")
