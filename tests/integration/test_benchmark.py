@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,23 @@ import psutil
 import pytest
 
 import benchmark
+import export
+from onnx_folder import (
+    CONFIG,
+    INPUTS,
+    LABELS,
+    POSITIONS,
+    VOCAB_SIZE,
+    WIDTH,
+    write_decoder_folder,
+    write_onnx_folder,
+)
 from messages import raises
-from onnx_folder import CONFIG, INPUTS, LABELS, POSITIONS, VOCAB_SIZE, WIDTH, write_onnx_folder
 from onnxproof.benchmark import runtimes, timing, worker
 from onnxproof.benchmark.timing import Contender, Worker
 from onnxproof.cli import UserError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +83,8 @@ def check_speedups(record):
         assert case["speedup_vs_fp32"] == pytest.approx(np.median(ratios))
         assert case["speedup_iqr"] == pytest.approx(np.percentile(ratios, [25, 75]))
         assert "speedup_vs_fp32" not in baseline
-        assert {key: case[key] for key in ("batch", "sequence", "intra_op_threads")} == {
-            key: baseline[key] for key in ("batch", "sequence", "intra_op_threads")
-        }
+        shape = [key for key in ("step", "batch", "sequence", "context", "intra_op_threads") if key in case]
+        assert {key: case[key] for key in shape} == {key: baseline[key] for key in shape}
 
 
 def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
@@ -93,6 +105,110 @@ def test_a_variant_is_timed_beside_fp32(fp32, output, capsys):
     assert len(lines) == 4
     assert lines[0].startswith("tiny int8 1x8 threads=1: p50 ")
     assert lines[0].endswith("x fp32")
+
+
+STEPS = [
+    *("--prompt-lengths", "4", "30", str(POSITIONS), "--context-lengths", "6"),
+    *("--generation-batch-sizes", "2", "1", "--new-tokens", "4"),
+]
+
+
+def check_steps(record, threads, rounds=3):
+    """Check that every figure of a record of how a model writes follows from its raw samples."""
+    writing = record["generation"]
+    for case in writing["cases"] + (writing["baseline"] or {"cases": []})["cases"]:
+        samples = np.array(case["samples_ms"])
+        tokens = case["context"] if case["step"] == "first_token" else case["batch"]
+        assert samples.shape == (rounds, 1 if case["step"] == "first_token" else writing["new_tokens"])
+        assert samples.min() > 0
+        assert case["iterations"] == samples.size
+        assert case["p50_ms"] == pytest.approx(np.percentile(samples, 50))
+        assert case["p50_ms"] <= case["p90_ms"] <= case["p99_ms"]
+        assert case["tokens_per_s"] == pytest.approx(1000 * tokens / case["p50_ms"])
+        assert case["intra_op_threads"] in threads
+    for each in (writing, *filter(None, [writing["baseline"]])):
+        peaks = [case["peak_rss_mb"] for case in each["cases"] if case["intra_op_threads"] == threads[0]]
+        assert 0 < peaks[0] <= peaks[-1]
+        assert peaks == sorted(peaks)
+    if writing["baseline"] is not None:
+        check_speedups(writing)
+
+
+def shapes_of(record):
+    return [(case["step"], case["batch"], case["context"]) for case in record["generation"]["cases"]]
+
+
+def test_a_decoder_is_timed_while_it_writes(output, tmp_path, capsys):
+    decoder = write_decoder_folder(tmp_path / "decoder")
+    benchmark.main(command_line("q4", decoder, decoder, output, "--threads", "1", "2", *STEPS))
+    record = json.loads(output.read_text())
+    check_sound(record)
+    check_steps(record, threads=[1, 2])
+    steps = [("first_token", 1, 4), ("first_token", 1, 30), ("next_token", 1, 6), ("next_token", 2, 6)]
+    assert shapes_of(record) == steps * 2
+    assert [case["intra_op_threads"] for case in record["generation"]["cases"]] == [1] * 4 + [2] * 4
+    (left_out,) = record["generation"]["left_out"]
+    assert left_out == {
+        "step": "first_token",
+        "batch": 1,
+        "context": POSITIONS,
+        "reason": f"{POSITIONS} tokens and 1 new are more than the {POSITIONS} that the model takes",
+    }
+    assert record["generation"]["baseline"]["variant"] == "fp32"
+    told = [line.partition(" threads=1: p50 ") for line in capsys.readouterr().out.splitlines()]
+    assert [subject for subject, rest, _ in told if rest][-4:] == [
+        "tiny q4 first token after 1x4",
+        "tiny q4 first token after 1x30",
+        "tiny q4 next token after 1x6",
+        "tiny q4 next token after 2x6",
+    ]
+
+
+def test_what_does_not_write_has_no_such_times(fp32, output):
+    benchmark.main(command_line("fp32", fp32, fp32, output, *STEPS))
+    assert "generation" not in json.loads(output.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a tiny gpt2", "story-teller-tiny"])
+def test_pytorch_writes_the_same_cases_as_the_graph(output, tmp_path, name):
+    source, dtype = EXAMPLES / name, "bfloat16"
+    if name == "a tiny gpt2":
+        transformers = pytest.importorskip("transformers")
+        source, dtype = tmp_path / "source", "float32"
+        sizes = {"vocab_size": VOCAB_SIZE, "n_positions": POSITIONS, "n_embd": WIDTH, "n_layer": 2, "n_head": 2}
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(source)
+    graph = tmp_path / "fp32"
+    export.export(name, source, "text-generation", graph, tmp_path / "fp32.json")
+    records = {}
+    for variant, folder in (("fp32", graph), ("pytorch", source)):
+        own = output.with_name(f"{variant}.json")
+        benchmark.main(command_line(variant, folder, graph, own, *STEPS, "--load-repeats", "1"))
+        records[variant] = json.loads(own.read_text())
+        check_sound(records[variant])
+        check_steps(records[variant], threads=[1])
+    assert shapes_of(records["pytorch"]) == shapes_of(records["fp32"])
+    assert len(shapes_of(records["fp32"])) == (4 if name == "a tiny gpt2" else 5)  # which takes 4,096 tokens
+    assert records["fp32"]["generation"]["baseline"] is None
+    assert records["pytorch"]["generation"]["left_out"] == records["fp32"]["generation"]["left_out"]
+    told = [note for note in records["pytorch"]["notes"] if note.startswith("PyTorch computed in bfloat16")]
+    assert len(told) == (dtype == "bfloat16")
+
+    prompt = np.arange(3, 15)[None]
+    written = []
+    for writer in (runtimes.load_onnx(graph, 1).writer, runtimes.load_pytorch(source, "text-generation").writer):
+        text = writer.repeat(writer.read(prompt), 2)
+        ahead = writer.step(writer.step(text))
+        after = writer.cut(ahead, 12)
+        tokens = [text.token]
+        for _ in range(4):
+            after = writer.step(replace(after, token=tokens[-1]))
+            tokens.append(after.token)
+        np.testing.assert_array_equal(tokens[2], ahead.token)  # what was cut off is written again
+        assert after.length == 16
+        written.append(np.hstack(tokens).tolist())
+    assert written[0][0] == written[0][1]
+    assert written[1] == written[0]
 
 
 def test_a_provider_that_is_not_installed(fp32, output):

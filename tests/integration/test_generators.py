@@ -41,6 +41,8 @@ SAVED = {
     "captioner": "vit and gpt2 image-to-text",
 }
 
+NONE = {"cases": []}
+
 OPTIMUM_SCRIPT = Path(__file__).parents[2] / "tools" / "optimum_generates.py"
 
 pytestmark = pytest.mark.slow
@@ -82,6 +84,9 @@ def test_every_variant_is_judged_by_what_it_generates(finished, model):
         benchmark = json.loads((finished / f"{model}/benchmark/{variant}.json").read_text())
         length = None if "-to-" in MODELS[model][0] else 8  # sounds and images have no length in tokens
         assert {(case["batch"], case["sequence"]) for case in benchmark["cases"]} == {(1, length), (2, length)}
+        steps = [(case["step"], case["batch"], case["context"]) for case in benchmark.get("generation", NONE)["cases"]]
+        expected = [("first_token", 1, 4), ("next_token", 1, 8), ("next_token", 2, 8)]
+        assert steps == (expected if model == "writer" else [])
     assert (finished / f"{model}/benchmark/pytorch.json").is_file()
 
 

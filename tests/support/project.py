@@ -46,6 +46,7 @@ CONFIG = {
         "rounds": 2,
         "iterations": 2,
         "load_repeats": 1,
+        "generation": {"prompt_lengths": [4], "context_lengths": [8], "batch_sizes": [1, 2], "new_tokens": 2},
     },
 }
 

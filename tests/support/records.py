@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxproof.files import FileEntry
-from onnxproof.records.benchmark import BenchmarkRecord, Cpu, RecordedCase
+from onnxproof.records.benchmark import BenchmarkRecord, Cpu, RecordedCase, Step, TimedStep, Writing
 from onnxproof.records.parity import OutputDifference, ParityRecord
 from onnxproof.records.reference import Padding, ReferenceRecord
 from onnxproof.records.release import (
@@ -173,6 +173,28 @@ def make_case(
         return case
     speedup = fp32_ms / p50_ms
     return {**case, "speedup_vs_fp32": speedup, "speedup_iqr": [speedup * 0.95, speedup * 1.06]}
+
+
+def make_step(
+    step: Step, batch: int, context: int, p50_ms: float, fp32_ms: float | None = None, threads: int = 2
+) -> TimedStep:
+    """A timed step of writing; ``fp32_ms`` is fp32's median time in the same run, None for fp32 itself."""
+    case = make_case(batch, context, p50_ms, fp32_ms, threads)
+    tokens = context if step == "first_token" else batch
+    timed: TimedStep = {
+        "step": step,
+        "context": context,
+        "tokens_per_s": tokens * 1000 / p50_ms,
+        "peak_rss_mb": 190.0,
+    }
+    return timed | {key: value for key, value in case.items() if key not in ("sequence", "items_per_s")}
+
+
+def make_writing(cases: Sequence[TimedStep], baseline: Sequence[TimedStep] | None = None, **changes: Any) -> Writing:
+    """How fast a model writes; ``baseline`` are fp32's steps in the same run, None for fp32 itself."""
+    compared = None if baseline is None else {"variant": "fp32", "cases": list(baseline)}
+    writing: Writing = {"new_tokens": 4, "cases": list(cases), "left_out": [], "baseline": compared}
+    return writing | changes
 
 
 def make_benchmark(

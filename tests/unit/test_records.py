@@ -19,8 +19,10 @@ from records import (
     make_reference,
     make_release_record,
     make_source,
+    make_step,
     make_variant,
     make_verification,
+    make_writing,
 )
 from synthetic_results import write_results
 from write_schemas import FILES
@@ -114,6 +116,7 @@ def test_a_file_without_a_schema_is_told(tmp_path):
         ("onnx/int8.json", make_variant("int8", settings=make_quantization())),
         ("parity/fp32.json", make_parity()),
         ("benchmark/int8.json", make_benchmark("int8", [make_case(1, 16, 2.0, 4.0)], [make_case(1, 16, 4.0)])),
+        ("benchmark/fp32.json", make_benchmark(generation=make_writing([make_step("first_token", 1, 32, 2.0)]))),
         ("release.json", make_release_record()),
         ("release/manifest.json", make_manifest()),
         ("verified.json", make_verification()),

@@ -306,9 +306,16 @@ def benchmark_arguments(wildcards) -> list[str]:
         "load_repeats",
         "providers",
     )
+    writing = settings["generation"]
+    asked = {option: settings[option] for option in options} | {
+        "prompt_lengths": writing["prompt_lengths"],
+        "context_lengths": writing["context_lengths"],
+        "generation_batch_sizes": writing["batch_sizes"],
+        "new_tokens": writing["new_tokens"],
+    }
     arguments = []
-    for option in options:
-        values = settings[option] if isinstance(settings[option], list) else [settings[option]]
+    for option, asked_for in asked.items():
+        values = asked_for if isinstance(asked_for, list) else [asked_for]
         arguments += [f"--{option.replace('_', '-')}", *map(str, values)]
     machine = node_kind(wildcards)
     return [*arguments, "--machine", machine] if machine else arguments

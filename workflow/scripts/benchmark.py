@@ -2,16 +2,19 @@
 
 Every form but fp32 is timed in turns with the fp32 ONNX model, each in a process of its own, so that the
 recorded speed-up is one of the same minutes on the same machine. Sizes and memory are in MB of 1e6 bytes.
+Of a model that writes texts, the first token after a prompt and the tokens after it are timed too.
 """
 
 import argparse
+import functools
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from onnxproof.benchmark import timing
-from onnxproof.benchmark.timing import Case, CaseResult, Contender, Effort, Memory
+from onnxproof.benchmark import generation, timing
+from onnxproof.benchmark.generation import WritingCase, WritingPlan, WritingResult
+from onnxproof.benchmark.timing import Case, CaseResult, Contender, Effort, Process
 from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import run_script
 from onnxproof.files import versions_of, write_json
@@ -36,6 +39,14 @@ def not_negative(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return number
+
+
+def at_least_two(text: str) -> int:
+    """Parse an integer of at least 2, for argparse."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 2")
     return number
 
 
@@ -91,6 +102,24 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds-per-case", type=positive, default=10, help="a slower case gets fewer rounds, though at least three"
     )
+    parser.add_argument(
+        "--prompt-lengths",
+        nargs="+",
+        type=positive,
+        default=[32, 512, 2048],
+        help="tokens of a prompt whose first new token is timed; like the next three, of use for text-generation alone",
+    )
+    parser.add_argument(
+        "--context-lengths",
+        nargs="+",
+        type=at_least_two,
+        default=[128, 2048],
+        help="tokens in the cache before the next tokens are timed",
+    )
+    parser.add_argument(
+        "--generation-batch-sizes", nargs="+", type=positive, default=[1, 8], help="texts that are written at once"
+    )
+    parser.add_argument("--new-tokens", type=positive, default=16, help="next tokens that are timed a turn")
     parser.add_argument("--load-repeats", type=positive, default=3, help="fresh processes that load the model")
     parser.add_argument("--machine", help="the kind of machine that the scheduler was asked for, for the record")
     parser.add_argument("--seed", type=not_negative, default=0, help="seed of the random token ids")
@@ -112,16 +141,20 @@ def progress_printer(contender: Contender) -> Callable[[CaseResult], None]:
     """Return a function that prints one line a measured case."""
 
     def print_progress(result: CaseResult) -> None:
-        record = result.contender
-        case = Case(record["batch"], record["sequence"])
-        ratio = f", {record['speedup_vs_fp32']:.2f}x fp32" if result.baseline else ""
-        print(
-            f"{contender.model} {contender.variant} {case} threads={record['intra_op_threads']}: "
-            f"p50 {record['p50_ms']:.2f} ms{ratio}",
-            flush=True,
-        )
+        print_case(contender, Case(result.contender["batch"], result.contender["sequence"]), result)
 
     return print_progress
+
+
+def print_case(contender: Contender, case: Case | WritingCase, result: CaseResult | WritingResult) -> None:
+    """Print one line of a measured case."""
+    record = result.contender
+    ratio = f", {record['speedup_vs_fp32']:.2f}x fp32" if result.baseline else ""
+    print(
+        f"{contender.model} {contender.variant} {case} threads={record['intra_op_threads']}: "
+        f"p50 {record['p50_ms']:.2f} ms{ratio}",
+        flush=True,
+    )
 
 
 def crowding_notes(thread_counts: list[int], cores: int) -> list[str]:
@@ -131,6 +164,13 @@ def crowding_notes(thread_counts: list[int], cores: int) -> list[str]:
         for threads in thread_counts
         if threads > cores
     ]
+
+
+def precision_notes(dtype: str | None) -> list[str]:
+    """Return a note where PyTorch has weights of another type than the fp32 that it is compared with."""
+    if dtype in (None, "float32"):
+        return []
+    return [f"PyTorch computed in {dtype}, the type that transformers loads this checkpoint in"]
 
 
 def runtime_versions(contender: Contender) -> dict[str, str]:
@@ -150,7 +190,7 @@ def build_record(
     effort: Effort,
     load_samples: list[float],
     results: list[CaseResult],
-    memory: Memory,
+    process: Process,
 ) -> BenchmarkRecord:
     """Return the record of one execution provider."""
     baseline_cases = [result.baseline for result in results if result.baseline is not None]
@@ -164,8 +204,8 @@ def build_record(
         "cpu": {**cpu_description(), "available_cores": available_cores()},
         "load_ms": median(load_samples),
         "load_samples_ms": load_samples,
-        "rss_before_load_mb": memory.rss_before_load_mb,
-        "peak_rss_mb": memory.peak_rss_mb,
+        "rss_before_load_mb": process.rss_before_load_mb,
+        "peak_rss_mb": process.peak_rss_mb,
         "size_mb": timing.size_mb(timing.model_files(contender)),
         "settings": {
             "warmup": effort.warmup,
@@ -181,7 +221,7 @@ def build_record(
         },
         "cases": [result.contender for result in results],
         "baseline": {"variant": BASELINE_VARIANT, "cases": baseline_cases} if baseline_cases else None,
-        "notes": crowding_notes(thread_counts, available_cores()),
+        "notes": crowding_notes(thread_counts, available_cores()) + precision_notes(process.dtype),
         "versions": runtime_versions(contender),
     }
 
@@ -202,14 +242,22 @@ def measure_on_provider(arguments: argparse.Namespace, provider: str) -> Benchma
     load_samples = timing.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats)
     results = []
     for threads in thread_counts:
-        measured, memory = timing.measure(contenders, threads, cases, sizes, effort, progress_printer(contenders[0]))
+        measured, process = timing.measure(contenders, threads, cases, sizes, effort, progress_printer(contenders[0]))
         results += measured
-    return build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, memory)
+    record = build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, process)
+    if process.writes:
+        plan = WritingPlan(
+            arguments.prompt_lengths, arguments.context_lengths, arguments.generation_batch_sizes, arguments.new_tokens
+        )
+        record["generation"] = generation.measure(
+            contenders, thread_counts, plan, sizes, effort, functools.partial(print_case, contenders[0])
+        )
+    return record
 
 
 def part_of_provider(record: BenchmarkRecord) -> ProviderBenchmark:
     """Return what differs between a record's providers; the rest is said once."""
-    return {
+    part: ProviderBenchmark = {
         "provider": record["provider"],
         "load_ms": record["load_ms"],
         "load_samples_ms": record["load_samples_ms"],
@@ -218,6 +266,7 @@ def part_of_provider(record: BenchmarkRecord) -> ProviderBenchmark:
         "cases": record["cases"],
         "baseline": record["baseline"],
     }
+    return {**part, "generation": record["generation"]} if "generation" in record else part
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -34,7 +34,7 @@ from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import Verdict, judge
 from onnxproof.places import SCRIPTS
-from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, read_benchmark
+from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, Writing, read_benchmark
 from onnxproof.records.browser import read_browser
 from onnxproof.records.common import Limits
 from onnxproof.records.parity import read_parity
@@ -51,6 +51,7 @@ from onnxproof.records.release import (
     ReleaseDescription,
     ReleasedParity,
     ReleasedSpeed,
+    ReleasedStep,
     ReleasedVariant,
     ReleaseManifest,
     ReleaseRecord,
@@ -203,6 +204,8 @@ def speed(benchmark: BenchmarkRecord) -> ReleasedSpeed:
         "size_mb": benchmark["size_mb"],
         "cases": speeds(benchmark),
     }
+    if "generation" in benchmark:
+        measured["generation"] = writing_speeds(benchmark["generation"])
     return {"machine": benchmark["machine"], **measured} if benchmark["machine"] else measured
 
 
@@ -213,6 +216,18 @@ def speeds(benchmark: BenchmarkRecord) -> list[ReleasedCase]:
         for case, baseline in zip(cases, benchmark["baseline"]["cases"], strict=True):
             case["fp32_p50_ms"] = baseline["p50_ms"]
     return cases
+
+
+def writing_speeds(writing: Writing) -> list[ReleasedStep]:
+    """Return how fast a model writes without raw samples, each step with fp32's median time in ms in the same run."""
+    steps = [
+        cast(ReleasedStep, {key: value for key, value in case.items() if key != "samples_ms"})
+        for case in writing["cases"]
+    ]
+    if writing["baseline"] is not None:
+        for step, baseline in zip(steps, writing["baseline"]["cases"], strict=True):
+            step["fp32_p50_ms"] = baseline["p50_ms"]
+    return steps
 
 
 def without_samples(case: RecordedCase) -> ReleasedCase:

@@ -3,7 +3,7 @@
 import pytest
 
 from onnxproof.benchmark.recommend import recommend
-from records import make_benchmark, make_case
+from records import make_benchmark, make_case, make_step, make_writing
 
 SETTINGS = {"inter_op_threads": 1, "execution_mode": "sequential", "spinning": True, "memory_arena": True}
 CPU, OTHER = "CPUExecutionProvider", "OpenVINOExecutionProvider"
@@ -89,3 +89,39 @@ def test_images_have_no_length():
 
 def test_nothing_is_recommended_where_nothing_passed():
     assert recommend({}) == []
+
+
+def test_a_model_that_writes_is_chosen_by_its_next_tokens():
+    def steps(first, single, batch, compared=None):
+        values = {("first_token", 1, 512): first, ("next_token", 1, 128): single, ("next_token", 8, 128): batch}
+        return [
+            make_step(*shape, p50, compared[position] if compared else None)
+            for position, (shape, p50) in enumerate(values.items())
+        ]
+
+    fp32 = (100.0, 10.0, 20.0)
+    slow_reader = make_writing(steps(300.0, 2.0, 10.0, fp32), steps(*fp32))
+    benchmarks = {
+        "fp32": record(FP32, None) | {"generation": make_writing(steps(*fp32))},
+        # Faster than q4 in every call of the ordinary cases, and in the first token.
+        "int8": record({2: [0.1, 0.2, 0.3]}) | {"generation": make_writing(steps(50.0, 5.0, 30.0, fp32), steps(*fp32))},
+        "q4": record({2: [9.0, 30.0, 200.0]}) | {"generation": slow_reader},
+    }
+    assert told(benchmarks) == [
+        ("latency", True, "fp32", CPU, 2),
+        ("latency", False, "q4", CPU, 2),
+        ("throughput", True, "fp32", CPU, 2),
+        ("throughput", False, "q4", CPU, 2),
+    ]
+    latency, throughput = (choice for choice in recommend(benchmarks) if not choice.in_float)
+    assert (latency.shapes, latency.speedup, latency.writes) == (("1x128",), pytest.approx(5), True)
+    assert (throughput.shapes, throughput.speedup) == (("8x128",), pytest.approx(2))
+
+
+def test_a_writer_without_next_tokens_is_chosen_by_its_calls():
+    only_prompts = {"generation": make_writing([make_step("first_token", 1, 512, 9.0)])}
+    benchmarks = {"fp32": record(FP32, None) | only_prompts}
+    assert [(choice.purpose, choice.shapes, choice.writes) for choice in recommend(benchmarks)] == [
+        ("latency", ("1x16", "1x128"), False),
+        ("throughput", ("8x128",), False),
+    ]

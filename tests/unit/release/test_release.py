@@ -28,6 +28,7 @@ from onnxproof.release.card import (
     places_of,
     read_metadata,
     recipe_in_words,
+    render_model_card,
     usage_examples,
 )
 from onnxproof.release.golden import choose_golden, count_within, read_golden, write_golden
@@ -35,14 +36,18 @@ from onnxproof.release.tokenizer import settle_tokenizer
 from quantize import describe_calibration
 from records import (
     CPU,
+    make_benchmark,
+    make_case,
     make_padding,
     make_prepared,
     make_quantization,
     make_reference,
     make_released_variant,
     make_source,
+    make_step,
+    make_writing,
 )
-from release import announce_cache_sizes, announce_weight_files, without_own_folders
+from release import announce_cache_sizes, announce_weight_files, speed, without_own_folders
 from verify_release import check_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -257,6 +262,36 @@ def test_the_card_has_the_speed_on_each_kind_of_machine():
         ("a CPU (`icelake`)", [("a", 1), ("b", 2)]),
         ("a CPU (`genoa`)", [("a", 10), ("b", 20)]),
     ]
+
+
+def test_a_release_has_how_fast_its_files_write_beside_fp32_and_no_raw_samples():
+    own = [make_step("first_token", 1, 32, 20.0, 40.0), make_step("next_token", 8, 128, 2.0, 3.0)]
+    fp32 = [make_step("first_token", 1, 32, 40.0), make_step("next_token", 8, 128, 3.0)]
+    released = speed(make_benchmark("q4", [make_case(1, 16, 2.0)], generation=make_writing(own, fp32)))["generation"]
+    assert [(step["step"], step["context"], step["p50_ms"], step["fp32_p50_ms"]) for step in released] == [
+        ("first_token", 32, 20.0, 40.0),
+        ("next_token", 128, 2.0, 3.0),
+    ]
+    assert all("samples_ms" not in step for step in released)
+    assert own[0]["samples_ms"] == [[20.0], [20.0]]
+    assert "generation" not in speed(make_benchmark())
+
+
+def test_the_card_has_a_row_for_each_step_of_writing():
+    def steps(ms):
+        released = [make_step("first_token", 1, 512, ms), make_step("next_token", 8, 128, ms / 10, 50.0)]
+        return [{key: value for key, value in step.items() if key != "samples_ms"} for step in released]
+
+    def timed(ms):
+        return make_released_variant()["benchmark"] | {"generation": steps(ms)}
+
+    variants = {file: make_released_variant(file, benchmark=timed(ms)) for file, ms in {"a": 100, "b": 200}.items()}
+    card = render_model_card(make_prepared(variants), {}, False, "bert")
+    assert "| `b` | first token | 1x512 | 2 | 200.00 | 2560.0 |  |  | 190 |" in card
+    assert "| `b` | next token | 8x128 | 2 | 20.00 | 400.0 |  | 2.50 | 190 |" in card
+    assert card.count("| first token |") == card.count("| next token |") == 2
+    plain = render_model_card(make_prepared({"a": make_released_variant("a")}), {}, False, "bert")
+    assert "next token" not in plain
 
 
 def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():

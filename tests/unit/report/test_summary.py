@@ -18,7 +18,7 @@ from onnxproof.formatting import format_figure, format_pair
 from onnxproof.report import plots
 from onnxproof.report.page import recommend_in_words
 from onnxproof.report.results import load_models, read_settings
-from records import CPU
+from records import CPU, make_step, make_writing
 from show_summary import MISSING
 
 MINILM, STAR = "all-MiniLM-L6-v2", "star-rating-tiny"
@@ -285,6 +285,28 @@ def test_the_page_ends_each_model_with_what_to_use(summarized):
     assert "<dt>Latency, in float</dt><dd>optimized on CPUExecutionProvider with 2 threads: " in passed
     assert "<dt>Latency, within the limits</dt><dd>int8 on CPUExecutionProvider with 2 threads: " in passed
     assert "<dt>Latency, within the limits</dt>" not in failed  # only its int8 is faster than its float files
+
+
+def test_a_model_that_writes_has_a_table_of_its_steps(made):
+    results, settings = made
+    fp32 = [make_step("first_token", 1, 32, 40.0), make_step("next_token", 8, 2048, 12.0)]
+    own = [make_step("first_token", 1, 32, 20.0, 40.0), make_step("next_token", 8, 2048, 3.0, 12.0)]
+    left_out = [{"step": "first_token", "batch": 1, "context": 4096, "reason": "4096 tokens are too many"}]
+    writing = {"fp32": make_writing(fp32, left_out=left_out), "int8": make_writing(own, fp32, left_out=left_out)}
+    for variant, written in writing.items():
+        synthetic.change(results / MINILM / f"benchmark/{variant}.json", "generation", value=written)
+    words = Page(summarize(results, settings)[1]).words
+    assert words.count("First token after 32 tokens, 2 threads") == 1
+    assert "Next token after 2,048 tokens of each of 8 texts, 2 threads fp3212.0" in words
+    assert "int83.003.362,6674.00×3.80×–4.24×190.0 MB" in words  # the cells of a row follow each other
+    assert "Not timed (fp32, int8): first token after 1x4096: 4096 tokens are too many." in words
+    assert words.count("Writing, with a cache") == 1  # the other model does not write
+    [loaded] = load_models(results, {MINILM: settings[MINILM]})
+    told = dict(recommend_in_words(loaded))
+    assert (
+        "int8 on CPUExecutionProvider with 2 threads: 4.00× as fast as fp32, at 8x2048 "
+        in told["Latency, within the limits"]
+    )
 
 
 def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):

@@ -1,7 +1,8 @@
 """Which file to run on the machine where a model was measured, and with which settings.
 
 Each variant is timed in turns with fp32 on the CPU, in a run of its own, so variants are compared by their ratio to
-fp32 in the same run; fp32's own times there put several numbers of threads on one scale.
+fp32 in the same run; fp32's own times there put several numbers of threads on one scale. Models that write texts are
+compared by the times of their next tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from statistics import geometric_mean
 from typing import TypeVar
 
 from onnxproof.formatting import format_shape
-from onnxproof.records.benchmark import BenchmarkRecord, ProviderBenchmark, RecordedCase
+from onnxproof.records.benchmark import Baseline, BenchmarkRecord, ProviderBenchmark, Writing, WritingBaseline
 from onnxproof.records.release import Session
 from onnxproof.vocabulary import CPU_PROVIDER, QUANTIZED_VARIANTS
 
@@ -22,6 +23,7 @@ PURPOSES = ("latency", "throughput")
 class Recommendation:
     """What was fastest for a purpose: the geometric mean over ``shapes``, batch x tokens.
 
+    The tokens are those of the inputs; of a model that writes texts, those before the next token, as ``writes`` tells.
     ``in_float`` tells whether only float files on the CPU were looked at, or all. ``speedup`` is the ratio to fp32 on
     the CPU with the most threads that were measured.
     """
@@ -33,6 +35,7 @@ class Recommendation:
     session: Session
     shapes: tuple[str, ...]
     speedup: float
+    writes: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class ProviderRun(Run):
 
     provider: str
     session: Session
+    writes: bool
 
     @property
     def in_float(self) -> bool:
@@ -84,17 +88,78 @@ def recommend(benchmarks: Mapping[str, BenchmarkRecord]) -> list[Recommendation]
     Args:
         benchmarks: the content of ``benchmark/{variant}.json`` by variant, of those that passed their gates.
     """
-    runs = [run for variant, record in benchmarks.items() for run in _runs(variant, record)]
+    every = [run for variant, record in benchmarks.items() for run in _runs(variant, record)]
+    runs = [run for run in every if run.writes] or every  # next tokens and other calls are not compared
     found: list[Recommendation] = []
     for purpose, batch in batches_of_purposes(runs).items():
         for in_float in (True, False):
             best = fastest((run for run in runs if run.in_float or not in_float), batch)
             if best is not None and best.in_float == in_float:
-                shapes, speedup = best.shapes(batch), best.speedup(batch)
                 found.append(
-                    Recommendation(purpose, in_float, best.variant, best.provider, best.session, shapes, speedup)
+                    Recommendation(
+                        purpose,
+                        in_float,
+                        best.variant,
+                        best.provider,
+                        best.session,
+                        best.shapes(batch),
+                        best.speedup(batch),
+                        best.writes,
+                    )
                 )
     return found
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A case as far as it counts: its shape, its number of threads, its time, and fp32's over it where both ran."""
+
+    batch: int
+    length: int | None
+    threads: int
+    p50_ms: float
+    speedup: float
+
+    @property
+    def key(self) -> tuple[int, int | None, int]:
+        return self.batch, self.length, self.threads
+
+
+def _next_tokens(writing: Writing | WritingBaseline) -> list[_Timed]:
+    """Return the cases of a writer that count: its next tokens."""
+    return [
+        _Timed(
+            case["batch"],
+            case["context"],
+            case["intra_op_threads"],
+            case["p50_ms"],
+            case.get("speedup_vs_fp32", 1.0),  # fp32 itself has none
+        )
+        for case in writing["cases"]
+        if case["step"] == "next_token"
+    ]
+
+
+def _calls(measured: ProviderBenchmark | Baseline) -> list[_Timed]:
+    """Return the cases of any other model."""
+    return [
+        _Timed(
+            case["batch"],
+            case["sequence"],
+            case["intra_op_threads"],
+            case["p50_ms"],
+            case.get("speedup_vs_fp32", 1.0),
+        )
+        for case in measured["cases"]
+    ]
+
+
+def _timed(measured: ProviderBenchmark) -> tuple[list[_Timed], list[_Timed], bool]:
+    """Return the cases that count, fp32's in the same run, and whether they are next tokens."""
+    writing = measured.get("generation")
+    if writing is not None and (cases := _next_tokens(writing)):
+        return cases, _next_tokens(writing["baseline"] or writing), True
+    return _calls(measured), _calls(measured["baseline"] or measured), False
 
 
 def _runs(variant: str, record: BenchmarkRecord) -> Iterator[ProviderRun]:
@@ -102,16 +167,14 @@ def _runs(variant: str, record: BenchmarkRecord) -> Iterator[ProviderRun]:
     settings = record["settings"]
     parts: list[ProviderBenchmark] = [record, *record.get("other_providers", [])]
     for measured in parts:
-        cases = measured["cases"]
-        fp32 = {_key(case): case["p50_ms"] for case in (measured["baseline"] or measured)["cases"]}
-        counts = sorted({case["intra_op_threads"] for case in cases})
+        cases, baseline, writes = _timed(measured)
+        fp32 = {case.key: case.p50_ms for case in baseline}
+        counts = sorted({case.threads for case in cases})
         for threads in counts:
             speedups = {
-                (case["batch"], case["sequence"]): case.get("speedup_vs_fp32", 1.0)  # fp32 itself has none
-                * fp32[case["batch"], case["sequence"], counts[-1]]
-                / fp32[_key(case)]
+                (case.batch, case.length): case.speedup * fp32[case.batch, case.length, counts[-1]] / fp32[case.key]
                 for case in cases
-                if case["intra_op_threads"] == threads
+                if case.threads == threads
             }
             session: Session = {
                 "intra_op_threads": threads,
@@ -120,8 +183,4 @@ def _runs(variant: str, record: BenchmarkRecord) -> Iterator[ProviderRun]:
                 "spinning": settings["spinning"],
                 "memory_arena": settings["memory_arena"],
             }
-            yield ProviderRun(variant, speedups, measured["provider"], session)
-
-
-def _key(case: RecordedCase) -> tuple[int, int | None, int]:
-    return case["batch"], case["sequence"], case["intra_op_threads"]
+            yield ProviderRun(variant, speedups, measured["provider"], session, writes)

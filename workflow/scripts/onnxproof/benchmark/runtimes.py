@@ -3,6 +3,7 @@
 A runtime is imported only where it is asked for: a process, and an environment, needs the one it times and no other.
 """
 
+import inspect
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.benchmark.writing import OnnxWriter, TorchWriter, Writer, can_write
 from onnxproof.checkpoint.snapshot import remote_code_allowed
 from onnxproof.cli import UserError
 from onnxproof.graph.generation import empty_cache
@@ -39,6 +41,7 @@ class LoadedModel:
     name, from what ``predict`` returned. ``input_types`` maps input names to ONNX types, ``input_ranks`` to their
     numbers of axes; both are None for PyTorch, which takes what the ONNX graph takes. ``cache`` is the empty cache of
     one text, where a graph takes one: see ``empty_cache``. ``seeing`` makes prompts, where it writes about images.
+    ``writer`` writes token by token, where it goes on with texts alone. ``dtype`` is the type of PyTorch's weights.
     """
 
     predict: Callable[[Any], Any]
@@ -50,6 +53,8 @@ class LoadedModel:
     rss_before_load_mb: float
     cache: Arrays = field(default_factory=dict)
     seeing: "Seeing | None" = None
+    writer: Writer | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,7 @@ def load_onnx(
         rss_before_load_mb=rss,
         cache=empty_cache(session.get_inputs()),
         seeing=Seeing(session.image_token, lambda feed: len(session.look(feed))) if hasattr(session, "look") else None,
+        writer=OnnxWriter(session) if not has_several_graphs(folder) and can_write(session) else None,
     )
 
 
@@ -277,6 +283,12 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
         load_ms=load_ms,
         rss_before_load_mb=rss,
         seeing=Seeing(model.config.image_token_id, count_image_tokens) if task == "image-text-to-text" else None,
+        writer=(
+            TorchWriter(predict, prepare, list(inspect.signature(model.forward).parameters))
+            if task == "text-generation"
+            else None
+        ),
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
     )
 
 

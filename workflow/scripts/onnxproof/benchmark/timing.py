@@ -414,11 +414,17 @@ def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSi
 
 
 @dataclass(frozen=True)
-class Memory:
-    """A worker's resident memory in MB of 1e6 bytes: before it loaded its model, and its peak at the end."""
+class Process:
+    """What a worker's process told beside times.
+
+    Its resident memory in MB of 1e6 bytes, before it loaded its model, and its peak at the end; the type of PyTorch's
+    weights, None for a graph; and whether all of the models that took turns write texts token by token.
+    """
 
     rss_before_load_mb: float
     peak_rss_mb: float
+    dtype: str | None
+    writes: bool
 
 
 def measure(
@@ -428,10 +434,10 @@ def measure(
     sizes: ModelSizes,
     effort: Effort,
     report: Callable[[CaseResult], None],
-) -> tuple[list[CaseResult], Memory]:
+) -> tuple[list[CaseResult], Process]:
     """Time every case at one thread count, one fresh worker a contender; ``report`` hears of each result.
 
-    ``contenders`` holds the contender and, unless it is the baseline itself, the fp32 baseline. The memory is
+    ``contenders`` holds the contender and, unless it is the baseline itself, the fp32 baseline. The process is
     the contender's, after all cases.
 
     Raises:
@@ -444,4 +450,6 @@ def measure(
             results.append(measure_case(workers, case, threads, sizes, effort))
             report(results[-1])
         peak = workers[0].ask("memory")["peak_rss_mb"]
-        return results, Memory(workers[0].loaded["rss_before_load_mb"], peak)
+        writes = all(worker.loaded["writes"] for worker in workers)
+        own = workers[0].loaded
+        return results, Process(own["rss_before_load_mb"], peak, own["dtype"], writes)

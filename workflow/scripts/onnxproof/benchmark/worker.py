@@ -5,9 +5,11 @@ The parent writes one JSON object a line to stdin and reads one answer a line fr
 =============  =======================================  =================================================
 command        arguments                                answer
 =============  =======================================  =================================================
-load           runtime, folder, threads, task, options  load_ms, rss_before_load_mb, input_types, input_ranks
+load           runtime, folder, threads, task, options  load_ms, rss_before_load_mb, input_types, input_ranks,
+                                                        writes, cache_bytes: of a token, dtype: PyTorch's
 prepare        batch, sequence, vocab_size, seed,       nothing
                input_types, input_ranks, item_shapes
+prepare_step   step, batch, context, vocab_size, seed   nothing
 prepare_texts  texts, tokenizer, batch_size,            nothing
                most_tokens, input_types
 run            iterations                               samples_ms, one a timed iteration
@@ -36,9 +38,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.benchmark.runtimes import ONNX_DTYPES, Arrays, LoadedModel, Seeing, load_contender, peak_rss_mb
+from onnxproof.benchmark.writing import Text, Writer
 from onnxproof.cli import UserError
 from onnxproof.inputs.image_places import image_positions, image_prompt
+from onnxproof.inputs.model_inputs import TOKENS
 from onnxproof.inputs.prompts import PAST
+from onnxproof.records.benchmark import Step
 
 FILLABLE_INPUTS = (
     "input_ids",
@@ -174,6 +179,50 @@ def come_to_rest() -> None:
             return
 
 
+def time_steps(writer: Writer, text: Text, steps: int) -> tuple[Text, list[float]]:
+    """Return the text after ``steps`` more tokens, and the wall-clock time of each of them in ms."""
+    samples = []
+    with no_garbage_collection():
+        for _ in range(steps):
+            start = time.perf_counter_ns()
+            text = writer.step(text)
+            samples.append((time.perf_counter_ns() - start) / 1e6)
+    return text, samples
+
+
+class FirstTokens:
+    """How long a prompt, int64 (1, tokens), is read until the first token is known."""
+
+    def __init__(self, writer: Writer, prompt: NDArray[np.int64]) -> None:
+        """Read the prompt once: the first call of a shape takes memory from the system."""
+        self.writer, self.prompt = writer, prompt
+        writer.read(prompt)
+
+    def time(self, iterations: int) -> list[float]:
+        """Return the times of ``iterations`` readings in ms, after an untimed one of a single token."""
+        self.writer.read(self.prompt[:, :1])
+        return time_calls(self.writer.read, self.prompt, iterations)
+
+
+class NextTokens:
+    """How long each token takes once the cache holds the tokens of a prompt, for a batch of the same text.
+
+    The prompt is read once, one token short: each turn begins with an untimed step. What a turn has added to the cache
+    is cut off before the next one.
+    """
+
+    def __init__(self, writer: Writer, prompt: NDArray[np.int64], batch: int) -> None:
+        """Read the prompt, int64 (1, tokens), at least two of them."""
+        self.writer, self.context = writer, prompt.shape[1] - 1
+        self.text = writer.repeat(writer.read(prompt[:, :-1]), batch)
+
+    def time(self, iterations: int) -> list[float]:
+        """Return the times of ``iterations`` steps in ms, after an untimed one."""
+        start = self.writer.cut(self.text, self.context)
+        self.text, samples = time_steps(self.writer, self.writer.step(start), iterations)
+        return samples
+
+
 class TextServing:
     """Texts answered as a service would: tokenized, put into batches padded to their longest text, run.
 
@@ -220,6 +269,7 @@ class Server:
         self.contender: LoadedModel
         self.serving: LoadedModel | TextServing
         self.feeds: Any = None
+        self.steps: FirstTokens | NextTokens | None = None
 
     def load(
         self, runtime: str, folder: str, threads: int, task: str | None, options: dict[str, Any]
@@ -234,6 +284,9 @@ class Server:
             "rss_before_load_mb": self.contender.rss_before_load_mb,
             "input_types": self.contender.input_types,
             "input_ranks": self.contender.input_ranks,
+            "dtype": self.contender.dtype,
+            "writes": self.contender.writer is not None,
+            "cache_bytes": sum(len(heads) * heads.shape[2] * heads.itemsize for heads in self.contender.cache.values()),
         }
 
     def prepare(self, **shapes: Any) -> dict[str, Any]:
@@ -244,6 +297,15 @@ class Server:
         if self.contender.seeing is not None:
             drawn = add_images(drawn, self.contender.seeing)
         self.feeds = self.contender.prepare(drawn | cache)
+        return {}
+
+    def prepare_step(self, step: Step, batch: int, context: int, vocab_size: int, seed: int) -> dict[str, Any]:
+        """Draw a prompt of ``context`` tokens and read it, for ``FirstTokens`` or ``NextTokens``."""
+        assert self.contender.writer is not None
+        self.steps = None  # the last case's cache goes before the next one comes
+        prompt = draw_inputs({TOKENS: "tensor(int64)"}, 1, context, vocab_size, seed)[TOKENS]
+        writer = self.contender.writer
+        self.steps = FirstTokens(writer, prompt) if step == "first_token" else NextTokens(writer, prompt, batch)
         return {}
 
     def prepare_texts(self, texts: list[str], tokenizer: str, **settings: Any) -> dict[str, Any]:
@@ -257,8 +319,11 @@ class Server:
 
         One untimed call leads in: the other contender has had the caches since this one's last turn.
         """
-        self.serving.predict(self.feeds)
-        samples = time_calls(self.serving.predict, self.feeds, iterations)
+        if self.steps is not None:
+            samples = self.steps.time(iterations)
+        else:
+            self.serving.predict(self.feeds)
+            samples = time_calls(self.serving.predict, self.feeds, iterations)
         come_to_rest()
         return {"samples_ms": samples}
 
@@ -278,6 +343,7 @@ class Server:
         commands = {
             "load": self.load,
             "prepare": self.prepare,
+            "prepare_step": self.prepare_step,
             "prepare_texts": self.prepare_texts,
             "run": self.run,
             "answer": self.answer_rows,

@@ -68,22 +68,34 @@ def fed_length(feed: Mapping[str, Array]) -> int:
     return int(feed[TOKENS if TOKENS in feed else EMBEDDINGS].shape[1])
 
 
+def decoder_feed(tokens: Array, length: int, names: Iterable[str]) -> dict[str, Array]:
+    """Return those inputs of a decoder that are in ``names``, all int64, but for the cache.
+
+    Args:
+        tokens: int64 (batch, tokens), none of them padding.
+        length: how many tokens of each text are in the cache.
+        names: of the decoder's inputs.
+    """
+    end = length + tokens.shape[1]
+    feed = {
+        TOKENS: tokens,
+        MASK: np.ones((len(tokens), end), dtype=np.int64),
+        POSITIONS: np.arange(length, end)[None].repeat(len(tokens), axis=0),
+    }
+    return {name: feed[name] for name in names if name in feed}
+
+
 def generate_greedily(session: Session, prompt: Array, count: int = NEW_TOKENS, use_cache: bool = True) -> list[int]:
     """Return the ``count`` tokens that a decoder finds likeliest after a prompt, int64 (tokens,), one after another.
 
     No token ends the text. Without the cache, the whole text is run again for each token.
     """
-    names = {value.name for value in session.get_inputs()}
+    names = [value.name for value in session.get_inputs()]
     past = {name: values[None] for name, values in empty_cache(session.get_inputs()).items()}
     outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in past if use_cache)]
     fed, made = prompt, []
     for length in range(len(prompt), len(prompt) + count):
-        feed = {
-            TOKENS: fed[None],
-            MASK: np.ones((1, length), dtype=np.int64),
-            POSITIONS: np.arange(length - len(fed), length)[None],
-        }
-        known = {name: values for name, values in feed.items() if name in names}
+        known = decoder_feed(fed[None], length - len(fed), names)
         logits, *present = session.run(outputs, known | past)
         made.append(int(logits[0, -1].argmax()))
         token = np.array(made[-1:], dtype=np.int64)

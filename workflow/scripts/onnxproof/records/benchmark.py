@@ -1,7 +1,7 @@
 """``benchmark/{variant}.json``: how fast one form of a model is."""
 
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from onnxproof.files import read_manifest
 from onnxproof.records.common import Versions
@@ -107,6 +107,80 @@ class BenchmarkSettings(TypedDict):
     """Of the inputs."""
 
 
+#: What is timed of a model that writes: reading a prompt until its first token is known, and each token after it.
+Step = Literal["first_token", "next_token"]
+
+
+class StepShape(TypedDict):
+    """What is timed of a model that writes, and how much of a text there is before it."""
+
+    step: Step
+    """``first_token``: a prompt is read. ``next_token``: one token is added to a text that is in the cache."""
+    batch: int
+    """Texts that are written at once."""
+    context: int
+    """Tokens of the prompt, or in the cache before the first timed step."""
+
+
+class StepFigures(StepShape):
+    """Times of one step at one number of threads."""
+
+    intra_op_threads: int
+    """Threads of onnxruntime or PyTorch."""
+    p50_ms: float
+    """The median time of the step, in ms."""
+    p90_ms: float
+    """The 90th percentile, in ms."""
+    p99_ms: float
+    """The 99th percentile, in ms."""
+    tokens_per_s: float
+    """Tokens a second at the median time: those read of the prompt, or those written of all texts."""
+    iterations: int
+    """How many samples."""
+    peak_rss_mb: float
+    """The most resident memory until the end of this case, in MB of 1e6 bytes. Cases run in their order."""
+    speedup_vs_fp32: NotRequired[float]
+    """Median over the rounds of fp32's time over this one's; absent for fp32 on the CPU."""
+    speedup_iqr: NotRequired[list[float]]
+    """The lower and the upper quartile of the same."""
+
+
+class TimedStep(StepFigures):
+    """Times of one step at one number of threads, with the raw samples."""
+
+    samples_ms: list[list[float]]
+    """The time of each step of each round, in ms."""
+
+
+class LeftOut(StepShape):
+    """A case that was not timed."""
+
+    reason: str
+    """Why not."""
+
+
+class WritingBaseline(TypedDict):
+    """The fp32 model on the CPU, timed in turns with the contender."""
+
+    variant: str
+    """``fp32``."""
+    cases: list[TimedStep]
+    """Its times, in the order of the contender's."""
+
+
+class Writing(TypedDict):
+    """How fast a model writes, with its cache of keys and values, in a process that does nothing else."""
+
+    new_tokens: int
+    """Timed steps of each turn of ``next_token``; ``first_token`` is timed once a turn."""
+    cases: list[TimedStep]
+    """One for each step, shape and number of threads."""
+    left_out: list[LeftOut]
+    """The configured cases that were not timed."""
+    baseline: WritingBaseline | None
+    """None for fp32 on the CPU, which is the baseline."""
+
+
 class ProviderBenchmark(TypedDict):
     """What was measured with one execution provider."""
 
@@ -124,6 +198,8 @@ class ProviderBenchmark(TypedDict):
     """One for each shape and number of threads."""
     baseline: Baseline | None
     """None for fp32 on the CPU, which is the baseline."""
+    generation: NotRequired[Writing]
+    """How fast it writes; absent where it is no ``text-generation`` with a cache."""
 
 
 class BenchmarkRecord(ProviderBenchmark):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from onnxproof.files import Files, read_manifest
-from onnxproof.records.benchmark import Cpu, TimedCase
+from onnxproof.records.benchmark import Cpu, StepFigures, TimedCase
 from onnxproof.records.common import Metrics, Versions
 from onnxproof.records.parity import JudgedInputs
 from onnxproof.records.reference import (
@@ -72,6 +72,13 @@ class ReleasedCase(TimedCase):
     """The median time of fp32 in the same run; absent for fp32 on the CPU."""
 
 
+class ReleasedStep(StepFigures):
+    """One step of a model that writes texts, without raw samples."""
+
+    fp32_p50_ms: NotRequired[float]
+    """The median time of fp32 in the same run; absent for fp32 on the CPU."""
+
+
 class ReleasedSpeed(TypedDict):
     """How fast a variant is on one machine, see ``BenchmarkRecord``."""
 
@@ -87,6 +94,8 @@ class ReleasedSpeed(TypedDict):
     """The files of the model, in MB of 1e6 bytes."""
     cases: list[ReleasedCase]
     """One for each shape and number of threads."""
+    generation: NotRequired[list[ReleasedStep]]
+    """How fast it writes; absent where it is no ``text-generation`` with a cache."""
 
 
 class ReleasedBenchmark(ReleasedSpeed):

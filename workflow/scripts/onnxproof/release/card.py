@@ -343,7 +343,7 @@ def render_model_card(
 
 
 def places_of(variants: dict[str, ReleasedVariant]) -> list[dict[str, Any]]:
-    """Return, for each kind of machine the files were timed on, its ``name`` and the ``cases``, each with its file."""
+    """Return, for each kind of machine the files were timed on, its ``name``, and ``cases`` and ``steps`` by file."""
     runs = [[facts["benchmark"], *facts["benchmark"].get("elsewhere", [])] for facts in variants.values()]
     files = [facts["file"] for facts in variants.values()]
     return [
@@ -351,6 +351,11 @@ def places_of(variants: dict[str, ReleasedVariant]) -> list[dict[str, Any]]:
             "name": benchmarks[0]["cpu"]["model"]
             + (f" (`{benchmarks[0]['machine']}`)" if "machine" in benchmarks[0] else ""),
             "cases": [(file, case) for file, each in zip(files, benchmarks, strict=True) for case in each["cases"]],
+            "steps": [
+                (file, step)
+                for file, each in zip(files, benchmarks, strict=True)
+                for step in each.get("generation", [])
+            ],
         }
         for benchmarks in zip(*runs, strict=True)
     ]

@@ -9,12 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnxproof.formatting import format_figure, format_pair, format_threads
+from onnxproof.formatting import format_figure, format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict
 from onnxproof.places import RESOURCES
 from onnxproof.records.parity import SampledAnswer
 from onnxproof.report import plots
-from onnxproof.report.results import BASELINE, HEADLINE_ORDER, Case, Model, Variant
+from onnxproof.report.results import BASELINE, HEADLINE_ORDER, Case, Model, Variant, WritingStep
 from onnxproof.vocabulary import CPU_PROVIDER, METRICS, PYTORCH
 
 TEMPLATE = "report.html.j2"
@@ -115,7 +115,7 @@ def times_smaller(model: Model, variant: Variant) -> float | None:
     return 1 / ratio if ratio else None
 
 
-def speedup_text(variant: Variant, case: Case | None) -> str:
+def speedup_text(variant: Variant, case: Case | WritingStep | None) -> str:
     """Return a case's speed-up over ONNX fp32, which is the baseline itself."""
     if variant.name == BASELINE:
         return "baseline"
@@ -290,7 +290,8 @@ def recommend_in_words(model: Model) -> list[tuple[str, str]]:
             (
                 f"{choice.purpose.capitalize()}, {'in float' if choice.in_float else 'within the limits'}",
                 f"{choice.variant} on {choice.provider} with {threads}: "
-                f"{format_times(choice.speedup)} as fast as fp32{where}, at {' and '.join(choice.shapes)}. "
+                f"{format_times(choice.speedup)} as fast as fp32{where}, at {' and '.join(choice.shapes)}"
+                f"{' (batch x tokens before the next one)' if choice.writes else ''}. "
                 f"{_describe_accuracy(variant)}{judged}",
             )
         )
@@ -407,6 +408,26 @@ def _cases_of(model: Model, most: int | None = None) -> list[tuple[str, list[tup
     return found
 
 
+def _steps_of(model: Model) -> list[tuple[str, list[tuple[Variant, WritingStep]]]]:
+    """Return each machine's steps of writing, with a title and all that was timed on them there."""
+    found = []
+    for variants in model.by_machine:
+        for key in sorted({step.key for variant in variants for step in variant.writing}):
+            rows = [(variant, step) for variant in variants for step in variant.writing if step.key == key]
+            found.append((rows[0][1].title + _on(model, variants), rows))
+    return found
+
+
+def _left_out(model: Model) -> list[str]:
+    """Return a sentence for each step that was not timed, once for all variants of which the same is true."""
+    told: dict[str, list[str]] = {}
+    for variant in model.timed:
+        for case in variant.left_out:
+            step = f"{case['step'].replace('_', ' ')} after {format_shape(case['batch'], case['context'])}"
+            told.setdefault(f"{step}: {case['reason']}", []).append(variant.name)
+    return [f"Not timed ({', '.join(dict.fromkeys(names))}): {words}." for words, names in told.items()]
+
+
 def _error(variant: Variant) -> tuple[str, float] | None:
     """Return a variant's distance from PyTorch's answers as one number with its name: 0 is no distance."""
     metric = next((name for name in HEADLINE_ORDER if variant.metrics.get(name) is not None), None)
@@ -452,6 +473,8 @@ def _section(model: Model, slug: str) -> dict[str, Any]:
             (variant, describe_trade(model, variant), describe_batch_invariance(variant)) for variant in model.variants
         ],
         "cases": _cases_of(model),
+        "steps": _steps_of(model),
+        "left_out": _left_out(model),
         "story": tell_story(model),
         "recommended": recommend_in_words(model),
         "samples": compare_samples(model),

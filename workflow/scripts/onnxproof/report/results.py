@@ -13,7 +13,7 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.formatting import format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict, judge, measurements
-from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, TimedCase, read_benchmark
+from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, LeftOut, Step, TimedCase, read_benchmark
 from onnxproof.records.common import Limits, Versions
 from onnxproof.records.parity import Sample, read_parity
 from onnxproof.records.run import ShownModel, ShownModels
@@ -71,6 +71,34 @@ class Case:
 
 
 @dataclass(frozen=True)
+class WritingStep:
+    """One step of a model that writes texts, see ``records.benchmark.StepShape``; fp32 is that of the same run."""
+
+    step: Step
+    batch: int
+    context: int
+    threads: int
+    p50_ms: float
+    p90_ms: float
+    tokens_per_s: float
+    peak_rss_mb: float
+    speedup: float | None
+    speedup_iqr: tuple[float, float] | None
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """What makes two steps comparable, and the order they are shown in."""
+        return (self.step, self.batch, self.context, self.threads)
+
+    @property
+    def title(self) -> str:
+        """The step for a reader: ``First token after 32 tokens, 2 threads``."""
+        texts = f" of each of {self.batch} texts" if self.batch > 1 else ""
+        name = self.step.replace("_", " ").capitalize()
+        return f"{name} after {self.context:,} tokens{texts}, {format_threads(self.threads)}"
+
+
+@dataclass(frozen=True)
 class Variant:
     """One form of a model with everything measured about it. PyTorch has neither a graph nor parity."""
 
@@ -84,6 +112,8 @@ class Variant:
     load_ms: float
     peak_rss_mb: float
     cases: tuple[Case, ...]
+    writing: tuple[WritingStep, ...]
+    left_out: tuple[LeftOut, ...]
     metrics: Mapping[str, float | None]
     verdicts: tuple[Verdict, ...]
     input_count: int | None
@@ -289,6 +319,8 @@ def _speed(benchmark: BenchmarkRecord) -> dict[str, Any]:
         "load_ms": benchmark["load_ms"],
         "peak_rss_mb": benchmark["peak_rss_mb"],
         "cases": tuple(_read_cases(benchmark)),
+        "writing": tuple(_read_steps(benchmark)),
+        "left_out": tuple(benchmark["generation"]["left_out"]) if "generation" in benchmark else (),
         "machine": benchmark["machine"],
         "host": benchmark["host"],
         "cpu": benchmark["cpu"],
@@ -316,6 +348,25 @@ def _read_cases(benchmark: BenchmarkRecord) -> Iterable[Case]:
         for case in benchmark["cases"]
     ]
     return sorted(cases, key=lambda case: case.key)
+
+
+def _read_steps(benchmark: BenchmarkRecord) -> Iterable[WritingStep]:
+    steps = [
+        WritingStep(
+            step=case["step"],
+            batch=case["batch"],
+            context=case["context"],
+            threads=case["intra_op_threads"],
+            p50_ms=case["p50_ms"],
+            p90_ms=case["p90_ms"],
+            tokens_per_s=case["tokens_per_s"],
+            peak_rss_mb=case["peak_rss_mb"],
+            speedup=case.get("speedup_vs_fp32"),
+            speedup_iqr=(case["speedup_iqr"][0], case["speedup_iqr"][1]) if "speedup_iqr" in case else None,
+        )
+        for case in benchmark.get("generation", {"cases": []})["cases"]
+    ]
+    return sorted(steps, key=lambda step: step.key)
 
 
 def _case_shape(case: TimedCase) -> tuple[int, int | None, int]:
