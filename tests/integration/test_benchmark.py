@@ -144,7 +144,7 @@ def test_a_decoder_is_timed_while_it_writes(output, tmp_path, capsys):
     record = json.loads(output.read_text())
     check_sound(record)
     check_steps(record, threads=[1, 2])
-    steps = [("first_token", 1, 4), ("first_token", 1, 30), ("next_token", 1, 6), ("next_token", 2, 6)]
+    steps = [("first_token", 1, 4), ("next_token", 1, 6), ("first_token", 1, 30), ("next_token", 2, 6)]
     assert shapes_of(record) == steps * 2
     assert [case["intra_op_threads"] for case in record["generation"]["cases"]] == [1] * 4 + [2] * 4
     (left_out,) = record["generation"]["left_out"]
@@ -158,8 +158,8 @@ def test_a_decoder_is_timed_while_it_writes(output, tmp_path, capsys):
     told = [line.partition(" threads=1: p50 ") for line in capsys.readouterr().out.splitlines()]
     assert [subject for subject, rest, _ in told if rest][-4:] == [
         "tiny q4 first token after 1x4",
-        "tiny q4 first token after 1x30",
         "tiny q4 next token after 1x6",
+        "tiny q4 first token after 1x30",
         "tiny q4 next token after 2x6",
     ]
 

@@ -26,8 +26,8 @@ def decoder(tmp_path_factory):
 def test_cases_go_from_small_to_large():
     assert [str(case) for case in PLAN.cases()] == [
         "first token after 1x32",
-        "first token after 1x512",
         "next token after 1x128",
+        "first token after 1x512",
         "next token after 1x2048",
         "next token after 8x128",
         "next token after 8x2048",

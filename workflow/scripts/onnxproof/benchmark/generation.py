@@ -54,10 +54,12 @@ class WritingPlan:
     new_tokens: int
 
     def cases(self) -> list[WritingCase]:
-        """Return each prompt alone, then each batch size after each context, from small to large."""
-        first = [WritingCase("first_token", 1, length) for length in sorted(self.prompt_lengths)]
-        pairs = [(batch, length) for batch in sorted(self.batch_sizes) for length in sorted(self.context_lengths)]
-        return first + [WritingCase("next_token", *pair) for pair in pairs]
+        """Return each prompt alone and each batch size after each context, from small to large, as memory counts."""
+        first = [WritingCase("first_token", 1, length) for length in self.prompt_lengths]
+        following = [
+            WritingCase("next_token", batch, length) for batch in self.batch_sizes for length in self.context_lengths
+        ]
+        return sorted(first + following, key=lambda case: (case.batch, case.context, case.step))
 
 
 @dataclass(frozen=True)
