@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxproof.files import FileEntry
-from onnxproof.records.benchmark import BenchmarkRecord, Cpu, RecordedCase, Step, TimedStep, Writing
+from onnxproof.records.benchmark import BenchmarkRecord, Cpu, RecordedCase, TimedStep, Writing
 from onnxproof.records.parity import OutputDifference, ParityRecord
 from onnxproof.records.reference import Padding, ReferenceRecord
 from onnxproof.records.release import (
@@ -19,6 +19,7 @@ from onnxproof.records.release import (
 )
 from onnxproof.records.source import SourceRecord
 from onnxproof.records.variant import QuantizationSettings, VariantRecord
+from onnxproof.vocabulary import Step
 
 SHA256 = "0" * 64
 VERSIONS = {"python": "3.11.9", "numpy": "2.4.6", "onnxruntime": "1.32.0"}

@@ -51,6 +51,9 @@ PYTORCH = "pytorch"
 #: The execution provider of onnxruntime that the gate judges on, and that times are compared with.
 CPU_PROVIDER = "CPUExecutionProvider"
 
+#: What is timed of a model that writes: reading a prompt until its first token is known, and each token after it.
+Step = Literal["first_token", "next_token"]
+
 #: The domain of onnxruntime's own operators.
 MICROSOFT = "com.microsoft"
 

@@ -17,7 +17,8 @@ from onnxproof.benchmark.timing import (
 )
 from onnxproof.formatting import format_shape
 from onnxproof.hardware import free_memory_mb
-from onnxproof.records.benchmark import LeftOut, Step, TimedStep, Writing
+from onnxproof.records.benchmark import LeftOut, TimedStep, Writing
+from onnxproof.vocabulary import Step
 
 #: Bytes of a logit.
 LOGIT_BYTES = 4

@@ -43,7 +43,7 @@ from onnxproof.cli import UserError
 from onnxproof.inputs.image_places import image_positions, image_prompt
 from onnxproof.inputs.model_inputs import TOKENS
 from onnxproof.inputs.prompts import PAST
-from onnxproof.records.benchmark import Step
+from onnxproof.vocabulary import Step
 
 FILLABLE_INPUTS = (
     "input_ids",

@@ -1,10 +1,11 @@
 """``benchmark/{variant}.json``: how fast one form of a model is."""
 
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from onnxproof.files import read_manifest
 from onnxproof.records.common import Versions
+from onnxproof.vocabulary import Step
 
 
 class CpuDescription(TypedDict):
@@ -105,10 +106,6 @@ class BenchmarkSettings(TypedDict):
     """Whether onnxruntime keeps the memory that it has taken."""
     seed: int
     """Of the inputs."""
-
-
-#: What is timed of a model that writes: reading a prompt until its first token is known, and each token after it.
-Step = Literal["first_token", "next_token"]
 
 
 class StepShape(TypedDict):

@@ -13,13 +13,13 @@ from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.formatting import format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict, judge, measurements
-from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, LeftOut, Step, TimedCase, read_benchmark
+from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, LeftOut, TimedCase, read_benchmark
 from onnxproof.records.common import Limits, Versions
 from onnxproof.records.parity import Sample, read_parity
 from onnxproof.records.run import ShownModel, ShownModels
 from onnxproof.records.source import SourceRecord, read_source
 from onnxproof.records.variant import read_variant
-from onnxproof.vocabulary import METRICS, PYTORCH
+from onnxproof.vocabulary import METRICS, PYTORCH, Step
 
 BASELINE = "fp32"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
