@@ -81,6 +81,10 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(BENCH) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 
+.PHONY: bench-generators
+bench-generators: setup  ## compare how fast our variants of a language model write with public tools; rewrites docs/generators.md
+	$(IN_VENV) python tools/compare_generators.py --table docs/generators.md $(BENCH)
+
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<

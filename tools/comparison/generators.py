@@ -1,0 +1,154 @@
+"""The language model of a comparison, the files that our recipes and public tools make of it, and the page about it."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from onnxproof.formatting import format_shape, format_threads
+from onnxproof.graph.external_data import load_model, save_model
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.graph.folder import copy_support_files
+from onnxproof.quantization.recipe import apply_recipe
+
+#: The width of a head, and the model's channels for each: Qwen3-0.6B has 16 heads for 1024 channels.
+HEAD, CHANNELS_A_HEAD = 128, 64
+#: The name of Qwen3-0.6B's own shape.
+FULL = "qwen3-28x1024-151936"
+TOKENIZER_OF = Path(__file__).parents[2] / "examples" / "story-teller-tiny"
+#: Weights that share a scale, for our recipes and for the public tool alike.
+BLOCK = 32
+
+#: Which contenders are ours.
+OURS = ("optimized", "w8", "q4", "q4-cpu")
+#: What is not compared, and why.
+SKIPPED = {
+    "fp16, q4f16": "are for GPUs and browsers; on most CPUs onnxruntime casts to float32 and back",
+    "onnxruntime-genai": "makes and runs folders of its own, in an environment that this command does not make",
+    "llama.cpp": "has a format of its own, and pip builds it from source",
+    "OpenVINO": "is compared by single calls in `make bench`; its cache is not stepped here",
+    "vLLM, TensorRT-LLM": "are for GPUs",
+}
+
+
+def save_language_model(folder: Path, layers: int, hidden: int, vocabulary: int) -> None:
+    """Save a decoder like Qwen3-0.6B with random weights in float32, of so many layers, channels and tokens.
+
+    It borrows the tokenizer of ``TOKENIZER_OF``, whose vocabulary is a part of its own.
+    """
+    import torch
+    import transformers
+
+    classes: Any = transformers
+    heads = hidden // CHANNELS_A_HEAD
+    config = classes.Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=HEAD,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=True,
+        dtype="float32",
+    )
+    torch.manual_seed(0)
+    classes.Qwen3ForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(TOKENIZER_OF / name, folder / name)
+
+
+def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
+    """Write one of our variants by blocks: its recipe with blocks of ``BLOCK``, weights rounded to nearest.
+
+    There is nothing to search for: any recipe is as good for random weights. A trained model takes ``quantize.py``.
+    """
+    from onnxproof.quantization.search.candidates import BLOCKS
+
+    ladder = BLOCKS[variant]
+    rung = next(rung for rung in ladder.rungs if rung.weights["block_size"] == BLOCK)
+    level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
+    recipe = [
+        {"pass": "embedding_blocks"} | rung.table | level,
+        {"pass": "block_weights"} | rung.weights | {"rounding": "nearest"} | level,
+    ]
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    save_model(apply_recipe(load_model(optimized / MODEL_FILE, scratch), recipe), folder / MODEL_FILE)
+    for path in scratch.iterdir():
+        path.unlink()
+    scratch.rmdir()
+    copy_support_files(optimized, folder)
+
+
+def save_with_onnxruntime(accuracy_level: int, source: Path, folder: Path) -> None:
+    """Write what onnxruntime's own quantizer makes of the fp32 graph: products with 4 bits, tables in float.
+
+    It quantizes constants alone. A head that is tied to the table of embeddings becomes one first, by onnxruntime's
+    basic optimizations; else it would stay in float.
+    """
+    import onnx
+    import onnxruntime
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(source / "folded.onnx")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.onnx_data")
+    onnxruntime.InferenceSession(str(source / MODEL_FILE), options, providers=["CPUExecutionProvider"])
+    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
+    model = onnx.load(source / "folded.onnx")
+    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=BLOCK, accuracy_level=accuracy_level)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(folder / MODEL_FILE), use_external_data_format=True)
+
+
+def render_page(records: list[dict[str, Any]]) -> str:
+    """Return a page of Markdown with a table for each shape."""
+    parts = [
+        "# Language models\n",
+        "`make bench-generators` writes this page. It compares how fast variants of a language model write, on a CPU. "
+        "[speed.md](speed.md#models-that-write-texts) says what a step is. The weights are random: speed depends on "
+        "the shape alone, and answers are not compared.\n",
+        "Each contender takes turns with `fp32`; the first figure is the speed-up over `fp32` in the same run, with "
+        "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have blocks of 32 weights, as "
+        "MatMulNBitsQuantizer has, and they store the table of embeddings with 4 or 8 bits too.\n",
+    ]
+    for record in records:
+        parts += [_render_shape(record)]
+    return "\n".join(parts)
+
+
+def _render_shape(record: dict[str, Any]) -> str:
+    timed = {name: facts for name, facts in record["contenders"].items() if "generation" in facts}
+    first = next(iter(timed.values()))["generation"]["cases"]
+    titles = [f"{case['step'].replace('_', ' ')}, {format_shape(case['batch'], case['context'])}" for case in first]
+    cpu = record["cpu"]
+    lines = [
+        f"## {record['shape']}\n",
+        f"Layers x channels - tokens of the vocabulary; {format_threads(record['threads'])} of {cpu['model']}."
+        f"{'' if record['shape'] == FULL else f' A trial: Qwen3-0.6B is {FULL}.'}\n",
+        f"| contender | {' | '.join(titles)} | MB | peak RSS, MB |",
+        f"| --- |{' --- |' * (len(titles) + 2)}",
+    ]
+    for name, facts in timed.items():
+        cases = {(case["step"], case["batch"], case["context"]): case for case in facts["generation"]["cases"]}
+        cells = [_cell(cases.get((case["step"], case["batch"], case["context"]))) for case in first]
+        peak = max(case["peak_rss_mb"] for case in cases.values())
+        shown = f"**{name}**" if name in OURS else name
+        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {peak:.0f} |")
+    left_out = {name: facts["skipped"] for name, facts in record["contenders"].items() if "skipped" in facts}
+    lines += ["", "Not compared:", ""]
+    lines += [f"- {name}: {reason}." for name, reason in {**record["skipped"], **left_out}.items()]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return "\n".join([*lines, "", f"Versions: {versions}.", ""])
+
+
+def _cell(case: dict[str, Any] | None) -> str:
+    """Return a case's speed-up with its quartiles, its median time and its tokens a second."""
+    if case is None:
+        return "–"
+    low, high = case.get("speedup_iqr", (1.0, 1.0))
+    speedup = f"{case.get('speedup_vs_fp32', 1.0):.2f} ({low:.2f}–{high:.2f})"
+    return f"{speedup}, {case['p50_ms']:.1f} ms, {case['tokens_per_s']:.0f}/s"
