@@ -1,11 +1,14 @@
 """Timing how a model writes: which cases, what is left out, and what a step does with the cache."""
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 
+import benchmark
 from onnx_folder import VOCAB_SIZE, write_decoder_folder, write_onnx_folder
 from onnxproof import hardware
 from onnxproof.benchmark import generation, worker
@@ -13,6 +16,9 @@ from onnxproof.benchmark.generation import Limits, WritingCase, WritingPlan
 from onnxproof.benchmark.runtimes import load_onnx
 from onnxproof.benchmark.timing import ModelSizes
 from onnxproof.benchmark.writing import Text, can_write
+from onnxproof.cli import UserError
+from onnxproof.config.checks import check_config
+from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.generation import generate_greedily
 
 PLAN = WritingPlan(prompt_lengths=[512, 32], context_lengths=[2048, 128], batch_sizes=[8, 1], new_tokens=16)
@@ -171,3 +177,43 @@ def test_the_server_reads_a_prompt_and_times_what_follows(decoder):
         samples = server.run(3)["samples_ms"]
         assert len(samples) == 3
         assert min(samples) > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"context_lengths": [1]}, "benchmark.generation.context_lengths[0] is 1, must be at least 2"),
+        ({"prompt_lengths": []}, "benchmark.generation.prompt_lengths is empty, must hold at least one entry"),
+        ({"new_tokens": 0}, "benchmark.generation.new_tokens is 0, must be at least 1"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_one_sentence(setting, message):
+    source = {"path": "."}
+    with pytest.raises(UserError, match=re.escape(message)):
+        check_config({"models": {"m": {"source": source}}, "benchmark": {"generation": setting}}, Path.cwd())
+
+
+def test_a_model_may_have_cases_of_its_own():
+    models = {name: {"source": {"path": "."}} for name in ("short", "long")}
+    models["short"]["benchmark"] = {"generation": {"context_lengths": [64]}}
+    resolved = resolve_models({"models": models, "benchmark": {"generation": {"new_tokens": 4}}})
+    assert resolved["short"]["benchmark"]["generation"] == {
+        "prompt_lengths": [32, 512, 2048],
+        "context_lengths": [64],
+        "batch_sizes": [1, 8],
+        "new_tokens": 4,
+    }
+    assert resolved["long"]["benchmark"]["generation"]["context_lengths"] == [128, 2048]
+
+
+def test_the_script_has_the_defaults_of_the_configuration():
+    arguments = benchmark.parse_arguments(
+        ["--model", "m", "--variant", "q4", "--contender", "c", "--baseline", "b", "--output", "o"]
+    )
+    asked = {
+        "prompt_lengths": arguments.prompt_lengths,
+        "context_lengths": arguments.context_lengths,
+        "batch_sizes": arguments.generation_batch_sizes,
+        "new_tokens": arguments.new_tokens,
+    }
+    assert asked == resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["benchmark"]["generation"]
