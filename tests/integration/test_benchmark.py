@@ -16,6 +16,7 @@ import pytest
 
 import benchmark
 import export
+from messages import raises
 from onnx_folder import (
     CONFIG,
     INPUTS,
@@ -26,7 +27,6 @@ from onnx_folder import (
     write_decoder_folder,
     write_onnx_folder,
 )
-from messages import raises
 from onnxproof.benchmark import runtimes, timing, worker
 from onnxproof.benchmark.timing import Contender, Worker
 from onnxproof.cli import UserError

@@ -1,7 +1,5 @@
 """Timing how a model writes: which cases, what is left out, and what a step does with the cache."""
 
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +7,8 @@ import onnxruntime
 import pytest
 
 import benchmark
+from configurations import one, told_problem
+from messages import check_message
 from onnx_folder import VOCAB_SIZE, write_decoder_folder, write_onnx_folder
 from onnxproof import hardware
 from onnxproof.benchmark import generation, worker
@@ -16,8 +16,6 @@ from onnxproof.benchmark.generation import Limits, WritingCase, WritingPlan
 from onnxproof.benchmark.runtimes import load_onnx
 from onnxproof.benchmark.timing import ModelSizes
 from onnxproof.benchmark.writing import Text, can_write
-from onnxproof.cli import UserError
-from onnxproof.config.checks import check_config
 from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.generation import generate_greedily
 
@@ -179,18 +177,9 @@ def test_the_server_reads_a_prompt_and_times_what_follows(decoder):
         assert min(samples) > 0
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"context_lengths": [1]}, "benchmark.generation.context_lengths[0] is 1, must be at least 2"),
-        ({"prompt_lengths": []}, "benchmark.generation.prompt_lengths is empty, must hold at least one entry"),
-        ({"new_tokens": 0}, "benchmark.generation.new_tokens is 0, must be at least 1"),
-    ],
-)
-def test_a_mistake_in_the_settings_is_one_sentence(setting, message):
-    source = {"path": "."}
-    with pytest.raises(UserError, match=re.escape(message)):
-        check_config({"models": {"m": {"source": source}}, "benchmark": {"generation": setting}}, Path.cwd())
+@pytest.mark.parametrize("setting", [{"context_lengths": [1]}, {"prompt_lengths": []}, {"new_tokens": 0}])
+def test_a_mistake_in_the_settings_is_one_sentence(setting):
+    check_message(told_problem(one(benchmark={"generation": setting})))
 
 
 def test_a_model_may_have_cases_of_its_own():
