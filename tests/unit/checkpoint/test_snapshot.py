@@ -208,7 +208,7 @@ def test_damaged_safetensors(folder: Path, content: bytes, expected: str):
 def test_every_truncation_is_seen(tmp_path_factory: pytest.TempPathFactory, length: int):
     place = tmp_path_factory.mktemp("truncated")
     write(place, config__json={}, tokenizer__json={}, model__safetensors=safetensors_bytes()[:length])
-    check_message(str(snapshot_problem(place)))
+    assert "model.safetensors" in str(snapshot_problem(place))
 
 
 def test_metadata_in_the_header_is_no_tensor(folder: Path):

@@ -17,6 +17,7 @@ COMMANDS = (
     "record_reference",
     "measure_parity",
     "gate_parity",
+    "measure_browser",
     "benchmark",
     "release",
     "verify_release",
