@@ -303,6 +303,24 @@ def test_a_recipe_is_told_in_words_and_an_unknown_pass_by_its_name():
     assert "at 3" in sentences[1]
 
 
+def test_of_many_nodes_a_recipe_tells_the_number():
+    recipe = [{"pass": "halve", "keep": [f"node_{number}" for number in range(9)]}, {"pass": "halve", "keep": ["one"]}]
+    sentences = recipe_in_words(make_quantization(recipe=recipe))
+    assert sentences[0].endswith("`halve`: keep 9 nodes")
+    assert sentences[1].endswith("`halve`: keep ['one']")
+
+
+@pytest.mark.parametrize(
+    ("variants", "slow_prompts", "emulated"),
+    [(["fp32", "int8"], False, False), (["fp32", "fp16"], False, True), (["q4"], True, False), (["q4f16"], True, True)],
+)
+def test_the_card_says_what_4_bits_cost_and_how_float16_was_measured(variants, slow_prompts, emulated):
+    released = {variant: make_released_variant(f"onnx/{variant}.onnx") for variant in variants}
+    card = render_model_card(make_prepared(released), {}, False, "bert")
+    assert ("Weights of 4 bits are for size, and for writing one token at a time." in card) == slow_prompts
+    assert ("The files in float16 were measured as hardware with float16 computes them" in card) == emulated
+
+
 @pytest.mark.parametrize(
     ("task", "inputs", "usage", "kind"),
     [

@@ -166,6 +166,7 @@ DEFAULT_USAGE: Usage = {
 VARIANTS = {
     "fp32": "loads in every ONNX runtime",
     "optimized": "fused for onnxruntime",
+    "fp16": "half the size; for GPUs and WebGPU",
     "int8": "the smallest and fastest; an answer shifts a little with its batch",
     "int8-invariant": "small; an answer does not depend on its batch",
     "w8": "8-bit weights; for language models on a CPU",
@@ -174,14 +175,19 @@ VARIANTS = {
     "q4f16": "4-bit weights, computed in float16; for GPUs and WebGPU",
 }
 
+#: The most nodes that a card names of a recipe.
+MOST_NAMED = 4
 #: What each pass of a quantization recipe does, for a reader.
 PASSES = {
     "block_weights": "Constant weights become 4-bit or 8-bit integers with one scale per block of inputs; activations "
     "stay in float.",
     "embedding_blocks": "Embedding tables become 4-bit or 8-bit integers with one scale per block; a head with the "
     "same weights shares the table.",
+    "halve": "Weights and values become float16, but for the nodes that its range does not hold.",
     "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
+    "share_tied_tables": "A head with the weights of the embedding table reads that table.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
+    "soften_masks": "What hides keys from attention becomes a number that float16 holds.",
     "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
     "embedding_rows": "Embedding tables become int8 with one scale per row.",
     "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
@@ -296,7 +302,7 @@ def recipe_in_words(settings: Settings) -> list[str]:
         return sentences
     for step in settings["recipe"]:
         parameters = ", ".join(
-            f"{key} {value}" for key, value in step.items() if key != "pass" and value not in (None, [])
+            f"{key} {_short(value)}" for key, value in step.items() if key != "pass" and value not in (None, [])
         )
         sentence = PASSES.get(step["pass"], f"{step['pass']}.")
         sentences.append(f"{sentence} `{step['pass']}`{': ' if parameters else ''}{parameters}")
@@ -304,6 +310,11 @@ def recipe_in_words(settings: Settings) -> list[str]:
     kind, count = next((key, value) for key, value in calibration.items() if key in CALIBRATION)
     whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
     return [*sentences, f"Calibrated on {count} {kind} {whose}, without labels."]
+
+
+def _short(value: Any) -> Any:
+    """Return a parameter as a card shows it: of a long list, its length."""
+    return f"{len(value)} nodes" if isinstance(value, list) and len(value) > MOST_NAMED else value
 
 
 def render_model_card(
