@@ -225,3 +225,21 @@ def test_snakemakes_own_report_has_captions_categories_and_labels_and_needs_no_n
         assert words in html
     assert "How far int8 of sentences is from PyTorch" in html
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.http", html)
+
+
+def test_what_is_measured_on_a_gpu_is_told_by_variant(finished, monkeypatch, capsys):
+    """With the CPU in the place of the GPU, which the machine of the tests need not have."""
+    import on_gpu
+    from onnxproof.graph.sessions import open_session
+
+    model = finished.folder / "results" / "stars.v1"
+    assert on_gpu.main([str(model), "--variants", "fp32"]) == 0
+    if not on_gpu.has_gpu():
+        assert capsys.readouterr().out.startswith("onnxruntime has no CUDAExecutionProvider here")
+    monkeypatch.setattr(on_gpu, "has_gpu", lambda: True)
+    monkeypatch.setattr(on_gpu, "open_on_gpu", lambda path: open_session(path, 1))
+    assert on_gpu.main([str(model), "--variants", "fp32", "fp16"]) == 0
+    parity, speed = capsys.readouterr().out.splitlines()
+    assert parity.startswith("fp32: {'top1_agreement': 1.0, ")
+    assert speed.startswith("fp32: ")
+    assert speed.endswith(" s for all inputs in batches of 8")

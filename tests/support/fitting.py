@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from write_schemas import FILES
 
 DOCS = Path(__file__).parents[2] / "docs"
-#: Files that a release adds, whose form is that of transformers.
-OF_TRANSFORMERS = ("release/export.json", "release/special_tokens_map.json")
+#: Files that a release adds, whose form is that of transformers or of onnxruntime-genai.
+OF_LIBRARIES = ("release/export.json", "release/genai_config.json", "release/special_tokens_map.json")
 
 
 @cache
@@ -51,4 +51,4 @@ def is_of_others(model: Path, name: str) -> bool:
     """Tell whether a file is a copy of the model's own, or has the form of a library."""
     in_variant = re.fullmatch(r"(source|onnx/[^/]+)/.*", name)
     in_release = name.startswith("release/") and (model / "onnx/fp32" / name.removeprefix("release/")).exists()
-    return bool(in_variant or in_release or name in OF_TRANSFORMERS)
+    return bool(in_variant or in_release or name in OF_LIBRARIES)
