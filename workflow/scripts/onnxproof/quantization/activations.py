@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from onnxproof.quantization.sessions import open_session
 
@@ -66,11 +65,9 @@ def record_activations(
 
 
 def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of ``model`` that also outputs these float32 tensors."""
+    """Return a copy of ``model`` that also outputs these tensors, whose types onnxruntime finds out."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     present = {value.name for value in model.graph.output}
-    exposed.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors if name not in present
-    )
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
     return exposed

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
-from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.activations import Feeds, exposing
 from onnxproof.quantization.passes.attention_parts import attend_to_joined
 from onnxproof.quantization.passes.block_weights import stored_weight
 from onnxproof.quantization.sessions import open_session
@@ -92,19 +92,10 @@ class Spread:
         return Spread(*(max(pair) for pair in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def exposing_all(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of a model that also outputs these tensors, of whatever type."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    present = {value.name for value in model.graph.output}
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-    return exposed
-
-
 def tensor_types(model: onnx.ModelProto) -> dict[str, str]:
     """Return the type of every tensor that a node of the main graph makes, such as ``tensor(float)``."""
     made = [name for node in model.graph.node for name in node.output if name]
-    types = {value.name: value.type for value in open_session(exposing_all(model, made)).get_outputs()}
+    types = {value.name: value.type for value in open_session(exposing(model, made)).get_outputs()}
     return {name: types[name] for name in made}
 
 
@@ -155,7 +146,7 @@ def _record_spreads(model: onnx.ModelProto, calibration: Sequence[Feeds]) -> dic
     """Return the spread of every float32 tensor of the main graph, over all inputs."""
     tensors = float_tensors(model)
     heads = _heads_of_tensors(model)
-    session = open_session(exposing_all(model, tensors))
+    session = open_session(exposing(model, tensors))
     spreads: dict[str, Spread] = {}
     for feeds in calibration:
         fed = [(name, values) for name, values in feeds.items() if values.dtype == np.float32]
