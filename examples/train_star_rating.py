@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "workflow" / "scripts")]
 
 from reviews import DISAGREEMENT, STARS, Review, ReviewWriter  # noqa: E402
-from training import batches_of_like_length, check_output_folder, padded, positive, repeatable  # noqa: E402
+from training import batches_of_like_length, check_output_folder, padded, repeatable, training_parser  # noqa: E402
 
 from onnxproof.cli import run_script  # noqa: E402
 from onnxproof.files import staged_folder, versions_of, write_json, write_text  # noqa: E402
@@ -238,25 +238,14 @@ def make_reviews(train_size: int, heldout_size: int, seed: int) -> tuple[list[Re
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     examples = ROOT / "examples"
-    parser.add_argument(
-        "--output-dir",
-        type=Path,
-        default=examples / "star-rating-tiny",
-        help="folder of the model [%(default)s]",
+    parser = training_parser(
+        (__doc__ or "").split("\n", 1)[0],
+        examples / "star-rating-tiny",
+        examples / "star-rating-heldout.jsonl",
+        "reviews",
+        {"epochs": 8, "train_size": 30000, "heldout_size": 1000},
     )
-    parser.add_argument(
-        "--heldout",
-        type=Path,
-        default=examples / "star-rating-heldout.jsonl",
-        help="file of the held-out reviews [%(default)s]",
-    )
-    parser.add_argument("--seed", type=int, default=7, help="seed of texts, weights and order [%(default)s]")
-    parser.add_argument("--epochs", type=positive, default=8, help="passes over the reviews [%(default)s]")
-    parser.add_argument("--train-size", type=positive, default=30000, help="training reviews [%(default)s]")
-    parser.add_argument("--heldout-size", type=positive, default=1000, help="held-out reviews [%(default)s]")
-    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch [%(default)s]")
     return parser.parse_args(argv)
 
 

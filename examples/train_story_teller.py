@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "workflow" / "scripts")]
 
 from stories import ASSISTANT, END, USER, StoryWriter  # noqa: E402
-from training import batches_of_like_length, check_output_folder, padded, positive, repeatable  # noqa: E402
+from training import batches_of_like_length, check_output_folder, padded, repeatable, training_parser  # noqa: E402
 
 from onnxproof.cli import run_script  # noqa: E402
 from onnxproof.files import staged_folder, versions_of, write_json, write_text  # noqa: E402
@@ -217,19 +217,13 @@ def write_stories(file: Path, stories: Sequence[str]) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Return the command line's options."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     examples = ROOT / "examples"
-    parser.add_argument(
-        "--output-dir",
-        type=Path,
-        default=examples / "story-teller-tiny",
-        help="folder of the model [%(default)s]",
-    )
-    parser.add_argument(
-        "--heldout",
-        type=Path,
-        default=examples / "story-heldout.jsonl",
-        help="file of the held-out stories [%(default)s]",
+    parser = training_parser(
+        (__doc__ or "").split("\n", 1)[0],
+        examples / "story-teller-tiny",
+        examples / "story-heldout.jsonl",
+        "stories",
+        {"epochs": 1, "train_size": 40000, "heldout_size": 300},
     )
     parser.add_argument(
         "--calibration",
@@ -237,11 +231,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=examples / "story-calibration.jsonl",
         help="file of the stories to choose a quantization on [%(default)s]",
     )
-    parser.add_argument("--seed", type=int, default=7, help="seed of texts, weights and order [%(default)s]")
-    parser.add_argument("--epochs", type=positive, default=1, help="passes over the stories [%(default)s]")
-    parser.add_argument("--train-size", type=positive, default=40000, help="training stories [%(default)s]")
-    parser.add_argument("--heldout-size", type=positive, default=300, help="held-out stories [%(default)s]")
-    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch [%(default)s]")
     return parser.parse_args(argv)
 
 

@@ -61,6 +61,34 @@ def check_output_folder(folder: Path, own_files: Iterable[str]) -> None:
         )
 
 
+def training_parser(
+    description: str, folder: Path, heldout: Path, texts: str, sizes: dict[str, int]
+) -> argparse.ArgumentParser:
+    """Return a parser of the options that the training scripts share.
+
+    Args:
+        description: of the script.
+        folder: where the model is written.
+        heldout: the file of the texts that are not trained on.
+        texts: what the texts are, such as "reviews".
+        sizes: the defaults of ``epochs``, ``train_size`` and ``heldout_size``.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output-dir", type=Path, default=folder, help="folder of the model [%(default)s]")
+    parser.add_argument("--heldout", type=Path, default=heldout, help=f"file of the held-out {texts} [%(default)s]")
+    parser.add_argument("--seed", type=int, default=7, help="seed of texts, weights and order [%(default)s]")
+    helps = {
+        "epochs": f"passes over the {texts}",
+        "train_size": f"training {texts}",
+        "heldout_size": f"held-out {texts}",
+    }
+    for name, words in helps.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=positive, default=sizes[name], help=f"{words} [%(default)s]")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch [%(default)s]")
+    return parser
+
+
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
     number = int(text)

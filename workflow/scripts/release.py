@@ -58,7 +58,14 @@ from onnxproof.records.release import (
 )
 from onnxproof.records.source import Origin, Place, SourceRecord, read_source
 from onnxproof.records.variant import read_variant
-from onnxproof.release.announcement import announce_dtypes, check_measured, failures, recommended_dtypes, sentences
+from onnxproof.release.announcement import (
+    announce_dtypes,
+    check_measured,
+    failures,
+    recommended_dtypes,
+    sentences,
+    tell_transformers_js,
+)
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import write_golden
@@ -310,12 +317,7 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     outside = [path.name for path in graphs if weight_files(onnx.load(path, load_external_data=False))]
     if not outside:
         return {}
-    config = read_json(folder / "config.json")
-    settings = config.get("transformers.js_config")
-    config["transformers.js_config"] = (settings if isinstance(settings, dict) else {}) | {
-        "use_external_data_format": dict.fromkeys(outside, 1)
-    }
-    write_json(folder / "config.json", config)
+    tell_transformers_js(folder, {"use_external_data_format": dict.fromkeys(outside, 1)})
     return {"config.json": "transformers.js_config names the graphs whose weights are in a file beside them"}
 
 

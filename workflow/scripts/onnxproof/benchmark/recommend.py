@@ -8,10 +8,18 @@ compared by the times of their next tokens.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from onnxproof.formatting import format_shape
-from onnxproof.records.benchmark import Baseline, BenchmarkRecord, ProviderBenchmark, Writing, WritingBaseline
+from onnxproof.records.benchmark import (
+    Baseline,
+    BenchmarkRecord,
+    ProviderBenchmark,
+    TimedCase,
+    TimedStep,
+    Writing,
+    WritingBaseline,
+)
 from onnxproof.records.release import Session
 from onnxproof.vocabulary import CPU_PROVIDER, QUANTIZED_VARIANTS
 
@@ -120,6 +128,12 @@ class _Timed:
     p50_ms: float
     speedup: float
 
+    @classmethod
+    def of(cls, case: TimedCase | TimedStep, length: int | None) -> "_Timed":
+        """Return what counts of a recorded case; fp32 itself has no speed-up."""
+        speedup = cast(float, case.get("speedup_vs_fp32", 1.0))
+        return cls(case["batch"], length, case["intra_op_threads"], case["p50_ms"], speedup)
+
     @property
     def key(self) -> tuple[int, int | None, int]:
         return self.batch, self.length, self.threads
@@ -127,31 +141,12 @@ class _Timed:
 
 def _next_tokens(writing: Writing | WritingBaseline) -> list[_Timed]:
     """Return the cases of a writer that count: its next tokens."""
-    return [
-        _Timed(
-            case["batch"],
-            case["context"],
-            case["intra_op_threads"],
-            case["p50_ms"],
-            case.get("speedup_vs_fp32", 1.0),  # fp32 itself has none
-        )
-        for case in writing["cases"]
-        if case["step"] == "next_token"
-    ]
+    return [_Timed.of(case, case["context"]) for case in writing["cases"] if case["step"] == "next_token"]
 
 
 def _calls(measured: ProviderBenchmark | Baseline) -> list[_Timed]:
     """Return the cases of any other model."""
-    return [
-        _Timed(
-            case["batch"],
-            case["sequence"],
-            case["intra_op_threads"],
-            case["p50_ms"],
-            case.get("speedup_vs_fp32", 1.0),
-        )
-        for case in measured["cases"]
-    ]
+    return [_Timed.of(case, case["sequence"]) for case in measured["cases"]]
 
 
 def _timed(measured: ProviderBenchmark) -> tuple[list[_Timed], list[_Timed], bool]:

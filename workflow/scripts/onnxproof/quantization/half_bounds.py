@@ -7,6 +7,7 @@ inputs that were not seen, is beyond float16's range must stay in float32. So mu
 are so small that float16 loses them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,10 +18,9 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
 from onnxproof.quantization.activations import Feeds, exposing
-from onnxproof.quantization.passes.attention_parts import attend_to_joined
+from onnxproof.quantization.passes.attention_parts import take_apart
 from onnxproof.quantization.passes.block_weights import stored_weight
 from onnxproof.quantization.sessions import open_session
-from onnxproof.vocabulary import MICROSOFT
 
 #: The largest float16, and the smallest one that has all its digits.
 HIGHEST, SMALLEST = 65504.0, 2.0**-14
@@ -119,7 +119,7 @@ def measure_bounds(model: onnx.ModelProto, calibration: Sequence[Feeds]) -> dict
     own = onnx.ModelProto()
     own.CopyFrom(model)
     editor = GraphEditor(own)
-    parts = {node.name: _take_apart(editor, node) for node in editor.nodes.copy()}
+    parts = {node.name: take_apart(editor, node) for node in editor.nodes.copy()}
     editor.finish()
     spreads = _record_spreads(own, calibration)
     return {
@@ -128,18 +128,6 @@ def measure_bounds(model: onnx.ModelProto, calibration: Sequence[Feeds]) -> dict
         )
         for name, nodes in parts.items()
     }
-
-
-def _take_apart(editor: GraphEditor, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes that a node is measured as: com.microsoft Attention is its product, and what comes after."""
-    weight = editor.constant_shape(node.input[1]) if node.op_type == "Attention" and node.domain == MICROSOFT else None
-    if weight is None:
-        return [node]
-    joined = editor.new_tensor(f"{node.output[0]}_projections")
-    product = editor.new_node("MatMul", node.input[:2], [joined], f"{node.name}_product")
-    nodes = [product, *attend_to_joined(editor, node, joined, weight[1] // 3)]
-    editor.replace(node, nodes)
-    return nodes
 
 
 def _record_spreads(model: onnx.ModelProto, calibration: Sequence[Feeds]) -> dict[str, Spread]:
@@ -188,6 +176,8 @@ def _bound(editor: GraphEditor, node: onnx.NodeProto, spreads: Mapping[str, Spre
 
 def _lost(editor: GraphEditor, node: onnx.NodeProto, outputs: list[Spread | None]) -> str:
     for tensor in node.input:
+        if math.prod(editor.constant_shape(tensor) or (0,)) > 1:  # weights are large, and not read for this
+            continue
         constant = editor.float_constant(tensor)
         if constant is not None and constant.size == 1 and abs(constant.item()) < HIGHEST:
             value = constant.item()

@@ -11,9 +11,8 @@ from onnx import numpy_helper
 
 from onnxproof.graph.editor import GraphEditor, NodeWriter
 from onnxproof.quantization.half_bounds import tensor_types
-from onnxproof.quantization.passes.attention_parts import attend_to_joined
+from onnxproof.quantization.passes.attention_parts import take_apart
 from onnxproof.quantization.passes.block_weights import stored_weight
-from onnxproof.vocabulary import MICROSOFT
 
 HALF, FLOAT = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 #: Inputs of a product that are added up exactly before the sum is rounded.
@@ -67,14 +66,9 @@ class _Emulation:
     def _take_attention_apart(self) -> None:
         """Let com.microsoft Attention be its product, and what comes after: each is rounded."""
         for node in self.editor.of_type("Attention"):
-            width = self.editor.constant_shape(node.input[1])
-            if node.domain != MICROSOFT or node.output[0] not in self.halves or width is None:
-                continue
-            joined = self.editor.new_tensor(f"{node.output[0]}_projections")
-            product = self.editor.new_node("MatMul", node.input[:2], [joined], f"{node.name}_product")
-            split, attention = attend_to_joined(self.editor, node, joined, width[1] // 3)
-            self.halves.update((joined, *split.output))
-            self.editor.replace(node, [product, split, attention])
+            if node.output[0] in self.halves:
+                *before, _ = take_apart(self.editor, node)
+                self.halves.update(output for part in before for output in part.output)
 
     def _as_float(self, tensor: str) -> str:
         values = self.editor.constant(tensor) if tensor else None

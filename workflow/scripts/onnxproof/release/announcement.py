@@ -95,13 +95,16 @@ def announce_dtypes(folder: Path, dtypes: Mapping[str, str]) -> dict[str, str]:
     """
     if not dtypes:
         return {}
+    tell_transformers_js(folder, {"device_config": {device: {"dtype": dtype} for device, dtype in dtypes.items()}})
+    return {"config.json": "transformers.js_config names what was measured in a browser"}
+
+
+def tell_transformers_js(folder: Path, told: dict[str, Any]) -> None:
+    """Add to ``transformers.js_config`` in the ``config.json`` of a release."""
     config = read_json(folder / "config.json")
     settings: Any = config.get("transformers.js_config")
-    settings = settings if isinstance(settings, dict) else {}
-    devices = {device: {"dtype": dtype} for device, dtype in dtypes.items()}
-    config["transformers.js_config"] = settings | {"device_config": devices}
+    config["transformers.js_config"] = (settings if isinstance(settings, dict) else {}) | told
     write_json(folder / "config.json", config)
-    return {"config.json": "transformers.js_config names what was measured in a browser"}
 
 
 def check_measured(record: BrowserRecord, proven: Mapping[str, str]) -> None:

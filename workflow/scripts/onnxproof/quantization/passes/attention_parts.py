@@ -20,6 +20,22 @@ CARRIED = ("num_heads", "scale", "unidirectional")
 DEFAULT_FILTER = -10000.0
 
 
+def take_apart(editor: GraphEditor, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Put its product and what comes after it in the place of an Attention node; return them.
+
+    Any other node, and one whose weight is no constant, stays and is returned alone.
+    """
+    is_attention = node.op_type == "Attention" and node.domain == MICROSOFT
+    weight = editor.constant_shape(node.input[1]) if is_attention else None
+    if weight is None:
+        return [node]
+    joined = editor.new_tensor(f"{node.output[0]}_projections")
+    product = editor.new_node("MatMul", node.input[:2], [joined], f"{node.name}_product")
+    nodes = [product, *attend_to_joined(editor, node, joined, weight[1] // 3)]
+    editor.replace(node, nodes)
+    return nodes
+
+
 def attend_to_joined(editor: GraphEditor, attention: onnx.NodeProto, joined: str, size: int) -> list[onnx.NodeProto]:
     """Return the nodes that do what an Attention node does from its projections, joined in one tensor of ``3 * size``.
 
