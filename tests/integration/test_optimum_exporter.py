@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 
 from architectures import TEXT_SIZES, randomize
@@ -82,6 +83,30 @@ def test_a_bert(folders):
     assert {"optimum", "optimum-onnx", "torch"} <= set(versions)
     actual = run(exported / "model.onnx", input_ids=TOKENS, attention_mask=MASK)
     assert difference(expected, actual) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_fused_bert_hides_whatever_its_mask_hides(folders, tmp_path):
+    """Padding on the left, and gaps; whole, or in parts."""
+    import optimize
+    from onnxproof.quantization.recipe import apply_recipe
+    from onnxproof.quantization.search.candidates import QUANTIZE
+
+    source, exported = folders
+    save(source, "BertConfig", "BertModel")
+    export_with_optimum("bert", source, "feature-extraction", exported)
+    optimize.optimize_basic(onnx.load(exported / "model.onnx"), tmp_path / "basic.onnx")
+    feed = {"input_ids": TOKENS, "attention_mask": np.array([[0, 0, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1]])}
+    expected = run(exported / "model.onnx", **feed)
+
+    fused = optimize.fuse_transformer(onnx.load(tmp_path / "basic.onnx"), {})
+    np.testing.assert_allclose(run(fused.SerializeToString(), **feed), expected, atol=1e-5)
+
+    # Its mask becomes a bias of the scores here.
+    texts = [{"input_ids": TOKENS, "attention_mask": MASK, "token_type_ids": np.zeros_like(TOKENS)}]
+    quantized = apply_recipe(fused, [QUANTIZE["int8-invariant"]], texts)
+    assert "MultiHeadAttention" in [node.op_type for node in quantized.graph.node]
+    np.testing.assert_allclose(run(quantized.SerializeToString(), **feed), expected, atol=0.1)
 
 
 @pytest.mark.slow

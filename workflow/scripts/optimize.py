@@ -83,7 +83,8 @@ def fuse_transformer(model: "onnx.ModelProto", config: ModelConfig) -> "onnx.Mod
     """Return a transformer with its layers fused by onnxruntime's transformer optimizer.
 
     Embedding fusion is left off: it would hide the embedding tables from the quantizer. FastGelu too: it is an
-    approximation.
+    approximation. The mask stays as it is: for BERT the optimizer would count its ones, which is wrong where a text is
+    padded on the left, and which leaves no mask that could be added to the scores.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
@@ -92,6 +93,8 @@ def fuse_transformer(model: "onnx.ModelProto", config: ModelConfig) -> "onnx.Mod
     fusion_type = FUSION_TYPES.get(config.get("model_type", ""), "bert")
     options = FusionOptions(fusion_type)
     options.enable_embed_layer_norm = False
+    if fusion_type == "bert":
+        options.use_raw_attention_mask()
     # The optimizer fails on a layer normalization without a bias that follows an addition.
     norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
     options.enable_skip_layer_norm = all(len(node.input) > 2 and node.input[2] for node in norms)
