@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
+from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
 from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.heads import takes_pairs
 
@@ -96,6 +96,17 @@ def prompt_item(item: dict[str, Array]) -> dict[str, Array]:
     """Return the item of a prompt with its positions and the places, spread evenly, whose next tokens are compared."""
     length = len(item[TOKENS])
     return item | {POSITIONS: np.arange(length, dtype=np.int64), MASKED_POSITIONS: _spread_places(length)}
+
+
+def likelihood_item(tokens: Array) -> dict[str, Array]:
+    """Return the item of a text, int64 (tokens,), all of whose tokens but the first are guessed from those before."""
+    length = len(tokens)
+    return {
+        TOKENS: tokens,
+        MASK: np.ones(length, dtype=np.int64),
+        POSITIONS: np.arange(length, dtype=np.int64),
+        MASKED_POSITIONS: np.zeros(1, dtype=np.int64),
+    }
 
 
 def image_prompt_item(item: Item, kinds: Array) -> dict[str, Array]:

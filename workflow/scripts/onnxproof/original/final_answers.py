@@ -33,12 +33,11 @@ from onnxproof.inputs.final_answers import (
 )
 from onnxproof.inputs.material import QUESTIONS as ASKED
 from onnxproof.inputs.model_inputs import MASK, TOKENS
-from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.texts import RAW_TEXTS, read_texts
 from onnxproof.original.corrections import correct_tokenizer
 from onnxproof.original.final_images import ASK_ABOUT_IMAGES, raw_image_prompts, raw_images
 from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
-from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.original.generation_settings import greedy_settings, told_greedily, told_settings
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
 from onnxproof.original.model import MAX_TOKENS, Original, local_options
@@ -74,16 +73,10 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
     Raises:
         UserError: the original has no answer to most of the inputs.
     """
-    takes = model_takes(original.config.get("model_type"))
-    is_sound = original.task == "feature-extraction" and takes == "sound"
-    use = USES[SOUND_FEATURES] if is_sound else use_of(original.task, original.config)
-    if use is None:
+    opened = open_interface(original, model, snapshot)
+    if opened is None:
         return None
-    if use.takes not in (IMAGES, IMAGE_PROMPTS, SOUNDS):
-        original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
-    interface = _ASK[use.name](original, model, snapshot)
-    if interface is None:  # it has said why
-        return None
+    use, interface = opened
     settings = _settings(use, original) | interface.settings
     inputs, answers, reasons = [], [], []
     for value in [*_raw_inputs(use, original), *_prompted_inputs(settings)]:
@@ -101,6 +94,23 @@ def record_final_answers(original: Original, model: str, snapshot: Path) -> Fina
             f"{reasons[0]}"
         )
     return FinalAnswers(use.name, interface.name, inputs, answers, settings)
+
+
+def open_interface(original: Original, model: str, snapshot: Path) -> tuple[Use, Interface] | None:
+    """Return what a model is used for and its public interface for that; None where its card has no program for it.
+
+    Raises:
+        UserError: the interface does something that no program of a card can do.
+    """
+    takes = model_takes(original.config.get("model_type"))
+    is_sound = original.task == "feature-extraction" and takes == "sound"
+    use = USES[SOUND_FEATURES] if is_sound else use_of(original.task, original.config)
+    if use is None:
+        return None
+    if use.takes not in (IMAGES, IMAGE_PROMPTS, SOUNDS):
+        original.processor.model_max_length = original.most_tokens  # not every pipeline lets it be told
+    interface = _ASK[use.name](original, model, snapshot)
+    return None if interface is None else (use, interface)  # None has said why
 
 
 def _settings(use: Use, original: Original) -> FinalSettings:
@@ -290,7 +300,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
     """Generate greedily, with those settings of the model's own that a card's program applies."""
     import torch
 
-    applied = greedy_settings(original.own_settings)
+    applied = greedy_settings(original.own_settings, original.new_tokens)
     chat = chat_parts(original.processor)
 
     def ask(text: str) -> list[int]:
@@ -298,7 +308,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
         features = original.processor(
             prompt,
             truncation=True,
-            max_length=original.most_tokens - NEW_TOKENS,
+            max_length=original.most_tokens - original.new_tokens,
             add_special_tokens=chat is None,
             return_tensors="pt",
         )
@@ -310,7 +320,7 @@ def _ask_generate(original: Original, model: str, snapshot: Path) -> Interface:
             tokens = original.network.generate(**fed)[0].tolist()
         return list(tokens[1:] if original.start_token is not None else tokens[features[TOKENS].shape[1] :])
 
-    return Interface(GREEDILY, ask)
+    return Interface(told_greedily(original.new_tokens), ask)
 
 
 def chat_parts(tokenizer: Any) -> ChatParts | None:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from onnxproof.inputs.material import QUESTIONS
 from onnxproof.inputs.model_inputs import MASK, PIXELS, TOKENS
-from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.synthetic import draw_images
-from onnxproof.original.generation_settings import GREEDILY, greedy_settings, told_settings
+from onnxproof.original.generation_settings import greedy_settings, told_greedily, told_settings
 from onnxproof.original.image_prompts import takes_positions_in_parts
 from onnxproof.original.interfaces import Interface, cleans_text, load_or_tell, load_own_tokenizer, make_pipeline
 from onnxproof.original.model import Original, local_options
@@ -248,7 +247,7 @@ def _ask_for_caption(original: Original, model: str, snapshot: Path) -> Interfac
     tokenizer = load_own_tokenizer(model, snapshot)
     if tokenizer is None:
         return None
-    settings = greedy_settings(original.own_settings)
+    settings = greedy_settings(original.own_settings, original.new_tokens)
 
     def ask(content: Any) -> Written:
         features = original.processor(images=load_image(open_image(content)), return_tensors="pt")
@@ -260,7 +259,8 @@ def _ask_for_caption(original: Original, model: str, snapshot: Path) -> Interfac
 
     told = told_settings(original.own_settings, original.start_token)
     told |= {"patches": PIXELS not in original.processor.model_input_names, "cleans": cleans_text(tokenizer)}
-    name = f"AutoImageProcessor, {GREEDILY} and AutoTokenizer.decode, as their documentation shows"
+    written = told_greedily(original.new_tokens)
+    name = f"AutoImageProcessor, {written} and AutoTokenizer.decode, as their documentation shows"
     return Interface(name, ask, told)
 
 
@@ -283,7 +283,7 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
         )
         return None
     # The pipeline copies it.
-    original.network.generation_config = greedy_settings(original.own_settings, with_rules=False)
+    original.network.generation_config = greedy_settings(original.own_settings, original.new_tokens, with_rules=False)
     make: Any = transformers.pipeline
     write = make("image-text-to-text", model=original.network, processor=processor, device="cpu")
     has_template = getattr(processor, "chat_template", None) is not None
@@ -298,12 +298,12 @@ def _ask_about_image_and_prompt(original: Original, model: str, snapshot: Path) 
             asked = Chat(messages)
         features = write.preprocess(asked)
         start = features[TOKENS].shape[1]
-        made = write.forward(features, generate_kwargs={"max_new_tokens": NEW_TOKENS})
+        made = write.forward(features, generate_kwargs={"max_new_tokens": original.new_tokens})
         (answer,) = write.postprocess(made, return_type=ReturnType.NEW_TEXT)
         return {"text": answer["generated_text"], "tokens": made["generated_sequence"][0, start:].tolist()}
 
     told = told_settings(original.own_settings, None, with_rules=False) | {"mark": mark}
-    return Interface(f"pipeline('image-text-to-text'), {GREEDILY}", ask, told)
+    return Interface(f"pipeline('image-text-to-text'), {told_greedily(original.new_tokens)}", ask, told)
 
 
 #: How each use of a model of images is asked. An answer of None says that the folder lacks what the interface needs.

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from onnxproof.checkpoint.reading import PROCESSOR_CONFIGS, Checkpoint
 from onnxproof.cli import UserError
 from onnxproof.inputs.final_answers import SOUND_FEATURES, Use
-from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.inputs.synthetic import synthesize_sounds
 from onnxproof.original.generation_settings import RULES, UNAPPLIED
 from onnxproof.original.interfaces import Interface, cleans_text, load_own_tokenizer, make_pipeline
@@ -174,7 +173,7 @@ def _ask_speech(original: Original, model: str, snapshot: Path) -> Interface | N
     transcribe = make_pipeline("automatic-speech-recognition", original, tokenizer=tokenizer)
     ends = own.eos_token_id if own.eos_token_id is not None else []
     room = positions_of(original.network.config.to_dict()) - len(first)
-    count = min(NEW_TOKENS, room)
+    count = min(original.new_tokens, room)
     settings: FinalSettings = {
         "first": first,
         "unwritten": len(first) if is_whisper else 1,  # of these, other models' texts have all but the start

@@ -10,8 +10,6 @@ from typing import Any
 from onnxproof.inputs.prompts import NEW_TOKENS
 from onnxproof.records.reference import FinalSettings
 
-#: How the original is asked, for readers.
-GREEDILY = f"generate(do_sample=False, num_beams=1, max_new_tokens={NEW_TOKENS})"
 #: Tokens that begin and end a text.
 TOKENS_OF_TEXTS = ("eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 #: Rules of which token may follow, each with the value that has no effect. The card's programs apply them to the
@@ -75,7 +73,12 @@ def unapplied_settings(own: Mapping[str, Any]) -> dict[str, Any]:
     return {key: own[key] for key, neutral in UNAPPLIED.items() if own.get(key) not in (None, [], neutral)}
 
 
-def greedy_settings(own: Mapping[str, Any], with_rules: bool = True) -> Any:
+def told_greedily(new_tokens: int) -> str:
+    """Return how the original is asked for so many tokens, for readers."""
+    return f"generate(do_sample=False, num_beams=1, max_new_tokens={new_tokens})"
+
+
+def greedy_settings(own: Mapping[str, Any], new_tokens: int = NEW_TOKENS, with_rules: bool = True) -> Any:
     """Return transformers' ``GenerationConfig`` with which an original of these settings is asked.
 
     It asks for the likeliest tokens, of those that the original's own rules let follow. The arguments are those of
@@ -84,7 +87,7 @@ def greedy_settings(own: Mapping[str, Any], with_rules: bool = True) -> Any:
     from transformers import GenerationConfig
 
     return GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(own, with_rules)
+        max_new_tokens=new_tokens, do_sample=False, num_beams=1, pad_token_id=0, **applied_settings(own, with_rules)
     )
 
 

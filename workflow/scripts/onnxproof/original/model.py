@@ -57,7 +57,8 @@ class Original:
     processor. ``most_tokens`` is where the model cuts a text. ``generate``, of a model that generates text, returns the
     tokens it finds likeliest after one of the inputs. ``start_token`` is what an encoder-decoder's texts start with.
     ``embedder`` is the ``SentenceTransformer`` that the network is made of, of such a model. ``own_settings`` are the
-    model's own settings of ``generate``, see ``GenerationConfig`` of transformers.
+    model's own settings of ``generate``, see ``GenerationConfig`` of transformers. ``new_tokens`` is how many tokens
+    its public interface is asked for.
     """
 
     task: str
@@ -70,6 +71,7 @@ class Original:
     start_token: int | None = None
     embedder: Any = None
     own_settings: Mapping[str, Any] = field(default_factory=dict)
+    new_tokens: int = NEW_TOKENS
 
     def make_inputs(self, texts: Sequence[str]) -> ModelInputs:
         """Return the evaluation inputs: from these texts for a text model, else drawn or synthesized.

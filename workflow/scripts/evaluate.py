@@ -1,0 +1,158 @@
+"""Answer a user's labelled data by a variant, with the program of the model's card, as a release's user would.
+
+The answers are scored by ``score_evaluation.py`` beside those of the original.
+"""
+
+import argparse
+import inspect
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.checkpoint.inference import read_transformer_config
+from onnxproof.cli import UserError, run_script
+from onnxproof.evaluation.asking import AnswerFile, Ask, answers_to
+from onnxproof.evaluation.forms import PERPLEXITY, Model
+from onnxproof.evaluation.plan import Plan, make_plan
+from onnxproof.files import sha256_of, versions_of, write_json
+from onnxproof.graph.encoder_decoder import files_of_variant
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.graph.generation import with_empty_cache
+from onnxproof.graph.sessions import open_session
+from onnxproof.inputs.final_answers import IMAGES, USES
+from onnxproof.inputs.material import likelihood_item
+from onnxproof.inputs.model_inputs import LIKELIHOODS, ModelInputs
+from onnxproof.original.model import MAX_TOKENS
+from onnxproof.parity.answers import run_items
+from onnxproof.parity.card_programs import open_image
+from onnxproof.records.evaluation import EvaluatedOriginal, EvaluatedVariant, read_evaluated_original
+from onnxproof.records.reference import ReferenceRecord, read_reference_record
+from onnxproof.records.variant import VariantRecord, read_variant
+from onnxproof.release.programs import stage_program
+
+
+def ask_likelihoods(folder: Path, stage: Path, reference: ReferenceRecord, threads: int) -> Ask:
+    """Return what tells how likely a decoder finds a text, as the original is asked; see ``record_evaluation``."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(stage / "tokenizer.json"))
+    tokenizer.no_padding()
+    limit = min(reference["inputs"].get("max_tokens_of_model", MAX_TOKENS), MAX_TOKENS)
+    tokenizer.enable_truncation(limit, direction=(tokenizer.truncation or {"direction": "right"})["direction"])
+    session = open_session(folder / MODEL_FILE, threads)
+
+    def likelihood(text: str) -> dict[str, float]:
+        items = [likelihood_item(np.array(tokenizer.encode(text).ids, dtype=np.int64))]
+        inputs = with_empty_cache(ModelInputs(items), session.get_inputs())
+        found = run_items(session, inputs, "text-generation")[LIKELIHOODS][0]
+        return {"log_likelihood": float(found.sum()), "tokens": len(found)}
+
+    return likelihood
+
+
+def ask_variant(
+    folder: Path, stage: Path, plan: Plan, reference: ReferenceRecord, new_tokens: int, threads: int
+) -> Ask:
+    """Return how a variant is asked about one raw input.
+
+    Raises:
+        UserError: the card of such a model has no program for raw inputs.
+    """
+    answer = stage_program(folder, reference, stage, threads)
+    if plan.form is PERPLEXITY:
+        return ask_likelihoods(folder, stage, reference, threads)
+    use = USES[str(reference["usage"].get("use"))]
+    arguments = dict(reference["usage"].get("arguments", {}))
+    if "count" in inspect.signature(answer).parameters:
+        arguments["count"] = min(new_tokens, arguments.get("count", new_tokens))
+
+    def ask(raw: Any) -> Any:
+        return answer([open_image(raw) if use.takes == IMAGES else raw], **arguments)[0]
+
+    if use.gives != "tokens":
+        return ask
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(stage / "tokenizer.json"))
+
+    def write(text: str) -> str:
+        return str(tokenizer.decode(list(ask(text)), skip_special_tokens=True)).strip()
+
+    return write
+
+
+def evaluate(
+    folder: Path,
+    manifest: VariantRecord,
+    original: EvaluatedOriginal,
+    reference: ReferenceRecord,
+    data: Path,
+    documents: Path | None,
+    given: Mapping[str, Any],
+    threads: int,
+    answers: Path,
+) -> EvaluatedVariant:
+    """Answer the labelled inputs by a variant and write its answers; return their record.
+
+    Raises:
+        UserError: the data are not those that the original answered, or the variant cannot be asked.
+    """
+    if sha256_of(data) != original["data"]["sha256"]:
+        raise UserError(f"{data}: changed since the original answered it; run again")
+    model = Model(original["use"], original["task"], tuple(original["labels"]), original["rate"])
+    plan = make_plan(original["model"], given, data, documents, model, read_transformer_config(folder))
+    with tempfile.TemporaryDirectory(prefix="staged.") as stage:
+        ask = ask_variant(folder, Path(stage), plan, reference, original["new_tokens"], threads)
+        start = time.monotonic()
+        with AnswerFile(answers) as file:
+            for example, answer in answers_to(plan, original["data"]["inputs"], ask):
+                file.write(example.place.number, answer=answer)
+        seconds = time.monotonic() - start
+    first = min(files_of_variant(folder))
+    return {
+        "model": original["model"],
+        "variant": manifest["variant"],
+        "model_sha256": manifest["files"][first]["sha256"],
+        "seconds": round(seconds, 3),
+        "threads": threads,
+        "versions": versions_of("onnxruntime", "numpy", "tokenizers"),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and answer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--onnx-dir", type=Path, required=True, help="folder with the variant")
+    parser.add_argument("--onnx-manifest", type=Path, required=True, help="its manifest")
+    parser.add_argument("--original", type=Path, required=True, help="record of the original's answers")
+    parser.add_argument("--reference-manifest", type=Path, required=True, help="record of the reference")
+    parser.add_argument("--data", type=Path, required=True, help="labelled data, .jsonl, .csv or .parquet")
+    parser.add_argument("--documents", type=Path, help="documents that queries are looked for in")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, metavar="JSON", help="evaluation of config.yaml, without data"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="intra-op threads")
+    parser.add_argument("--output", type=Path, required=True, help="file to write the answers to, .jsonl")
+    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe them in")
+    args = parser.parse_args(argv)
+    record = evaluate(
+        args.onnx_dir,
+        read_variant(args.onnx_manifest),
+        read_evaluated_original(args.original),
+        read_reference_record(args.reference_manifest),
+        args.data,
+        args.documents,
+        args.settings,
+        args.threads,
+        args.output,
+    )
+    write_json(args.manifest, record)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,152 @@
+"""Asking a model about labelled inputs, one at a time, and keeping what it answers."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxproof.cli import UserError
+from onnxproof.evaluation.data import Place, read_rows, text_of
+from onnxproof.evaluation.forms import Example, best, unit_vector
+from onnxproof.evaluation.plan import Plan
+
+Array = NDArray[Any]
+
+#: Takes one raw input and returns the answer, as the original's public interface gives it.
+Ask = Callable[[Any], Any]
+#: Seconds between two lines of progress.
+TOLD_EVERY = 10.0
+#: Fields of a file of documents.
+DOCUMENT_ID, DOCUMENT_TEXT = "id", "text"
+
+
+def examples_of(plan: Plan) -> Iterator[Example]:
+    """Yield the labelled inputs of a plan's file.
+
+    Raises:
+        UserError: see ``read_rows`` and ``Form.example``.
+    """
+    for place, row in read_rows(plan.file, plan.most):
+        yield plan.form.example(row, place, plan.settings, plan.model)
+
+
+def count_examples(plan: Plan) -> int:
+    """Return how many labelled inputs there are, once each of them has been read without a complaint.
+
+    Raises:
+        UserError: see ``examples_of``; or a query's document is not in the file of documents.
+    """
+    documents = plan.settings.documents
+    known = None if documents is None else {str(row.get(DOCUMENT_ID)) for _, row in read_rows(documents)}
+    count = 0
+    for example in examples_of(plan):
+        count += 1
+        if known is not None and (missing := sorted(set(example.label) - known)):
+            raise UserError(f"{example.place}: the document {missing[0]!r} is not in {documents}")
+    return count
+
+
+def answers_to(plan: Plan, count: int, ask: Ask) -> Iterator[tuple[Example, Any]]:
+    """Yield the labelled inputs, ``count`` of them, each with its answer; print how far it is, and how much is left."""
+    if plan.settings.documents is not None:
+        library = Library(plan.settings.documents, ask)
+        ask = library.asked_by(ask)
+    start = told = time.monotonic()
+    for number, example in enumerate(examples_of(plan), start=1):
+        yield example, plan.form.answer([ask(raw) for raw in example.raw], example, plan.model)
+        now = time.monotonic()
+        if now - told >= TOLD_EVERY or number == count:
+            told = now
+            left = (now - start) / number * (count - number)
+            print(f"answered {number} of {count}, {left:.0f} s left", flush=True)
+
+
+class Library:
+    """Documents that queries are looked for in, as the unit vectors that a model makes of them."""
+
+    def __init__(self, file: Path, ask: Ask) -> None:
+        """Embed the documents of a file, one object with an ``id`` and a ``text`` a row; float32 (documents, size).
+
+        Raises:
+            UserError: two documents have the same id, or see ``read_rows``.
+        """
+        places: dict[str, Place] = {}
+        vectors = []
+        for place, row in read_rows(file):
+            name = str(row.get(DOCUMENT_ID))
+            if DOCUMENT_ID not in row or name in places:
+                first = f"that of {places[name]}" if name in places else "missing"
+                raise UserError(f"{place}: each document needs an {DOCUMENT_ID!r} of its own; this one's is {first}")
+            places[name] = place
+            vectors.append(unit_vector(ask(text_of(row, DOCUMENT_TEXT, place))).astype(np.float32))
+        self.names = list(places)
+        self.vectors = np.stack(vectors)
+
+    def asked_by(self, ask: Ask) -> Ask:
+        """Return what answers a query with the documents nearest to its embedding, ``[id, cosine similarity]`` each."""
+
+        def search(query: Any) -> list[list[Any]]:
+            similarities = self.vectors @ unit_vector(ask(query)).astype(np.float32)
+            return best(list(zip(self.names, map(float, similarities), strict=True)))
+
+        return search
+
+
+class AnswerFile:
+    """Answers, a line an input, written as they come; maps of pixels go to a file of arrays beside it."""
+
+    def __init__(self, file: Path) -> None:
+        """Name the file, a ``.jsonl``; it is written when this is entered."""
+        self.file = file
+        self.arrays: dict[str, Array] = {}
+
+    def __enter__(self) -> "AnswerFile":
+        """Open the file."""
+        self.lines = self.file.open("w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file, and write the arrays where there are any."""
+        self.lines.close()
+        if self.arrays:
+            from safetensors.numpy import save_file
+
+            save_file(self.arrays, arrays_of(self.file))
+
+    def write(self, row: int, **parts: Any) -> None:
+        """Write what is said of a row."""
+        line = {"row": row} | {name: self._named(value, f"{name}.{row}") for name, value in parts.items()}
+        print(json.dumps(line, ensure_ascii=False), file=self.lines)
+
+    def _named(self, value: Any, name: str) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        self.arrays[name] = np.ascontiguousarray(value)
+        return {"array": name}
+
+
+def arrays_of(file: Path) -> Path:
+    """Return where the arrays of a file of answers are."""
+    return file.with_suffix(".safetensors")
+
+
+def read_answers(file: Path, *names: str) -> list[list[Any]]:
+    """Return parts of a file of answers: a list for each name, one entry a row."""
+    columns: list[list[Any]] = [[] for _ in names]
+    stored: Mapping[str, Array] = {}
+    if arrays_of(file).is_file():
+        from safetensors.numpy import load_file
+
+        stored = load_file(arrays_of(file))
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            for column, name in zip(columns, names, strict=True):
+                value = row[name]
+                is_stored = isinstance(value, dict) and value.keys() == {"array"}
+                column.append(stored[value["array"]] if is_stored else value)
+    return columns

@@ -1,0 +1,60 @@
+"""What a configuration's ``evaluation`` means for one model: its form, its settings and its metric."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.evaluation.forms import Form, Model, Settings, form_of
+from onnxproof.evaluation.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is evaluated: from which file, how its rows are read, and what is measured."""
+
+    file: Path
+    most: int | None  #: rows that are read at most
+    model: Model
+    form: Form
+    settings: Settings
+    metric: str
+
+
+def read_settings(given: Mapping[str, Any], documents: Path | None) -> Settings:
+    """Return what ``evaluation`` of the configuration says of the fields: ``input``, ``label`` and ``labels``."""
+    inputs = given.get("input") or ()
+    fields: Sequence[str] = [inputs] if isinstance(inputs, str) else inputs
+    return Settings(tuple(fields), given.get("label"), given.get("labels") or {}, documents)
+
+
+def make_plan(
+    name: str, given: Mapping[str, Any], file: Path, documents: Path | None, model: Model, config: Mapping[str, Any]
+) -> Plan:
+    """Return how a model is evaluated.
+
+    Args:
+        name: the model's name, for messages.
+        given: ``evaluation`` of its configuration.
+        file: the labelled data.
+        documents: the file of what queries are looked for in; None where there is none.
+        model: its use, task and labels.
+        config: the content of its ``config.json``.
+
+    Raises:
+        UserError: models of this use cannot be evaluated, or not by the metric of the configuration.
+    """
+    settings = read_settings(given, documents)
+    form = form_of(model, config, settings)
+    if form is None:
+        raise UserError(f"{name}: evaluation: a model for {model.use} cannot be evaluated on labelled data")
+    if documents is not None and form.kind != "retrieval":
+        raise UserError(f"{name}: evaluation.documents is for embedding models, and this one is for {model.use}")
+    metric = given.get("metric") or form.metric
+    fitting = [metric.name for metric in METRICS.values() if form.kind in metric.kinds]
+    if metric not in fitting:
+        raise UserError(
+            f"{name}: evaluation.metric is {metric!r}, and a model for {model.use} is measured by: {', '.join(fitting)}"
+        )
+    return Plan(file, given.get("max_inputs"), model, form, settings, metric)

@@ -1,0 +1,142 @@
+"""What the original and its variants are worth on a user's labelled data."""
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+from onnxproof.files import read_json
+from onnxproof.records.common import Versions
+
+
+class EvaluationData(TypedDict):
+    """The labelled data."""
+
+    file: str
+    """The file's name."""
+    sha256: str
+    """Of its bytes."""
+    inputs: int
+    """How many rows of it were answered."""
+    documents: str | None
+    """The name of the file of documents that queries are looked for in; null where there is none."""
+
+
+class EvaluatedOriginal(TypedDict):
+    """What the original's public interface answers to the labelled inputs: ``evaluation/answers/pytorch.jsonl``."""
+
+    model: str
+    task: str
+    use: str
+    """What the model is used for."""
+    interface: str
+    """The interface that was asked."""
+    kind: str
+    """The kind of answers: see the package ``onnxproof.evaluation``."""
+    metric: str
+    """The metric of the configuration, or that of the use."""
+    labels: list[str]
+    """The model's labels, by index."""
+    rate: int | None
+    """Samples a second, of a model that takes sounds."""
+    new_tokens: int
+    """How many tokens a text that is written has at most."""
+    data: EvaluationData
+    seconds: float
+    """How long answering took, without loading the model."""
+    threads: int
+    versions: Versions
+
+
+class EvaluatedVariant(TypedDict):
+    """What a variant answers to the labelled inputs by the program of its card."""
+
+    model: str
+    variant: str
+    model_sha256: str
+    """Of the graph, or of the first of several."""
+    seconds: float
+    """How long answering took, without loading the model."""
+    threads: int
+    versions: Versions
+
+
+class ChangedInput(TypedDict):
+    """An input that the variant answers in another way than the original, or with another score."""
+
+    row: int
+    """Its number in the data, from 1 on."""
+    input: str
+    """Its beginning."""
+    label: Any
+    original: Any
+    """The original's answer."""
+    variant: Any
+    """The variant's answer."""
+    score_change: float | None
+    """The variant's score less the original's; null where inputs have no score of their own."""
+
+
+class ClassQuality(TypedDict):
+    """The inputs of one label."""
+
+    label: str
+    inputs: int
+    original: float
+    """The share that the original answers rightly."""
+    variant: float
+    """The share that the variant answers rightly."""
+
+
+class EvaluationRecord(TypedDict):
+    """How good a variant is on the labelled data beside the original, with the uncertainty of the difference."""
+
+    model: str
+    variant: str
+    model_sha256: str
+    metric: str
+    title: str
+    """What the metric measures."""
+    higher_is_better: bool
+    library: str
+    """The distribution that computes it."""
+    data: EvaluationData
+    original: float
+    """The metric of the original's answers."""
+    value: float
+    """The metric of the variant's answers."""
+    difference: float
+    """``value - original``."""
+    interval: list[float]
+    """The 95 % interval of the difference."""
+    method: str
+    """How the interval was made."""
+    changed: float | None
+    """The share of inputs that are answered in another way; null where answers are real numbers."""
+    gained: int | None
+    """Inputs whose score is higher with the variant; null where inputs have no score of their own."""
+    lost: int | None
+    """Inputs whose score is lower with the variant; null where inputs have no score of their own."""
+    most_changed: list[ChangedInput]
+    """The inputs whose answers changed the most."""
+    classes: list[ClassQuality]
+    """One entry a label; empty where inputs have none of their own."""
+    seconds: dict[str, float]
+    """How long the original and the variant took to answer, by ``original`` and ``variant``."""
+    versions: Versions
+
+
+def read_evaluated_original(file: Path) -> EvaluatedOriginal:
+    """Read ``evaluation/answers/pytorch.json``."""
+    record: EvaluatedOriginal = read_json(file)
+    return record
+
+
+def read_evaluated_variant(file: Path) -> EvaluatedVariant:
+    """Read ``evaluation/answers/{variant}.json``."""
+    record: EvaluatedVariant = read_json(file)
+    return record
+
+
+def read_evaluation(file: Path) -> EvaluationRecord:
+    """Read ``evaluation/{variant}.json``."""
+    record: EvaluationRecord = read_json(file)
+    return record

@@ -1,0 +1,169 @@
+"""Record what the original's public interface answers to a user's labelled data, so that no later step needs torch."""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxproof.checkpoint.inference import choose_task, read_transformer_config
+from onnxproof.cli import UserError, run_script
+from onnxproof.evaluation.asking import AnswerFile, Ask, answers_to, count_examples
+from onnxproof.evaluation.forms import PERPLEXITY, Model
+from onnxproof.evaluation.plan import Plan, make_plan
+from onnxproof.files import sha256_of, versions_of, write_json
+from onnxproof.inputs.final_answers import PAIRS, use_of
+from onnxproof.inputs.material import likelihood_item
+from onnxproof.inputs.model_inputs import LIKELIHOODS, TOKENS, ModelInputs
+from onnxproof.records.evaluation import EvaluatedOriginal
+from onnxproof.tasks.heads import count_labels
+
+
+def describe_model(name: str, task: str, config: Mapping[str, Any], snapshot: Path) -> Model:
+    """Return what a model is used for and what its labels are called.
+
+    Raises:
+        UserError: no program of a card answers raw inputs for its task.
+    """
+    use = use_of(task, config)
+    if use is None:
+        raise UserError(f"{name}: evaluation: a model for {task} cannot be evaluated on labelled data")
+    kind = "text-pair-classification" if use.name == "text-classification" and use.takes == PAIRS else use.name
+    named = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count_labels(config))}
+    names = tuple(str(named[key]) for key in sorted(named, key=int))
+    return Model(kind, task, names, _sampling_rate(snapshot) if use.takes == "sounds" else None)
+
+
+def _sampling_rate(snapshot: Path) -> int:
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        if (snapshot / file).is_file():
+            settings = json.loads((snapshot / file).read_text(encoding="utf-8"))
+            rate = settings.get("sampling_rate") or settings.get("feature_extractor", {}).get("sampling_rate")
+            if isinstance(rate, int):
+                return rate
+    return 16_000
+
+
+def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tuple[str, Ask]:
+    """Load the original; return the name of its interface and how it is asked.
+
+    Raises:
+        UserError: it cannot be loaded, or has no public interface for its use.
+    """
+    from onnxproof.original.final_answers import open_interface
+    from onnxproof.original.model import MAX_TOKENS, load_original
+
+    original = replace(load_original(name, snapshot, plan.model.task), new_tokens=new_tokens)
+    if plan.form is PERPLEXITY:
+
+        def likelihood(text: str) -> dict[str, float]:
+            limit = min(original.most_tokens, MAX_TOKENS)
+            tokens = original.processor(text, truncation=True, max_length=limit)[TOKENS]
+            if not tokens:
+                raise UserError(f"{name}: evaluation: {text!r} has no token")
+            inputs = ModelInputs([likelihood_item(np.array(tokens, dtype=np.int64))])
+            found = original.run(inputs, [0])[0][LIKELIHOODS]
+            return {"log_likelihood": float(found.sum()), "tokens": len(found)}
+
+        return f"{type(original.network).__name__}.forward", likelihood
+    opened = open_interface(original, name, snapshot)
+    if opened is None:
+        raise UserError(f"{name}: evaluation: the original has no public interface for raw inputs")
+    use, interface = opened
+    if use.gives != "tokens":
+        return interface.name, interface.ask
+
+    def write(text: str) -> str:
+        return str(original.processor.decode(interface.ask(text), skip_special_tokens=True)).strip()
+
+    return interface.name, write
+
+
+def record(
+    name: str,
+    snapshot: Path,
+    task: str | None,
+    data: Path,
+    documents: Path | None,
+    given: Mapping[str, Any],
+    threads: int,
+    answers: Path,
+    manifest: Path,
+) -> None:
+    """Answer the labelled inputs by the original and write its answers and their record.
+
+    Raises:
+        UserError: the data cannot be read, a label is none of the model's, or the original cannot be asked.
+    """
+    task = choose_task(name, snapshot, task)
+    config = read_transformer_config(snapshot)
+    model = describe_model(name, task, config, snapshot)
+    plan = make_plan(name, given, data, documents, model, config)
+    count = count_examples(plan)
+
+    import torch
+
+    torch.set_num_threads(threads)
+    new_tokens = given["new_tokens"]
+    interface, ask = ask_original(name, snapshot, plan, new_tokens)
+    start = time.monotonic()
+    with AnswerFile(answers) as file:
+        for example, answer in answers_to(plan, count, ask):
+            file.write(example.place.number, input=example.shown, label=example.label, answer=answer)
+    described: EvaluatedOriginal = {
+        "model": name,
+        "task": task,
+        "use": model.use,
+        "interface": interface,
+        "kind": plan.form.kind,
+        "metric": plan.metric,
+        "labels": list(model.names),
+        "rate": model.rate,
+        "new_tokens": new_tokens,
+        "data": {
+            "file": data.name,
+            "sha256": sha256_of(data),
+            "inputs": count,
+            "documents": documents.name if documents is not None else None,
+        },
+        "seconds": round(time.monotonic() - start, 3),
+        "threads": threads,
+        "versions": versions_of("torch", "transformers", "tokenizers", "sentence-transformers"),
+    }
+    write_json(manifest, described)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="the model's name in config.yaml")
+    parser.add_argument("--source", type=Path, required=True, help="folder with the downloaded snapshot")
+    parser.add_argument("--task", help="task to run; inferred from the snapshot when left out")
+    parser.add_argument("--data", type=Path, required=True, help="labelled data, .jsonl, .csv or .parquet")
+    parser.add_argument("--documents", type=Path, help="documents that queries are looked for in")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, metavar="JSON", help="evaluation of config.yaml, without data"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
+    parser.add_argument("--output", type=Path, required=True, help="file to write the answers to, .jsonl")
+    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe them in")
+    args = parser.parse_args(argv)
+    record(
+        args.model,
+        args.source,
+        args.task,
+        args.data,
+        args.documents,
+        args.settings,
+        args.threads,
+        args.output,
+        args.manifest,
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
