@@ -4,6 +4,7 @@ The chain of one model, each step in its own file below workflow/rules:
 
     download → export → optimize → quantize        the ONNX variants
     record_reference → measure_parity → gate_parity    the proof
+    record_evaluation → evaluate → score_evaluation → gate_evaluation    the quality, where there are labelled data
     benchmark                                      the speed
     release, verify_release, summary               what is shipped, and one report over all models
 """
@@ -22,6 +23,7 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/optimize.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/parity.smk"
+include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/report.smk"
@@ -32,6 +34,7 @@ include: "workflow/rules/hooks.smk"
 rule all:
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
+        evaluation_gates(),
         expand("results/{model}/release.json", model=MODELS),
         expand("results/{model}/verified.json", model=MODELS),
         "results/summary.csv",
@@ -51,6 +54,11 @@ rule all_quantized:
 rule all_parity:
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
+
+
+rule all_evaluations:
+    input:
+        evaluation_gates(),
 
 
 rule all_benchmarks:

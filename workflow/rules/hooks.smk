@@ -33,7 +33,7 @@ def describe_failure(job) -> dict[str, str]:
 
 def refused_models() -> set[str]:
     """Return the models of which this run refused a variant at its gate."""
-    gates = jobs_of(rules.gate_parity)
+    gates = [*jobs_of(rules.gate_parity), *jobs_of(rules.gate_evaluation)]
     return {job.wildcards.model for job in failed_jobs() if job in gates}
 
 

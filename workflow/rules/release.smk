@@ -16,6 +16,7 @@ rule release:
         reference="results/{model}/reference.json",
         resources=release_resources(),
         browser=browser_record,
+        evaluation=evaluation_records,
     output:
         folder=directory("results/{model}/release"),
         manifest="results/{model}/release.json",
@@ -35,11 +36,13 @@ rule release:
         thresholds=released_thresholds,
         machines=released_machines,
         browser=browser_argument,
+        evaluation=evaluation_argument,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} {params.browser:q} "
+        "{params.evaluation:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 

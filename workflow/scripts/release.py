@@ -17,6 +17,7 @@ from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
 from onnxproof.engine.code_digest import files_of_script
+from onnxproof.evaluation.gate import judge_record
 from onnxproof.files import (
     describe_files,
     read_json,
@@ -37,6 +38,7 @@ from onnxproof.places import SCRIPTS
 from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, Writing, read_benchmark
 from onnxproof.records.browser import read_browser
 from onnxproof.records.common import Limits
+from onnxproof.records.evaluation import read_evaluation
 from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
@@ -45,6 +47,7 @@ from onnxproof.records.release import (
     Headline,
     NamedFiles,
     PreparedRelease,
+    Quality,
     RecommendedFile,
     ReleasedBenchmark,
     ReleasedCase,
@@ -199,6 +202,29 @@ def evidence(
         },
         "benchmark": timed,
         "versions": manifest["versions"],
+    }
+
+
+def judge_quality(variant: str, results: Path, not_worse_by: float | None) -> Quality:
+    """Return how good a variant is on labelled data, once it is proven to be as good as the original.
+
+    Raises:
+        UserError: it is not.
+    """
+    record = read_evaluation(results / "evaluation" / f"{variant}.json")
+    verdict = judge_record(record, not_worse_by)
+    if not verdict.passed:
+        raise UserError(f"{record['model']} {variant} did not pass its gate on labelled data: {verdict}")
+    return {
+        "metric": record["metric"],
+        "title": record["title"],
+        "original": record["original"],
+        "value": record["value"],
+        "difference": record["difference"],
+        "interval": record["interval"],
+        "allowed": verdict.limit,
+        "changed": record["changed"],
+        "data": record["data"],
     }
 
 
@@ -422,11 +448,14 @@ def describe_release(
     source = without_own_folders(read_source(results / "source.json"))
     reference = read_reference_record(results / "reference.json")
     benchmarks = {variant: read_benchmark(results / "benchmark" / f"{variant}.json") for variant in shipped}
-    variants: dict[str, ReleasedVariant] = {
-        variant: {
-            **name_files(results / "onnx" / variant, path),
-            **evidence(variant, results, thresholds[variant], benchmarks[variant], machines),
-        }
+    variants = {
+        variant: cast(
+            ReleasedVariant,
+            {
+                **name_files(results / "onnx" / variant, path),
+                **evidence(variant, results, thresholds[variant], benchmarks[variant], machines),
+            },
+        )
         for variant, path in shipped.items()
     }
     first = next(iter(variants.values()))
@@ -491,10 +520,13 @@ def release(
     manifest_file: Path,
     machines: Sequence[str] = (),
     browser: bool = False,
+    evaluated: bool = False,
+    not_worse_by: float | None = None,
 ) -> None:
     """Build the release folder of one model and describe it.
 
-    With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there.
+    With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
+    ``evaluated``, the variants are judged on labelled data too, see ``judge_quality``.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
@@ -502,7 +534,11 @@ def release(
     shipped = released_files(variants)
     for variant in variants:  # those too that are not shipped
         judge_variant(variant, results, thresholds[variant])
+    quality = {variant: judge_quality(variant, results, not_worse_by) for variant in variants if evaluated}
     described = describe_release(model, results, shipped, thresholds, machines)
+    for variant, facts in described["variants"].items():
+        if variant in quality:
+            facts["evaluation"] = quality[variant]
     if browser:
         described["browser"] = read_browser_results(results, described["variants"], thresholds)
         described["reproduce"]["config"]["models"][model]["parity"]["browser"] = True
@@ -574,6 +610,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--browser", action="store_true", help="announce what parity/browser.json says that answers in a browser"
     )
+    parser.add_argument("--evaluated", action="store_true", help="judge the variants on labelled data too")
+    parser.add_argument("--not-worse-by", type=float, help="how much worse they may be there, in the metric's unit")
     args = parser.parse_args(argv)
     release(
         args.model,
@@ -584,6 +622,8 @@ def main(argv: list[str] | None = None) -> None:
         args.manifest,
         args.machines,
         args.browser,
+        args.evaluated,
+        args.not_worse_by,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from onnxproof.config.labelled import evaluation_problems
 from onnxproof.config.problem import NAME_PATTERN, ConfigError, KeyPath, Problem, listed, seen
 from onnxproof.config.schema import did_you_mean, schema_problems
 from onnxproof.vocabulary import PYTORCH, VARIANTS
@@ -58,10 +59,15 @@ def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) ->
     models = _mapping(config.get("models"))
     yield from _name_problems(list(models))
     yield from _text_file_problems((), config, folder)
+    yield from evaluation_problems(("evaluation",), config.get("evaluation"), folder)
     yield from _machine_problems((), config)
     for name, settings in models.items():
         path, settings = ("models", name), _mapping(settings)
         yield from _text_file_problems(path, settings, folder)
+        own = _mapping(settings.get("evaluation"))
+        if own:
+            shared = _mapping(config.get("evaluation"))
+            yield from evaluation_problems((*path, "evaluation"), shared | own, folder)
         yield from _machine_problems(path, settings)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]

@@ -43,6 +43,12 @@ def _defaults_of(schema: dict[str, Any]) -> Any:
     }
 
 
+@functools.cache
+def _evaluation_defaults() -> dict[str, Any]:
+    properties = config_schema()["$defs"]["evaluation"]["properties"]
+    return {key: part["default"] for key, part in properties.items() if "default" in part}
+
+
 def _has_default(schema: dict[str, Any]) -> bool:
     return "default" in schema or schema.get("type") == "object"
 
@@ -60,6 +66,8 @@ def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any
     model: dict[str, Any] = merged(shared, settings)
     nearest = model["source"].pop("allow_floating_revision", model["allow_floating_revision"])
     model["allow_floating_revision"] = nearest
+    if model["evaluation"] is not None:
+        model["evaluation"] = merged(_evaluation_defaults(), model["evaluation"])
     for limits_of in (model["quantization"]["targets"], model["parity"]["thresholds"]):
         for variant, limits in limits_of.items():
             limits_of[variant] = {metric: limit for metric, limit in limits.items() if limit is not None}

@@ -1,8 +1,10 @@
 """Asking a model about labelled inputs, one at a time, and keeping what it answers."""
 
+import base64
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +99,11 @@ class Library:
 
 
 class AnswerFile:
-    """Answers, a line an input, written as they come; maps of pixels go to a file of arrays beside it."""
+    """Answers, a line an input, written as they come. Maps of pixels are compressed."""
 
     def __init__(self, file: Path) -> None:
         """Name the file, a ``.jsonl``; it is written when this is entered."""
         self.file = file
-        self.arrays: dict[str, Array] = {}
 
     def __enter__(self) -> "AnswerFile":
         """Open the file."""
@@ -110,43 +111,37 @@ class AnswerFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close the file, and write the arrays where there are any."""
+        """Close the file."""
         self.lines.close()
-        if self.arrays:
-            from safetensors.numpy import save_file
-
-            save_file(self.arrays, arrays_of(self.file))
 
     def write(self, row: int, **parts: Any) -> None:
         """Write what is said of a row."""
-        line = {"row": row} | {name: self._named(value, f"{name}.{row}") for name, value in parts.items()}
+        line = {"row": row} | {name: _packed(value) for name, value in parts.items()}
         print(json.dumps(line, ensure_ascii=False), file=self.lines)
 
-    def _named(self, value: Any, name: str) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        self.arrays[name] = np.ascontiguousarray(value)
-        return {"array": name}
+
+def _packed(value: Any) -> Any:
+    """Return an array as JSON can hold it; anything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    content = base64.b64encode(zlib.compress(np.ascontiguousarray(value).tobytes())).decode("ascii")
+    return {"array": content, "dtype": str(value.dtype), "shape": list(value.shape)}
 
 
-def arrays_of(file: Path) -> Path:
-    """Return where the arrays of a file of answers are."""
-    return file.with_suffix(".safetensors")
+def _unpacked(value: Any) -> Any:
+    """Return the value that ``_packed`` was given."""
+    if not isinstance(value, dict) or value.keys() != {"array", "dtype", "shape"}:
+        return value
+    content = zlib.decompress(base64.b64decode(value["array"]))
+    return np.frombuffer(content, dtype=value["dtype"]).reshape(value["shape"])
 
 
 def read_answers(file: Path, *names: str) -> list[list[Any]]:
     """Return parts of a file of answers: a list for each name, one entry a row."""
     columns: list[list[Any]] = [[] for _ in names]
-    stored: Mapping[str, Array] = {}
-    if arrays_of(file).is_file():
-        from safetensors.numpy import load_file
-
-        stored = load_file(arrays_of(file))
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             for column, name in zip(columns, names, strict=True):
-                value = row[name]
-                is_stored = isinstance(value, dict) and value.keys() == {"array"}
-                column.append(stored[value["array"]] if is_stored else value)
+                column.append(_unpacked(row[name]))
     return columns

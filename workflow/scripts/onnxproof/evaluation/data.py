@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,12 @@ def read_rows(file: Path, most: int | None = None) -> Iterator[tuple[Place, Row]
     Raises:
         UserError: the file is missing, of another suffix, damaged, or has no rows; the message names the row.
     """
-    readers = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    if file.suffix not in readers:
-        raise UserError(f"{file}: labelled data must be a file that ends in {', '.join(readers)}")
+    if file.suffix not in READERS:
+        raise UserError(f"{file}: labelled data must be a file that ends in {', '.join(READERS)}")
     if not file.is_file():
         raise UserError(f"{file}: no such file")
     number = 0
-    for number, row in enumerate(readers[file.suffix](file), start=1):
+    for number, row in enumerate(READERS[file.suffix](file), start=1):
         yield Place(file, number), row
         if number == most:
             return
@@ -96,6 +95,14 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
                 yield from batch.to_pylist()
     except (ArrowException, OSError) as error:
         raise UserError(f"{file}: cannot be read as Parquet: {error}") from None
+
+
+#: How a file is read, by the end of its name.
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _json_rows,
+    ".csv": _csv_rows,
+    ".parquet": _parquet_rows,
+}
 
 
 def field_of(row: Row, name: str, place: Place) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from onnxproof.files import Files, read_manifest
 from onnxproof.records.benchmark import Cpu, StepFigures, TimedCase
 from onnxproof.records.common import Metrics, Versions
+from onnxproof.records.evaluation import EvaluationData
 from onnxproof.records.parity import JudgedInputs
 from onnxproof.records.reference import (
     BatchInvariance,
@@ -133,8 +134,34 @@ class NamedFiles(TypedDict):
     """Of several graphs, each file's path in the release, by the graph's own name."""
 
 
+class Quality(TypedDict):
+    """How good a variant is on labelled data beside the original."""
+
+    metric: str
+    """What was measured."""
+    title: str
+    """What that says."""
+    original: float
+    """The metric of the original's answers."""
+    value: float
+    """The metric of the variant's answers."""
+    difference: float
+    """``value - original``."""
+    interval: list[float]
+    """The 95 % interval of the difference."""
+    allowed: float
+    """By how much the variant may be worse."""
+    changed: float | None
+    """The share of inputs that are answered in another way; null where answers are real numbers."""
+    data: EvaluationData
+    """The labelled data."""
+
+
 class ReleasedVariant(NamedFiles, Evidence):
     """A variant in a release."""
+
+    evaluation: NotRequired[Quality]
+    """How good it is on labelled data, where the configuration names some."""
 
 
 class ReleasedReference(TypedDict):

@@ -16,6 +16,10 @@ class ShownModel(TypedDict):
     """The kinds of machines that it was timed on; the first is that of ``benchmark/{variant}.json``."""
     thresholds: NotRequired[dict[str, Limits]]
     """What each variant is allowed."""
+    evaluated: NotRequired[bool]
+    """Whether the variants were evaluated on labelled data."""
+    not_worse_by: NotRequired[float | None]
+    """How much worse they may be there; null for the metric's own limit."""
 
 
 #: What the summary shows, by model.

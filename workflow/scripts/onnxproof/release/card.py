@@ -233,7 +233,27 @@ def card_metadata(
         if set(QUANTIZED_VARIANTS) & manifest["variants"].keys():  # the Hub has no word for a model in another format
             metadata["base_model_relation"] = "quantized"
     metadata["library_name"] = LIBRARIES.get(task, "onnx")
-    return metadata | {"pipeline_tag": PIPELINE_TAGS.get(task, task), "tags": list(tags)}
+    pipeline_tag = PIPELINE_TAGS.get(task, task)
+    return metadata | {"pipeline_tag": pipeline_tag, "tags": list(tags)} | model_index(manifest, pipeline_tag)
+
+
+def model_index(manifest: ReleaseDescription, pipeline_tag: str) -> dict[str, Any]:
+    """Return what the Hub shows as results: how good each file is on labelled data; empty where nothing is known."""
+    qualities = [
+        (facts["file"], facts["evaluation"]) for facts in manifest["variants"].values() if "evaluation" in facts
+    ]
+    if not qualities:
+        return {}
+    first = qualities[0][1]
+    results = {
+        "task": {"type": pipeline_tag},
+        "dataset": {"name": first["data"]["file"], "type": Path(first["data"]["file"]).stem},
+        "metrics": [
+            {"type": first["metric"], "name": f"{first['metric']} of {file}", "value": quality["value"]}
+            for file, quality in qualities
+        ],
+    }
+    return {"model-index": [{"name": manifest["model"], "results": [results]}]}
 
 
 def kind_of_use(task: str, reference: ReleasedReference) -> str:

@@ -49,6 +49,8 @@ def render_report(models: Sequence[Model]) -> str:
         "times": format_times,
         "megabytes": format_megabytes,
         "json": _format_recipe,
+        "change": format_change,
+        "answer": format_answer,
     }
     names = [variant.name for model in models for variant in model.variants]
     colours = plots.variant_colours([PYTORCH, BASELINE, *names])
@@ -107,6 +109,22 @@ def format_times(value: float | None) -> str:
 def format_megabytes(value: float | None) -> str:
     """Format a size given in MB (10⁶ bytes)."""
     return MISSING if value is None else f"{value:,.1f} MB"
+
+
+def format_change(value: float | None) -> str:
+    """Format a difference of a metric, with its sign: ``-0.001``."""
+    return MISSING if value is None else f"{value:+.2g}"
+
+
+def format_answer(value: Any) -> str:
+    """Format an answer to labelled data: text as it is, lists with commas."""
+    if value is None:
+        return MISSING
+    if isinstance(value, list):
+        return ", ".join(map(format_answer, value)) or "none"
+    if isinstance(value, float):
+        return format_figure(value)
+    return str(value)
 
 
 def times_smaller(model: Model, variant: Variant) -> float | None:
@@ -478,6 +496,7 @@ def _section(model: Model, slug: str) -> dict[str, Any]:
         "story": tell_story(model),
         "recommended": recommend_in_words(model),
         "samples": compare_samples(model),
+        "quality": [variant for variant in model.variants if variant.quality],
         "best": {
             "speedup": max((_speedup(variant) for variant in model.variants), default=0) or "",
             "smaller": max((times_smaller(model, variant) or 0 for variant in model.variants), default=0) or "",

@@ -10,11 +10,14 @@ import pandas as pd
 
 from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.cli import UserError
+from onnxproof.evaluation.gate import Verdict as Quality
+from onnxproof.evaluation.gate import judge_record
 from onnxproof.files import read_json
 from onnxproof.formatting import format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict, judge, measurements
 from onnxproof.records.benchmark import BenchmarkRecord, CpuDescription, LeftOut, TimedCase, read_benchmark
 from onnxproof.records.common import Limits, Versions
+from onnxproof.records.evaluation import read_evaluation
 from onnxproof.records.parity import Sample, read_parity
 from onnxproof.records.run import ShownModel, ShownModels
 from onnxproof.records.source import SourceRecord, read_source
@@ -122,6 +125,7 @@ class Variant:
     cpu: CpuDescription
     versions: Versions
     samples: Sequence[Sample]
+    quality: Quality | None = None  #: on labelled data, where the configuration names some
 
     @property
     def place(self) -> str:
@@ -133,11 +137,12 @@ class Variant:
         """``pass``, ``fail``, or ``reference``: PyTorch itself, which nothing is held against."""
         if self.name == PYTORCH:
             return "reference"
-        return "fail" if self.failures else "pass"
+        has_quality = self.quality is None or self.quality.passed
+        return "pass" if has_quality and not self.failures else "fail"
 
     @property
     def failures(self) -> tuple[Verdict, ...]:
-        """The verdicts that failed."""
+        """The verdicts on its parity that failed."""
         return tuple(verdict for verdict in self.verdicts if not verdict.passed)
 
     @property
@@ -252,7 +257,11 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
     ]
     benchmarks = {variant: read_benchmark(folder / "benchmark" / f"{variant}.json") for variant in names}
     variants = tuple(
-        _load_variant(folder, variant, thresholds.get(variant, {}), benchmarks[variant]) for variant in names
+        replace(
+            _load_variant(folder, variant, thresholds.get(variant, {}), benchmarks[variant]),
+            quality=_load_quality(folder, variant, entry) if entry.get("evaluated") and variant != PYTORCH else None,
+        )
+        for variant in names
     )
     passed = [variant.name for variant in variants if variant.verdict == "pass"]
     return Model(
@@ -271,6 +280,11 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
         ),
         recommended=tuple(recommend({name: benchmarks[name] for name in passed})),
     )
+
+
+def _load_quality(folder: Path, variant: str, entry: ShownModel) -> Quality:
+    """Return the verdict on a variant on labelled data."""
+    return judge_record(read_evaluation(folder / "evaluation" / f"{variant}.json"), entry.get("not_worse_by"))
 
 
 def _describe_source(source: SourceRecord) -> str:

@@ -1,0 +1,80 @@
+"""The labelled data that a configuration names: what can be told of them before any job."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onnxproof.cli import UserError
+from onnxproof.config.problem import KeyPath, Problem
+from onnxproof.evaluation.data import READERS, read_rows
+
+#: Keys that name a file on the Hub, all of them or none.
+ON_HUB = ("hub", "revision", "file")
+
+
+def evaluation_problems(path: KeyPath, evaluation: Any, folder: Path) -> Iterator[Problem]:
+    """Yield what is wrong with ``evaluation``: how its keys combine, then the files and the fields that it names.
+
+    Args:
+        path: the key.
+        evaluation: its value; the schema tells what is wrong where it is no mapping.
+        folder: the configuration's own, to which its paths are relative.
+    """
+    if not isinstance(evaluation, dict):
+        return
+    hub = [key for key in ON_HUB if key in evaluation]
+    if "data" in evaluation and hub:
+        yield Problem((*path, hub[0]), "but data names a file already: remove one of the two", evaluation[hub[0]])
+        return
+    if hub and len(hub) < len(ON_HUB):
+        missing = next(key for key in ON_HUB if key not in evaluation)
+        yield Problem((*path, missing), "is missing: a dataset on the Hub is named by hub, revision and file")
+        return
+    if not hub and "data" not in evaluation:
+        yield Problem(path, "names no data: give data, or hub with revision and file")
+        return
+    for key in ("data", "file", "documents"):
+        file = evaluation.get(key)
+        if isinstance(file, str) and not file.endswith(tuple(READERS)):
+            yield Problem((*path, key), f"must end in {', '.join(READERS)}", file)
+        elif isinstance(file, str) and key != "file":
+            yield from _content_problems((*path, key), folder / file, evaluation if key == "data" else {})
+
+
+def _content_problems(path: KeyPath, file: Path, evaluation: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what the first row of a file tells."""
+    try:
+        _, row = next(read_rows(file, 1))
+    except UserError as error:
+        yield Problem(path, f"cannot be used: {error}")
+        return
+    inputs = evaluation.get("input") or []
+    named = [("input", name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
+    for key, name in [*named, ("label", evaluation.get("label"))]:
+        if isinstance(name, str) and name not in row:
+            fields = ", ".join(map(str, row))
+            yield Problem((*path[:-1], key), f"but the first row of {file} has the fields: {fields}", name)
+
+
+def files_named(data: Path) -> list[Path]:
+    """Return the files, such as images, that the rows of labelled data name, sorted.
+
+    A field names files where it does in the first row.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    rows = (row for _, row in read_rows(data))
+    first = next(rows)
+    fields = [name for name, value in first.items() if _is_file(data, value)]
+    if not fields:
+        return []
+    named = {row[name] for row in itertools.chain([first], rows) for name in fields if isinstance(row.get(name), str)}
+    return sorted(data.parent / name for name in named)
+
+
+def _is_file(data: Path, value: Any) -> bool:
+    """Tell whether a value is the name of a file beside the data."""
+    is_name = isinstance(value, str) and 0 < len(value) < 256 and "\n" not in value and "\0" not in value
+    return is_name and (data.parent / value).is_file()
