@@ -86,6 +86,10 @@ MEMORY: dict[str, tuple[Line, ...]] = {
     "measure_parity": (Line(330, 6.2, 100), Line(800, 1.5)),
     "measure_browser": (Line(1500, 6.0),),  # estimated: Chromium's processes hold a file up to four times
     "gate_parity": (Line(36, 0),),
+    "record_evaluation": (Line(650, 2.0),),  # as record_reference
+    "evaluate": (Line(250, 2.0),),  # as measure_parity, without recorded answers
+    "score_evaluation": (Line(600, 0),),  # of 100,000 inputs
+    "gate_evaluation": (Line(36, 0),),
     "benchmark": (Line(318, 2.7),),
     "benchmark_pytorch": (Line(680, 3.2),),
     "release": (Line(75, 2.1),),
@@ -116,6 +120,8 @@ MINUTES_PER_GB = {
     "record_reference": 60,
     "measure_parity": 60,
     "measure_browser": 240,
+    "record_evaluation": 240,  # the data may be large
+    "evaluate": 240,
     "benchmark": 20,
     "benchmark_pytorch": 20,
 }

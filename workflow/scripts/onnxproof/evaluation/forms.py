@@ -191,7 +191,7 @@ def _labelled(takes: str, kind: str | None) -> Form:
     if kind == "regression":
         return Form("regression", "mean_absolute_error", inputs, "label", read, _value)
     if kind == "multi-label":
-        return Form("multi-label", "multi_label_micro_f1", inputs, "labels", read, _scores)
+        return Form("multi-label", "micro_f1", inputs, "labels", read, _scores)
     return Form("classification", "accuracy", inputs, "label", read, _scores)
 
 
@@ -429,6 +429,6 @@ FORMS: dict[str, Form] = {
         "segmentation", "mean_iou", ("image",), "map", partial(_read_map, "segmentation"), _sized_map
     ),
     "depth-estimation": Form(
-        "depth", "absolute_relative_error", ("image",), "map", partial(_read_map, "depth"), _sized_map
+        "depth", "depth_absolute_relative_error", ("image",), "map", partial(_read_map, "depth"), _sized_map
     ),
 }
