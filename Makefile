@@ -81,9 +81,13 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(BENCH) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 
+# LLAMA=llama-cpp adds llama.cpp, which is built from source: it takes a compiler, and half an hour on two cores.
+WRITERS := openvino onnxruntime-genai $(LLAMA)
+
 .PHONY: bench-generators
-bench-generators: setup  ## compare how fast our variants of a language model write with public tools; rewrites docs/generators.md
-	$(IN_VENV) python tools/compare_generators.py --table docs/generators.md $(BENCH)
+bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our variants of a language model write with public tools; rewrites docs/generators.md
+	$(IN_VENV) python tools/compare_generators.py --table docs/generators.md $(BENCH) \
+	  $(foreach peer,$(WRITERS),--$(peer) .venv-$(peer)/bin/python)
 
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
@@ -194,7 +198,7 @@ audit: setup-dev  ## look the locked versions up in the public advisories; fails
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
-	for peer in peers/openvino peers/onnxruntime-openvino exporters/optimum; do \
+	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet

@@ -1,4 +1,4 @@
-"""Compare how fast our variants of a language model write with public quantizers and with PyTorch, on this CPU.
+"""Compare how fast our variants of a language model write with public tools and other runtimes, on this CPU.
 
 The model has the shape of Qwen3-0.6B and random weights: speed depends on the shape alone. Each contender takes turns
 with onnxruntime's fp32, each in a process of its own. Files made for a shape stay in the output folder, so that the
@@ -12,6 +12,7 @@ from typing import Any
 
 import project_path  # noqa: F401 - the imports below are found through it
 from comparison.contenders import BASELINE, make_once, save_peer
+from comparison.generator_peers import Environments, public_tools
 from comparison.generators import SKIPPED, render_page, save_block_variant, save_language_model, save_with_onnxruntime
 from export import export
 from onnxproof.benchmark import generation
@@ -25,7 +26,9 @@ from optimize import optimize
 TASK = "text-generation"
 
 
-def make_contenders(shape: str, folder: Path, layers: int, hidden: int, vocabulary: int) -> list[Contender]:
+def make_contenders(
+    shape: str, folder: Path, layers: int, hidden: int, vocabulary: int, environments: Environments
+) -> list[Contender]:
     """Return all contenders, the fp32 baseline first, their files made where they are missing."""
     source = make_once(
         folder / "source", partial(save_language_model, layers=layers, hidden=hidden, vocabulary=vocabulary)
@@ -48,6 +51,7 @@ def make_contenders(shape: str, folder: Path, layers: int, hidden: int, vocabula
     graphs = {BASELINE: fp32, "optimized": optimized, **ours, **public}
     return [
         *(Contender(shape, name, "onnx", path) for name, path in graphs.items()),
+        *public_tools(shape, source, fp32, folder, environments),
         Contender(shape, "PyTorch eager", "pytorch", source, TASK),
         Contender(shape, "PyTorch bf16", "pytorch", source, TASK, {"bfloat16": True}),
     ]
@@ -99,11 +103,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--new-tokens", type=int, default=8, help="next tokens a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender in each case")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each contender")
+    parser.add_argument("--openvino", type=Path, help="Python of an environment with openvino and nncf")
+    parser.add_argument("--onnxruntime-genai", type=Path, help="Python of an environment with onnxruntime-genai")
+    parser.add_argument("--llama-cpp", type=Path, help="Python of an environment with llama-cpp-python and gguf")
     args = parser.parse_args(argv)
     if args.hidden % 128:
         raise UserError(f"--hidden {args.hidden}: must be a multiple of 128, as many channels as a block has")
     shape = f"qwen3-{args.layers}x{args.hidden}-{args.vocabulary}"
-    contenders = make_contenders(shape, args.output / "made" / shape, args.layers, args.hidden, args.vocabulary)
+    environments = Environments(args.openvino, args.onnxruntime_genai, args.llama_cpp)
+    made = args.output / "made" / shape
+    contenders = make_contenders(shape, made, args.layers, args.hidden, args.vocabulary, environments)
     plan = WritingPlan(args.prompts, args.contexts, args.batches, args.new_tokens)
     effort = Effort(warmup=0, rounds=args.rounds, iterations=1, seconds_per_case=60, seed=0)
     write_json(args.output / f"{shape}.json", measure(shape, contenders, args.threads, plan, effort))

@@ -83,9 +83,9 @@ def test_every_locked_file_is_hashed():
 
 
 def test_peers_are_in_no_environment_of_the_pipeline():
-    assert [lock.stem for lock in PEERS] == ["onnxruntime-openvino", "openvino"]
+    assert [lock.stem for lock in PEERS] == ["llama-cpp", "onnxruntime-genai", "onnxruntime-openvino", "openvino"]
     installed = locked("dev.txt").keys()
-    assert not {"openvino", "nncf", "onnxruntime-openvino"} & installed
+    assert not {"llama-cpp-python", "nncf", "onnxruntime-genai", "onnxruntime-openvino", "openvino"} & installed
     for lock in PEERS:
         wanted = lock.with_suffix(".in").read_text()
         pins = dict(re.findall(r"^([a-z0-9._-]+)==([^\s;]+)", lock.read_text(), flags=re.MULTILINE))
@@ -119,8 +119,8 @@ def test_environments_hold_what_their_scripts_import(script, environment):
                 distribution = canonicalize_name(DISTRIBUTIONS.get(name, name))
                 if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
                     continue  # imported only for the variant `pytorch`, which has the export environment
-                if distribution == "openvino":
-                    continue  # imported only where `make bench` times it, in an environment of its own
+                if distribution in ("llama-cpp", "onnxruntime-genai", "openvino"):
+                    continue  # imported only where a benchmark times it, in an environment of its own
                 assert distribution in installed, f"{Path(path).name} imports {name}"
 
 

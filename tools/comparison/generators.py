@@ -20,13 +20,10 @@ TOKENIZER_OF = Path(__file__).parents[2] / "examples" / "story-teller-tiny"
 BLOCK = 32
 
 #: Which contenders are ours.
-OURS = ("optimized", "w8", "q4", "q4-cpu")
+OURS = ("optimized", "w8", "q4", "q4-cpu", "q4-cpu in onnxruntime-genai")
 #: What is not compared, and why.
 SKIPPED = {
     "fp16, q4f16": "are for GPUs and browsers; on most CPUs onnxruntime casts to float32 and back",
-    "onnxruntime-genai": "makes and runs folders of its own, in an environment that this command does not make",
-    "llama.cpp": "has a format of its own, and pip builds it from source",
-    "OpenVINO": "is compared by single calls in `make bench`; its cache is not stepped here",
     "vLLM, TensorRT-LLM": "are for GPUs",
 }
 

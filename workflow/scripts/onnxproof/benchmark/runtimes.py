@@ -4,6 +4,7 @@ A runtime is imported only where it is asked for: a process, and an environment,
 """
 
 import inspect
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.benchmark.peer_writers import GenaiWriter, LlamaWriter, OpenVinoWriter
 from onnxproof.benchmark.writing import OnnxWriter, TorchWriter, Writer, can_write
 from onnxproof.checkpoint.snapshot import remote_code_allowed
 from onnxproof.cli import UserError
+from onnxproof.files import read_json
 from onnxproof.graph.generation import empty_cache
+from onnxproof.inputs.prompts import PAST
 from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.tasks.registry import TASKS
 
@@ -203,6 +207,13 @@ def load_openvino(folder: Path, threads: int, *, precision: str | None = None) -
         return np.array(outputs[name])
 
     kinds = {"i64": "tensor(int64)", "i32": "tensor(int32)", "f32": "tensor(float)", "boolean": "tensor(bool)"}
+    cache = {
+        node.any_name: np.zeros(
+            [size.get_length() if size.is_static else 0 for size in node.partial_shape[1:]], np.float32
+        )
+        for node in model.inputs
+        if node.any_name.startswith(PAST)
+    }
     return LoadedModel(
         predict=request.infer,
         prepare=dict,
@@ -211,7 +222,49 @@ def load_openvino(folder: Path, threads: int, *, precision: str | None = None) -
         input_ranks={node.any_name: len(node.partial_shape) for node in model.inputs},
         load_ms=load_ms,
         rss_before_load_mb=rss,
+        cache=cache,
+        writer=OpenVinoWriter(model, cache) if cache else None,
     )
+
+
+def load_genai(folder: Path, threads: int) -> LoadedModel:
+    """Load a folder with a ``genai_config.json`` into onnxruntime-genai, which writes and does nothing else."""
+    import onnxruntime_genai
+
+    decoder = read_json(folder / "genai_config.json")["model"]["decoder"]
+    config = onnxruntime_genai.Config(str(folder))
+    options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
+    config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    rss = current_rss_mb()
+    start = time.perf_counter_ns()
+    model = onnxruntime_genai.Model(config)
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+    heads = np.zeros((decoder["num_key_value_heads"], 0, decoder["head_size"]), np.float32)
+    cache = {f"{part}.{layer}": heads for part in ("key", "value") for layer in range(decoder["num_hidden_layers"])}
+    return _only_writes(GenaiWriter(model), cache, load_ms, rss)
+
+
+def load_llama(folder: Path, threads: int, *, most_tokens: int, most_texts: int) -> LoadedModel:
+    """Load the GGUF file of a folder into llama.cpp, which writes and does nothing else.
+
+    Its cache has room for ``most_tokens`` of ``most_texts`` texts together, and is made when the file is loaded.
+    """
+    import llama_cpp
+
+    (file,) = folder.glob("*.gguf")
+    llama_cpp.llama_backend_init()
+    rss = current_rss_mb()
+    start = time.perf_counter_ns()
+    model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
+    writer = LlamaWriter(model, threads, most_tokens, most_texts)
+    return _only_writes(writer, {}, (time.perf_counter_ns() - start) / 1e6, rss)
+
+
+def _only_writes(writer: Writer, cache: Arrays, load_ms: float, rss: float) -> LoadedModel:
+    def refuse(*asked: Any) -> Any:
+        raise UserError(f"{type(writer).__name__} writes token by token and answers no other inputs")
+
+    return LoadedModel(refuse, refuse, refuse, {}, {}, load_ms, rss, cache=cache, writer=writer)
 
 
 def limit_torch_threads(threads: int) -> None:
@@ -300,7 +353,9 @@ def pytorch_class(task: str) -> Any:
 
 
 def load_contender(runtime: str, folder: Path, threads: int, task: str | None, options: dict[str, Any]) -> LoadedModel:
-    """Load a contender with ``options`` of its runtime: "onnx", "openvino" or "pytorch", which needs a ``task``.
+    """Load a contender with ``options`` of its runtime: "onnx", "openvino", "genai", "llama" or "pytorch".
+
+    PyTorch needs a ``task``.
 
     Raises:
         UserError: PyTorch is not timed for this task, or the runtime lacks what the options ask for.
@@ -309,6 +364,10 @@ def load_contender(runtime: str, folder: Path, threads: int, task: str | None, o
         return load_onnx(folder, threads, **options)
     if runtime == "openvino":
         return load_openvino(folder, threads, **options)
+    if runtime == "genai":
+        return load_genai(folder, threads)
+    if runtime == "llama":
+        return load_llama(folder, threads, **options)
     if task not in TASKS:
         raise UserError(f"task {task!r}: PyTorch is timed for {', '.join(TASKS)}")
     limit_torch_threads(threads)

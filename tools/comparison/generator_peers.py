@@ -1,0 +1,115 @@
+"""Other runtimes and public tools that a comparison of language models knows, and the files that they make."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from comparison.contenders import make_once, optimum_preset, save_peer
+from comparison.peers import quantize_with_onnxruntime, quantize_with_optimum
+from onnxproof.benchmark.timing import Contender
+from onnxproof.cli import UserError
+from onnxproof.graph.files import MODEL_FILE
+from onnxproof.graph.folder import copy_support_files
+from onnxproof.release.genai import write_genai_config
+
+HERE = Path(__file__).parent
+#: Our file in another runtime.
+OURS_IN_GENAI = "q4-cpu in onnxruntime-genai"
+#: What llama.cpp keeps room for: the longest case of the comparison's defaults.
+ROOM = {"most_tokens": 8192, "most_texts": 8}
+
+
+@dataclass(frozen=True)
+class Environments:
+    """The interpreters of the runtimes' environments; None leaves their contenders out."""
+
+    openvino: Path | None
+    genai: Path | None
+    llama: Path | None
+
+
+def run_tool(*command: str | Path) -> None:
+    """Run a tool in its own environment.
+
+    Raises:
+        UserError: it fails; the message holds the last line that it printed.
+    """
+    done = subprocess.run([str(word) for word in command], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = (done.stdout.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{Path(command[2]).name} ended with {done.returncode}: {last[:300]}")
+
+
+def save_genai(source: Path, python: Path, folder: Path) -> None:
+    """Write what onnxruntime-genai's own builder makes of a checkpoint for the CPU: 4 bits, its defaults.
+
+    The builder needs torch and transformers, which its environment lacks: this interpreter runs it.
+    """
+    code = "import importlib.util as i; print(i.find_spec('onnxruntime_genai').submodule_search_locations[0])"
+    package = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    builder = Path(package) / "models" / "builder.py"
+    # The builder empties its cache folder, and writes nothing into it for a local checkpoint.
+    run_tool(
+        sys.executable,
+        "-P",
+        "-c",
+        f"import runpy, sys; sys.path.insert(0, {str(builder.parent)!r}); "
+        f"sys.argv = ['builder.py', *sys.argv[1:]]; runpy.run_path({str(builder)!r}, run_name='__main__')",
+        "-i",
+        source,
+        "-m",
+        "none",
+        "-o",
+        folder,
+        "-p",
+        "int4",
+        "-e",
+        "cpu",
+        "-c",
+        folder / "cache",
+    )
+
+
+def save_for_genai(variant: Path, folder: Path) -> None:
+    """Write a variant of ours as a release has it, for onnxruntime-genai to run."""
+    shutil.copytree(variant, folder, dirs_exist_ok=True)
+    write_genai_config(folder, {variant.name: MODEL_FILE})
+
+
+def save_nncf_weights(source: Path, python: Path, mode: str, folder: Path) -> None:
+    """Write what NNCF's compression of weights makes of the fp32 graph, see ``nncf_compress``."""
+    run_tool(python, "-P", HERE / "nncf_compress.py", source / MODEL_FILE, mode, folder / "model.xml")
+    copy_support_files(source, folder)
+
+
+def save_gguf(source: Path, python: Path, kind: str, folder: Path) -> None:
+    """Write what llama.cpp makes of a checkpoint, see ``llama_quantize``."""
+    run_tool(python, "-P", HERE / "llama_quantize.py", source, folder, kind)
+
+
+def public_tools(shape: str, source: Path, fp32: Path, folder: Path, given: Environments) -> Iterator[Contender]:
+    """Yield the contenders that others wrote, their files made where they are missing."""
+    per_tensor = quantize_with_optimum(optimum_preset(), per_channel=False)
+    for name, quantize in (("onnxruntime dynamic int8", quantize_with_onnxruntime), ("Optimum int8", per_tensor)):
+        made = make_once(folder / name.replace(" ", "-"), partial(save_peer, fp32, quantize))
+        yield Contender(shape, name, "onnx", made)
+    if given.genai is not None:
+        python = str(given.genai)
+        made = make_once(folder / "genai-int4", partial(save_genai, source, given.genai))
+        yield Contender(shape, "onnxruntime-genai int4", "genai", made, python=python)
+        own = make_once(folder / "genai-q4-cpu", partial(save_for_genai, folder / "q4-cpu"))
+        yield Contender(shape, OURS_IN_GENAI, "genai", own, python=python)
+    if given.openvino is not None:
+        python = str(given.openvino)
+        yield Contender(shape, "OpenVINO", "openvino", fp32, python=python)
+        for mode in ("int8_asym", "int4_asym"):
+            made = make_once(folder / f"nncf-{mode}", partial(save_nncf_weights, fp32, given.openvino, mode))
+            yield Contender(shape, f"OpenVINO, NNCF {mode}", "openvino", made, python=python)
+    if given.llama is not None:
+        for kind in ("Q8_0", "Q4_K_M"):
+            made = make_once(folder / f"gguf-{kind}", partial(save_gguf, source, given.llama, kind))
+            yield Contender(shape, f"llama.cpp {kind}", "llama", made, options=ROOM, python=str(given.llama))
