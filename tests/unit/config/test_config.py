@@ -161,7 +161,17 @@ def test_nothing_risky_is_allowed_by_default():
 def test_a_model_needs_only_its_source(schema):
     resolved = resolve_models(one())["X"]
     allowances = {"allow_floating_revision", "allow_pickle", "allow_remote_code"}
-    settings = {"source", "task", "exporter", "variants", "quantization", "parity", "benchmark", "publish"}
+    settings = {
+        "source",
+        "task",
+        "exporter",
+        "variants",
+        "quantization",
+        "parity",
+        "evaluation",
+        "benchmark",
+        "publish",
+    }
     assert set(resolved) == settings | allowances
     assert resolved["source"] == HUB
     assert resolved["task"] is None
@@ -308,7 +318,7 @@ def test_every_key_is_described_and_every_default_and_example_valid(schema):
         described = "description" in part or "$ref" in part or "oneOf" in part
         assert described, path
         if part.get("type") == "object":
-            assert part["additionalProperties"] is False or path == ("models",), path
+            assert part["additionalProperties"] is False or path in (("models",), ("evaluation", "labels")), path
         elif "$ref" not in part:
             assert part.get("examples"), path
         validator = jsonschema.Draft202012Validator({**part, "$defs": schema["$defs"]})

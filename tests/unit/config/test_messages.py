@@ -91,7 +91,8 @@ MISPLACED_KEYS = [
     ({**one(), "task": "x"}, "task (seen: 'x') is an unknown key. It belongs in models.NAME." + allowed()),
     (
         one(revision="x"),
-        "models.X.revision (seen: 'x') is an unknown key. It belongs in models.X.source." + allowed("models.NAME"),
+        "models.X.revision (seen: 'x') is an unknown key. It belongs in models.X.source or models.X.evaluation."
+        + allowed("models.NAME"),
     ),
     (
         one({**HUB, "task": "x"}),

@@ -24,7 +24,9 @@ class EvaluatedOriginal(TypedDict):
     """What the original's public interface answers to the labelled inputs: ``evaluation/answers/pytorch.jsonl``."""
 
     model: str
+    """The model's name in config.yaml."""
     task: str
+    """The task."""
     use: str
     """What the model is used for."""
     interface: str
@@ -40,23 +42,30 @@ class EvaluatedOriginal(TypedDict):
     new_tokens: int
     """How many tokens a text that is written has at most."""
     data: EvaluationData
+    """What was answered."""
     seconds: float
     """How long answering took, without loading the model."""
     threads: int
+    """Threads that torch used."""
     versions: Versions
+    """Of the libraries that answered."""
 
 
 class EvaluatedVariant(TypedDict):
     """What a variant answers to the labelled inputs by the program of its card."""
 
     model: str
+    """The model's name in config.yaml."""
     variant: str
+    """The variant."""
     model_sha256: str
     """Of the graph, or of the first of several."""
     seconds: float
     """How long answering took, without loading the model."""
     threads: int
+    """Threads in an operator."""
     versions: Versions
+    """Of the libraries that answered."""
 
 
 class ChangedInput(TypedDict):
@@ -67,6 +76,7 @@ class ChangedInput(TypedDict):
     input: str
     """Its beginning."""
     label: Any
+    """Its label, by name."""
     original: Any
     """The original's answer."""
     variant: Any
@@ -79,7 +89,9 @@ class ClassQuality(TypedDict):
     """The inputs of one label."""
 
     label: str
+    """The label's name."""
     inputs: int
+    """How many have it."""
     original: float
     """The share that the original answers rightly."""
     variant: float
@@ -90,15 +102,21 @@ class EvaluationRecord(TypedDict):
     """How good a variant is on the labelled data beside the original, with the uncertainty of the difference."""
 
     model: str
+    """The model's name in config.yaml."""
     variant: str
+    """The variant."""
     model_sha256: str
+    """Of the graph, or of the first of several."""
     metric: str
+    """What was measured."""
     title: str
     """What the metric measures."""
     higher_is_better: bool
+    """False for errors and losses."""
     library: str
     """The distribution that computes it."""
     data: EvaluationData
+    """On what it was measured."""
     original: float
     """The metric of the original's answers."""
     value: float
@@ -122,6 +140,7 @@ class EvaluationRecord(TypedDict):
     seconds: dict[str, float]
     """How long the original and the variant took to answer, by ``original`` and ``variant``."""
     versions: Versions
+    """Of the libraries that computed the metric."""
 
 
 def read_evaluated_original(file: Path) -> EvaluatedOriginal:

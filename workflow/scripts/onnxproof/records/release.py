@@ -154,7 +154,7 @@ class Quality(TypedDict):
     changed: float | None
     """The share of inputs that are answered in another way; null where answers are real numbers."""
     data: EvaluationData
-    """The labelled data."""
+    """On what it was measured."""
 
 
 class ReleasedVariant(NamedFiles, Evidence):

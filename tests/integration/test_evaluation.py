@@ -1,0 +1,74 @@
+"""Labelled data through the workflow: answered, scored, judged, shown, released; and a gate that fails."""
+
+import csv
+import json
+
+import pytest
+
+WORDS = ("good", "bad", "love it", "broke", "fine", "awful", "works", "buy again")
+
+
+def label_stars(project, count, **settings):
+    """Name labelled data for the classifier: texts with a label of its own, by name or by number."""
+    names = list(json.loads((project.folder / "models/stars/config.json").read_text())["id2label"].values())
+    with (project.folder / "labelled.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["review", "stars"])
+        for number in range(count):
+            text = " ".join(WORDS[(number * step) % len(WORDS)] for step in (1, 3, 5))
+            place = number % len(names)
+            table.writerow([text, names[place] if number % 2 else place])
+    evaluation = {"data": "labelled.csv", "input": "review", "label": "stars", **settings}
+    project.config["models"]["stars.v1"]["evaluation"] = evaluation
+    project.configure(project.config)
+
+
+@pytest.mark.slow
+def test_labelled_data_are_evaluated_and_judged(copy_of_finished):
+    project = copy_of_finished
+    label_stars(project, 40, not_worse_by=0.9)
+    planned = project.planned()
+    assert planned["record_evaluation"] == 1
+    assert planned["evaluate"] == planned["score_evaluation"] == planned["gate_evaluation"] == 3
+    assert not {"export", "quantize", "measure_parity", "benchmark"} & planned.keys()
+    run = project.snakemake()
+    assert run.returncode == 0, run.stdout
+    assert project.planned() == {}
+    folder = project.folder / "results/stars.v1"
+    record = json.loads((folder / "evaluation/fp32.json").read_text())
+    assert record["metric"] == "accuracy"
+    assert record["data"]["inputs"] == 40
+    assert record["value"] == record["original"]
+    assert record["changed"] == 0.0
+    assert sum(row["inputs"] for row in record["classes"]) == 40
+    rows = [json.loads(line) for line in (folder / "evaluation/int8.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in rows] == list(range(1, 41))
+    right = sum(row["original_score"] for row in rows) / 40
+    assert right == pytest.approx(record["original"])
+    manifest = json.loads((folder / "release/manifest.json").read_text())
+    assert manifest["variants"]["int8"]["evaluation"]["allowed"] == 0.9
+    card = (folder / "release/README.md").read_text()
+    assert "model-index:" in card
+    assert "## On labelled data" in card
+    page = (project.folder / "results/report.html").read_text()
+    assert "On labelled data" in page
+
+    # Another limit judges again, and nothing else; one that nothing can be proven to keep withdraws the release.
+    label_stars(project, 40, not_worse_by=0.0)
+    run = project.snakemake()
+    assert run.returncode != 0
+    assert "stars.v1 fp32 is not proven to be as good as the original: accuracy" in run.stdout
+    assert "inputs would be needed to tell" in run.stdout
+    assert "Traceback" not in run.stdout
+    assert not (folder / "release").exists()
+    assert not (folder / "evaluation/fp32.ok").exists()
+    assert (folder / "evaluation/fp32.json").exists()
+
+
+def test_a_wrong_field_is_told_before_any_job(copy_of_finished):
+    project = copy_of_finished
+    label_stars(project, 2, label="rating")
+    run = project.snakemake("-n")
+    assert run.returncode != 0
+    assert "models.stars.v1.evaluation.label is 'rating', but the first row of" in run.stdout + run.stderr, run.stdout
+    assert "Traceback" not in run.stdout
