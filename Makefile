@@ -48,6 +48,9 @@ test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
 test-long: setup-dev  ## the longest proofs: injected faults, no network, the Hub from start to end
 	$(IN_VENV) pytest -m long
 
+.PHONY: setup-evaluation
+setup-evaluation: $(VENV)/evaluation.done  ## add the metrics of labelled data beside those of scikit-learn, and Parquet
+
 .PHONY: setup-cluster
 setup-cluster: $(VENV)/cluster.done  ## add what runs on Slurm or Kubernetes, and results on S3, need
 
@@ -197,6 +200,7 @@ audit: setup-dev  ## look the locked versions up in the public advisories; fails
 .PHONY: lock
 lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and rewrite the hashed locks
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
+	$(UV) pip compile pyproject.toml --group evaluation $(COMPILE) -o $(LOCKS)/evaluation.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
 	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
@@ -222,6 +226,11 @@ $(VENV)/run.done: $(LOCKS)/run.txt $(VENV)/torch.done
 
 $(VENV)/dev.done: $(LOCKS)/dev.txt $(VENV)/torch.done
 	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/dev.txt
+	@$(UV) pip check --quiet
+	@touch $@
+
+$(VENV)/evaluation.done: $(LOCKS)/evaluation.txt $(VENV)/run.done
+	$(UV) pip install --quiet --no-deps --require-hashes -r $(LOCKS)/evaluation.txt
 	@$(UV) pip check --quiet
 	@touch $@
 

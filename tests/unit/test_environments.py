@@ -18,7 +18,17 @@ from onnxproof.engine.code_digest import files_of_script
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 #: Modules whose distribution has another name.
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "pytrec_eval": "pytrec-eval-terrier", "sklearn": "scikit-learn"}
+#: What only `score_evaluation` computes with. Other scripts look metrics up by their names.
+METRIC_LIBRARIES = (
+    "jiwer",
+    "pycocotools",
+    "pytrec-eval-terrier",
+    "rouge-score",
+    "sacrebleu",
+    "scikit-learn",
+    "seqeval",
+)
 
 #: Prints the environment and the image of each rule that has an environment.
 TELLING_IMAGES = """
@@ -45,7 +55,7 @@ def pins_of(environment: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environments_agree_with_the_lock(environment):
-    versions = locked("run.txt") | {"torch": locked("torch-cpu.txt")["torch"].removesuffix("+cpu")}
+    versions = locked("evaluation.txt") | {"torch": locked("torch-cpu.txt")["torch"].removesuffix("+cpu")}
     pins = pins_of(environment)
     assert pins == {name: versions[name] for name in pins}
 
@@ -58,16 +68,19 @@ def test_the_lock_satisfies_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     torch = {"torch": locked("torch-cpu.txt")["torch"]}
     run, dev = locked("run.txt") | torch, locked("dev.txt") | torch
+    evaluation = locked("evaluation.txt") | torch
     cluster = locked("cluster.txt") | torch
     for lock, wanted in (
         (run, project["project"]["dependencies"]),
-        (dev, project["dependency-groups"]["dev"]),
-        (cluster, project["project"]["dependencies"] + project["dependency-groups"]["cluster"]),
+        (evaluation, project["project"]["dependencies"] + project["dependency-groups"]["evaluation"]),
+        (dev, [wanted for wanted in project["dependency-groups"]["dev"] if isinstance(wanted, str)]),
+        (cluster, [wanted for wanted in project["dependency-groups"]["cluster"] if isinstance(wanted, str)]),
+        (cluster, project["project"]["dependencies"] + project["dependency-groups"]["evaluation"]),
     ):
         for requirement in map(Requirement, wanted):
             version = lock[canonicalize_name(requirement.name)]
             assert requirement.specifier.contains(version), f"{requirement} is locked as {version}"
-    assert run.items() <= dev.items()
+    assert run.items() <= evaluation.items() <= dev.items()
     assert {name for name, version in run.items() if cluster[name] != version} == {"python-dateutil"}
 
 
@@ -119,6 +132,8 @@ def test_environments_hold_what_their_scripts_import(script, environment):
                 distribution = canonicalize_name(DISTRIBUTIONS.get(name, name))
                 if environment != "export" and distribution in ("torch", "transformers", "sentence-transformers"):
                     continue  # imported only for the variant `pytorch`, which has the export environment
+                if environment != "evaluation" and distribution in METRIC_LIBRARIES:
+                    continue
                 if distribution in ("llama-cpp", "onnxruntime-genai", "openvino"):
                     continue  # imported only where a benchmark times it, in an environment of its own
                 assert distribution in installed, f"{Path(path).name} imports {name}"

@@ -127,7 +127,7 @@ rule gate_evaluation:
     log:
         "results/logs/gate_evaluation/{model}.{variant}.log",
     conda:
-        "../../envs/runtime.yaml"
+        "../../envs/evaluation.yaml"
     resources:
         **needs("gate_evaluation"),
     params:

@@ -16,7 +16,8 @@ import numpy as np
 
 from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, run_script
-from onnxproof.evaluation.asking import AnswerFile, Ask, answers_to
+from onnxproof.evaluation.answers import AnswerFile
+from onnxproof.evaluation.asking import Ask, answers_to
 from onnxproof.evaluation.forms import PERPLEXITY, Model
 from onnxproof.evaluation.plan import Plan, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json

@@ -12,7 +12,8 @@ import numpy as np
 
 from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
-from onnxproof.evaluation.asking import AnswerFile, Ask, answers_to, count_examples
+from onnxproof.evaluation.answers import AnswerFile
+from onnxproof.evaluation.asking import Ask, answers_to, count_examples
 from onnxproof.evaluation.forms import PERPLEXITY, Model
 from onnxproof.evaluation.plan import Plan, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json

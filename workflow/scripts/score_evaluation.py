@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError, run_script
-from onnxproof.evaluation.asking import AnswerFile, read_answers
+from onnxproof.evaluation.answers import AnswerFile, read_answers
 from onnxproof.evaluation.metric import Metric
 from onnxproof.evaluation.metrics import METRICS
 from onnxproof.evaluation.paired import compare
@@ -95,7 +95,13 @@ def score(
     if rows != answered:
         raise UserError(f"{variant_answers}: has {len(answered)} answers, and the original {len(rows)}; run again")
     metric, kind, names = METRICS[original["metric"]], original["kind"], original["labels"]
-    compared = compare(metric, labels, before, after)
+    try:
+        compared = compare(metric, labels, before, after)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{variant['model']}: evaluation: the metric {metric.name} needs {error.name}, which "
+            "`make setup-evaluation` installs"
+        ) from None
     scores = [metric.per_input(labels, answers) for answers in (before, after)] if metric.per_input else None
     sizes = sizes_of_change(kind, before, after, scores)
     told = [
@@ -133,6 +139,7 @@ def score(
         "interval": [compared.low, compared.high],
         "method": compared.method,
         "changed": compared.changed,
+        "affected": compared.affected,
         "gained": compared.gained,
         "lost": compared.lost,
         "most_changed": most,

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+from test_labelled_data import EMBEDDER, SENTIMENT, write_rows
 
 from messages import raises
 from onnxproof.cli import UserError
-from onnxproof.evaluation.asking import AnswerFile, answers_to, count_examples, read_answers
+from onnxproof.evaluation.answers import AnswerFile, read_answers
+from onnxproof.evaluation.asking import answers_to, count_examples
 from onnxproof.evaluation.gate import judge_record
 from onnxproof.evaluation.plan import make_plan
 from onnxproof.evaluation.sounds import read_sound
-from test_labelled_data import EMBEDDER, SENTIMENT, write_rows
 
 SAID = {"a": [1.0, 0.0], "b": [0.0, 2.0], "c": [3.0, 3.0], "query": [0.0, 1.0]}
 
@@ -91,6 +92,7 @@ def record(metric="accuracy", original=0.9, value=0.9, interval=(0.0, 0.0), inpu
         "interval": list(interval),
         "method": "tango",
         "changed": 0.0,
+        "affected": 0,
         "gained": 0,
         "lost": 0,
     }

@@ -11,7 +11,7 @@ from onnxproof.config.checks import problems_of
 from onnxproof.config.labelled import files_named
 from onnxproof.config.resolve import resolve_models
 from onnxproof.evaluation.data import read_rows
-from onnxproof.evaluation.forms import Model, Settings
+from onnxproof.evaluation.forms import Model
 from onnxproof.evaluation.plan import make_plan
 
 SENTIMENT = Model("text-classification", "text-classification", ("negative", "positive"))
@@ -220,7 +220,7 @@ def test_problems_of_a_configuration_name_the_key(tmp_path):
         )
     ]
     assert problems == [
-        "evaluation (seen: {}) names no data: give data, or hub with revision and file",
+        "evaluation names no data: give data, or hub with revision and file",
         "evaluation.hub is 'a/b', but data names a file already: remove one of the two",
         "evaluation.revision is missing: a dataset on the Hub is named by hub, revision and file",
         "evaluation.data is 'rows.txt', must end in .jsonl, .csv, .parquet",
@@ -230,7 +230,7 @@ def test_problems_of_a_configuration_name_the_key(tmp_path):
         "evaluation.label is 'label', but the first row of FOLDER/rows.jsonl has the fields: review, stars",
         "evaluation.documents cannot be used: FOLDER/none.csv: no such file",
         "evaluation.not_worse_by is -1, must be at least 0",
-        "evaluation.revision is 'main', must match ^[0-9a-f]{40}$",
+        "evaluation.revision is 'main', must be the full commit of the dataset, 40 hexadecimal digits",
     ]
 
 

@@ -1,6 +1,7 @@
 """The labelled data that a configuration names: what can be told of them before any job."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from onnxproof.evaluation.data import READERS, read_rows
 
 #: Keys that name a file on the Hub, all of them or none.
 ON_HUB = ("hub", "revision", "file")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def evaluation_problems(path: KeyPath, evaluation: Any, folder: Path) -> Iterator[Problem]:
@@ -34,6 +36,9 @@ def evaluation_problems(path: KeyPath, evaluation: Any, folder: Path) -> Iterato
     if not hub and "data" not in evaluation:
         yield Problem(path, "names no data: give data, or hub with revision and file")
         return
+    revision = evaluation.get("revision")
+    if isinstance(revision, str) and not COMMIT.fullmatch(revision):
+        yield Problem((*path, "revision"), "must be the full commit of the dataset, 40 hexadecimal digits", revision)
     for key in ("data", "file", "documents"):
         file = evaluation.get(key)
         if isinstance(file, str) and not file.endswith(tuple(READERS)):

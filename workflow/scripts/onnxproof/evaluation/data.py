@@ -71,7 +71,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                 if None in row or None in row.values():
                     count = len(row[None]) + len(reader.fieldnames or ()) if None in row else _cells(row)
                     raise UserError(
-                        f"{file}, line {reader.line_num}: has {count} cells, and the first line names "
+                        f"{file}, line {reader.line_num}: cells: {count}, fields in the first line: "
                         f"{len(reader.fieldnames or ())}"
                     )
                 yield row

@@ -132,8 +132,8 @@ def label_index(value: Any, place: Place, settings: Settings, model: Model) -> i
     if number is not None and 0 <= number < len(model.names):
         return number
     raise UserError(
-        f"{place}: the label {shown(value)} is none of the model's: {', '.join(model.names[:12])}"
-        f"{', …' if len(model.names) > 12 else ''}; evaluation.labels can say which one is meant"
+        f"{place}: the label {shown(value)} is none of the model's labels: "
+        f"{', '.join(model.names[:12])}{', …' if len(model.names) > 12 else ''}; evaluation.labels can map it to one"
     )
 
 
@@ -398,9 +398,9 @@ LABELLED = {
 SIMILARITY = Form("pair", "pairs_spearman", ("text1", "text2"), "score", _read_pair, _similarity)
 RETRIEVAL = Form("retrieval", "ndcg_at_10", ("query",), "relevant", _read_query, _as_it_is)
 PERPLEXITY = Form("language-model", "perplexity", ("text",), None, _read_text, _as_it_is)
-WRITTEN = Form("text", "exact_match", ("text",), "target", partial(_read_written, "text"), _text)
+WRITTEN = Form("text", "rouge_l", ("text",), "target", partial(_read_written, "text"), _text)
 FORMS: dict[str, Form] = {
-    "reranking": Form("retrieval", "ndcg_at_10", ("query", "documents"), "relevance", _read_ranked, _ranking),
+    "reranking": Form("retrieval", "ndcg_at_10", ("query", "documents"), "relevant", _read_ranked, _ranking),
     "multiple-choice": Form(
         "classification",
         "accuracy",

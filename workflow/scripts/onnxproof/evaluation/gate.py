@@ -1,7 +1,6 @@
 """The verdict on a variant from what was measured on labelled data."""
 
 from dataclasses import dataclass
-from typing import cast
 
 from onnxproof.evaluation.paired import Comparison, Decision, judge
 from onnxproof.records.evaluation import EvaluationRecord
@@ -30,14 +29,11 @@ class Verdict:
         """Return the measurement and the decision in one line."""
         record, decision = self.record, self.decision
         low, high = record["interval"]
-        told = (
+        return (
             f"{record['metric']} {record['value']:.4g} against {record['original']:.4g}, difference "
             f"{record['difference']:+.3g} with a 95 % interval from {low:+.3g} to {high:+.3g} over "
-            f"{record['data']['inputs']} inputs; worse by {self.limit:.3g} is allowed: {decision.verdict}"
+            f"{record['data']['inputs']} inputs: it {decision.reason}"
         )
-        if decision.inputs_needed is not None:
-            return f"{told}; about {decision.inputs_needed} inputs would be needed to tell"
-        return told
 
 
 def default_limit(metric: str, original: float, higher_is_better: bool) -> float:
@@ -66,8 +62,9 @@ def judge_record(record: EvaluationRecord, not_worse_by: float | None) -> Verdic
         difference=record["difference"],
         low=low,
         high=high,
-        method=cast("object", record["method"]),  # type: ignore[arg-type]
+        method=record["method"],
         changed=record["changed"],
+        affected=record["affected"],
         gained=record["gained"],
         lost=record["lost"],
     )

@@ -1,4 +1,4 @@
-"""What a metric is: its value on labelled inputs, and how it is computed anew for a sample of them."""
+"""What a metric is: its value on labelled inputs, and what each input adds to it."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ Array = NDArray[Any]
 #: One entry an input; the forms are in the docstring of the package.
 Labels = Sequence[Any]
 Answers = Sequence[Any]
-#: Takes how often each input is drawn, (samples, n) in float64, and returns the metric of each sample, (samples,).
-OfSamples = Callable[[Array], Array]
+#: Takes the places of some of the inputs, (m,) in int64, and returns the metric of them.
+OfSubset = Callable[[Array], float]
 
 Kind = Literal[
     "classification",
@@ -32,27 +32,29 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of quality. Exactly one of ``per_input``, ``counts`` and ``weighted`` says how a sample is measured.
+    """A measure of quality.
+
+    A metric is either the mean of a score of each input (``per_input``), or a function of sums over the inputs
+    (``counts`` and ``from_counts``), or neither: then it is computed again for parts of the inputs.
 
     Attributes:
         name: the key of ``METRICS``, as users write it.
         title: what is measured, for a table or a page.
         kinds: the kinds of answer that it can measure.
         higher_is_better: False for errors and losses.
-        library: the distribution that computes ``value``, or ``onnxproof``.
+        library: the distribution that computes it, or ``onnxproof``.
         value: takes labels and answers, and returns the metric over all inputs.
         per_input: takes labels and answers, and returns the score of each input, (n,) in float64. Their mean is the
             value.
         binary: whether each of these scores is 0 or 1.
-        counts: takes labels and answers, and returns what each input adds to the metric, (n, k) in float64 or as a
-            sparse matrix of SciPy.
-        from_counts: takes sums of these rows, (samples, k), and returns the metric of each, (samples,).
-        weighted: takes labels and answers, and returns a function of how often each input is drawn. For metrics of
-            ranks, which are no function of sums.
-        largest_change: the difference that an input whose answer changes can make to its own score, in the metric's
-            unit. It bounds what inputs that were not seen could do where few answers changed. None where practically
-            every answer changes a little, so that the inputs seen show how much.
-        decisions: takes answers, and returns of each what a user would notice, so that it is known how many changed.
+        counts: takes labels and answers, and returns what each input adds, (n, k), as an array or a ``csr_array``.
+        from_counts: takes sums of such rows, (m, k) in float64, and returns the metric of each, (m,).
+        of_subset: takes labels and answers, and returns the function that measures a part of them. Where it is None,
+            ``value`` is called for each part.
+        largest_change: by how much an input whose answer changes can change its own score, in the metric's unit. It
+            bounds what inputs that were not seen could do where few of those seen changed. None where practically
+            every input changes a little, so that those seen show how much.
+        decisions: takes answers, and returns of each what a user would notice, so that changed answers can be counted.
             None where answers are real numbers.
     """
 
@@ -66,21 +68,35 @@ class Metric:
     binary: bool = False
     counts: Callable[[Labels, Answers], Any] | None = None
     from_counts: Callable[[Array], Array] | None = None
-    weighted: Callable[[Labels, Answers], OfSamples] | None = None
+    of_subset: Callable[[Labels, Answers], OfSubset] | None = None
     largest_change: float | None = None
     decisions: Callable[[Answers], Sequence[Hashable]] | None = None
 
-    def of_samples(self, labels: Labels, answers: Answers) -> OfSamples:
-        """Return the function that computes the metric of samples of these inputs.
 
-        A sample in which the metric is not defined, such as a correlation of equal numbers, gives NaN.
-        """
-        if self.per_input:
-            scores = self.per_input(labels, answers)
-            return lambda drawn: np.asarray(drawn @ scores / drawn.sum(axis=1))
-        if self.weighted:
-            return self.weighted(labels, answers)
-        if not (self.counts and self.from_counts):
-            raise TypeError(f"{self.name} has no per_input, no weighted, and no counts with from_counts")
-        counts, from_counts = self.counts(labels, answers), self.from_counts
-        return lambda drawn: from_counts(np.asarray(drawn @ counts))
+def mean_of(per_input: Callable[[Labels, Answers], Array]) -> Callable[[Labels, Answers], float]:
+    """Return the ``value`` of a metric that is the mean of a score of each input."""
+    return lambda labels, answers: float(np.mean(per_input(labels, answers)))
+
+
+def total_of(
+    counts: Callable[[Labels, Answers], Any], from_counts: Callable[[Array], Array]
+) -> Callable[[Labels, Answers], float]:
+    """Return the ``value`` of a metric that is a function of sums over the inputs."""
+    return lambda labels, answers: float(from_counts(np.asarray(counts(labels, answers).sum(axis=0))[None])[0])
+
+
+def ratio(numerators: Array, denominators: Array) -> Array:
+    """Return the ratios of two arrays of the same shape; NaN where a denominator is 0."""
+    undefined = np.full(np.shape(denominators), np.nan)
+    return np.asarray(np.divide(numerators, denominators, out=undefined, where=denominators != 0))
+
+
+def mean_of_defined(values: Array) -> Array:
+    """Return the mean of each row of (m, k) values without those that are NaN, (m,); NaN where all are."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+
+
+def same_text(answers: Answers) -> list[str]:
+    """Return texts without the space around and between words that nobody notices."""
+    return [" ".join(answer.split()) for answer in answers]

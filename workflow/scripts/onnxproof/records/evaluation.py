@@ -1,7 +1,7 @@
 """What the original and its variants are worth on a user's labelled data."""
 
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from onnxproof.files import read_json
 from onnxproof.records.common import Versions
@@ -125,14 +125,16 @@ class EvaluationRecord(TypedDict):
     """``value - original``."""
     interval: list[float]
     """The 95 % interval of the difference."""
-    method: str
-    """How the interval was made."""
+    method: Literal["tango", "bootstrap-t", "bounded-bootstrap"]
+    """How the interval was made, see ``onnxproof.evaluation.intervals``."""
     changed: float | None
     """The share of inputs that are answered in another way; null where answers are real numbers."""
+    affected: int | None
+    """Inputs that add something else to the metric with the variant; null where practically all do."""
     gained: int | None
-    """Inputs whose score is higher with the variant; null where inputs have no score of their own."""
+    """Inputs whose score is higher with the variant; null where the metric is no mean of scores."""
     lost: int | None
-    """Inputs whose score is lower with the variant; null where inputs have no score of their own."""
+    """Inputs whose score is lower with the variant; null where the metric is no mean of scores."""
     most_changed: list[ChangedInput]
     """The inputs whose answers changed the most."""
     classes: list[ClassQuality]
