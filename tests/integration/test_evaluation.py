@@ -70,5 +70,5 @@ def test_a_wrong_field_is_told_before_any_job(copy_of_finished):
     label_stars(project, 2, label="rating")
     run = project.snakemake("-n")
     assert run.returncode != 0
-    assert "models.stars.v1.evaluation.label is 'rating', but the first row of" in run.stdout + run.stderr, run.stdout
+    assert "models.stars.v1.evaluation.label is 'rating', but the first row of" in run.stdout
     assert "Traceback" not in run.stdout

@@ -172,7 +172,7 @@ def test_a_map_must_have_the_size_of_the_answer(tmp_path):
     [
         (Model("fill-mask", "fill-mask", ()), {}),
         (SENTIMENT, {"metric": "word_error_rate"}),
-        (SENTIMENT, {"metric": "accurracy"}),
+        (SENTIMENT, {"metric": "exactness"}),
     ],
 )
 def test_a_use_or_a_metric_that_does_not_fit(tmp_path, model, settings):
