@@ -41,6 +41,7 @@ from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
     BrowserResults,
+    Copied,
     Evidence,
     Headline,
     NamedFiles,
@@ -62,6 +63,7 @@ from onnxproof.release.announcement import (
     announce_dtypes,
     check_measured,
     failures,
+    present_dtypes,
     recommended_dtypes,
     sentences,
     tell_transformers_js,
@@ -80,12 +82,17 @@ RELEASED_AS = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
+    "uint8": "onnx/model_uint8.onnx",
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "w8": "onnx/model_w8.onnx",
     "q4": "onnx/model_q4.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
     "q4f16": "onnx/model_q4f16.onnx",
 }
+
+#: The second name of a variant. transformers.js loads ``int8`` by two dtypes, ``q8`` and ``int8``, which are one file
+#: in the releases of others too. ``q8`` is what a page gets that names no dtype, so ``uint8`` stands in for it.
+ALSO_AS = {"int8": "onnx/model_int8.onnx", "uint8": "onnx/model_quantized.onnx"}
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
@@ -104,6 +111,11 @@ def released_files(variants: list[str]) -> dict[str, str]:
     if "optimized" in variants and "fp32" not in variants:
         files["optimized"] = RELEASED_AS["fp32"]
     return files
+
+
+def copied_files(shipped: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{variant: its second path in the release}``; a path that another variant has is not taken."""
+    return {variant: path for variant, path in ALSO_AS.items() if variant in shipped and path not in shipped.values()}
 
 
 def released_graphs(target: Path, graphs: list[str]) -> dict[str, Path]:
@@ -262,6 +274,11 @@ def name_files(folder: Path, path: str) -> NamedFiles:
     return {"file": files[decoder_file(files)], "files": files} if len(files) > 1 else {"file": path}
 
 
+def name_copies(folder: Path, path: str | None) -> Copied:
+    """Return the files of a variant's copy in a release, if it has one."""
+    return {"copied_as": name_files(folder, path)} if path else {}
+
+
 def headline(parity: ReleasedParity, benchmark: ReleasedSpeed) -> Headline:
     """Return the one metric, with its meaning, and the cases that the card's first table shows."""
     metric = next(iter(parity["task_metrics"]))
@@ -415,16 +432,21 @@ def describe_release(
     model: str,
     results: Path,
     shipped: dict[str, str],
+    copied: dict[str, str],
     thresholds: dict[str, Limits],
     machines: Sequence[str] = (),
 ) -> ReleaseDescription:
-    """Return the manifest of a release, without what depends on its files."""
+    """Return the manifest of a release, without what depends on its files.
+
+    ``shipped`` has the path of each variant, ``copied`` the second path of some.
+    """
     source = without_own_folders(read_source(results / "source.json"))
     reference = read_reference_record(results / "reference.json")
     benchmarks = {variant: read_benchmark(results / "benchmark" / f"{variant}.json") for variant in shipped}
     variants: dict[str, ReleasedVariant] = {
         variant: {
             **name_files(results / "onnx" / variant, path),
+            **name_copies(results / "onnx" / variant, copied.get(variant)),
             **evidence(variant, results, thresholds[variant], benchmarks[variant], machines),
         }
         for variant, path in shipped.items()
@@ -457,6 +479,7 @@ def describe_release(
                         "source": source_in_config(source),
                         "task": reference["task"],
                         "variants": list(thresholds),
+                        "release": {"copies": bool(copied)},
                         "parity": {"thresholds": {name: all_limits(own) for name, own in thresholds.items()}},
                     }
                 }
@@ -491,18 +514,21 @@ def release(
     manifest_file: Path,
     machines: Sequence[str] = (),
     browser: bool = False,
+    copies: bool = False,
 ) -> None:
     """Build the release folder of one model and describe it.
 
-    With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there.
+    With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
+    ``copies``, a variant that transformers.js looks for by two names is there by both.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
     """
     shipped = released_files(variants)
+    copied = copied_files(shipped) if copies else {}
     for variant in variants:  # those too that are not shipped
         judge_variant(variant, results, thresholds[variant])
-    described = describe_release(model, results, shipped, thresholds, machines)
+    described = describe_release(model, results, shipped, copied, thresholds, machines)
     if browser:
         described["browser"] = read_browser_results(results, described["variants"], thresholds)
         described["reproduce"]["config"]["models"][model]["parity"]["browser"] = True
@@ -513,7 +539,7 @@ def release(
             if not pattern.startswith(("README", ".")):
                 for document in (results / "source").glob(pattern):
                     shutil.copyfile(document, stage / document.name)
-        for variant, path in shipped.items():
+        for variant, path in [*shipped.items(), *copied.items()]:
             copy_proven_model(variant, results, stage / path)
         exported = read_variant(results / "onnx" / "fp32.json")
         with_export_file = "exported_model" in exported
@@ -522,6 +548,7 @@ def release(
         original = described["reference"]
         most_tokens = original["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         cache_sizes = announce_cache_sizes(stage)
+        announced = described["browser"]["announced"] if "browser" in described else {}
         changed_files = (
             settle_tokenizer(stage, most_tokens, original["padding"])
             | settle_modules(stage)
@@ -529,7 +556,7 @@ def release(
             | cache_sizes
             | announce_weight_files(stage)
             | (write_genai_config(stage, shipped) if described["task"] == "text-generation" else {})
-            | announce_dtypes(stage, described["browser"]["announced"] if "browser" in described else {})
+            | announce_dtypes(stage, announced | present_dtypes({*shipped.values(), *copied.values()}, announced))
         )
         if most_tokens:
             tokenizer = stage / TOKENIZER_FILE
@@ -574,6 +601,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--browser", action="store_true", help="announce what parity/browser.json says that answers in a browser"
     )
+    parser.add_argument(
+        "--copies", action="store_true", help="add a copy of each variant that transformers.js has two names for"
+    )
     args = parser.parse_args(argv)
     release(
         args.model,
@@ -584,6 +614,7 @@ def main(argv: list[str] | None = None) -> None:
         args.manifest,
         args.machines,
         args.browser,
+        args.copies,
     )
 
 

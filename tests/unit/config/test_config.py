@@ -161,7 +161,7 @@ def test_nothing_risky_is_allowed_by_default():
 def test_a_model_needs_only_its_source(schema):
     resolved = resolve_models(one())["X"]
     allowances = {"allow_floating_revision", "allow_pickle", "allow_remote_code"}
-    settings = {"source", "task", "exporter", "variants", "quantization", "parity", "benchmark", "publish"}
+    settings = {"source", "task", "exporter", "variants", "quantization", "parity", "benchmark", "release", "publish"}
     assert set(resolved) == settings | allowances
     assert resolved["source"] == HUB
     assert resolved["task"] is None
@@ -324,7 +324,7 @@ def test_config_yaml_shows_exactly_the_defaults():
     globals_shown = {key: value for key, value in config.items() if key not in ("models", "models_from")}
     resolved = resolve_models(one())["X"]
     for limits in (resolved["quantization"]["targets"], resolved["parity"]["thresholds"]):
-        for variant in ("fp16", "w8", "q4", "q4-cpu", "q4f16"):
+        for variant in ("fp16", "uint8", "w8", "q4", "q4-cpu", "q4f16"):
             assert limits.pop(variant)
     assert globals_shown == {key: resolved[key] for key in globals_shown}
     assert set(resolved) - set(globals_shown) == {"source", "task", "allow_pickle", "allow_remote_code"}
@@ -332,10 +332,9 @@ def test_config_yaml_shows_exactly_the_defaults():
 
 def test_every_setting_in_config_yaml_has_a_comment_that_says_why():
     lines = (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines()
+    groups = r"(models|quantization|parity|benchmark|release|publish):"
     keys = [
-        index
-        for index, line in enumerate(lines)
-        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|quantization|parity|benchmark|publish):", line)
+        index for index, line in enumerate(lines) if re.match(r"( {2})?[a-z_]+:", line) and not re.match(groups, line)
     ]
     assert len(keys) > 10
     assert [lines[index] for index in keys if not lines[index - 1].lstrip().startswith("#")] == []

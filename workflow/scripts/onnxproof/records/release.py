@@ -133,7 +133,14 @@ class NamedFiles(TypedDict):
     """Of several graphs, each file's path in the release, by the graph's own name."""
 
 
-class ReleasedVariant(NamedFiles, Evidence):
+class Copied(TypedDict):
+    """The copy of a variant in a release."""
+
+    copied_as: NotRequired[NamedFiles]
+    """The same graphs under the other name that transformers.js has for them; absent where there is none."""
+
+
+class ReleasedVariant(NamedFiles, Copied, Evidence):
     """A variant in a release."""
 
 
