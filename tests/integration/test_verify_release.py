@@ -57,7 +57,9 @@ def test_a_release_passes_where_it_was_made(release, capsys, tmp_path):
     manifest = json.loads((release / "manifest.json").read_text())
     limits = [limit for facts in manifest["variants"].values() for limit in facts["gate"]["limits"]]
     on_raw_inputs = [check for check in result["checks"] if check["what"].startswith("raw inputs")]
-    assert len(result["checks"]) == 2 + len(limits) + len(on_raw_inputs)
+    copies = [check for check in result["checks"] if check["what"] == "bytes"]
+    assert [check["subject"] for check in copies] == ["onnx/model_int8.onnx"]
+    assert len(result["checks"]) == 2 + len(limits) + len(copies) + len(on_raw_inputs)
     assert {check["subject"] for check in on_raw_inputs} == {facts["file"] for facts in manifest["variants"].values()}
     assert {check["verdict"] for check in result["checks"]} == {"pass"}
 
