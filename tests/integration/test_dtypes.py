@@ -70,4 +70,4 @@ def test_a_dtype_is_for_all_graphs_and_loads_the_weights_beside_them(release, no
     assert set(told["available"]) == set(dtypes)
     expected = {"none": ("uint8", 4), "auto": ("uint8", 4)} | {dtype: (dtype, of) for dtype, of in dtypes.items()}
     for asked, (dtype, factor) in expected.items():
-        assert told["taken"][asked] == dict.fromkeys(("model", "decoder_model_merged"), [dtype, factor]), asked
+        assert told["taken"][asked] == {key: [dtype, factor] for key in ("model", "decoder_model_merged")}, asked
