@@ -2,8 +2,8 @@
 
     make browser
 
-It runs the workflow on five kinds of models with every variant, and every file in Node and in Chromium, on WebAssembly
-and on WebGPU.
+It runs the workflow on five kinds of models with all variants, and every file in Node and in Chromium, on WebAssembly
+and on WebGPU. Without a GPU, that takes more than an hour.
 """
 
 import argparse
@@ -55,9 +55,8 @@ def as_cell(run: BrowserRun) -> str:
     """Return the largest difference of the last output, its lowest cosine, and the share of the same tokens, if any."""
     if "answers" not in run:
         told = str(run["error"])
-        return next((reason for part, reason in REASONS.items() if part in told), told[-LONGEST_REASON:]).replace(
-            "|", "/"
-        )
+        short = next((reason for part, reason in REASONS.items() if part in told), told[-LONGEST_REASON:])
+        return short.replace("|", "/")
     output = list(run["answers"]["outputs"].values())[-1]
     figures = [format_figure(output["max_abs_diff"]), format_figure(output["cosine_min"])]
     tokens = run["answers"]["task_metrics"].get("greedy_token_match")
