@@ -132,15 +132,12 @@ clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each clie
 	$(IN_VENV) python tools/final_clients.py --output docs/clients.md \
 	  --optimum .venv-optimum/bin/python --node-modules $(VENV)/clients/node_modules
 
-BROWSER := $(addsuffix /parity/browser.json,$(addprefix results/,$(MINILM) star-rating-tiny))
-
 .PHONY: setup-browser
 setup-browser: setup $(VENV)/clients/browser.done  ## install transformers.js, for parity.browser; needs npm
 
 .PHONY: browser
-browser: setup-browser  ## run the default models in Chromium; rewrites the table of docs/browser.md
-	$(IN_VENV) snakemake --cores all -- $(BROWSER)
-	$(IN_VENV) python tools/browser_table.py $(BROWSER) --output docs/browser.md
+browser: setup-dev setup-browser  ## run every dtype in Node and Chromium; rewrites the table of docs/browser.md
+	$(IN_VENV) python tools/browser_table.py --output docs/browser.md
 
 $(VENV)/clients/browser.done: $(VENV)/uv.done
 	npm install --prefix $(VENV)/clients --ignore-scripts --no-audit --no-fund @huggingface/transformers@4.3.1

@@ -27,6 +27,7 @@ from onnxproof.inputs.material import EVALUATION_IMAGES, EVALUATION_SEED
 from onnxproof.inputs.model_inputs import Reference
 from onnxproof.inputs.synthetic import draw_images
 from onnxproof.parity.metrics import cosine_similarity, log_probabilities
+from onnxproof.release.announcement import DTYPE_FILES
 from onnxproof.release.golden import read_golden
 
 ROOT = project_path.ROOT
@@ -36,7 +37,7 @@ PROBABILITIES, EMBEDDINGS, TOKEN_VECTORS = "probabilities", "embeddings", "token
 NEXT_TOKEN, GENERATED = "next-token probabilities", "generated tokens"
 
 #: The files that transformers.js finds, by the names it has for them.
-DTYPES = {"onnx/model.onnx": "fp32", "onnx/model_quantized.onnx": "q8"}
+DTYPES = {path: dtype for dtype, path in DTYPE_FILES.items()}
 NODE_SCRIPT = Path(__file__).with_name("transformers_js_answers.mjs")
 FASTEMBED_SCRIPT = Path(__file__).with_name("fastembed_answers.py")
 OPTIMUM_SCRIPT = Path(__file__).with_name("optimum_answers.py")
@@ -332,10 +333,10 @@ def compare(
     max_tokens = golden.manifest["max_tokens"]
     texts, images = (golden.texts, []) if golden.texts else ([], golden_images(folder, golden))
     rows = []
-    for variant, facts in manifest["variants"].items():
+    for variant, file, is_copy in named_files(manifest):
         for client in all_clients(optimum, node_modules, fastembed):
             in_node = client.name.startswith(TRANSFORMERS_JS)
-            if in_node and facts["file"] not in DTYPES:
+            if (is_copy and not in_node) or (in_node and file not in DTYPES):
                 continue
             for compared in client.compared.get(task, ()):
                 indices = sorted(golden.generated) if compared == GENERATED else list(range(golden.answered))
@@ -344,7 +345,7 @@ def compare(
                 release = Release(
                     folder,
                     task,
-                    facts["file"],
+                    file,
                     compared,
                     [texts[index] for index in indices] if texts else [],
                     [images[index] for index in indices] if images else [],
@@ -353,8 +354,20 @@ def compare(
                 )
                 expected, answers = expected_answers(compared, golden, indices), client.ask(release)
                 row = {"model": manifest["model"], "client": client.name, "variant": variant, "compared": compared}
+                if is_copy:
+                    row["variant"] = f"{variant}, dtype {DTYPES[file]}"
                 rows.append(row | {"inputs": len(indices)} | difference(compared, expected, answers))
     return rows
+
+
+def named_files(manifest: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return each variant's name and file, and again with its copy's file; the last value says which of both it is."""
+    return [
+        (variant, named["file"], is_copy)
+        for variant, facts in manifest["variants"].items()
+        for named, is_copy in ((facts, False), (facts.get("copied_as"), True))
+        if named
+    ]
 
 
 def difference(compared: str, expected: Answers, answers: Answers) -> dict[str, float]:

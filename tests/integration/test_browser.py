@@ -1,4 +1,4 @@
-"""The variants in headless Chromium, by transformers.js, on WebAssembly and on WebGPU."""
+"""The variants in transformers.js: in Node, and in headless Chromium on WebAssembly and on WebGPU."""
 
 import json
 import shutil
@@ -16,13 +16,14 @@ from chain import THRESHOLDS, run_chain
 from kinds import save_case, save_embedder
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
-from onnxproof.parity.browser import Browser, BrowserError, find_chromium
+from onnxproof.parity.browser import DEVICES, Browser, BrowserError, Node, find_chromium
 from onnxproof.records.browser import read_browser
 from onnxproof.release import golden
 from tiny_models import save_classifier
 
 CHROMIUM = find_chromium()
-SEARCHED = ("int8-invariant", "w8", "q4")
+PROGRAMS = {Browser: CHROMIUM, Node: shutil.which("node")}
+SEARCHED = ("uint8", "int8-invariant", "w8", "q4")
 VARIANTS = ("fp32", "int8", *SEARCHED)
 TARGETS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["quantization"]["targets"]
 TEXTS = ["good", "not very good but the price is fine"]
@@ -60,10 +61,10 @@ def test_a_browser_gives_the_answers_that_the_cpu_gives(kind, tmp_path, node_mod
         made = (onnx_folder / variant, onnx_folder / f"{variant}.json")
         quantize.quantize("m", variant, *optimized, TARGETS[variant], CALIBRATION_TEXTS, *made)
 
-    record = measure_browser.measure("m", results, VARIANTS, 4, CHROMIUM, node_modules)
+    record = measure_browser.measure("m", results, VARIANTS, 4, PROGRAMS, node_modules)
 
     assert [(run["variant"], run["device"]) for run in record["runs"]] == [
-        (variant, device) for variant in VARIANTS for device in ("wasm", "webgpu")
+        (variant, device) for variant in VARIANTS for device in DEVICES
     ]
     for run in record["runs"]:
         told = (kind, run["variant"], run["device"], run["error"])
@@ -79,8 +80,8 @@ def test_a_browser_gives_the_answers_that_the_cpu_gives(kind, tmp_path, node_mod
         (run["variant"], run["device"]): next(iter(run["answers"]["outputs"].values())) for run in record["runs"]
     }
     for variant in VARIANTS:
-        on_wasm, on_webgpu = (by_variant[variant, device][METRIC] for device in ("wasm", "webgpu"))
-        assert on_wasm == pytest.approx(on_webgpu, abs=TOLERANCE), (kind, variant)
+        in_node, on_wasm, on_webgpu = (by_variant[variant, device][METRIC] for device in DEVICES)
+        assert [in_node, on_wasm] == pytest.approx([on_webgpu] * 2, abs=TOLERANCE), (kind, variant)
 
 
 def with_gathered_blocks(model: onnx.ModelProto) -> None:
@@ -122,8 +123,12 @@ def test_a_file_that_a_browser_does_not_load_is_not_announced(finished, tmp_path
     release.main(released)
 
     config = json.loads((results / "release" / "config.json").read_text())
-    assert config["transformers.js_config"]["device_config"] == {"wasm": {"dtype": "q8"}, "webgpu": {"dtype": "fp32"}}
-    assert "## In the browser" in (results / "release" / "README.md").read_text()
+    assert config["transformers.js_config"]["device_config"] == {
+        "cpu": {"dtype": "q8"},
+        "wasm": {"dtype": "q8"},
+        "webgpu": {"dtype": "fp32"},
+    }
+    assert "## In Node and in the browser" in (results / "release" / "README.md").read_text()
     manifest = json.loads((results / "release" / "manifest.json").read_text())
     assert manifest["browser"]["not_announced"] == []
 
@@ -136,7 +141,11 @@ def test_a_file_that_a_browser_does_not_load_is_not_announced(finished, tmp_path
     release.main(released)
 
     config = json.loads((results / "release" / "config.json").read_text())
-    assert config["transformers.js_config"]["device_config"] == {"wasm": {"dtype": "fp32"}, "webgpu": {"dtype": "fp32"}}
+    assert config["transformers.js_config"]["device_config"] == {
+        "cpu": {"dtype": "q8"},
+        "wasm": {"dtype": "fp32"},
+        "webgpu": {"dtype": "fp32"},
+    }
     (line,) = [
         line
         for line in (results / "release" / "README.md").read_text().splitlines()

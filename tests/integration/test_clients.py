@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from card_programs import programs, run_program
-from compare_clients import GENERATED, as_markdown, compare
+from compare_clients import GENERATED, TRANSFORMERS_JS, as_markdown, compare
 from onnxproof.parity.metrics import log_probabilities
 from onnxproof.release.node_models import MODEL_TYPES
 
@@ -110,6 +110,8 @@ def test_fastembed_gives_pytorchs_answers(finished, optimum_python, fastembed):
 @pytest.mark.slow
 def test_transformers_js_gives_pytorchs_answers(release, optimum_python, node_modules):
     rows = compare(release, optimum_python, node_modules)
+    by_dtype = {row["variant"]: row["cosine_min"] for row in rows if row["client"] == TRANSFORMERS_JS}
+    assert by_dtype["int8, dtype int8"] == by_dtype["int8"]
     check_clients(rows, {"stars.v1": 5, "sentences": 6}[release.parent.name])
 
 

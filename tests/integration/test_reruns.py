@@ -103,6 +103,16 @@ def test_benchmark_settings_rerun_only_benchmarks_and_what_follows(copy_of_finis
     assert project.planned() == {"all": 1, "benchmark": 7, "benchmark_pytorch": 1, "summary": 1} | released
 
 
+def test_without_copies_only_the_release_is_made_anew_and_has_one_file_for_int8(copy_of_finished):
+    project = copy_of_finished
+    project.configure(edited(project.config, "models", "stars.v1", "release", value={"copies": False}))
+    assert project.planned() == {"all": 1, "release": 1, "verify_release": 1}
+    run = project.snakemake("results/stars.v1/verified.json")
+    assert run.returncode == 0, run.stdout
+    files = {path.name for path in (project.folder / "results/stars.v1/release/onnx").glob("*.onnx")}
+    assert files == {"model.onnx", "model_quantized.onnx"}
+
+
 def test_another_threshold_of_another_model_leaves_this_one_alone(copy_of_finished):
     project = copy_of_finished
     project.configure(

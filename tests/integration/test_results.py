@@ -33,6 +33,8 @@ def test_every_promised_path_is_there(finished, model):
         wanted += [f"onnx/{variant}/model.onnx", f"onnx/{variant}.json", f"parity/{variant}.json"]
         wanted += [f"parity/{variant}.ok", f"benchmark/{variant}.json"]
     assert [path for path in wanted if not (results / path).exists()] == []
+    quantized, copy = (results / "release/onnx" / name for name in ("model_quantized.onnx", "model_int8.onnx"))
+    assert copy.read_bytes() == quantized.read_bytes()
     assert (results / "benchmark" / "pytorch.json").exists() == (model == "stars.v1")
     for rule in ("download", "export", "optimize", "record_reference", "release"):
         assert (finished.folder / "results" / "logs" / rule / f"{model}.log").exists()

@@ -1,6 +1,7 @@
 """A release verifies itself, and says so loudly when anything in it is not what was proven."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -56,7 +57,9 @@ def test_a_release_passes_where_it_was_made(release, capsys, tmp_path):
     manifest = json.loads((release / "manifest.json").read_text())
     limits = [limit for facts in manifest["variants"].values() for limit in facts["gate"]["limits"]]
     on_raw_inputs = [check for check in result["checks"] if check["what"].startswith("raw inputs")]
-    assert len(result["checks"]) == 2 + len(limits) + len(on_raw_inputs)
+    copies = [check for check in result["checks"] if check["what"] == "bytes"]
+    assert [check["subject"] for check in copies] == ["onnx/model_int8.onnx"]
+    assert len(result["checks"]) == 2 + len(limits) + len(copies) + len(on_raw_inputs)
     assert {check["subject"] for check in on_raw_inputs} == {facts["file"] for facts in manifest["variants"].values()}
     assert {check["verdict"] for check in result["checks"]} == {"pass"}
 
@@ -66,7 +69,7 @@ def test_the_digest_of_the_release_can_be_demanded(release, capsys):
     assert verify(release, capsys, "--digest", "0" * 64)[0] == 1
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model_quantized.onnx"])
+@pytest.mark.parametrize("name", ["model.onnx", "model_quantized.onnx", "model_int8.onnx"])
 def test_one_flipped_weight_byte_fails(release, capsys, name):
     path = release / "onnx" / name
     content = bytearray(path.read_bytes())
@@ -92,6 +95,22 @@ def test_a_changed_weight_fails_by_its_answers_even_when_the_sums_were_written_a
     failed = [line for line in text.splitlines() if line.endswith("FAIL")]
     assert failed
     assert all(line.startswith("onnx/model.onnx ") for line in failed)
+
+
+def test_a_copy_is_held_to_the_limits_of_its_variant_where_it_is_not_the_same_file(release, capsys):
+    folder = release / "onnx"
+    text = verify(release, capsys)[1]
+    assert re.search(r"^onnx/model_int8\.onnx +bytes +those of onnx/model_quantized\.onnx +pass$", text, re.MULTILINE)
+    manifest = json.loads((release / "manifest.json").read_text())
+    limits = [limit["metric"] for limit in manifest["variants"]["int8"]["gate"]["limits"]]
+    shutil.copyfile(folder / "model.onnx", folder / "model_int8.onnx")
+    seal(release)
+
+    status, text = verify(release, capsys)
+
+    assert status == 0
+    judged = [line.split()[1] for line in text.splitlines() if line.startswith("onnx/model_int8.onnx ")]
+    assert judged == limits
 
 
 def test_a_mutated_tokenizer_fails_even_when_the_sums_were_written_anew(release, capsys):

@@ -33,7 +33,7 @@ def test_it_says_what_a_model_is_and_what_is_made_of_it(capsys):
     told = capsys.readouterr().out
     for words in ("bert, BertForSequenceClassification", "text-classification", "0.3 million", "512 tokens"):
         assert words in told
-    for words in ("one of 5 classes (softmax): 1 star", "onnx/model_quantized.onnx", "GB of memory", "nothing is in"):
+    for words in ("one of 5 classes (softmax): 1 star", "onnx/model_int8.onnx", "GB of memory", "nothing is in"):
         assert words in told
 
 

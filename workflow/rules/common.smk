@@ -337,10 +337,20 @@ def browser_variants(wildcards) -> list[str]:
     ]
 
 
+def browser_pages() -> list[str]:
+    """Return what Node and a browser run."""
+    return [resource_path(path) for path in sorted((RESOURCES / "transformers_js").iterdir())]
+
+
 def browser_record(wildcards) -> list[str]:
-    """Return what a model's variants answer in a browser, where its configuration asks for that."""
+    """Return what a model's variants answer in Node and in a browser, where its configuration asks for that."""
     asked = MODELS[wildcards.model]["parity"]["browser"]
     return [f"results/{wildcards.model}/parity/browser.json"] if asked else []
+
+
+def copies_argument(wildcards) -> list[str]:
+    """Return the option that puts a variant into a release under both names that transformers.js has for it."""
+    return ["--copies"] if MODELS[wildcards.model]["release"]["copies"] else []
 
 
 def browser_argument(wildcards) -> list[str]:
@@ -465,7 +475,7 @@ def summary_settings(wildcards=None) -> str:
 
 def check_settings(wildcards) -> str:
     """Return, as JSON, what `check` needs to know of every model."""
-    keys = ("source", "task", "exporter", "variants", "benchmark")
+    keys = ("source", "task", "exporter", "variants", "benchmark", "release")
     keys += ("allow_pickle", "allow_remote_code", "allow_floating_revision")
     return json.dumps({model: {key: MODELS[model].get(key) for key in keys} for model in MODELS})
 

@@ -1,6 +1,6 @@
 """Needs: the snapshot and a variant. Makes: PyTorch's recorded answers, the variant's differences, the verdict.
 
-With ``parity.browser`` also what the variants answer in a browser, which the release announces.
+With ``parity.browser`` also what the variants answer in Node and in a browser, which the release announces.
 
 Measuring and judging are separate rules: Snakemake deletes what a failed job wrote, and the evidence of a
 missed threshold must survive.
@@ -97,13 +97,13 @@ rule gate_parity:
         "--thresholds {params.thresholds:q} --output {output:q} > {log:q} 2>&1"
 
 
-# Asked for by `release` where `parity.browser` is set. It needs Chromium, and transformers.js of `make setup-browser`.
+# Asked for by `release` where `parity.browser` is set. It needs Node, Chromium, and transformers.js of `make setup-browser`.
 rule measure_browser:
     input:
         browser_variants,
         reference="results/{model}/reference",
         reference_manifest="results/{model}/reference.json",
-        page=resource_path("browser_page.html"),
+        pages=browser_pages(),
     output:
         "results/{model}/parity/browser.json",
     log:
@@ -121,7 +121,7 @@ rule measure_browser:
         variants=released_variants,
         batch_size=parity_batch_size,
     message:
-        "{wildcards.model}: comparing the variants in a browser with PyTorch (log: {log})"
+        "{wildcards.model}: comparing the variants in transformers.js with PyTorch (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.reference:q})" '
         "--variants {params.variants:q} --batch-size {params.batch_size} --output {output:q} > {log:q} 2>&1"

@@ -37,13 +37,14 @@ rule release:
         machines=released_machines,
         browser=browser_argument,
         evaluation=evaluation_argument,
+        copies=copies_argument,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} {params.browser:q} "
         "{params.evaluation:q} "
-        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+        "{params.copies:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
 rule verify_release:

@@ -40,7 +40,7 @@ from onnxproof.records.check import CheckedModel, Cost
 from onnxproof.tasks.heads import count_labels, takes_pairs
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import TASKS
-from release import released_files
+from release import copied_files, released_files
 
 #: Bytes a parameter, by the names that ``config.json`` has for its type.
 TYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -73,6 +73,8 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Ch
     if asked and tasks and task is None:
         problems.append(f"models.{model}.task is '{asked}', but it serves only: {', '.join(tasks)}")
     parameters, stored = count_parameters(checkpoint)
+    shipped = released_files(settings["variants"])
+    copied = copied_files(shipped) if settings["release"]["copies"] else {}
     described = {
         "model": model,
         "model_type": config.get("model_type"),
@@ -85,7 +87,7 @@ def check(model: str, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Ch
         "labels": meaning_of_labels(config) if task and "classification" in task else None,
         "encode": encode_settings(checkpoint) if checkpoint.kind == "SentenceTransformer" else None,
         "exporter": settings["exporter"],
-        "files": sorted(released_files(settings["variants"]).values()),
+        "files": sorted([*shipped.values(), *copied.values()]),
         "cost": cost_of(parameters * BYTES_PER_PARAMETER / BYTES_PER_MB, settings),
         "problems": problems,
     }

@@ -43,6 +43,7 @@ from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
     BrowserResults,
+    Copied,
     Evidence,
     Headline,
     NamedFiles,
@@ -65,6 +66,7 @@ from onnxproof.release.announcement import (
     announce_dtypes,
     check_measured,
     failures,
+    present_dtypes,
     recommended_dtypes,
     sentences,
     tell_transformers_js,
@@ -83,12 +85,17 @@ RELEASED_AS = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "int8": "onnx/model_quantized.onnx",
+    "uint8": "onnx/model_uint8.onnx",
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "w8": "onnx/model_w8.onnx",
     "q4": "onnx/model_q4.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
     "q4f16": "onnx/model_q4f16.onnx",
 }
+
+#: The second name of a variant. transformers.js loads ``int8`` by two dtypes, ``q8`` and ``int8``, which are one file
+#: in the releases of others too. ``q8`` is what a page gets that names no dtype, so ``uint8`` stands in for it.
+ALSO_AS = {"int8": "onnx/model_int8.onnx", "uint8": "onnx/model_quantized.onnx"}
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
@@ -107,6 +114,11 @@ def released_files(variants: list[str]) -> dict[str, str]:
     if "optimized" in variants and "fp32" not in variants:
         files["optimized"] = RELEASED_AS["fp32"]
     return files
+
+
+def copied_files(shipped: Mapping[str, str]) -> dict[str, str]:
+    """Return ``{variant: its second path in the release}``; a path that another variant has is not taken."""
+    return {variant: path for variant, path in ALSO_AS.items() if variant in shipped and path not in shipped.values()}
 
 
 def released_graphs(target: Path, graphs: list[str]) -> dict[str, Path]:
@@ -288,6 +300,11 @@ def name_files(folder: Path, path: str) -> NamedFiles:
     return {"file": files[decoder_file(files)], "files": files} if len(files) > 1 else {"file": path}
 
 
+def name_copies(folder: Path, path: str | None) -> Copied:
+    """Return the files of a variant's copy in a release, if it has one."""
+    return {"copied_as": name_files(folder, path)} if path else {}
+
+
 def headline(parity: ReleasedParity, benchmark: ReleasedSpeed) -> Headline:
     """Return the one metric, with its meaning, and the cases that the card's first table shows."""
     metric = next(iter(parity["task_metrics"]))
@@ -441,10 +458,14 @@ def describe_release(
     model: str,
     results: Path,
     shipped: dict[str, str],
+    copied: dict[str, str],
     thresholds: dict[str, Limits],
     machines: Sequence[str] = (),
 ) -> ReleaseDescription:
-    """Return the manifest of a release, without what depends on its files."""
+    """Return the manifest of a release, without what depends on its files.
+
+    ``shipped`` has the path of each variant, ``copied`` the second path of some.
+    """
     source = without_own_folders(read_source(results / "source.json"))
     reference = read_reference_record(results / "reference.json")
     benchmarks = {variant: read_benchmark(results / "benchmark" / f"{variant}.json") for variant in shipped}
@@ -453,6 +474,7 @@ def describe_release(
             ReleasedVariant,
             {
                 **name_files(results / "onnx" / variant, path),
+                **name_copies(results / "onnx" / variant, copied.get(variant)),
                 **evidence(variant, results, thresholds[variant], benchmarks[variant], machines),
             },
         )
@@ -486,6 +508,7 @@ def describe_release(
                         "source": source_in_config(source),
                         "task": reference["task"],
                         "variants": list(thresholds),
+                        "release": {"copies": bool(copied)},
                         "parity": {"thresholds": {name: all_limits(own) for name, own in thresholds.items()}},
                     }
                 }
@@ -520,22 +543,25 @@ def release(
     manifest_file: Path,
     machines: Sequence[str] = (),
     browser: bool = False,
+    copies: bool = False,
     evaluated: bool = False,
     not_worse_by: float | None = None,
 ) -> None:
     """Build the release folder of one model and describe it.
 
     With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
-    ``evaluated``, the variants are judged on labelled data too, see ``judge_quality``.
+    ``copies``, a variant that transformers.js looks for by two names is there by both. With ``evaluated``, the variants
+    are judged on labelled data too, see ``judge_quality``.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
     """
     shipped = released_files(variants)
+    copied = copied_files(shipped) if copies else {}
     for variant in variants:  # those too that are not shipped
         judge_variant(variant, results, thresholds[variant])
     quality = {variant: judge_quality(variant, results, not_worse_by) for variant in variants if evaluated}
-    described = describe_release(model, results, shipped, thresholds, machines)
+    described = describe_release(model, results, shipped, copied, thresholds, machines)
     for variant, facts in described["variants"].items():
         if variant in quality:
             facts["evaluation"] = quality[variant]
@@ -549,7 +575,7 @@ def release(
             if not pattern.startswith(("README", ".")):
                 for document in (results / "source").glob(pattern):
                     shutil.copyfile(document, stage / document.name)
-        for variant, path in shipped.items():
+        for variant, path in [*shipped.items(), *copied.items()]:
             copy_proven_model(variant, results, stage / path)
         exported = read_variant(results / "onnx" / "fp32.json")
         with_export_file = "exported_model" in exported
@@ -558,6 +584,7 @@ def release(
         original = described["reference"]
         most_tokens = original["inputs"].get("max_tokens_of_model")  # absent where the inputs are no texts
         cache_sizes = announce_cache_sizes(stage)
+        announced = described["browser"]["announced"] if "browser" in described else {}
         changed_files = (
             settle_tokenizer(stage, most_tokens, original["padding"])
             | settle_modules(stage)
@@ -565,7 +592,7 @@ def release(
             | cache_sizes
             | announce_weight_files(stage)
             | (write_genai_config(stage, shipped) if described["task"] == "text-generation" else {})
-            | announce_dtypes(stage, described["browser"]["announced"] if "browser" in described else {})
+            | announce_dtypes(stage, announced | present_dtypes({*shipped.values(), *copied.values()}, announced))
         )
         if most_tokens:
             tokenizer = stage / TOKENIZER_FILE
@@ -610,6 +637,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--browser", action="store_true", help="announce what parity/browser.json says that answers in a browser"
     )
+    parser.add_argument(
+        "--copies", action="store_true", help="add a copy of each variant that transformers.js has two names for"
+    )
     parser.add_argument("--evaluated", action="store_true", help="judge the variants on labelled data too")
     parser.add_argument("--not-worse-by", type=float, help="how much worse they may be there, in the metric's unit")
     args = parser.parse_args(argv)
@@ -622,6 +652,7 @@ def main(argv: list[str] | None = None) -> None:
         args.manifest,
         args.machines,
         args.browser,
+        args.copies,
         args.evaluated,
         args.not_worse_by,
     )

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from onnxproof.records.release import (
         GoldenReference,
         NamedFiles,
+        ReleasedVariant,
         ReleaseManifest,
         VerificationCheck,
         VerificationRecord,
@@ -184,6 +185,17 @@ def files_of(folder: Path, facts: NamedFiles) -> dict[str, Path]:
     return {name: folder / path for name, path in named.items()}
 
 
+def names_of(facts: ReleasedVariant) -> list[NamedFiles]:
+    """Return the files of a variant, and their copies where a release has them under a second name."""
+    return [facts, facts["copied_as"]] if "copied_as" in facts else [facts]
+
+
+def are_alike(folder: Path, some: NamedFiles, others: NamedFiles) -> bool:
+    """Return whether two names of a variant are the same bytes; they differ where weights are in a file beside them."""
+    left, right = files_of(folder, some), files_of(folder, others)
+    return all(sha256_of(path) == sha256_of(right[name]) for name, path in left.items())
+
+
 def open_model(file: Path, threads: int = 0) -> Any:
     """Open an ONNX file of a release, and the other graphs that it needs beside it.
 
@@ -192,37 +204,58 @@ def open_model(file: Path, threads: int = 0) -> Any:
     """
     folder = file.parents[1]
     for facts in read_manifest(folder)["variants"].values():
-        if folder / facts["file"] == file:
-            return open_sessions(files_of(folder, facts), folder, threads).separate
+        for named in names_of(facts):
+            if folder / named["file"] == file:
+                return open_sessions(files_of(folder, named), folder, threads).separate
     raise UserError(f"{file}: no variant in {folder / MANIFEST} has this file")
 
 
 def check_answers(
     folder: Path, manifest: ReleaseManifest, golden: Reference[MeasuredReference], threads: int
 ) -> list[Check]:
-    """Run every variant of the release on the golden inputs and judge it; a variant goes by its main file's name."""
+    """Run every variant of the release on the golden inputs and judge it; a variant goes by its main file's name.
+
+    A copy of the same bytes is not run again.
+    """
     checks = []
     for variant, facts in manifest["variants"].items():
-        file, limits = facts["file"], {limit["metric"]: limit["allowed"] for limit in facts["gate"]["limits"]}
-        try:
-            sessions = open_sessions(files_of(folder, facts), folder, threads)
-            batch_size = facts["parity"]["batch_invariance"]["batch_size"]
-            measured = measure_sessions(f"{manifest['model']} {variant}", sessions, golden, batch_size)
-            parity: Judged = {
-                "model": manifest["model"],
-                "variant": variant,
-                "task": manifest["task"],
-                "outputs": measured.outputs,
-                "task_metrics": measured.task_metrics,
-                "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
-                "reference_batch_invariance": NOT_MEASURED,
-            }
-            verdicts = {verdict.metric: verdict for verdict in judge(parity, limits_of_few(limits, golden.answered))}
-        except Exception as error:  # whatever onnxruntime says about a damaged file is the finding
-            checks.append(Check(file, "runs", f"{type(error).__name__}: {first_line(error)[:160]}", "", "FAIL"))
-            continue
-        checks += [check_of(file, metric, verdicts.get(metric)) for metric in limits]
+        for named in names_of(facts):
+            try:
+                if named is not facts and are_alike(folder, facts, named):
+                    checks.append(Check(named["file"], "bytes", f"those of {facts['file']}", "", "pass"))
+                else:
+                    checks += check_graphs(folder, manifest, variant, named, golden, threads)
+            except Exception as error:  # whatever onnxruntime says about a damaged file is the finding
+                reason = f"{type(error).__name__}: {first_line(error)[:160]}"
+                checks.append(Check(named["file"], "runs", reason, "", "FAIL"))
     return checks
+
+
+def check_graphs(
+    folder: Path,
+    manifest: ReleaseManifest,
+    variant: str,
+    named: NamedFiles,
+    golden: Reference[MeasuredReference],
+    threads: int,
+) -> list[Check]:
+    """Run the graphs of a variant, under one of its names, on the golden inputs and judge it."""
+    facts = manifest["variants"][variant]
+    limits = {limit["metric"]: limit["allowed"] for limit in facts["gate"]["limits"]}
+    sessions = open_sessions(files_of(folder, named), folder, threads)
+    batch_size = facts["parity"]["batch_invariance"]["batch_size"]
+    measured = measure_sessions(f"{manifest['model']} {variant}", sessions, golden, batch_size)
+    parity: Judged = {
+        "model": manifest["model"],
+        "variant": variant,
+        "task": manifest["task"],
+        "outputs": measured.outputs,
+        "task_metrics": measured.task_metrics,
+        "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
+        "reference_batch_invariance": NOT_MEASURED,
+    }
+    verdicts = {verdict.metric: verdict for verdict in judge(parity, limits_of_few(limits, golden.answered))}
+    return [check_of(named["file"], metric, verdicts.get(metric)) for metric in limits]
 
 
 def check_final_answers(

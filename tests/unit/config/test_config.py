@@ -170,6 +170,7 @@ def test_a_model_needs_only_its_source(schema):
         "parity",
         "evaluation",
         "benchmark",
+        "release",
         "publish",
     }
     assert set(resolved) == settings | allowances
@@ -334,7 +335,7 @@ def test_config_yaml_shows_exactly_the_defaults():
     globals_shown = {key: value for key, value in config.items() if key not in ("models", "models_from")}
     resolved = resolve_models(one())["X"]
     for limits in (resolved["quantization"]["targets"], resolved["parity"]["thresholds"]):
-        for variant in ("fp16", "w8", "q4", "q4-cpu", "q4f16"):
+        for variant in ("fp16", "uint8", "w8", "q4", "q4-cpu", "q4f16"):
             assert limits.pop(variant)
     assert globals_shown == {key: resolved[key] for key in globals_shown}
     assert set(resolved) - set(globals_shown) == {"source", "task", "allow_pickle", "allow_remote_code"}
@@ -342,10 +343,9 @@ def test_config_yaml_shows_exactly_the_defaults():
 
 def test_every_setting_in_config_yaml_has_a_comment_that_says_why():
     lines = (ROOT / "config.yaml").read_text(encoding="utf-8").splitlines()
+    groups = r"(models|quantization|parity|benchmark|release|publish):"
     keys = [
-        index
-        for index, line in enumerate(lines)
-        if re.match(r"( {2})?[a-z_]+:", line) and not re.match(r"(models|quantization|parity|benchmark|publish):", line)
+        index for index, line in enumerate(lines) if re.match(r"( {2})?[a-z_]+:", line) and not re.match(groups, line)
     ]
     assert len(keys) > 10
     assert [lines[index] for index in keys if not lines[index - 1].lstrip().startswith("#")] == []

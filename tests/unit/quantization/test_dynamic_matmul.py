@@ -85,6 +85,24 @@ def test_attention_becomes_qattention_on_the_same_integers():
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("optimize", [False, True], ids=["as written", "fused at load"])
+@pytest.mark.parametrize("attention", [False, True])
+def test_unsigned_weights_give_the_same_bits(optimize, attention):
+    rng = np.random.default_rng(6)
+    weight = rng.normal(size=(12, 7)).astype(np.float32)
+    x = rng.normal(size=(2, 5, 8) if attention else (5, 12)).astype(np.float32)
+    feed = {"x": x, "mask_index": mask_of(5, 3)} if attention else {"x": x}
+    answers, stored = [], []
+    for unsigned in (False, True):
+        model = attention_model(np.random.default_rng(7)) if attention else linear_model(weight)
+        quantize_dynamic_matmul(model, weight_range="full", unsigned=unsigned)
+        answers.append(run(model, feed, optimize)[0])
+        stored.append({values.dtype.name for values in constants_of(model).values() if values.ndim == 2})
+
+    np.testing.assert_array_equal(*answers)
+    assert stored == [{"int8"}, {"uint8"}]
+
+
 def test_readers_of_one_tensor_share_its_integers():
     rng = np.random.default_rng(4)
     nodes = [

@@ -63,6 +63,17 @@ def test_safe_weights_pass_the_trial_on_this_cpu_whatever_it_is(per_token):
     assert (trial["products"], trial["wrong"]) == (1, [])
 
 
+def test_unsigned_weights_saturate_nowhere():
+    model = linear_model(np.random.default_rng(0).normal(size=(64, 32)).astype(np.float32))
+    quantize_dynamic_matmul(model, weight_range="full", unsigned=True)
+
+    report, trial = check_portability(model), try_on_this_cpu(model)
+
+    assert (report["integer_products"], report["may_saturate"]) == (1, [])
+    assert set(report["instruction_sets"].values()) == {"exact"}
+    assert (trial["products"], trial["wrong"]) == (1, [])
+
+
 def test_the_trial_finds_what_saturates_where_it_does(monkeypatch):
     def saturating_product(inputs, weight):
         pairs = inputs.astype(np.int32)[:, :, None] * weight.astype(np.int32)[None]

@@ -121,6 +121,15 @@ def test_weights_by_blocks_become_more_exact_from_rung_to_rung():
     assert lines[-1] == "no q4 recipe reaches every target; the nearest is taken"
 
 
+def test_uint8_climbs_the_ladder_of_int8_with_unsigned_weights():
+    result, _ = search(embedder(), {"cosine_min": 0.9}, variant="uint8")
+    assert result.reached
+    assert result.recipe[-1]["unsigned"]
+    signed, _ = search(embedder(), {"cosine_min": 0.9})
+    assert passes(result.recipe) == passes(signed.recipe)
+    assert result.rungs[0].metrics["cosine_min"] == pytest.approx(signed.rungs[0].metrics["cosine_min"], abs=1e-3)
+
+
 @pytest.mark.parametrize(("variant", "bits", "level"), [("w8", 8, 4), ("q4", 4, None), ("q4-cpu", 4, 4)])
 def test_a_variant_by_blocks_takes_the_smallest_recipe_that_is_good_enough(variant, bits, level):
     result, _ = search(embedder(), {"cosine_min": 0.9}, variant=variant)

@@ -6,7 +6,15 @@ import pytest
 
 from onnxproof.cli import UserError
 from onnxproof.records.browser import BrowserRecord
-from onnxproof.release.announcement import announce_dtypes, check_measured, failures, recommended_dtypes, sentences
+from onnxproof.release.announcement import (
+    announce_dtypes,
+    check_measured,
+    failures,
+    present_dtypes,
+    recommended_dtypes,
+    sentences,
+)
+from release import copied_files, released_files
 
 LIMITS = {"fp32": {"cosine_min": 0.99999}, "int8": {"cosine_min": 0.98}, "q4": {"cosine_min": 0.97}}
 FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_quantized.onnx", "q4": "onnx/model_q4.onnx"}
@@ -56,6 +64,50 @@ def test_what_does_not_answer_within_its_limits_is_not_announced(broken):
 
 def test_a_device_on_which_nothing_answers_is_not_named():
     assert announced(record_of(*(run_of(variant, "webgpu", error="no adapter") for variant in FILES))) == {"wasm": "q8"}
+
+
+def test_node_is_a_device_of_its_own():
+    record = record_of(run_of("int8", "cpu"), run_of("fp32", "cpu"))
+    assert announced(record) == {"cpu": "q8", "wasm": "q8", "webgpu": "q4"}
+    record = record_of(run_of("int8", "cpu", cosine=0.5), run_of("fp32", "cpu"))
+    assert announced(record)["cpu"] == "fp32"
+    assert sentences(failures(record, LIMITS, ALONE), FILES) == [
+        "`onnx/model_quantized.onnx` is not announced for Node. There it differs from the original: "
+        "cosine_min: measured 0.5, allowed >= 0.98"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variants", "named"),
+    [
+        (["fp32", "int8"], {}),
+        (["fp32", "q4"], {"wasm": "q4"}),
+        (["fp32", "fp16"], {"wasm": "fp32"}),
+        (["fp32", "uint8"], {}),  # uint8 stands in for q8
+        (["int8"], {"cpu": "q8", "webgpu": "q8"}),
+        (["fp16", "q4f16"], {"cpu": "fp16", "wasm": "fp16", "webgpu": "q4f16"}),
+        (["w8"], {}),
+    ],
+)
+def test_a_device_does_not_look_for_a_file_that_is_not_there(variants, named):
+    shipped = released_files(variants)
+    assert present_dtypes([*shipped.values(), *copied_files(shipped).values()], {}) == named
+    assert present_dtypes(shipped.values(), dict.fromkeys(("cpu", "wasm", "webgpu"), "fp32")) == {}
+
+
+@pytest.mark.parametrize(
+    ("variants", "copied"),
+    [
+        (["fp32", "int8"], {"int8": "onnx/model_int8.onnx"}),
+        (["int8", "uint8"], {"int8": "onnx/model_int8.onnx"}),
+        (["fp32", "uint8"], {"uint8": "onnx/model_quantized.onnx"}),
+        (["fp32", "q4"], {}),
+    ],
+)
+def test_every_name_of_int8_is_in_a_release_once(variants, copied):
+    shipped = released_files(variants)
+    assert copied_files(shipped) == copied
+    assert len({*shipped.values(), *copied.values()}) == len(shipped) + len(copied)
 
 
 def test_the_card_says_in_one_line_what_is_not_announced():

@@ -37,10 +37,10 @@ SUPPORTED_TASKS = (
 )
 
 #: The ONNX forms of a model, in the order in which they are made.
-VARIANTS = ("fp32", "optimized", "fp16", "int8", "int8-invariant", "w8", "q4", "q4-cpu", "q4f16")
+VARIANTS = ("fp32", "optimized", "fp16", "int8", "uint8", "int8-invariant", "w8", "q4", "q4-cpu", "q4f16")
 
 #: Those of them that have less than 32 bits a weight, each by a ladder of recipes of its own.
-QUANTIZED_VARIANTS = ("fp16", "int8", "int8-invariant", "w8", "q4", "q4-cpu", "q4f16")
+QUANTIZED_VARIANTS = ("fp16", "int8", "uint8", "int8-invariant", "w8", "q4", "q4-cpu", "q4f16")
 
 #: Those that compute in float16.
 HALF_VARIANTS = ("fp16", "q4f16")

@@ -1,7 +1,7 @@
-"""ONNX graphs in a browser: headless Chromium runs transformers.js, and each graph there is used as a session here.
+"""ONNX graphs in transformers.js: Node or headless Chromium runs it, and each graph there is used as a session here.
 
-A page on 127.0.0.1 asks for jobs and posts their answers, see ``resources/browser_page.html``. So what measures a
-variant on the CPU measures it in the browser too, with the same recorded inputs and in the same terms.
+A page on 127.0.0.1, or a script in Node, asks for jobs and posts their answers, see ``resources/transformers_js/``. So
+what measures a variant on the CPU measures it there too, with the same recorded inputs and in the same terms.
 """
 
 import base64
@@ -28,11 +28,13 @@ from onnxproof.graph.sessions import Session, Value
 from onnxproof.places import RESOURCES
 
 Array = NDArray[Any]
-#: What a graph is run on, as transformers.js calls it.
-Device = Literal["wasm", "webgpu"]
-DEVICES: tuple[Device, ...] = ("wasm", "webgpu")
+#: What a graph is run on, as transformers.js calls it: ``cpu`` is onnxruntime-node in Node, the others are
+#: onnxruntime-web in a browser.
+Device = Literal["cpu", "wasm", "webgpu"]
+DEVICES: tuple[Device, ...] = ("cpu", "wasm", "webgpu")
 
-PAGE = RESOURCES / "browser_page.html"
+SERVED = RESOURCES / "transformers_js"
+PAGE, NODE_SCRIPT = SERVED / "page.html", SERVED / "node.mjs"
 #: The programs that are looked for, in this order.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: SwiftShader computes WebGPU on the CPU where there is no GPU. A container has no sandbox of its own for Chromium, and
@@ -56,15 +58,15 @@ MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".mjs": "text/jav
 
 
 class BrowserError(Exception):
-    """What the page could not do, in the words of onnxruntime-web or transformers.js."""
+    """What transformers.js could not do, in its words or those of its onnxruntime."""
 
 
 class BrowserSession:
-    """One graph that is open in the page; used as onnxruntime's ``InferenceSession`` is."""
+    """One graph that is open in transformers.js; used as onnxruntime's ``InferenceSession`` is."""
 
-    def __init__(self, browser: "Browser", opened: Mapping[str, Any]) -> None:
-        """Take what the page said of the graph that it opened."""
-        self._browser, self._number = browser, opened["session"]
+    def __init__(self, place: "Place", opened: Mapping[str, Any]) -> None:
+        """Take what was said of the graph that was opened."""
+        self._place, self._number = place, opened["session"]
         self._inputs, self._outputs = ([_value(told) for told in opened[key]] for key in ("inputs", "outputs"))
 
     def get_inputs(self) -> list[Value]:
@@ -83,18 +85,23 @@ class BrowserSession:
         """
         names = [value.name for value in self._outputs] if names is None else list(names)
         feeds = {name: _tensor(values) for name, values in feed.items()}
-        answers = self._browser.ask("run", session=self._number, names=names, feed=feeds)
+        answers = self._place.ask("run", session=self._number, names=names, feed=feeds)
         return [_array(answers[name]) for name in names]
 
 
-class Browser:
-    """A page of headless Chromium for the graphs of one folder; closed with everything that it opened."""
+class Place:
+    """A process that runs transformers.js for the graphs of one folder; ended with everything that it opened.
 
-    def __init__(self, chromium: str, node_modules: Path, folder: Path) -> None:
-        """Start Chromium.
+    ``NAME`` is what it is, for messages.
+    """
+
+    NAME = ""
+
+    def __init__(self, program: str, node_modules: Path, folder: Path) -> None:
+        """Start the program.
 
         Args:
-            chromium: the program.
+            program: its path.
             node_modules: where transformers.js is installed.
             folder: holds the ONNX files, and the model's ``config.json``.
 
@@ -102,24 +109,27 @@ class Browser:
             UserError: transformers.js is not there.
         """
         library, runtime = find_packages(node_modules)
-        places = {"library": library / "dist", "runtime": runtime / "dist", "models": folder}
-        self.folder = folder
+        places = {"library": library / "dist", "runtime": runtime / "dist", "own": SERVED, "models": folder}
+        self.program, self.folder = program, folder.resolve()
         self._jobs: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
         handler = partial(_Handler, places, self._jobs, self._answers)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self._profile = tempfile.TemporaryDirectory(prefix="onnxproof-chromium-", ignore_cleanup_errors=True)
-        address = f"http://127.0.0.1:{self._server.server_address[1]}/"
-        command = [chromium, *FLAGS, f"--user-data-dir={self._profile.name}", address]
+        self._scratch = tempfile.TemporaryDirectory(prefix="onnxproof-", ignore_cleanup_errors=True)
+        command = self._command(library, f"http://127.0.0.1:{self._server.server_address[1]}")
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def _command(self, library: Path, address: str) -> list[str]:
+        """Return how the program is started; it asks for jobs at ``address``."""
+        raise NotImplementedError
+
     def __enter__(self) -> Self:
-        """Return the browser."""
+        """Return the place."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End Chromium and the server."""
+        """End the program and the server."""
         self._jobs.put(None)
         self._process.terminate()
         try:
@@ -129,13 +139,13 @@ class Browser:
             self._process.wait()
         self._server.shutdown()
         self._server.server_close()
-        self._profile.cleanup()
+        self._scratch.cleanup()
 
     def ask(self, job: str, **asked: Any) -> Any:
-        """Return what the page answers to one of its jobs.
+        """Return the answer to a job.
 
         Raises:
-            BrowserError: the page answers with an error, or not at all.
+            BrowserError: the answer is an error, or there is none.
         """
         self._jobs.put({"job": job, **asked})
         for _ in range(JOB_S):
@@ -144,20 +154,20 @@ class Browser:
                 break
             except queue.Empty:
                 if self._process.poll() is not None:
-                    raise BrowserError(f"Chromium ended with status {self._process.returncode}") from None
+                    raise BrowserError(f"{self.NAME} ended with status {self._process.returncode}") from None
         else:
-            raise BrowserError(f"no answer from Chromium within {JOB_S} s")
+            raise BrowserError(f"no answer from {self.NAME} within {JOB_S} s")
         if "error" in reply:
             raise BrowserError(reply["error"])
         return reply["answer"]
 
     def open_graph(self, path: Path, device: Device) -> BrowserSession:
-        """Open one graph of the folder on ``wasm`` or ``webgpu``.
+        """Open one graph of the folder on a device of the place.
 
         Raises:
             BrowserError: it does not load there.
         """
-        asked = self._place(device, path.name)
+        asked = self._names(device, path.name)
         return BrowserSession(self, self.ask("open", name=path.stem, **asked))
 
     def open_variant(self, device: Device) -> Session:
@@ -182,15 +192,34 @@ class Browser:
         Raises:
             BrowserError: it does not load the model, or cannot go on with it.
         """
-        asked = self._place(device, "model.onnx")
+        asked = self._names(device, "model.onnx")
         tokens: list[list[int]] = self.ask(
             "generate", prompts=[prompt.tolist() for prompt in prompts], counts=list(counts), **asked
         )
         return tokens
 
-    def _place(self, device: Device, file: str) -> dict[str, Any]:
+    def _names(self, device: Device, file: str) -> dict[str, Any]:
         outside = int((self.folder / f"{file}_data").is_file())
-        return {"folder": "variant", "device": device, "outside": outside}
+        return {"folder": self.folder.name, "device": device, "outside": outside}
+
+
+class Browser(Place):
+    """A page of headless Chromium: the devices ``wasm`` and ``webgpu``."""
+
+    NAME = "Chromium"
+
+    def _command(self, library: Path, address: str) -> list[str]:
+        return [self.program, *FLAGS, f"--user-data-dir={self._scratch.name}", f"{address}/"]
+
+
+class Node(Place):
+    """A script in Node: the device ``cpu``."""
+
+    NAME = "Node"
+
+    def _command(self, library: Path, address: str) -> list[str]:
+        entry = library / "dist" / "transformers.node.mjs"
+        return [self.program, *map(str, (NODE_SCRIPT, entry.resolve(), self.folder.parent)), address]
 
 
 def find_chromium() -> str | None:
@@ -198,10 +227,10 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, CHROMIUM)), None)
 
 
-def chromium_version(chromium: str) -> str:
-    """Return the version of a Chromium, such as ``156.0.8078.108``."""
-    told = subprocess.run([chromium, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-    return next((word for word in told.split() if word[0].isdigit()), told.strip())
+def version_of_program(program: str) -> str:
+    """Return the version of Chromium or Node, such as ``156.0.8078.108``."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    return next((word for word in told.removeprefix("v").split() if word[0].isdigit()), told.strip())
 
 
 def find_packages(node_modules: Path) -> tuple[Path, Path]:

@@ -3,12 +3,14 @@
 x86 CPUs without VNNI (AVX2, and AVX-512 before Cascade Lake) multiply uint8 activations by int8 weights with
 vpmaddubsw, which adds the products for inputs 2k and 2k+1 in a saturating int16. A dynamically quantized activation
 always spans 0 to 255, so whether that can overflow depends on the weights alone: it cannot where
-``255 * (sum of the pair's weights of one sign)`` fits. VNNI, AMX and ARM's dot product add in int32 and are always
+``255 * (sum of the pair's weights of one sign)`` fits. Unsigned weights are widened to 16 bits there and added in
+int32, by onnxruntime's other kernel. VNNI, AMX and ARM's dot product add in int32 and are always
 exact. So a model that passes this check passes parity alike on all of them; one that does not may be right where it
 was tested and wrong where it runs.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,6 +43,8 @@ def check_portability(model: onnx.ModelProto) -> Portability:
     worst, checked, saturating = 0, 0, []
     for node, weight in _integer_weights(model):
         checked += 1
+        if weight.dtype == np.uint8:
+            continue
         positive, negative = pair_sums(weight)
         highest, lowest = UINT8_MAX * int(positive.max(initial=0)), UINT8_MAX * int(negative.min(initial=0))
         worst = max(worst, highest, -lowest)
@@ -77,19 +81,16 @@ def instruction_set(flags: list[str]) -> str | None:
     return next((name for name, telling in kinds.items() if set(telling) & set(flags)), None)
 
 
-def _integer_weights(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, NDArray[np.int8]]]:
-    """Yield the nodes that multiply by a constant int8 weight, each with it, shape (inputs, outputs).
-
-    uint8 weights take another instruction, which does not saturate.
-    """
+def _integer_weights(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, NDArray[Any]]]:
+    """Yield the nodes that multiply by a constant int8 or uint8 weight, each with it, shape (inputs, outputs)."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         weight = constants.get(node.input[WEIGHT_INPUT[node.op_type]]) if node.op_type in WEIGHT_INPUT else None
-        if weight is not None and weight.data_type == onnx.TensorProto.INT8:
+        if weight is not None and weight.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8):
             yield node, read_tensor(model, weight)
 
 
-def _straining_inputs(weight: NDArray[np.int8]) -> NDArray[np.uint8]:
+def _straining_inputs(weight: NDArray[Any]) -> NDArray[np.uint8]:
     positive, negative = (np.abs(sums).max(axis=0, initial=0) for sums in pair_sums(weight))
     rows = [np.ones(len(weight), dtype=bool)]
     if weight.size:
@@ -97,7 +98,7 @@ def _straining_inputs(weight: NDArray[np.int8]) -> NDArray[np.uint8]:
     return np.asarray(np.stack(rows) * np.uint8(UINT8_MAX))
 
 
-def _integer_product(inputs: NDArray[np.uint8], weight: NDArray[np.int8]) -> NDArray[np.int32]:
+def _integer_product(inputs: NDArray[np.uint8], weight: NDArray[Any]) -> NDArray[np.int32]:
     graph = helper.make_graph(
         [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
         "product",

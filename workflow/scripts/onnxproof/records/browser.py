@@ -1,4 +1,4 @@
-"""``parity/browser.json``: what the files of a release answer in a browser."""
+"""``parity/browser.json``: what the files of a release answer in Node and in a browser."""
 
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict
@@ -10,7 +10,7 @@ from onnxproof.records.reference import BatchInvariance
 
 
 class BrowserAnswers(TypedDict):
-    """How far the answers of a variant in a browser are from the original's."""
+    """How far the answers of a variant in Node or a browser are from the original's."""
 
     outputs: dict[str, OutputDifference]
     """Each output of the graphs, by name."""
@@ -21,12 +21,12 @@ class BrowserAnswers(TypedDict):
 
 
 class BrowserRun(TypedDict):
-    """One variant on one device of the browser."""
+    """One variant on one device of transformers.js."""
 
     variant: str
     """The variant's name."""
-    device: Literal["wasm", "webgpu"]
-    """What transformers.js was told to use."""
+    device: Literal["cpu", "wasm", "webgpu"]
+    """What transformers.js was told to use: ``cpu`` in Node, the others in a browser."""
     sha256: str
     """Of its graph, or of the list of the checksums of its graphs, in hex."""
     loads: bool
@@ -45,7 +45,7 @@ class BrowserInputs(TypedDict):
 
 
 class BrowserRecord(TypedDict):
-    """What the ONNX files of a model answer in a browser."""
+    """What the ONNX files of a model answer in Node and in a browser."""
 
     model: str
     """The model's name in config.yaml."""
@@ -58,7 +58,7 @@ class BrowserRecord(TypedDict):
     runs: list[BrowserRun]
     """Each variant on each device."""
     versions: Versions
-    """Of the browser and the libraries that took part."""
+    """Of the programs and the libraries that took part."""
 
 
 def read_browser(path: Path) -> BrowserRecord:

@@ -157,7 +157,14 @@ class Quality(TypedDict):
     """On what it was measured."""
 
 
-class ReleasedVariant(NamedFiles, Evidence):
+class Copied(TypedDict):
+    """The copy of a variant in a release."""
+
+    copied_as: NotRequired[NamedFiles]
+    """The same graphs under the other name that transformers.js has for them; absent where there is none."""
+
+
+class ReleasedVariant(NamedFiles, Copied, Evidence):
     """A variant in a release."""
 
     evaluation: NotRequired[Quality]

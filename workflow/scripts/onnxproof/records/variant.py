@@ -148,7 +148,7 @@ class Portability(TypedDict):
     """On which CPUs a model computes the same integers, as its weights tell."""
 
     integer_products: int
-    """How many nodes multiply by a constant int8 weight."""
+    """How many nodes multiply by a constant int8 or uint8 weight."""
     instruction_sets: dict[str, str]
     """``exact`` or ``may saturate``, by the kind of CPU."""
     worst_pair_sum: int

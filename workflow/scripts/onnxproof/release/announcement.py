@@ -1,10 +1,11 @@
-"""What a release tells transformers.js of its files: those that were measured to load and answer in a browser.
+"""What a release tells transformers.js of its files: those that were measured to load and answer there.
 
 transformers.js reads ``transformers.js_config`` in ``config.json``. Where a program names no ``dtype``, or ``auto``, it
-takes that of ``device_config.{device}.dtype`` for the device that it runs on (``src/models/session.js`` of 4.3.1).
+takes that of ``device_config.{device}.dtype`` for the device that it runs on (``src/models/session.js`` of 4.3.1). One
+``dtype`` is for all graphs of a model: a variant has all of them, and they were measured together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,34 @@ from onnxproof.records.common import Limits
 from onnxproof.records.reference import OwnInvariance
 
 #: What transformers.js calls the files of a variant; it has no name for the others.
-DTYPES = {"fp32": "fp32", "optimized": "fp32", "int8": "q8", "q4": "q4", "fp16": "fp16", "q4f16": "q4f16"}
-#: What is recommended on each device, the best first. WebAssembly computes with integers, WebGPU with floats.
-PREFERRED = {
-    "wasm": ("q8", "q4", "fp32"),
-    "webgpu": ("q4f16", "fp16", "q4", "fp32"),
+DTYPES = {
+    "fp32": "fp32",
+    "optimized": "fp32",
+    "int8": "q8",
+    "uint8": "uint8",
+    "q4": "q4",
+    "fp16": "fp16",
+    "q4f16": "q4f16",
 }
-DEVICE_NAMES = {"wasm": "WebAssembly", "webgpu": "WebGPU"}
+#: The file that each ``dtype`` loads of a model of one graph; the names of several graphs end alike.
+DTYPE_FILES = {
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "q8": "onnx/model_quantized.onnx",
+    "int8": "onnx/model_int8.onnx",
+    "uint8": "onnx/model_uint8.onnx",
+    "q4": "onnx/model_q4.onnx",
+    "q4f16": "onnx/model_q4f16.onnx",
+}
+#: What is recommended on each device, the best first. CPUs and WebAssembly compute with integers, WebGPU with floats.
+PREFERRED = {
+    "cpu": ("q8", "uint8", "fp32", "q4", "fp16", "q4f16"),
+    "wasm": ("q8", "uint8", "q4", "fp32", "fp16", "q4f16"),
+    "webgpu": ("q4f16", "fp16", "q4", "fp32", "q8", "uint8"),
+}
+#: What transformers.js takes on each device where nothing is announced.
+DEFAULTS = {"cpu": "fp32", "wasm": "q8", "webgpu": "fp32"}
+DEVICE_NAMES = {"cpu": "Node", "wasm": "WebAssembly", "webgpu": "WebGPU"}
 
 
 def failures(
@@ -85,6 +107,22 @@ def recommended_dtypes(
     return found
 
 
+def present_dtypes(paths: Collection[str], announced: Collection[str]) -> dict[str, str]:
+    """Return the dtype for each device on which transformers.js would look for a file that a release does not have.
+
+    Args:
+        paths: the files of the release, see ``DTYPE_FILES``.
+        announced: the devices that have a dtype anyway.
+    """
+    return {
+        device: present[0]
+        for device, dtypes in PREFERRED.items()
+        if device not in announced
+        and DTYPE_FILES[DEFAULTS[device]] not in paths
+        and (present := [dtype for dtype in dtypes if DTYPE_FILES[dtype] in paths])
+    }
+
+
 def announce_dtypes(folder: Path, dtypes: Mapping[str, str]) -> dict[str, str]:
     """Name the dtype for each device in the ``config.json`` of a release.
 
@@ -96,7 +134,7 @@ def announce_dtypes(folder: Path, dtypes: Mapping[str, str]) -> dict[str, str]:
     if not dtypes:
         return {}
     tell_transformers_js(folder, {"device_config": {device: {"dtype": dtype} for device, dtype in dtypes.items()}})
-    return {"config.json": "transformers.js_config names what was measured in a browser"}
+    return {"config.json": "transformers.js_config names the dtype for each device"}
 
 
 def tell_transformers_js(folder: Path, told: dict[str, Any]) -> None:

@@ -168,6 +168,7 @@ VARIANTS = {
     "optimized": "fused for onnxruntime",
     "fp16": "half the size; for GPUs and WebGPU",
     "int8": "the smallest and fastest; an answer shifts a little with its batch",
+    "uint8": "as int8 with unsigned weights, which no CPU needs narrower scales for; slower on most",
     "int8-invariant": "small; an answer does not depend on its batch",
     "w8": "8-bit weights; for language models on a CPU",
     "q4": "4-bit weights; the smallest file, for every runtime",

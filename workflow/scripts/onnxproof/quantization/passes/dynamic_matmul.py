@@ -8,6 +8,7 @@ infer.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -19,6 +20,9 @@ from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target
 from onnxproof.vocabulary import MICROSOFT
 
+#: What stands for zero where weights are stored as uint8: they are int8 with another sign bit.
+UNSIGNED_ZERO = 128
+
 
 def quantize_dynamic_matmul(
     model: onnx.ModelProto,
@@ -27,6 +31,7 @@ def quantize_dynamic_matmul(
     weight_range: str = "pair_safe",
     rounding: str = "nearest",
     widest: int | None = None,
+    unsigned: bool = False,
     exclude: Sequence[str] = (),
 ) -> None:
     """Turn products with constant weights into int8 products, in place.
@@ -40,6 +45,8 @@ def quantize_dynamic_matmul(
         weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
         rounding: of the weights, see ``rounding.quantize_weights``.
         widest: the most inputs of a weight that is rounded with compensation, see there too.
+        unsigned: store the weights as uint8 with the zero point 128. CPUs multiply them by other instructions, which
+            are slower on most and saturate on none, so that ``weight_range`` may be ``full``.
         exclude: names of nodes that stay in float.
 
     Raises:
@@ -53,8 +60,17 @@ def quantize_dynamic_matmul(
         if target.activation not in activations:
             activations[target.activation] = _quantize_activation(editor, target)
         rewrite = _integer_attention if target.node.op_type == "Attention" else _integer_matmul
-        editor.replace(target.node, rewrite(editor, target, activations[target.activation], weights[target.name]))
+        weight = _store_weight(editor, target.node.input[1], weights[target.name], unsigned)
+        editor.replace(target.node, rewrite(editor, target, activations[target.activation], weight))
     editor.finish()
+
+
+class StoredWeight(NamedTuple):
+    """Names of the tensors that hold a weight as integers and its scales, and whether the integers are ``unsigned``."""
+
+    integers: str
+    scale: str
+    unsigned: bool
 
 
 class QuantizedActivation:
@@ -75,18 +91,19 @@ def _quantize_activation(editor: GraphEditor, target: Target) -> QuantizedActiva
 
 
 def _integer_matmul(
-    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, weight: StoredWeight
 ) -> list[onnx.NodeProto]:
     node, output = target.node, target.node.output[0]
-    weight, weight_scale = store_weight(editor, node.input[1], quantized)
     integer, value, scale = (editor.new_tensor(f"{output}_{part}") for part in ("int32", "unscaled", "output_scale"))
-    factors = [activation.integers, weight, activation.zero_point]
+    factors = [activation.integers, weight.integers, activation.zero_point]
+    if weight.unsigned:
+        factors.append(editor.share_constant("weight_zero_point", np.array(UNSIGNED_ZERO, dtype=np.uint8)))
 
     def product_of(product: str) -> list[onnx.NodeProto]:
         return [
             editor.new_node("MatMulInteger", factors, [integer], f"{node.name}_quant"),
             editor.new_node("Cast", [integer], [value], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
-            editor.new_node("Mul", [activation.scale, weight_scale], [scale], f"{node.name}_scale"),
+            editor.new_node("Mul", [activation.scale, weight.scale], [scale], f"{node.name}_scale"),
             editor.new_node("Mul", [value, scale], [product], f"{node.name}_dequantize"),
         ]
 
@@ -94,17 +111,26 @@ def _integer_matmul(
 
 
 def _integer_attention(
-    editor: GraphEditor, target: Target, activation: QuantizedActivation, quantized: QuantizedWeight
+    editor: GraphEditor, target: Target, activation: QuantizedActivation, weight: StoredWeight
 ) -> list[onnx.NodeProto]:
     node = target.node
-    weight, weight_scale = store_weight(editor, target.node.input[1], quantized)
-    zero_point = editor.add_constant(f"{weight}_zero_point", np.zeros(target.shape[1], dtype=np.int8))
+    zeros = np.full(target.shape[1], UNSIGNED_ZERO, np.uint8) if weight.unsigned else np.zeros(target.shape[1], np.int8)
+    zero_point = editor.add_constant(f"{weight.integers}_zero_point", zeros)
     mask = node.input[3] if len(node.input) > 3 else ""
-    inputs = [activation.integers, weight, node.input[2], activation.scale, weight_scale]
+    inputs = [activation.integers, weight.integers, node.input[2], activation.scale, weight.scale]
     inputs += [mask, activation.zero_point, zero_point]
     attention = editor.new_node("QAttention", inputs, node.output, f"{node.name}_quant", domain=MICROSOFT)
     attention.attribute.extend(node.attribute)
     return [attention]
+
+
+def _store_weight(editor: GraphEditor, name: str, quantized: QuantizedWeight, unsigned: bool) -> StoredWeight:
+    if not unsigned:
+        return StoredWeight(*store_weight(editor, name, quantized), unsigned=False)
+    integers, scale = quantized
+    shifted = (integers.astype(np.int16) + UNSIGNED_ZERO).astype(np.uint8)
+    stored = editor.share_constant(f"{name}_uint8", shifted), editor.share_constant(f"{name}_scale", scale)
+    return StoredWeight(*stored, unsigned=True)
 
 
 def store_weight(editor: GraphEditor, name: str, quantized: QuantizedWeight) -> tuple[str, str]:

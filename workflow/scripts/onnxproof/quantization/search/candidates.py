@@ -19,6 +19,7 @@ from onnxproof.quantization.targets import find_targets
 #: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
 QUANTIZE: dict[str, Step] = {
     "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
+    "uint8": {"pass": "dynamic_matmul", "weight_range": "full", "unsigned": True, "rounding": "compensated"},
     "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
 }
 ROUGHLY: Step = {"rounding": "nearest"}
