@@ -190,7 +190,7 @@ def _check_transformer(checkpoint: Checkpoint) -> None:
         for key in ("max_seq_length", "do_lower_case"):
             if settings.get(key):
                 raise ProblemError(
-                    f"{file}: '{key}' is {shortened(settings[key])}, which only sentence-transformers would apply: "
+                    f"{file}: {key!r} is {shortened(settings[key])}, which only sentence-transformers would apply: "
                     "say it in tokenizer_config.json"
                 )
     for key, value in settings.items():
@@ -202,13 +202,13 @@ def _check_transformer(checkpoint: Checkpoint) -> None:
             options = value if isinstance(value, dict) else {"": value}
             if set(options) - HARMLESS_OPTIONS:
                 raise ProblemError(
-                    f"{file}: '{key}' is {shortened(value)}, which only sentence-transformers would apply: save the "
+                    f"{file}: {key!r} is {shortened(value)}, which only sentence-transformers would apply: save the "
                     "model with these settings in config.json or tokenizer_config.json"
                 )
         elif key not in TRANSFORMER_KEYS:
-            raise ProblemError(f"{file}: '{key}' is no setting of sentence-transformers' Transformer: remove it")
+            raise ProblemError(f"{file}: {key!r} is no setting of sentence-transformers' Transformer: remove it")
         elif not TRANSFORMER_KEYS[key](value) or (key == "transformer_task" and value not in (None, task)):
-            raise ProblemError(f"{file}: '{key}' is {shortened(value)}, which is not served for a {checkpoint.kind}")
+            raise ProblemError(f"{file}: {key!r} is {shortened(value)}, which is not served for a {checkpoint.kind}")
 
 
 def _check_module(checkpoint: Checkpoint, module: Module) -> None:
@@ -219,7 +219,7 @@ def _check_module(checkpoint: Checkpoint, module: Module) -> None:
     for key in ("module_input_name", "module_output_name"):
         if module.config.get(key) not in (None, "sentence_embedding"):
             raise ProblemError(
-                f"{module.config_file}: '{key}' is {shortened(module.config[key])}, must be 'sentence_embedding'"
+                f"{module.config_file}: {key!r} is {shortened(module.config[key])}, must be 'sentence_embedding'"
             )
     if SERVED_MODULES[module.kind]:
         files = [f"{module.path}/{name}" for name in ("model.safetensors", "pytorch_model.bin")]
@@ -240,10 +240,10 @@ def _check_pooling(module: Module) -> None:
         )
     known = {*POOLING_SWITCHES, "pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension"}
     for key in config.keys() - known:
-        raise ProblemError(f"{module.config_file}: '{key}' is no setting of sentence-transformers' Pooling: remove it")
+        raise ProblemError(f"{module.config_file}: {key!r} is no setting of sentence-transformers' Pooling: remove it")
     for key in (*POOLING_SWITCHES, "include_prompt"):
         if key in config and not isinstance(config[key], bool):
-            raise ProblemError(f"{module.config_file}: '{key}' is {shortened(config[key])}, must be true or false")
+            raise ProblemError(f"{module.config_file}: {key!r} is {shortened(config[key])}, must be true or false")
 
 
 def pooling_modes(config: Any) -> list[str]:
