@@ -37,6 +37,8 @@ KINDS = {
 }
 #: How far a browser's answers may be from the CPU's, both measured as the gate measures them.
 METRIC, TOLERANCE = "cosine_min", 1e-4
+#: The same for ``w8`` in Node, whose products round activations to int8 there. onnxruntime-web has no such kernel.
+ROUNDED_IN_NODE = 1e-3
 
 pytestmark = [
     pytest.mark.browser,
@@ -81,7 +83,9 @@ def test_a_browser_gives_the_answers_that_the_cpu_gives(kind, tmp_path, node_mod
     }
     for variant in VARIANTS:
         in_node, on_wasm, on_webgpu = (by_variant[variant, device][METRIC] for device in DEVICES)
-        assert [in_node, on_wasm] == pytest.approx([on_webgpu] * 2, abs=TOLERANCE), (kind, variant)
+        assert on_wasm == pytest.approx(on_webgpu, abs=TOLERANCE), (kind, variant)
+        rounding = ROUNDED_IN_NODE if variant == "w8" else TOLERANCE
+        assert in_node == pytest.approx(on_wasm, abs=rounding), (kind, variant)
 
 
 def with_gathered_blocks(model: onnx.ModelProto) -> None:
