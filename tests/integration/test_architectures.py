@@ -168,7 +168,7 @@ def test_every_client_of_images_gives_pytorchs_answers(results, optimum_python, 
     rows = compare(results / "pictures/release", optimum_python, node_modules)
     # transformers.js scales images in a way of its own, which docs/clients.md tells.
     rows = [row for row in rows if row["client"] != "transformers.js"]
-    assert len(rows) == 10, as_markdown(rows)
+    assert len(rows) == 11, as_markdown(rows)
     for row in rows:
         assert row["max_abs_diff"] < (1e-5 if row["variant"] == "fp32" else 0.1), row
 
