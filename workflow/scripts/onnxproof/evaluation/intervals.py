@@ -59,6 +59,7 @@ def studentized_bootstrap(values: Array, difference: float, resamples: int, seed
 
     It is the bootstrap-t interval: samples drawn with replacement tell how far their mean lies from that of the
     inputs, in their own standard errors (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 12.5).
+    It is NaN for a single input, and has no width where all influences are equal.
 
     Args:
         values: the influences, (n,) in float64.
@@ -67,7 +68,9 @@ def studentized_bootstrap(values: Array, difference: float, resamples: int, seed
         seed: of the random numbers.
     """
     inputs = len(values)
-    spread = values.std(ddof=1) if inputs > 1 else 0.0
+    if inputs == 1:  # says nothing of others
+        return math.nan, math.nan
+    spread = float(values.std(ddof=1))
     if np.ptp(values) <= np.finfo(np.float64).eps * np.abs(values).max(initial=0.0):
         return difference, difference
     centred = (values - values.mean()) / spread

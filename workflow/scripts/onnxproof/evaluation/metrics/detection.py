@@ -27,8 +27,12 @@ def of_images(labels: Labels, answers: Answers) -> OfSubset:
         evaluation.params.maxDets = [BOXES]
         evaluation.evaluate()
 
+    matches = evaluation.evalImgs  # one a label and image, the images of a label one after the other
+
     def precision(places: Array) -> float:
-        evaluation.params.imgIds = [int(place) + 1 for place in places]
+        # Not by params.imgIds: the library takes as many of the first images as that has, not these.
+        kept = set(places.tolist())
+        evaluation.evalImgs = [match if number % len(labels) in kept else None for number, match in enumerate(matches)]
         with contextlib.redirect_stdout(io.StringIO()):
             evaluation.accumulate()
         values = evaluation.eval["precision"]

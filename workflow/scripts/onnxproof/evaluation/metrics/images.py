@@ -25,13 +25,14 @@ def _pairs(labels: Labels, answers: Answers) -> list[tuple[Array, Array]]:
 def _overlaps(labels: Labels, answers: Answers) -> Array:
     """Return the pixels in both and the pixels in either of each image and class, (n, 2 * classes)."""
     pairs = _pairs(labels, answers)
+    # An answer below 0 is that of no class, and is wrong.
     classes = 1 + max(int(max(np.max(own, initial=0, where=_labelled(own)), answer.max())) for own, answer in pairs)
     rows = []
     for own, answer in pairs:
         known = _labelled(own)
         true, chosen = own[known].astype(np.int64), answer[known].astype(np.int64)
         both = np.bincount(true[true == chosen], minlength=classes)
-        either = np.bincount(true, minlength=classes) + np.bincount(chosen, minlength=classes) - both
+        either = np.bincount(true, minlength=classes) + np.bincount(chosen[chosen >= 0], minlength=classes) - both
         rows.append(np.concatenate([both, either]))
     return np.array(rows, dtype=np.float64)
 

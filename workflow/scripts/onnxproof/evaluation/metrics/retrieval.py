@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from onnxproof.cli import UserError
 from onnxproof.evaluation.metric import Answers, Array, Labels, Metric, mean_of
 
 #: Documents with equal scores count as changed places only within this many.
@@ -11,7 +12,7 @@ SEEN = 10
 
 
 def of_queries(measure: str, result: str) -> Callable[[Labels, Answers], Array]:
-    """Return the function that computes a measure of trec_eval for each query, (n,).
+    """Return the function that computes a measure of trec_eval for each query, (n,); NaN where a score is not finite.
 
     Args:
         measure: as trec_eval is asked for it, such as ``ndcg_cut.10``.
@@ -21,19 +22,34 @@ def of_queries(measure: str, result: str) -> Callable[[Labels, Answers], Array]:
     def per_input(labels: Labels, answers: Answers) -> Array:
         from pytrec_eval import RelevanceEvaluator
 
-        relevant = {
-            str(query): {str(document): int(relevance) for document, relevance in own.items()}
-            for query, own in enumerate(labels)
-        }
+        relevant = {str(query): _relevances(query, own) for query, own in enumerate(labels)}
         ranked = {
             str(query): {str(document): float(score) for document, score in answer}
             for query, answer in enumerate(answers)
         }
         results = RelevanceEvaluator(relevant, {measure}).evaluate(ranked)
-        # A query for which nothing is found has no result.
-        return np.array([results.get(query, {}).get(result, 0.0) for query in ranked], dtype=np.float64)
+        # A query for which nothing is found has no result. trec_eval would take a NaN for the best score.
+        return np.array(
+            [
+                results.get(query, {}).get(result, 0.0) if np.isfinite(list(found.values())).all() else np.nan
+                for query, found in ranked.items()
+            ],
+            dtype=np.float64,
+        )
 
     return per_input
+
+
+def _relevances(query: int, documents: dict[str, int]) -> dict[str, int]:
+    """Return the relevance of each document as trec_eval takes it.
+
+    Raises:
+        UserError: one is no integer.
+    """
+    for document, relevance in documents.items():
+        if relevance != int(relevance):
+            raise UserError(f"input {query}: the relevance of {document} is {relevance}; it must be an integer")
+    return {str(document): int(relevance) for document, relevance in documents.items()}
 
 
 def first_documents(answers: Answers) -> list[tuple[str, ...]]:
