@@ -1,5 +1,6 @@
 """Other runtimes and public tools that a comparison of language models knows, and the files that they make."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,16 +10,16 @@ from functools import partial
 from pathlib import Path
 
 from comparison.contenders import make_once, optimum_preset, save_peer
+from comparison.generators import OURS_IN_GENAI
 from comparison.peers import quantize_with_onnxruntime, quantize_with_optimum
 from onnxproof.benchmark.timing import Contender
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.folder import copy_support_files
+from onnxproof.original.exporters.optimum import run_printing
 from onnxproof.release.genai import write_genai_config
 
 HERE = Path(__file__).parent
-#: Our file in another runtime.
-OURS_IN_GENAI = "q4-cpu in onnxruntime-genai"
 #: What llama.cpp keeps room for: the longest case of the comparison's defaults.
 ROOM = {"most_tokens": 8192, "most_texts": 8}
 
@@ -32,16 +33,15 @@ class Environments:
     llama: Path | None
 
 
-def run_tool(*command: str | Path) -> None:
+def run_tool(name: str, *command: str | Path) -> None:
     """Run a tool in its own environment.
 
     Raises:
         UserError: it fails; the message holds the last line that it printed.
     """
-    done = subprocess.run([str(word) for word in command], stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        last = (done.stdout.strip().splitlines() or ["no message"])[-1]
-        raise UserError(f"{Path(command[2]).name} ended with {done.returncode}: {last[:300]}")
+    status, last = run_printing([str(word) for word in command], dict(os.environ))
+    if status:
+        raise UserError(f"{name} ended with {status}: {last[:300]}")
 
 
 def save_genai(source: Path, python: Path, folder: Path) -> None:
@@ -54,6 +54,7 @@ def save_genai(source: Path, python: Path, folder: Path) -> None:
     builder = Path(package) / "models" / "builder.py"
     # The builder empties its cache folder, and writes nothing into it for a local checkpoint.
     run_tool(
+        "onnxruntime-genai's builder",
         sys.executable,
         "-P",
         "-c",
@@ -82,13 +83,13 @@ def save_for_genai(variant: Path, folder: Path) -> None:
 
 def save_nncf_weights(source: Path, python: Path, mode: str, folder: Path) -> None:
     """Write what NNCF's compression of weights makes of the fp32 graph, see ``nncf_compress``."""
-    run_tool(python, "-P", HERE / "nncf_compress.py", source / MODEL_FILE, mode, folder / "model.xml")
+    run_tool("NNCF", python, "-P", HERE / "nncf_compress.py", source / MODEL_FILE, mode, folder / "model.xml")
     copy_support_files(source, folder)
 
 
 def save_gguf(source: Path, python: Path, kind: str, folder: Path) -> None:
     """Write what llama.cpp makes of a checkpoint, see ``llama_quantize``."""
-    run_tool(python, "-P", HERE / "llama_quantize.py", source, folder, kind)
+    run_tool("llama.cpp", python, "-P", HERE / "llama_quantize.py", source, folder, kind)
 
 
 def public_tools(shape: str, source: Path, fp32: Path, folder: Path, given: Environments) -> Iterator[Contender]:

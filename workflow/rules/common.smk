@@ -20,10 +20,10 @@ if not isinstance(workflow.current_basedir, os.PathLike):
 sys.path.insert(0, str(Path(workflow.current_basedir).parent / "scripts"))
 
 from onnxproof.cli import UserError
+from onnxproof.config.labelled import files_named
 from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
-from onnxproof.config.labelled import files_named
 from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts
 from onnxproof.engine.resources import (
     estimate_disk_mb,
@@ -263,9 +263,14 @@ def parity_batch_size(wildcards) -> int:
     return MODELS[wildcards.model]["parity"]["batch_size"]
 
 
+def evaluation_of(model: str) -> dict:
+    """Return what the configuration says of a model's labelled data; empty where it names none."""
+    return MODELS[model]["evaluation"] or {}
+
+
 def labelled_data(wildcards) -> list[str]:
     """Return the labelled data of a model: the user's own file, or the copy of one on the Hub."""
-    evaluation = MODELS[wildcards.model]["evaluation"] or {}
+    evaluation = evaluation_of(wildcards.model)
     if "data" in evaluation:
         return [local(evaluation["data"])]
     return [f"results/{wildcards.model}/evaluation/data{Path(evaluation['file']).suffix}"] if evaluation else []
@@ -273,44 +278,44 @@ def labelled_data(wildcards) -> list[str]:
 
 def evaluation_documents(wildcards) -> list[str]:
     """Return the documents that a model's queries are looked for in, where the configuration names them."""
-    documents = (MODELS[wildcards.model]["evaluation"] or {}).get("documents")
+    documents = evaluation_of(wildcards.model).get("documents")
     return [local(documents)] if documents else []
 
 
 def files_of_evaluation(wildcards) -> list[str]:
     """Return the images and sounds that the labelled data of a model name."""
-    data = (MODELS[wildcards.model]["evaluation"] or {}).get("data")
+    data = evaluation_of(wildcards.model).get("data")
     return [local(str(path)) for path in checked(files_named, Path(data))] if data else []
 
 
 def documents_argument(wildcards) -> list[str]:
     """Return the option that names the documents, where there are any."""
-    documents = (MODELS[wildcards.model]["evaluation"] or {}).get("documents")
+    documents = evaluation_of(wildcards.model).get("documents")
     return ["--documents", documents] if documents else []
 
 
 def evaluation_settings(wildcards) -> str:
     """Return, as JSON, how the rows of a model's labelled data are read and what is measured."""
-    evaluation = MODELS[wildcards.model]["evaluation"] or {}
+    evaluation = evaluation_of(wildcards.model)
     keys = ("input", "label", "labels", "metric", "max_inputs", "new_tokens")
     return json.dumps({key: evaluation[key] for key in keys if key in evaluation})
 
 
 def dataset_arguments(wildcards) -> list[str]:
     """Return the options that name a file of a dataset on the Hub."""
-    evaluation = MODELS[wildcards.model]["evaluation"] or {}
+    evaluation = evaluation_of(wildcards.model)
     return [f"--{key}={evaluation[key]}" for key in ("hub", "revision", "file") if key in evaluation]
 
 
 def worse_argument(wildcards) -> list[str]:
     """Return the option that says how much worse than the original a variant may be; none for the metric's own."""
-    limit = (MODELS[wildcards.model]["evaluation"] or {}).get("not_worse_by")
+    limit = evaluation_of(wildcards.model).get("not_worse_by")
     return [] if limit is None else [f"--not-worse-by={limit}"]
 
 
 def evaluated(model: str) -> list[str]:
     """Return the variants of a model that are evaluated on labelled data: all, where it has any."""
-    return MODELS[model]["variants"] if MODELS[model]["evaluation"] else []
+    return MODELS[model]["variants"] if evaluation_of(model) else []
 
 
 def evaluation_gates() -> list[str]:
@@ -465,8 +470,8 @@ def summary_settings(wildcards=None) -> str:
                 "pytorch": settings["benchmark"]["pytorch"],
                 "machines": settings["benchmark"]["machines"],
                 "thresholds": settings["parity"]["thresholds"],
-                "evaluated": settings["evaluation"] is not None,
-                "not_worse_by": (settings["evaluation"] or {}).get("not_worse_by"),
+                "evaluated": bool(evaluation_of(model)),
+                "not_worse_by": evaluation_of(model).get("not_worse_by"),
             }
             for model, settings in MODELS.items()
         }

@@ -5,7 +5,6 @@ The answers are scored by ``score_evaluation.py`` beside those of the original.
 
 import argparse
 import inspect
-import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
 from onnxproof.evaluation.asking import Ask, answers_to
-from onnxproof.evaluation.forms import PERPLEXITY, Model
-from onnxproof.evaluation.plan import Plan, make_plan
+from onnxproof.evaluation.forms import PERPLEXITY, Model, likelihood_answer
+from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
 from onnxproof.graph.encoder_decoder import files_of_variant
 from onnxproof.graph.files import MODEL_FILE
@@ -34,7 +33,7 @@ from onnxproof.parity.card_programs import open_image
 from onnxproof.records.evaluation import EvaluatedOriginal, EvaluatedVariant, read_evaluated_original
 from onnxproof.records.reference import ReferenceRecord, read_reference_record
 from onnxproof.records.variant import VariantRecord, read_variant
-from onnxproof.release.programs import stage_program
+from onnxproof.release.programs import load_program, stage_variant
 
 
 def ask_likelihoods(folder: Path, stage: Path, reference: ReferenceRecord, threads: int) -> Ask:
@@ -51,7 +50,7 @@ def ask_likelihoods(folder: Path, stage: Path, reference: ReferenceRecord, threa
         items = [likelihood_item(np.array(tokenizer.encode(text).ids, dtype=np.int64))]
         inputs = with_empty_cache(ModelInputs(items), session.get_inputs())
         found = run_items(session, inputs, "text-generation")[LIKELIHOODS][0]
-        return {"log_likelihood": float(found.sum()), "tokens": len(found)}
+        return likelihood_answer(found)
 
     return likelihood
 
@@ -64,9 +63,10 @@ def ask_variant(
     Raises:
         UserError: the card of such a model has no program for raw inputs.
     """
-    answer = stage_program(folder, reference, stage, threads)
+    stage_variant(folder, reference, stage)
     if plan.form is PERPLEXITY:
         return ask_likelihoods(folder, stage, reference, threads)
+    answer = load_program(reference, stage, threads)
     use = USES[str(reference["usage"].get("use"))]
     arguments = dict(reference["usage"].get("arguments", {}))
     if "count" in inspect.signature(answer).parameters:
@@ -132,14 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--onnx-manifest", type=Path, required=True, help="its manifest")
     parser.add_argument("--original", type=Path, required=True, help="record of the original's answers")
     parser.add_argument("--reference-manifest", type=Path, required=True, help="record of the reference")
-    parser.add_argument("--data", type=Path, required=True, help="labelled data, .jsonl, .csv or .parquet")
-    parser.add_argument("--documents", type=Path, help="documents that queries are looked for in")
-    parser.add_argument(
-        "--settings", type=json.loads, required=True, metavar="JSON", help="evaluation of config.yaml, without data"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="intra-op threads")
-    parser.add_argument("--output", type=Path, required=True, help="file to write the answers to, .jsonl")
-    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe them in")
+    add_options(parser)
     args = parser.parse_args(argv)
     record = evaluate(
         args.onnx_dir,

@@ -14,8 +14,8 @@ from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
 from onnxproof.evaluation.asking import Ask, answers_to, count_examples
-from onnxproof.evaluation.forms import PERPLEXITY, Model
-from onnxproof.evaluation.plan import Plan, make_plan
+from onnxproof.evaluation.forms import PERPLEXITY, Model, likelihood_answer
+from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
 from onnxproof.inputs.final_answers import PAIRS, use_of
 from onnxproof.inputs.material import likelihood_item
@@ -68,7 +68,7 @@ def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tupl
                 raise UserError(f"{name}: evaluation: {text!r} has no token")
             inputs = ModelInputs([likelihood_item(np.array(tokens, dtype=np.int64))])
             found = original.run(inputs, [0])[0][LIKELIHOODS]
-            return {"log_likelihood": float(found.sum()), "tokens": len(found)}
+            return likelihood_answer(found)
 
         return f"{type(original.network).__name__}.forward", likelihood
     opened = open_interface(original, name, snapshot)
@@ -144,14 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="the model's name in config.yaml")
     parser.add_argument("--source", type=Path, required=True, help="folder with the downloaded snapshot")
     parser.add_argument("--task", help="task to run; inferred from the snapshot when left out")
-    parser.add_argument("--data", type=Path, required=True, help="labelled data, .jsonl, .csv or .parquet")
-    parser.add_argument("--documents", type=Path, help="documents that queries are looked for in")
-    parser.add_argument(
-        "--settings", type=json.loads, required=True, metavar="JSON", help="evaluation of config.yaml, without data"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="threads that torch may use")
-    parser.add_argument("--output", type=Path, required=True, help="file to write the answers to, .jsonl")
-    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe them in")
+    add_options(parser)
     args = parser.parse_args(argv)
     record(
         args.model,

@@ -13,7 +13,6 @@ from typing import cast
 
 from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.checkpoint.sentence_modules import settle_modules
-from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
 from onnxproof.engine.code_digest import files_of_script
@@ -63,6 +62,8 @@ from onnxproof.records.release import (
 from onnxproof.records.source import Origin, Place, SourceRecord, read_source
 from onnxproof.records.variant import read_variant
 from onnxproof.release.announcement import (
+    DTYPE_FILES,
+    DTYPES,
     announce_dtypes,
     check_measured,
     failures,
@@ -74,7 +75,7 @@ from onnxproof.release.announcement import (
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import write_golden
-from onnxproof.release.tokenizer import settle_tokenizer
+from onnxproof.release.tokenizer import settle_tokenizer, tell_limits
 from onnxproof.tasks.heads import NONE, SIGMOID
 from onnxproof.vocabulary import METRICS
 
@@ -82,20 +83,15 @@ from onnxproof.vocabulary import METRICS
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
 #: and every other runtime can load it too.
 RELEASED_AS = {
-    "fp32": "onnx/model.onnx",
-    "fp16": "onnx/model_fp16.onnx",
-    "int8": "onnx/model_quantized.onnx",
-    "uint8": "onnx/model_uint8.onnx",
+    **{variant: DTYPE_FILES[dtype] for variant, dtype in DTYPES.items() if variant != "optimized"},
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "w8": "onnx/model_w8.onnx",
-    "q4": "onnx/model_q4.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
-    "q4f16": "onnx/model_q4f16.onnx",
 }
 
 #: The second name of a variant. transformers.js loads ``int8`` by two dtypes, ``q8`` and ``int8``, which are one file
 #: in the releases of others too. ``q8`` is what a page gets that names no dtype, so ``uint8`` stands in for it.
-ALSO_AS = {"int8": "onnx/model_int8.onnx", "uint8": "onnx/model_quantized.onnx"}
+ALSO_AS = {"int8": DTYPE_FILES["int8"], "uint8": DTYPE_FILES["q8"]}
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
@@ -594,10 +590,7 @@ def release(
             | (write_genai_config(stage, shipped) if described["task"] == "text-generation" else {})
             | announce_dtypes(stage, announced | present_dtypes({*shipped.values(), *copied.values()}, announced))
         )
-        if most_tokens:
-            tokenizer = stage / TOKENIZER_FILE
-            original["usage"]["pads"] = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
-            original["usage"]["max_tokens"] = most_tokens
+        tell_limits(stage, original["usage"], most_tokens)
         prepared: PreparedRelease = {
             **described,
             "changed_files": changed_files,

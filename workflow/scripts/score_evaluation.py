@@ -14,6 +14,7 @@ from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile, read_answers
 from onnxproof.evaluation.metric import Metric
 from onnxproof.evaluation.metrics import METRICS
+from onnxproof.evaluation.metrics.multi_label import THRESHOLD
 from onnxproof.evaluation.paired import compare
 from onnxproof.files import versions_of, write_json
 from onnxproof.records.evaluation import (
@@ -37,7 +38,7 @@ def shown_answer(kind: str, answer: Any, names: Sequence[str]) -> Any:
         place = int(scores.argmax())
         return f"{names[place] if place < len(names) else place} {scores[place]:.3f}"
     if kind == "multi-label":
-        return [name for name, score in zip(names, answer["scores"], strict=True) if score > 0.5]
+        return [name for name, score in zip(names, answer["scores"], strict=True) if score > THRESHOLD]
     if kind == "retrieval":
         return [name for name, _ in answer[:3]]
     if isinstance(answer, np.ndarray):

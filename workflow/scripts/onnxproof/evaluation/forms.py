@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxproof.cli import UserError
 from onnxproof.evaluation.data import Place, Row, field_of, file_of, list_of, number_of, shown, text_of
-from onnxproof.evaluation.metric import Kind
+from onnxproof.evaluation.metric import Array, Kind
 from onnxproof.tasks.heads import judged_as
 from onnxproof.tasks.registry import MULTI_LABEL, REGRESSION
 
@@ -337,6 +337,11 @@ def _read_text(
     row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
 ) -> tuple[Sequence[Any], Any]:
     return [text_of(row, inputs[0], place)], None
+
+
+def likelihood_answer(log_likelihoods: Array) -> dict[str, float]:
+    """Return the answer about a text from the log-likelihoods of its tokens, in nats, (tokens,)."""
+    return {"log_likelihood": float(log_likelihoods.sum()), "tokens": len(log_likelihoods)}
 
 
 def _as_it_is(answers: Sequence[Any], example: Example, model: Model) -> Any:

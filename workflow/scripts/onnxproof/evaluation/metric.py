@@ -91,6 +91,11 @@ def ratio(numerators: Array, denominators: Array) -> Array:
     return np.asarray(np.divide(numerators, denominators, out=undefined, where=denominators != 0))
 
 
+def share_of_counts(counts: Array) -> Array:
+    """Return the ratio of the two columns of (m, 2) counts, (m,); NaN where the second is 0."""
+    return ratio(counts[:, 0], counts[:, 1])
+
+
 def mean_of_defined(values: Array) -> Array:
     """Return the mean of each row of (m, k) values without those that are NaN, (m,); NaN where all are."""
     defined = ~np.isnan(values)

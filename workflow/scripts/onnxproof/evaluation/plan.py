@@ -1,5 +1,7 @@
 """What a configuration's ``evaluation`` means for one model: its form, its settings and its metric."""
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,18 @@ class Plan:
     form: Form
     settings: Settings
     metric: str
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the scripts that answer labelled data are told: the data, how they are read, and what is written."""
+    parser.add_argument("--data", type=Path, required=True, help="labelled data, .jsonl, .csv or .parquet")
+    parser.add_argument("--documents", type=Path, help="documents that queries are looked for in")
+    parser.add_argument(
+        "--settings", type=json.loads, required=True, metavar="JSON", help="evaluation of config.yaml, without data"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="threads that PyTorch or an operator may use")
+    parser.add_argument("--output", type=Path, required=True, help="file to write the answers to, .jsonl")
+    parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe them in")
 
 
 def read_settings(given: Mapping[str, Any], documents: Path | None) -> Settings:

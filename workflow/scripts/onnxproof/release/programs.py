@@ -5,32 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.checkpoint.sentence_modules import settle_modules
-from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.cli import UserError
-from onnxproof.files import read_json
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import copy_support_files
 from onnxproof.inputs.final_answers import USES
 from onnxproof.parity.card_programs import Answer, load_function
 from onnxproof.records.reference import ReferenceRecord
 from onnxproof.release.card import usage_examples
-from onnxproof.release.tokenizer import settle_tokenizer
+from onnxproof.release.tokenizer import settle_tokenizer, tell_limits
 
 #: The folder of the graphs in a release.
 GRAPHS = "onnx"
 
 
-def stage_program(onnx_folder: Path, reference: ReferenceRecord, stage: Path, threads: int) -> Answer:
-    """Lay a variant out as a release would be; return the function of its card's program that answers raw inputs.
+def stage_variant(onnx_folder: Path, reference: ReferenceRecord, stage: Path) -> None:
+    """Lay a variant out in an empty folder as a release would be.
 
     Args:
-        onnx_folder: the variant.
+        onnx_folder: the variant; the folder refers to its graphs.
         reference: the record of its original's answers.
-        stage: an empty folder, which the program reads as long as it is asked.
-        threads: intra-op threads.
-
-    Raises:
-        UserError: the card of such a model has no program for raw inputs.
+        stage: the folder.
     """
     copy_support_files(onnx_folder, stage)
     (stage / GRAPHS).mkdir()
@@ -38,15 +32,24 @@ def stage_program(onnx_folder: Path, reference: ReferenceRecord, stage: Path, th
     for path in sorted(onnx_folder.iterdir()):
         if path.name.startswith(tuple(graphs)):
             (stage / GRAPHS / path.name).symlink_to(path.resolve())
-    most_tokens = reference["inputs"].get("max_tokens_of_model")
-    settle_tokenizer(stage, most_tokens, reference["padding"])
+    settle_tokenizer(stage, reference["inputs"].get("max_tokens_of_model"), reference["padding"])
     settle_modules(stage)
-    usage = dict(reference["usage"])
-    if most_tokens:
-        tokenizer = stage / TOKENIZER_FILE
-        usage["pads"] = tokenizer.is_file() and read_json(tokenizer).get("padding") is not None
-        usage["max_tokens"] = most_tokens
-    text = _program(str(usage.get("use")), _shown(graphs), usage)
+
+
+def load_program(reference: ReferenceRecord, stage: Path, threads: int) -> Answer:
+    """Return the function of a card's program that answers raw inputs, for a variant that ``stage_variant`` laid out.
+
+    Args:
+        reference: the record of its original's answers.
+        stage: the folder, which the program reads as long as it is asked.
+        threads: intra-op threads.
+
+    Raises:
+        UserError: the card of such a model has no program for raw inputs.
+    """
+    usage = reference["usage"].copy()
+    tell_limits(stage, usage, reference["inputs"].get("max_tokens_of_model"))
+    text = _program(str(usage.get("use")), _shown(graph_files(stage / GRAPHS)), usage)
     if text is None:
         raise UserError(f"{reference['model']}: no program of a card answers raw inputs for {reference['task']}")
     return load_function(text, USES[str(usage["use"])].function, stage, threads)

@@ -13,7 +13,7 @@ from onnxproof.checkpoint.tokenizer_files import (
     older_tokenizer_config,
 )
 from onnxproof.files import read_json, write_text
-from onnxproof.records.reference import Padding
+from onnxproof.records.reference import Padding, Usage
 
 
 def settle_tokenizer(folder: Path, max_tokens: int | None, padding: Padding) -> dict[str, str]:
@@ -62,6 +62,17 @@ def settle_tokenizer(folder: Path, max_tokens: int | None, padding: Padding) -> 
             changed[TOKENIZER_FILE] = f"cuts at {max_tokens} tokens, pads to the longest text of a batch"
             _write(folder / TOKENIZER_FILE, tokenizer | wanted)
     return changed
+
+
+def tell_limits(folder: Path, usage: Usage, max_tokens: int | None) -> None:
+    """Tell a card's programs, in ``usage``, whether the settled tokenizer pads and where it cuts a text.
+
+    Nothing is told where the model reads no texts, ``max_tokens`` is None.
+    """
+    if max_tokens:
+        file = folder / TOKENIZER_FILE
+        usage["pads"] = file.is_file() and read_json(file).get("padding") is not None
+        usage["max_tokens"] = max_tokens
 
 
 def _changes_of_config(

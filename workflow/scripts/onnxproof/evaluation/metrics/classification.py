@@ -1,5 +1,6 @@
 """Metrics of one label an input."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,31 +166,22 @@ def _calibration_from_counts(counts: Array) -> Array:
     return np.asarray(np.abs(right - confidence).sum(axis=1) / counts[:, 0])
 
 
+ACCURACY = Metric(
+    name="accuracy",
+    title="share of inputs with the right label",
+    kinds=("classification",),
+    higher_is_better=True,
+    library="scikit-learn",
+    value=accuracy,
+    per_input=correct,
+    binary=True,
+    largest_change=1.0,
+    decisions=decisions,
+)
+
 METRICS = (
-    Metric(
-        name="accuracy",
-        title="share of inputs with the right label",
-        kinds=("classification",),
-        higher_is_better=True,
-        library="scikit-learn",
-        value=accuracy,
-        per_input=correct,
-        binary=True,
-        largest_change=1.0,
-        decisions=decisions,
-    ),
-    Metric(
-        name="top_1",
-        title="share of images with the right label",
-        kinds=("classification",),
-        higher_is_better=True,
-        library="scikit-learn",
-        value=accuracy,
-        per_input=correct,
-        binary=True,
-        largest_change=1.0,
-        decisions=decisions,
-    ),
+    ACCURACY,
+    replace(ACCURACY, name="top_1", title="share of images with the right label"),
     Metric(
         name="top_5",
         title="share of images whose label is among the five with the highest scores",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxproof.cli import UserError
-from onnxproof.evaluation.metric import Answers, Array, Labels, Metric, mean_of, ratio, same_text
+from onnxproof.evaluation.metric import Answers, Array, Labels, Metric, mean_of, same_text, share_of_counts
 
 WORD = re.compile(r"[^\W_]+")
 
@@ -73,10 +73,6 @@ def _error_counts(process: str) -> Callable[[Labels, Answers], Array]:
         )
 
     return counts
-
-
-def _share(counts: Array) -> Array:
-    return ratio(counts[:, 0], counts[:, 1])
 
 
 def _sacrebleu(name: str) -> Any:
@@ -142,55 +138,48 @@ def longest_common(labels: Labels, answers: Answers) -> Array:
     return np.array([scorer.score_multi(own, answer)["rougeL"].fmeasure for own, answer in pairs], dtype=np.float64)
 
 
+def _error_metric(name: str, title: str, measure: str, process: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        kinds=("text",),
+        higher_is_better=False,
+        library="jiwer",
+        value=_error_rate(measure),
+        counts=_error_counts(process),
+        from_counts=share_of_counts,
+        largest_change=1.0,
+        decisions=same_text,
+    )
+
+
+def _corpus_metric(name: str, title: str, kind: str) -> Metric:
+    return Metric(
+        name=name,
+        title=title,
+        kinds=("text",),
+        higher_is_better=True,
+        library="sacrebleu",
+        value=_corpus_score(kind),
+        counts=_corpus_counts(kind),
+        from_counts=_from_corpus_counts(kind),
+        largest_change=100.0,
+        decisions=same_text,
+    )
+
+
 METRICS = (
-    Metric(
-        name="word_error_rate",
-        title="wrong, missing and additional words per word of the reference",
-        kinds=("text",),
-        higher_is_better=False,
-        library="jiwer",
-        value=_error_rate("wer"),
-        counts=_error_counts("process_words"),
-        from_counts=_share,
-        largest_change=1.0,
-        decisions=same_text,
+    _error_metric(
+        "word_error_rate", "wrong, missing and additional words per word of the reference", "wer", "process_words"
     ),
-    Metric(
-        name="character_error_rate",
-        title="wrong, missing and additional characters per character of the reference",
-        kinds=("text",),
-        higher_is_better=False,
-        library="jiwer",
-        value=_error_rate("cer"),
-        counts=_error_counts("process_characters"),
-        from_counts=_share,
-        largest_change=1.0,
-        decisions=same_text,
+    _error_metric(
+        "character_error_rate",
+        "wrong, missing and additional characters per character of the reference",
+        "cer",
+        "process_characters",
     ),
-    Metric(
-        name="bleu",
-        title="BLEU of the corpus, from 0 to 100",
-        kinds=("text",),
-        higher_is_better=True,
-        library="sacrebleu",
-        value=_corpus_score("BLEU"),
-        counts=_corpus_counts("BLEU"),
-        from_counts=_from_corpus_counts("BLEU"),
-        largest_change=100.0,
-        decisions=same_text,
-    ),
-    Metric(
-        name="chrf",
-        title="chrF of the corpus, from 0 to 100",
-        kinds=("text",),
-        higher_is_better=True,
-        library="sacrebleu",
-        value=_corpus_score("CHRF"),
-        counts=_corpus_counts("CHRF"),
-        from_counts=_from_corpus_counts("CHRF"),
-        largest_change=100.0,
-        decisions=same_text,
-    ),
+    _corpus_metric("bleu", "BLEU of the corpus, from 0 to 100", "BLEU"),
+    _corpus_metric("chrf", "chrF of the corpus, from 0 to 100", "CHRF"),
     Metric(
         name="rouge_l",
         title="ROUGE-L, mean over the inputs",

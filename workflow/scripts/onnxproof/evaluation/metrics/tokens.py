@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from onnxproof.cli import UserError
-from onnxproof.evaluation.metric import Answers, Array, Labels, Metric, ratio, total_of
+from onnxproof.evaluation.metric import Answers, Array, Labels, Metric, share_of_counts, total_of
 from onnxproof.evaluation.metrics.multi_label import f1_from_counts
 
 #: A label of a word outside all entities, or in one: IOB1, IOB2, IOE, IOBES, BILOU.
@@ -69,10 +69,6 @@ def _word_counts(labels: Labels, answers: Answers) -> Array:
     )
 
 
-def _share(counts: Array) -> Array:
-    return ratio(counts[:, 0], counts[:, 1])
-
-
 METRICS = (
     Metric(
         name="entity_f1",
@@ -92,9 +88,9 @@ METRICS = (
         kinds=("token-classification",),
         higher_is_better=True,
         library="onnxproof",
-        value=total_of(_word_counts, _share),
+        value=total_of(_word_counts, share_of_counts),
         counts=_word_counts,
-        from_counts=_share,
+        from_counts=share_of_counts,
         largest_change=1.0,
         decisions=lambda answers: [tuple(row) for row in answers],
     ),
