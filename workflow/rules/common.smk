@@ -1,10 +1,12 @@
 """Needs: the configuration. Makes: the checked, resolved settings of every model, and the helpers of the rules."""
 
 import importlib.metadata
+import inspect
 import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -155,7 +157,13 @@ def runtime(rule, wildcards, attempt) -> int:
 
 def needs(rule: str) -> dict[str, partial]:
     """Return the resources of a rule. It is named, because a caller of this module may have given it another name."""
-    return {each.__name__: partial(each, rule) for each in (mem_mb, disk_mb, runtime)}
+    return {each.__name__: with_signature(partial(each, rule)) for each in (mem_mb, disk_mb, runtime)}
+
+
+def with_signature(function: Callable) -> Callable:
+    """Keep the signature of a function with it: Snakemake asks for it several times a job, a tenth of the planning."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def check_places() -> None:
