@@ -5,6 +5,9 @@ import json
 
 import pytest
 
+from onnxproof.config.checks import check_config
+from onnxproof.config.resolve import resolve_models
+
 WORDS = ("good", "bad", "love it", "broke", "fine", "awful", "works", "buy again")
 
 
@@ -47,6 +50,9 @@ def test_labelled_data_are_evaluated_and_judged(copy_of_finished):
     assert right == pytest.approx(record["original"])
     manifest = json.loads((folder / "release/manifest.json").read_text())
     assert manifest["variants"]["int8"]["evaluation"]["allowed"] == 0.9
+    check_config(manifest["reproduce"]["config"], project.folder)
+    again, settings = (resolve_models(given)["stars.v1"] for given in (manifest["reproduce"]["config"], project.config))
+    assert again["evaluation"] == settings["evaluation"]
     card = (folder / "release/README.md").read_text()
     assert "model-index:" in card
     assert "## On labelled data" in card

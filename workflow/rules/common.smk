@@ -337,8 +337,9 @@ def evaluation_records(wildcards) -> list[str]:
 
 
 def evaluation_argument(wildcards) -> list[str]:
-    """Return the option by which a release is judged on labelled data, where a model has any."""
-    return ["--evaluated", *worse_argument(wildcards)] if evaluated(wildcards.model) else []
+    """Return the option by which a release is judged on labelled data and tells of them, where a model has any."""
+    evaluation = evaluation_of(wildcards.model)
+    return ["--evaluation", json.dumps(evaluation)] if evaluation else []
 
 
 def browser_variants(wildcards) -> list[str]:

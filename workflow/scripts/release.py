@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.checkpoint.sentence_modules import settle_modules
@@ -95,6 +95,9 @@ ALSO_AS = {"int8": DTYPE_FILES["int8"], "uint8": DTYPE_FILES["q8"]}
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
+
+#: Keys of ``evaluation`` that name files of the user's.
+LABELLED_FILES = frozenset({"data", "documents"})
 
 #: The script that verifies a release, and the folder in the release for the modules that it imports.
 VERIFIER, VERIFIER_MODULES = "verify_release", "verifier"
@@ -450,6 +453,21 @@ def recommended_file(choice: Recommendation, file: str) -> RecommendedFile:
     }
 
 
+def evaluation_in_config(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``evaluation`` of config.yaml that asks for the same again.
+
+    A path that stays below the configuration's folder is kept. Of any other, the file's own name is left: a release is
+    read by others.
+
+    Args:
+        evaluation: a model's settings, with defaults; those that are null or empty are left out.
+    """
+    asked = {key: value for key, value in evaluation.items() if value not in (None, {})}
+    for key in LABELLED_FILES & asked.keys():
+        asked[key] = asked[key] if stays_inside(asked[key]) else Path(asked[key]).name
+    return asked
+
+
 def describe_release(
     model: str,
     results: Path,
@@ -457,10 +475,12 @@ def describe_release(
     copied: dict[str, str],
     thresholds: dict[str, Limits],
     machines: Sequence[str] = (),
+    evaluation: Mapping[str, Any] | None = None,
 ) -> ReleaseDescription:
     """Return the manifest of a release, without what depends on its files.
 
-    ``shipped`` has the path of each variant, ``copied`` the second path of some.
+    ``shipped`` has the path of each variant, ``copied`` the second path of some. ``evaluation`` says which labelled
+    data the model has.
     """
     source = without_own_folders(read_source(results / "source.json"))
     reference = read_reference_record(results / "reference.json")
@@ -506,6 +526,7 @@ def describe_release(
                         "variants": list(thresholds),
                         "release": {"copies": bool(copied)},
                         "parity": {"thresholds": {name: all_limits(own) for name, own in thresholds.items()}},
+                        **({"evaluation": evaluation_in_config(evaluation)} if evaluation else {}),
                     }
                 }
             },
@@ -540,14 +561,13 @@ def release(
     machines: Sequence[str] = (),
     browser: bool = False,
     copies: bool = False,
-    evaluated: bool = False,
-    not_worse_by: float | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> None:
     """Build the release folder of one model and describe it.
 
     With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
-    ``copies``, a variant that transformers.js looks for by two names is there by both. With ``evaluated``, the variants
-    are judged on labelled data too, see ``judge_quality``.
+    ``copies``, a variant that transformers.js looks for by two names is there by both. With ``evaluation``, the
+    variants are judged on labelled data too, see ``judge_quality``.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
@@ -556,8 +576,10 @@ def release(
     copied = copied_files(shipped) if copies else {}
     for variant in variants:  # those too that are not shipped
         judge_variant(variant, results, thresholds[variant])
-    quality = {variant: judge_quality(variant, results, not_worse_by) for variant in variants if evaluated}
-    described = describe_release(model, results, shipped, copied, thresholds, machines)
+    quality = {
+        variant: judge_quality(variant, results, evaluation["not_worse_by"]) for variant in variants if evaluation
+    }
+    described = describe_release(model, results, shipped, copied, thresholds, machines, evaluation)
     for variant, facts in described["variants"].items():
         if variant in quality:
             facts["evaluation"] = quality[variant]
@@ -633,8 +655,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--copies", action="store_true", help="add a copy of each variant that transformers.js has two names for"
     )
-    parser.add_argument("--evaluated", action="store_true", help="judge the variants on labelled data too")
-    parser.add_argument("--not-worse-by", type=float, help="how much worse they may be there, in the metric's unit")
+    parser.add_argument(
+        "--evaluation", type=json.loads, metavar="JSON", help="evaluation of config.yaml: judge by labelled data too"
+    )
     args = parser.parse_args(argv)
     release(
         args.model,
@@ -646,8 +669,7 @@ def main(argv: list[str] | None = None) -> None:
         args.machines,
         args.browser,
         args.copies,
-        args.evaluated,
-        args.not_worse_by,
+        args.evaluation,
     )
 
 

@@ -16,6 +16,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from onnxproof.checkpoint.sentence_modules import lift_transformer
+from onnxproof.config.checks import problems_of
+from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.exported_model import describe_traced, write_export_file
 from onnxproof.inputs.model_inputs import ModelInputs, Reference
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
@@ -47,7 +49,7 @@ from records import (
     make_step,
     make_writing,
 )
-from release import announce_cache_sizes, announce_weight_files, speed, without_own_folders
+from release import announce_cache_sizes, announce_weight_files, evaluation_in_config, speed, without_own_folders
 from verify_release import check_tokenizer
 
 ROOT = Path(__file__).parents[3]
@@ -486,3 +488,23 @@ def test_a_transformer_in_a_folder_of_its_own_is_lifted_to_the_top(tmp_path):
     assert json.loads((tmp_path / "modules.json").read_text()) == [transformer | {"path": ""}, pooling]
     lift_transformer(tmp_path)
     assert json.loads((tmp_path / "modules.json").read_text()) == [transformer | {"path": ""}, pooling]
+
+
+def test_the_evaluation_that_reproduces_a_release_is_the_configured_one_without_own_folders(tmp_path):
+    rows = tmp_path / "data" / "rows.jsonl"
+    rows.parent.mkdir()
+    rows.write_text('{"review": "good", "label": 1}\n')
+    asked = {"data": "data/rows.jsonl", "input": "review", "labels": {"pos": 1}, "not_worse_by": 0.02, "new_tokens": 9}
+    given = {"models": {"m": {"source": {"path": "."}, "evaluation": asked}}}
+    settings = resolve_models(given)["m"]["evaluation"]
+    assert evaluation_in_config(settings) == asked
+    again = {"models": {"m": {"source": {"path": "."}, "evaluation": evaluation_in_config(settings)}}}
+    assert not [problem for problem in problems_of(again, tmp_path) if "evaluation" in problem.path]
+    assert resolve_models(again) == resolve_models(given)
+    assert evaluation_in_config(settings | {"data": str(rows), "documents": "../notes.csv"}) == {
+        **asked,
+        "data": "rows.jsonl",
+        "documents": "notes.csv",
+    }
+    on_hub = {"hub": "a/b", "revision": "0" * 40, "file": "data/x.parquet"}
+    assert evaluation_in_config(on_hub | {"metric": None}) == on_hub
