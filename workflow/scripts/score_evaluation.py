@@ -103,7 +103,7 @@ def score(
             f"{variant['model']}: evaluation: the metric {metric.name} needs {error.name}, which "
             "`make setup-evaluation` installs"
         ) from None
-    scores = [metric.per_input(labels, answers) for answers in (before, after)] if metric.per_input else None
+    scores = compared.scores
     sizes = sizes_of_change(kind, before, after, scores)
     told = [
         {

@@ -191,6 +191,33 @@ def test_an_interval_of_detections_has_a_width():
     assert compared.low < compared.difference < compared.high
 
 
+@pytest.mark.parametrize("name", ["mean_absolute_error", "pairs_spearman", "perplexity"])
+def test_without_a_bound_the_record_says_that_no_input_changed(name):
+    metric, generator = METRICS[name], np.random.default_rng(11)
+    labels, answers = generator.random(40).tolist(), generator.random(40).tolist()
+    if name == "perplexity":
+        answers = [{"log_likelihood": -3 * number, "tokens": 3} for number in answers]
+    same = compare(metric, labels, answers, answers)
+    assert (same.method, same.affected, same.low, same.high) == ("unchanged", 0, 0.0, 0.0)
+    decision = judge(same, 0.001, metric.higher_is_better)
+    assert decision.passed
+    assert decision.reason == "changes nothing that any of them adds to the metric (0.001 is allowed)"
+    first = answers[0]
+    moved = first | {"log_likelihood": -9.0} if isinstance(first, dict) else first + 0.5
+    changed = compare(metric, labels, answers, [moved, *answers[1:]])
+    assert changed.method == "bootstrap-t"
+    assert changed.low < changed.high
+
+
+def test_the_scores_of_a_comparison_are_those_of_the_metric():
+    metric, generator = METRICS["mean_absolute_error"], np.random.default_rng(12)
+    labels, original, variant = (generator.random(30).tolist() for _ in range(3))
+    compared = compare(metric, labels, original, variant)
+    for own, answers in zip(compared.scores, (original, variant), strict=True):
+        np.testing.assert_array_equal(own, metric.per_input(labels, answers))
+    assert compare(METRICS["pairs_spearman"], labels, original, variant).scores is None
+
+
 def test_a_single_input_decides_nothing():
     compared = compare(METRICS["mean_absolute_error"], [1.0], [1.5], [1.5])
     decision = judge(compared, 1.0, higher_is_better=False)

@@ -47,6 +47,72 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A row of labelled data, and what says how it is read.
+
+    Attributes:
+        row: its fields.
+        place: where it is, for messages.
+        inputs: the names of the fields of an input.
+        label: the name of the label's field; empty where the text itself is the label.
+        settings: what the configuration says of the data.
+        model: whose inputs and labels they are.
+    """
+
+    row: Row
+    place: Place
+    inputs: tuple[str, ...]
+    label: str
+    settings: Settings
+    model: Model
+
+    @property
+    def labelled(self) -> tuple[Row, str, Place]:
+        """The row, the name of the label's field, and the place, as the readers of fields take them."""
+        return self.row, self.label, self.place
+
+    def field(self, number: int) -> tuple[Row, str, Place]:
+        """Return the same for a field of the input."""
+        return self.row, self.inputs[number], self.place
+
+    def raw(self, takes: str) -> Any:
+        """Return the one raw input: a text, a pair of texts, the bytes of an image, or the samples of a sound."""
+        if takes == "image":
+            return np.frombuffer(file_of(*self.field(0)).read_bytes(), dtype=np.uint8)
+        if takes == "sound":
+            from onnxproof.evaluation.sounds import read_sound
+
+            assert self.model.rate is not None
+            return read_sound(file_of(*self.field(0)), self.model.rate)
+        texts = [text_of(self.row, name, self.place) for name in self.inputs]
+        return texts[0] if len(texts) == 1 else tuple(texts)
+
+    def wrong_label(self, wanted: str, found: Any) -> UserError:
+        """Return the complaint about a label's field that must ``wanted``, and holds something else."""
+        return UserError(f"{self.place}: the field {self.label!r} must {wanted}, not {shown(found)}")
+
+    def label_index(self, value: Any) -> int:
+        """Return the index of the model's label that a value of the data names: by its name, or by its number.
+
+        Raises:
+            UserError: the model has no such label.
+        """
+        names, asked = self.model.names, self.settings.names.get(str(value), value)
+        if str(asked) in names:
+            return names.index(str(asked))
+        folded = [name.casefold() for name in names]
+        if isinstance(asked, str) and asked.casefold() in folded:
+            return folded.index(asked.casefold())
+        number = _whole(asked)
+        if number is not None and 0 <= number < len(names):
+            return number
+        raise UserError(
+            f"{self.place}: the label {shown(value)} is none of the model's labels: "
+            f"{', '.join(names[:12])}{', …' if len(names) > 12 else ''}; evaluation.labels can map it to one"
+        )
+
+
+@dataclass(frozen=True)
 class Example:
     """One labelled input: its place, what the interface is asked, in as many parts as it takes, and the label.
 
@@ -68,7 +134,7 @@ class Form:
         metric: the metric that is measured where none is named.
         inputs: the names of the fields of an input, unless others are given.
         label: the field of the label, unless another is given; None where the text itself is the label.
-        read: takes a row, its place, the names of its fields, settings and the model; returns raw inputs and the label.
+        read: takes a row with what says how it is read; returns raw inputs and the label.
         answer: takes what the interface answers to the raw inputs of an example, the example and the model; returns the
             answer as the kind's metrics take it, as JSON can hold it but for arrays.
     """
@@ -77,7 +143,7 @@ class Form:
     metric: str
     inputs: tuple[str, ...]
     label: str | None
-    read: Callable[[Row, Place, tuple[str, ...], str | None, Settings, Model], tuple[Sequence[Any], Any]]
+    read: Callable[[Given], tuple[Sequence[Any], Any]]
     answer: Callable[[Sequence[Any], Example, Model], Any]
 
     def example(self, row: Row, place: Place, settings: Settings, model: Model) -> Example:
@@ -86,8 +152,8 @@ class Form:
         Raises:
             UserError: a field is missing or holds something else, or the model does not know the label.
         """
-        inputs, label = settings.inputs or self.inputs, settings.label or self.label
-        raw, known = self.read(row, place, inputs, label, settings, model)
+        inputs, label = settings.inputs or self.inputs, settings.label or self.label or ""
+        raw, known = self.read(Given(row, place, inputs, label, settings, model))
         return Example(place, raw, known, excerpt([row[name] for name in inputs]))
 
 
@@ -116,27 +182,6 @@ def excerpt(values: Sequence[Any]) -> str:
     return text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}…"
 
 
-def label_index(value: Any, place: Place, settings: Settings, model: Model) -> int:
-    """Return the index of the model's label that a value of the data names: by its name, or by its number.
-
-    Raises:
-        UserError: the model has no such label.
-    """
-    asked = settings.names.get(str(value), value)
-    if str(asked) in model.names:
-        return model.names.index(str(asked))
-    folded = [name.casefold() for name in model.names]
-    if isinstance(asked, str) and asked.casefold() in folded:
-        return folded.index(asked.casefold())
-    number = _whole(asked)
-    if number is not None and 0 <= number < len(model.names):
-        return number
-    raise UserError(
-        f"{place}: the label {shown(value)} is none of the model's labels: "
-        f"{', '.join(model.names[:12])}{', …' if len(model.names) > 12 else ''}; evaluation.labels can map it to one"
-    )
-
-
 def _whole(value: Any) -> int | None:
     if isinstance(value, bool):
         return None
@@ -145,36 +190,13 @@ def _whole(value: Any) -> int | None:
     return int(value) if isinstance(value, str) and value.strip().isdecimal() else None
 
 
-def _raw(takes: str, row: Row, place: Place, inputs: tuple[str, ...], model: Model) -> Any:
-    """Return the one raw input of a row: a text, a pair of texts, the bytes of an image, or the samples of a sound."""
-    if takes == "image":
-        return np.frombuffer(file_of(row, inputs[0], place).read_bytes(), dtype=np.uint8)
-    if takes == "sound":
-        from onnxproof.evaluation.sounds import read_sound
-
-        assert model.rate is not None
-        return read_sound(file_of(row, inputs[0], place), model.rate)
-    texts = [text_of(row, name, place) for name in inputs]
-    return texts[0] if len(texts) == 1 else tuple(texts)
-
-
-def _read_labelled(
-    takes: str,
-    kind: str | None,
-    row: Row,
-    place: Place,
-    inputs: tuple[str, ...],
-    label: str | None,
-    settings: Settings,
-    model: Model,
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    raw = [_raw(takes, row, place, inputs, model)]
+def _read_labelled(takes: str, kind: str | None, given: Given) -> tuple[Sequence[Any], Any]:
+    raw = [given.raw(takes)]
     if kind == "regression":
-        return raw, number_of(row, label, place)
+        return raw, number_of(*given.labelled)
     if kind == "multi-label":
-        return raw, sorted({label_index(value, place, settings, model) for value in list_of(row, label, place)})
-    return raw, label_index(field_of(row, label, place), place, settings, model)
+        return raw, sorted({given.label_index(value) for value in list_of(*given.labelled)})
+    return raw, given.label_index(field_of(*given.labelled))
 
 
 def _scores(answers: Sequence[Mapping[str, float]], example: Example, model: Model) -> Any:
@@ -195,31 +217,25 @@ def _labelled(takes: str, kind: str | None) -> Form:
     return Form("classification", "accuracy", inputs, "label", read, _scores)
 
 
-def _read_choice(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    text, choices = text_of(row, inputs[0], place), list_of(row, inputs[1], place)
-    number = _whole(field_of(row, label, place))
+def _read_choice(given: Given) -> tuple[Sequence[Any], Any]:
+    text, choices = text_of(*given.field(0)), list_of(*given.field(1))
+    number = _whole(field_of(*given.labelled))
     if number is None or not 0 <= number < len(choices):
-        raise UserError(
-            f"{place}: the field {label!r} must be the number of a choice, 0 to {len(choices) - 1}, not "
-            f"{shown(row[label])}"
-        )
+        wanted = f"be the number of a choice, 0 to {len(choices) - 1}"
+        raise given.wrong_label(wanted, given.row[given.label])
     return [[text, choices]], number
 
 
-def _read_words(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    words, tags = list_of(row, inputs[0], place), list_of(row, label, place)
+def _read_words(given: Given) -> tuple[Sequence[Any], Any]:
+    words, tags = list_of(*given.field(0)), list_of(*given.labelled)
     if len(words) != len(tags) or not words:
-        raise UserError(f"{place}: has {len(words)} words and {len(tags)} labels; each word needs one")
+        raise UserError(f"{given.place}: has {len(words)} words and {len(tags)} labels; each word needs one")
     odd = [word for word in words if not isinstance(word, str) or not word or " " in word]
     if odd:
-        raise UserError(f"{place}: the field {inputs[0]!r} must hold words without spaces, not {shown(odd[0])}")
-    return [" ".join(words)], [model.names[label_index(tag, place, settings, model)] for tag in tags]
+        raise UserError(
+            f"{given.place}: the field {given.inputs[0]!r} must hold words without spaces, not {shown(odd[0])}"
+        )
+    return [" ".join(words)], [given.model.names[given.label_index(tag)] for tag in tags]
 
 
 def _tags(answers: Sequence[Sequence[Mapping[str, Any]]], example: Example, model: Model) -> list[str]:
@@ -234,31 +250,25 @@ def _tags(answers: Sequence[Sequence[Mapping[str, Any]]], example: Example, mode
     return tags
 
 
-def _read_question(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    return [tuple(text_of(row, name, place) for name in inputs)], _accepted(row, label, place)
+def _read_question(given: Given) -> tuple[Sequence[Any], Any]:
+    return [tuple(text_of(given.row, name, given.place) for name in given.inputs)], _accepted(given)
 
 
-def _accepted(row: Row, label: str, place: Place) -> list[str]:
+def _accepted(given: Given) -> list[str]:
     """Return the accepted texts of a row: one, several, or those of SQuAD's ``{"text": [...]}``."""
-    value = field_of(row, label, place)
+    value = field_of(*given.labelled)
     if isinstance(value, Mapping) and "text" in value:
         value = value["text"]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{place}: the field {label!r} must be a text or a list of texts, not {shown(row[label])}")
+        raise given.wrong_label("be a text or a list of texts", given.row[given.label])
     return list(texts)
 
 
-def _read_pair(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    if len(inputs) != 2:
-        raise UserError(f"evaluation.input must name two fields for an embedder's pairs, not {', '.join(inputs)}")
-    return [text_of(row, name, place) for name in inputs], number_of(row, label, place)
+def _read_pair(given: Given) -> tuple[Sequence[Any], Any]:
+    if len(given.inputs) != 2:
+        raise UserError(f"evaluation.input must name two fields for an embedder's pairs, not {', '.join(given.inputs)}")
+    return [text_of(given.row, name, given.place) for name in given.inputs], number_of(*given.labelled)
 
 
 def _similarity(answers: Sequence[Any], example: Example, model: Model) -> float:
@@ -273,17 +283,16 @@ def unit_vector(answer: Any) -> Any:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-def _read_ranked(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
+def _read_ranked(given: Given) -> tuple[Sequence[Any], Any]:
     """Read a query, its documents, and the relevance of each, for a reranker."""
-    assert label is not None
-    query, documents = text_of(row, inputs[0], place), list_of(row, inputs[1], place)
-    grades = list_of(row, label, place)
+    query, documents = text_of(*given.field(0)), list_of(*given.field(1))
+    grades = list_of(*given.labelled)
     if len(grades) != len(documents) or not documents:
-        raise UserError(f"{place}: has {len(documents)} documents and {len(grades)} labels; each document needs one")
+        raise UserError(
+            f"{given.place}: has {len(documents)} documents and {len(grades)} labels; each document needs one"
+        )
     if not all(_whole(grade) is not None for grade in grades):
-        raise UserError(f"{place}: the field {label!r} must hold whole numbers, not {shown(row[label])}")
+        raise given.wrong_label("hold whole numbers", given.row[given.label])
     relevance = {str(number): _whole(grade) for number, grade in enumerate(grades)}
     return [(query, str(document)) for document in documents], relevance
 
@@ -297,35 +306,23 @@ def best(scored: Sequence[tuple[str, float]]) -> list[list[Any]]:
     return [[name, score] for name, score in sorted(scored, key=lambda pair: -pair[1])[:DOCUMENTS_KEPT]]
 
 
-def _read_query(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
+def _read_query(given: Given) -> tuple[Sequence[Any], Any]:
     """Read a query and the documents that answer it: a list of their ids, or ``{id: relevance}``."""
-    assert label is not None
-    query, relevant = text_of(row, inputs[0], place), field_of(row, label, place)
+    query, relevant = text_of(*given.field(0)), field_of(*given.labelled)
     if isinstance(relevant, Mapping):
         grades = {str(name): _whole(grade) for name, grade in relevant.items()}
         if not all(grade is not None for grade in grades.values()):
-            raise UserError(f"{place}: the field {label!r} must hold whole numbers, not {shown(relevant)}")
+            raise given.wrong_label("hold whole numbers", relevant)
     else:
-        names = [relevant] if isinstance(relevant, str | int) else list_of(row, label, place)
+        names = [relevant] if isinstance(relevant, str | int) else list_of(*given.labelled)
         grades = {str(name): 1 for name in names}
     if not grades:
-        raise UserError(f"{place}: the field {label!r} names no document")
+        raise UserError(f"{given.place}: the field {given.label!r} names no document")
     return [query], grades
 
 
-def _read_written(
-    takes: str,
-    row: Row,
-    place: Place,
-    inputs: tuple[str, ...],
-    label: str | None,
-    settings: Settings,
-    model: Model,
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    return [_raw(takes, row, place, inputs, model)], _accepted(row, label, place)
+def _read_written(takes: str, given: Given) -> tuple[Sequence[Any], Any]:
+    return [given.raw(takes)], _accepted(given)
 
 
 def _text(answers: Sequence[Any], example: Example, model: Model) -> str:
@@ -333,10 +330,8 @@ def _text(answers: Sequence[Any], example: Example, model: Model) -> str:
     return str(answer["text"] if isinstance(answer, Mapping) else answer)
 
 
-def _read_text(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    return [text_of(row, inputs[0], place)], None
+def _read_text(given: Given) -> tuple[Sequence[Any], Any]:
+    return [text_of(*given.field(0))], None
 
 
 def likelihood_answer(log_likelihoods: Array) -> dict[str, float]:
@@ -348,29 +343,21 @@ def _as_it_is(answers: Sequence[Any], example: Example, model: Model) -> Any:
     return answers[0]
 
 
-def _read_boxes(
-    row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
-    assert label is not None
-    boxes = list_of(row, label, place)
+def _read_boxes(given: Given) -> tuple[Sequence[Any], Any]:
+    boxes = list_of(*given.labelled)
     known = []
     for box in boxes:
         if not isinstance(box, Mapping) or not {"box", "label"} <= box.keys() or len(box["box"]) != 4:
-            raise UserError(
-                f'{place}: the field {label!r} must hold objects such as {{"box": [left, top, right, bottom], '
-                f'"label": "cat"}}, not {shown(box)}'
-            )
-        name = model.names[label_index(box["label"], place, settings, model)]
+            wanted = 'hold objects such as {"box": [left, top, right, bottom], "label": "cat"}'
+            raise given.wrong_label(wanted, box)
+        name = given.model.names[given.label_index(box["label"])]
         known.append({"box": [float(side) for side in box["box"]], "label": name})
-    return [_raw("image", row, place, inputs, model)], known
+    return [given.raw("image")], known
 
 
-def _read_map(
-    kind: str, row: Row, place: Place, inputs: tuple[str, ...], label: str | None, settings: Settings, model: Model
-) -> tuple[Sequence[Any], Any]:
+def _read_map(kind: str, given: Given) -> tuple[Sequence[Any], Any]:
     """Read an image and what each of its pixels is: a label's number, or a depth, as a PNG or an array of NumPy."""
-    assert label is not None
-    path = file_of(row, label, place)
+    path = file_of(*given.labelled)
     if path.suffix == ".npy":
         values = np.load(path)
     else:
@@ -378,9 +365,9 @@ def _read_map(
 
         values = np.asarray(Image.open(path))
     if values.ndim != 2:
-        raise UserError(f"{place}: {path.name} must have one value a pixel, and has the shape {values.shape}")
+        raise UserError(f"{given.place}: {path.name} must have one value a pixel, and has the shape {values.shape}")
     dtype = np.int32 if kind == "segmentation" else np.float32
-    return [_raw("image", row, place, inputs, model)], np.ascontiguousarray(values, dtype=dtype)
+    return [given.raw("image")], np.ascontiguousarray(values, dtype=dtype)
 
 
 def _sized_map(answers: Sequence[Any], example: Example, model: Model) -> Any:

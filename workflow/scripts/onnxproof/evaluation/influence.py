@@ -22,10 +22,13 @@ class Influences:
             mean; their standard deviation over the root of their number is its standard error.
         changed: whether the variant changes what an input adds to the metric, (inputs,); None where it is not known,
             because parts have several inputs or every input changes.
+        scores: the score of each input with the original and with the variant, (inputs,) each; None where the metric is
+            no mean of scores.
     """
 
     values: Array
     changed: Array | None
+    scores: tuple[Array, Array] | None = None
 
 
 def find_influences(metric: Metric, labels: Labels, original: Answers, variant: Answers, seed: int = 0) -> Influences:
@@ -44,8 +47,9 @@ def find_influences(metric: Metric, labels: Labels, original: Answers, variant: 
         seed: of the random numbers that form parts.
     """
     if metric.per_input:
-        values = metric.per_input(labels, variant) - metric.per_input(labels, original)
-        return Influences(values, None if metric.largest_change is None else values != 0)
+        before, after = metric.per_input(labels, original), metric.per_input(labels, variant)
+        values = after - before
+        return Influences(values, None if metric.largest_change is None else values != 0, (before, after))
     if metric.counts and metric.from_counts:
         before, after = metric.counts(labels, original), metric.counts(labels, variant)
         values = _pseudo_values(metric, after) - _pseudo_values(metric, before)

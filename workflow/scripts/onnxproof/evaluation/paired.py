@@ -1,7 +1,7 @@
 """The difference of a variant to the original on the same labelled inputs, and whether it is small enough."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,13 +15,13 @@ from onnxproof.evaluation.intervals import (
     paired_proportions,
     studentized_bootstrap,
 )
-from onnxproof.evaluation.metric import Answers, Labels, Metric
+from onnxproof.evaluation.metric import Answers, Array, Labels, Metric
 
 RESAMPLES = 10_000
 #: Beyond this many inputs, nobody is told to collect them.
 MOST_NEEDED = 100_000_000
 
-Method = Literal["tango", "bootstrap-t", "bounded-bootstrap"]
+Method = Literal["tango", "bootstrap-t", "bounded-bootstrap", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,15 @@ class Comparison:
         difference: ``variant - original``.
         low: the lower end of the 95 % interval of the difference.
         high: its upper end.
-        method: how the interval was made, see ``onnxproof.evaluation.intervals``.
+        method: how the interval was made, see ``onnxproof.evaluation.intervals``; ``unchanged`` where no input adds
+            anything else to a metric without a bound, so that nothing tells what a changed answer would do, and the
+            interval has no width.
         changed: the share of inputs that are answered differently; None where answers are real numbers.
         affected: inputs that add something else to the metric with the variant; None where practically all do.
         gained: inputs whose score is higher with the variant; None where the metric is no mean of scores.
         lost: inputs whose score is lower with the variant; None where the metric is no mean of scores.
+        scores: the score of each input with the original and with the variant, (inputs,) each; None where the metric is
+            no mean of scores, or they are not at hand.
     """
 
     metric: str
@@ -55,6 +59,7 @@ class Comparison:
     affected: int | None
     gained: int | None
     lost: int | None
+    scores: tuple[Array, Array] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,10 +128,17 @@ def compare(
         high=high,
         method=method,
         changed=_share_changed(metric, original_answers, variant_answers),
-        affected=None if influences.changed is None else int(influences.changed.sum()),
+        affected=_affected(method, influences),
         gained=gained,
         lost=lost,
+        scores=influences.scores,
     )
+
+
+def _affected(method: Method, influences: Influences) -> int | None:
+    if method == "unchanged":
+        return 0
+    return None if influences.changed is None else int(influences.changed.sum())
 
 
 def _interval(
@@ -140,6 +152,8 @@ def _interval(
     if metric.largest_change is not None and changed is not None and changed.sum() < FEW:
         bound = metric.largest_change
         return "bounded-bootstrap", bounded_bootstrap(values, changed, bound, difference, resamples, seed)
+    if len(values) > 1 and difference == 0 and not values.any():
+        return "unchanged", (0.0, 0.0)
     return "bootstrap-t", studentized_bootstrap(values, difference, resamples, seed)
 
 
@@ -170,6 +184,8 @@ def judge(comparison: Comparison, not_worse_by: float, higher_is_better: bool) -
         return Decision(False, "worse", None, f"is worse by {loss:.3g} ({allowed})")
     if not math.isfinite(worst):
         return Decision(False, "undecided", None, f"was measured on too few inputs ({comparison.inputs})")
+    if comparison.method == "unchanged":
+        return Decision(True, "not worse", None, f"changes nothing that any of them adds to the metric ({allowed})")
     if worst <= not_worse_by:
         found = f"is worse by {worst:.3g} at most" if worst > 0 else "is not worse"
         return Decision(True, "not worse", None, f"{found} ({allowed})")

@@ -125,8 +125,8 @@ class EvaluationRecord(TypedDict):
     """``value - original``."""
     interval: list[float]
     """The 95 % interval of the difference."""
-    method: Literal["tango", "bootstrap-t", "bounded-bootstrap"]
-    """How the interval was made, see ``onnxproof.evaluation.intervals``."""
+    method: Literal["tango", "bootstrap-t", "bounded-bootstrap", "unchanged"]
+    """How the interval was made, see ``evaluation.paired.Comparison``."""
     changed: float | None
     """The share of inputs that are answered in another way; null where answers are real numbers."""
     affected: int | None
