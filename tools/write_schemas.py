@@ -54,6 +54,7 @@ FILES = (
     File("onnx/{variant}.json", "variant.VariantRecord"),
     File("parity/{variant}.json", "parity.ParityRecord"),
     File("parity/browser.json", "browser.BrowserRecord"),
+    File("evaluation/kept_aside.json", "evaluation.KeptAside"),
     File("evaluation/answers/pytorch.json", "evaluation.EvaluatedOriginal"),
     File("evaluation/answers/{variant}.json", "evaluation.EvaluatedVariant"),
     File("evaluation/{variant}.json", "evaluation.EvaluationRecord"),

@@ -71,6 +71,35 @@ def test_labelled_data_are_evaluated_and_judged(copy_of_finished):
     assert (folder / "evaluation/fp32.json").exists()
 
 
+@pytest.mark.slow
+def test_the_search_has_a_share_of_the_labelled_data_and_the_gate_has_the_rest(copy_of_finished):
+    project = copy_of_finished
+    label_stars(project, 40, not_worse_by=0.9, search_share=0.4)
+    planned = project.planned()
+    assert planned["keep_aside"] == planned["quantize"] == planned["record_evaluation"] == 1
+    run = project.snakemake()
+    assert run.returncode == 0, run.stdout
+    assert project.planned() == {}
+    folder = project.folder / "results/stars.v1"
+    aside = json.loads((folder / "evaluation/kept_aside.json").read_text())
+    rows = [json.loads(line)["row"] for line in (folder / "evaluation/int8.jsonl").read_text().splitlines()]
+    assert sorted(rows + aside["rows"]) == list(range(1, 41))
+    assert json.loads((folder / "evaluation/answers/pytorch.json").read_text())["rows_kept_aside"] == aside["rows"]
+    record = json.loads((folder / "evaluation/int8.json").read_text())
+    assert record["data"]["inputs"] == len(rows)
+    assert record["data"]["kept_aside"] == {"share": 0.4, "inputs": len(aside["rows"])}
+    settings = json.loads((folder / "onnx/int8.json").read_text())["settings"]
+    assert settings["calibration"]["labelled"]["rows"] == aside["rows"]
+    assert settings["search"]["labelled"]["metric"] == "accuracy"
+    assert settings["search"]["rungs"][0]["metrics"]["labelled_accuracy"] is not None
+    card = (folder / "release/README.md").read_text()
+    assert f"without the {len(aside['rows'])} by which recipes were chosen" in card
+    assert "were kept aside for the choice of the recipe: accuracy on them is" in card
+    assert (
+        f"without {len(aside['rows'])} that the search for a recipe had" in (folder / "evaluation/int8.ok").read_text()
+    )
+
+
 def test_a_wrong_field_is_told_before_any_job(copy_of_finished):
     project = copy_of_finished
     label_stars(project, 2, label="rating")

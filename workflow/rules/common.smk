@@ -304,9 +304,30 @@ def documents_argument(wildcards) -> list[str]:
 
 def evaluation_settings(wildcards) -> str:
     """Return, as JSON, how the rows of a model's labelled data are read and what is measured."""
-    evaluation = evaluation_of(wildcards.model)
-    keys = ("input", "label", "labels", "metric", "max_inputs", "new_tokens")
+    return settings_of_evaluation(wildcards.model, "new_tokens")
+
+
+def search_settings(wildcards) -> str:
+    """Return, as JSON, how these rows are read, and what a recipe must keep on those that are kept aside."""
+    return settings_of_evaluation(wildcards.model, "not_worse_by")
+
+
+def settings_of_evaluation(model: str, *further: str) -> str:
+    """Return, as JSON, how the rows of a model's labelled data are read, and further keys."""
+    evaluation = evaluation_of(model)
+    keys = ("input", "label", "labels", "metric", "max_inputs", "search_share", *further)
     return json.dumps({key: evaluation[key] for key in keys if key in evaluation})
+
+
+def rows_for_search(wildcards) -> list[str]:
+    """Return the labelled rows that are kept aside for the search for a recipe, where the configuration asks for that."""
+    share = evaluation_of(wildcards.model).get("search_share")
+    return [f"results/{wildcards.model}/evaluation/kept_aside.json"] if share else []
+
+
+def labelled_argument(wildcards, input) -> list[str]:
+    """Return the option that shows these rows to the search, where there are any."""
+    return ["--labelled", *input.labelled] if input.labelled else []
 
 
 def dataset_arguments(wildcards) -> list[str]:

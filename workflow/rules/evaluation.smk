@@ -23,6 +23,33 @@ rule fetch_evaluation:
         "python {params.script:q} --model {wildcards.model:q} {params.place:q} --output {output:q} > {log:q} 2>&1"
 
 
+rule keep_aside:
+    input:
+        folder="results/{model}/source",
+        manifest="results/{model}/source.json",
+        data=labelled_data,
+        documents=evaluation_documents,
+    output:
+        "results/{model}/evaluation/kept_aside.json",
+    log:
+        "results/logs/keep_aside/{model}.log",
+    conda:
+        "../../envs/export.yaml"
+    resources:
+        **needs("keep_aside"),
+    params:
+        script=script_path("keep_aside"),
+        code=script_digest("keep_aside"),
+        task=task_argument,
+        settings=search_settings,
+        documents=documents_argument,
+    message:
+        "{wildcards.model}: keeping labelled rows aside for the search (log: {log})"
+    shell:
+        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "--data {input.data:q} {params.documents:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule record_evaluation:
     input:
         files_of_evaluation,

@@ -6,6 +6,7 @@ rule quantize:
         folder="results/{model}/onnx/optimized",
         manifest="results/{model}/onnx/optimized.json",
         texts=calibration_texts,
+        labelled=rows_for_search,
     output:
         folder=directory("results/{model}/onnx/{quantized}"),
         manifest="results/{model}/onnx/{quantized}.json",
@@ -22,10 +23,11 @@ rule quantize:
         script=script_path("quantize"),
         code=script_digest("quantize"),
         targets=targets,
+        labelled=labelled_argument,
     message:
         "{wildcards.model}: finding the recipe of {wildcards.quantized} (log: {log})"
     shell:
         "python {params.script:q} --model {wildcards.model:q} --variant {wildcards.quantized} "
         "--source {input.folder:q} --source-manifest {input.manifest:q} "
-        "--targets {params.targets:q} --texts {input.texts:q} "
+        "--targets {params.targets:q} --texts {input.texts:q} {params.labelled:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

@@ -23,8 +23,17 @@ from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.quantization.half_bounds import MARGIN, Bound
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
+from onnxproof.quantization.search.labelled import Examples, read_examples
 from onnxproof.quantization.search.ladder import find_recipe
-from onnxproof.records.variant import Calibration, Certificate, NodeBound, QuantizationSettings, Search, read_variant
+from onnxproof.records.variant import (
+    Calibration,
+    Certificate,
+    LabelledCalibration,
+    NodeBound,
+    QuantizationSettings,
+    Search,
+    read_variant,
+)
 from onnxproof.tasks.heads import count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
@@ -42,15 +51,20 @@ def quantize(
     texts: Path,
     folder: Path,
     manifest: Path,
+    labelled: Path | None = None,
 ) -> None:
-    """Find the recipe of one optimized model, quantize it and describe the result and the search."""
+    """Find the recipe of one optimized model, quantize it and describe the result and the search.
+
+    ``labelled`` is a file of labelled inputs that were kept aside for the search.
+    """
     task = read_variant(source_manifest)["task"]
     settings: dict[str, QuantizationSettings] = {}
+    examples = read_examples(labelled) if labelled else None
     with staged_folder(folder) as stage:
         for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
                 graph, settings[file] = quantize_graph(
-                    model, variant, source, file, task, targets, texts, Path(scratch)
+                    model, variant, source, file, task, targets, texts, Path(scratch), examples
                 )
                 save_model(graph, stage / file)
         merge_decoders(stage)
@@ -77,11 +91,13 @@ def quantize_graph(
     targets: dict[str, float | None],
     texts: Path,
     scratch: Path,
+    examples: Examples | None = None,
 ) -> tuple["onnx.ModelProto", QuantizationSettings]:
     """Return one graph of a model, quantized by the recipe found for it, and how that went."""
     optimized = load_model(source / file, scratch)
     config = read_transformer_config(source)
-    task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts)
+    entries = examples.entries if examples else []
+    task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts, entries)
     found = find_recipe(
         optimized,
         inputs,
@@ -89,14 +105,19 @@ def quantize_graph(
         task=judged_as_in(source, task_of_graph),
         variant=variant,
         labels=count_labels(config),
+        examples=examples,
         progress=progress_printer(model, variant),
     )
     settings: QuantizationSettings = {
         "recipe": found.recipe,
         "search": cast(Search, {"targets": targets} | found.record()),
         "portability": {**check_portability(found.model), "tried_here": try_on_this_cpu(found.model)},
-        "calibration": describe_calibration(len(inputs.items), model_takes(config.get("model_type")), texts),
+        "calibration": describe_calibration(
+            len(inputs.items) - len(entries), model_takes(config.get("model_type")), texts
+        ),
     }
+    if examples:
+        settings["calibration"]["labelled"] = describe_labelled(examples)
     if found.bounds:
         settings["float16"] = certify(found.bounds, set(found.recipe[-1]["keep"]))
     return found.model, settings
@@ -127,6 +148,18 @@ def describe_calibration(count: int, takes: str, texts: Path) -> Calibration:
     return {"images": count, "seed": CALIBRATION_SEED}
 
 
+def describe_labelled(examples: Examples) -> LabelledCalibration:
+    """Return which share of the labelled data a recipe was judged on."""
+    given = examples.given
+    return {
+        "file": given["file"],
+        "sha256": given["sha256"],
+        "share": given["share"],
+        "rows": given["rows"],
+        "inputs": len(examples.entries),
+    }
+
+
 def progress_printer(model: str, variant: str) -> Callable[[str], None]:
     """Return a function that prints a line of the search at once, with the model and variant it is about."""
 
@@ -152,6 +185,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--texts", type=Path, default=CALIBRATION_TEXTS, help="calibration texts, .jsonl or .txt (default: bundled)"
     )
+    parser.add_argument("--labelled", type=Path, help="labelled inputs on which a recipe must keep the task's metric")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the quantized model to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
     args = parser.parse_args(argv)
@@ -164,6 +198,7 @@ def main(argv: list[str] | None = None) -> None:
         args.texts,
         args.output_dir,
         args.manifest,
+        args.labelled,
     )
 
 

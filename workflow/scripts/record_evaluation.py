@@ -1,7 +1,6 @@
 """Record what the original's public interface answers to a user's labelled data, so that no later step needs torch."""
 
 import argparse
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,40 +12,14 @@ import numpy as np
 from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
-from onnxproof.evaluation.asking import Ask, answers_to, count_examples
-from onnxproof.evaluation.forms import PERPLEXITY, Model, likelihood_answer
+from onnxproof.evaluation.asking import Ask, answers_to, count_examples, rows_kept_aside
+from onnxproof.evaluation.forms import PERPLEXITY, likelihood_answer
 from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
-from onnxproof.inputs.final_answers import PAIRS, use_of
+from onnxproof.inputs.labelled import describe_model
 from onnxproof.inputs.material import likelihood_item
 from onnxproof.inputs.model_inputs import LIKELIHOODS, TOKENS, ModelInputs
 from onnxproof.records.evaluation import EvaluatedOriginal
-from onnxproof.tasks.heads import count_labels
-
-
-def describe_model(name: str, task: str, config: Mapping[str, Any], snapshot: Path) -> Model:
-    """Return what a model is used for and what its labels are called.
-
-    Raises:
-        UserError: no program of a card answers raw inputs for its task.
-    """
-    use = use_of(task, config)
-    if use is None:
-        raise UserError(f"{name}: evaluation: a model for {task} cannot be evaluated on labelled data")
-    kind = "text-pair-classification" if use.name == "text-classification" and use.takes == PAIRS else use.name
-    named = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(count_labels(config))}
-    names = tuple(str(named[key]) for key in sorted(named, key=int))
-    return Model(kind, task, names, _sampling_rate(snapshot) if use.takes == "sounds" else None)
-
-
-def _sampling_rate(snapshot: Path) -> int:
-    for file in ("preprocessor_config.json", "processor_config.json"):
-        if (snapshot / file).is_file():
-            settings = json.loads((snapshot / file).read_text(encoding="utf-8"))
-            rate = settings.get("sampling_rate") or settings.get("feature_extractor", {}).get("sampling_rate")
-            if isinstance(rate, int):
-                return rate
-    return 16_000
 
 
 def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tuple[str, Ask]:
@@ -135,6 +108,10 @@ def record(
         "threads": threads,
         "versions": versions_of("torch", "transformers", "tokenizers", "sentence-transformers"),
     }
+    if plan.search_share:
+        aside = rows_kept_aside(plan)
+        described["data"]["kept_aside"] = {"share": plan.search_share, "inputs": len(aside)}
+        described["rows_kept_aside"] = aside
     write_json(manifest, described)
 
 

@@ -188,8 +188,8 @@ def test_documents_are_for_embedders(tmp_path):
 # ------------------------------------------------------------------------------------------------ configuration
 
 
-def told(folder, evaluation):
-    config = {"models": {"X": {"source": {"path": "."}}}, "evaluation": evaluation}
+def told(folder, evaluation, source=None):
+    config = {"models": {"X": {"source": source or {"path": "."}}}, "evaluation": evaluation}
     return [str(problem) for problem in problems_of(config, folder) if "evaluation" in str(problem)]
 
 

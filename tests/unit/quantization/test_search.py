@@ -17,6 +17,7 @@ from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import candidates
 from onnxproof.quantization.search.candidates import PREPARATIONS, limit_effort
 from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.ladder import distances_to, find_recipe
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
 
@@ -101,6 +102,51 @@ def test_a_model_with_an_outlier_channel_gets_the_passes_that_mend_it():
     judge = Judge(embedder(outlier=300.0), texts(), "sentence-similarity")
     again = apply_recipe(embedder(outlier=300.0), result.recipe, judge.calibration)
     assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+def labelled(model, count, limit):
+    """Labelled inputs that the float model answers rightly, by the label that it gives each."""
+    inputs = texts(count, seed=9)
+    judge = Judge(model, inputs, "text-classification", labels=CLASSES)
+    given = {
+        "model": "m",
+        "kind": "classification",
+        "metric": "accuracy",
+        "not_worse_by": limit,
+        "rows": list(range(1, count + 1)),
+        "inputs": ["text"] * count,
+        "labels": [int(answer.argmax()) for answer in judge.expected],
+        "documents": {},
+    }
+    return inputs.items, Examples(given)
+
+
+def test_a_recipe_must_keep_the_metric_of_labelled_inputs():
+    model = embedder(outlier=300.0, logits=True)
+    items, examples = labelled(model, 120, 0.0)
+    inputs = ModelInputs([*texts().items, *items])
+    asked = {"task": "text-classification", "labels": CLASSES, "progress": lambda line: None}
+    without = find_recipe(model, inputs, {}, **asked)
+    assert without.reached
+    assert "labelled" not in without.record()
+    result = find_recipe(model, inputs, {}, examples=examples, **asked)
+    first = result.rungs[0]
+    assert first.metrics["labelled_accuracy"] < 1.0
+    assert first.missed == ["labelled_accuracy"]
+    assert len(result.rungs) > len(without.rungs)
+    kept = result.record()["labelled"]
+    assert (kept["metric"], kept["of_float"], kept["not_worse_by"]) == ("accuracy", 1.0, 0.0)
+    taken = next(rung for rung in result.rungs if rung.recipe == result.recipe)
+    assert kept["of_recipe"] == taken.metrics["labelled_accuracy"] > first.metrics["labelled_accuracy"]
+    assert "labelled_accuracy" in first.describe()
+
+
+def test_labelled_inputs_without_a_metric_are_refused():
+    items, examples = labelled(embedder(logits=True), 4, 0.0)
+    broken = Examples(examples.given | {"kind": "pair", "labels": [1.0, 1.0]})
+    broken.given["inputs"] = [["a", "b"]] * 2
+    with raises(UserError):
+        find_recipe(embedder(), ModelInputs([*texts().items, *items]), {}, task="sentence-similarity", examples=broken)
 
 
 def test_the_invariant_flavour_does_not_depend_on_the_batch():

@@ -19,6 +19,7 @@ COMMANDS = (
     "gate_parity",
     "measure_browser",
     "fetch_evaluation",
+    "keep_aside",
     "record_evaluation",
     "evaluate",
     "score_evaluation",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from onnxproof.config.labelled import evaluation_problems
+from onnxproof.config.labelled import evaluation_problems, search_problems
 from onnxproof.config.problem import NAME_PATTERN, ConfigError, KeyPath, Problem, listed, seen
 from onnxproof.config.schema import did_you_mean, schema_problems
 from onnxproof.vocabulary import PYTORCH, VARIANTS
@@ -64,10 +64,11 @@ def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) ->
     for name, settings in models.items():
         path, settings = ("models", name), _mapping(settings)
         yield from _text_file_problems(path, settings, folder)
-        own = _mapping(settings.get("evaluation"))
+        shared, own = _mapping(config.get("evaluation")), _mapping(settings.get("evaluation"))
         if own:
-            shared = _mapping(config.get("evaluation"))
             yield from evaluation_problems((*path, "evaluation"), shared | own, folder)
+        if settings.get("evaluation", shared) is not None:
+            yield from search_problems((*path, "evaluation"), shared | own, settings, folder)
         yield from _machine_problems(path, settings)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]

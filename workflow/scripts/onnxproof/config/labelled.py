@@ -2,12 +2,15 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import UserError
 from onnxproof.config.problem import KeyPath, Problem
+from onnxproof.evaluation.aside import SEARCHED_METRICS, SEARCHED_TASKS
 from onnxproof.evaluation.data import READERS, read_rows
 
 #: Keys that name a file on the Hub, all of them or none.
@@ -45,6 +48,35 @@ def evaluation_problems(path: KeyPath, evaluation: Any, folder: Path) -> Iterato
             yield Problem((*path, key), f"must end in {', '.join(READERS)}", file)
         elif isinstance(file, str) and key != "file":
             yield from _content_problems((*path, key), folder / file, evaluation if key == "data" else {})
+
+
+def search_problems(path: KeyPath, evaluation: Any, settings: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
+    """Yield why the search for a recipe cannot use a share of a model's labelled data, as far as it is known by now.
+
+    Args:
+        path: the key ``evaluation``.
+        evaluation: its value for the model, with what holds for all.
+        settings: the model's own, with its source and its task.
+        folder: the configuration's own.
+    """
+    if not isinstance(evaluation, dict) or not evaluation.get("search_share"):
+        return
+    key, metric = (*path, "search_share"), evaluation.get("metric")
+    if metric is not None and metric not in SEARCHED_METRICS:
+        yield Problem(key, f"is for the metrics {', '.join(SEARCHED_METRICS)}, and not for {metric}")
+    task = settings.get("task") or _task_of(settings.get("source"), folder)
+    if task is not None and task not in SEARCHED_TASKS:
+        yield Problem(key, f"is for text classifiers and embedders, and not for {task}")
+
+
+def _task_of(source: Any, folder: Path) -> str | None:
+    """Return the task of a local model; None where it is not here, or has none, which other checks tell."""
+    path = source.get("path") if isinstance(source, dict) and "package" not in source else None
+    if not isinstance(path, str) or not (folder / path).is_dir():
+        return None
+    with suppress(UserError):
+        return choose_task("", folder / path, None)
+    return None
 
 
 def _content_problems(path: KeyPath, file: Path, evaluation: dict[str, Any]) -> Iterator[Problem]:

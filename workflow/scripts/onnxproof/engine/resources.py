@@ -86,6 +86,7 @@ MEMORY: dict[str, tuple[Line, ...]] = {
     "measure_parity": (Line(330, 6.2, 100), Line(800, 1.5)),
     "measure_browser": (Line(1500, 6.0),),  # estimated: Chromium's processes hold a file up to four times
     "gate_parity": (Line(36, 0),),
+    "keep_aside": (Line(200, 0),),
     "record_evaluation": (Line(650, 2.0),),  # as record_reference
     "evaluate": (Line(250, 2.0),),  # as measure_parity, without recorded answers
     "score_evaluation": (Line(600, 0),),  # of 100,000 inputs

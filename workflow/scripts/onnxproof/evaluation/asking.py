@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
+from onnxproof.evaluation.aside import Chooser
 from onnxproof.evaluation.data import Place, read_rows, text_of
 from onnxproof.evaluation.forms import Example, best, unit_vector
 from onnxproof.evaluation.plan import Plan
@@ -23,21 +24,34 @@ TOLD_EVERY = 10.0
 DOCUMENT_ID, DOCUMENT_TEXT = "id", "text"
 
 
-def examples_of(plan: Plan) -> Iterator[Example]:
-    """Yield the labelled inputs of a plan's file.
+def examples_of(plan: Plan, kept_aside: bool = False) -> Iterator[Example]:
+    """Yield the labelled inputs of a plan's file: those that are judged, or those that are kept aside.
 
     Raises:
         UserError: see ``read_rows`` and ``Form.example``.
     """
+    chooser = Chooser(plan.search_share)
     for place, row in read_rows(plan.file, plan.most):
-        yield plan.form.example(row, place, plan.settings, plan.model)
+        if chooser.chooses([row.get(name) for name in plan.inputs]) == kept_aside:
+            yield plan.form.example(row, place, plan.settings, plan.model)
+
+
+def rows_kept_aside(plan: Plan) -> list[int]:
+    """Return the numbers of the rows that are kept aside for the search, from 1 on.
+
+    Raises:
+        UserError: see ``read_rows``.
+    """
+    chooser, rows = Chooser(plan.search_share), read_rows(plan.file, plan.most)
+    return [place.number for place, row in rows if chooser.chooses([row.get(name) for name in plan.inputs])]
 
 
 def count_examples(plan: Plan) -> int:
     """Return how many labelled inputs there are, once each of them has been read without a complaint.
 
     Raises:
-        UserError: see ``examples_of``; or a query's document is not in the file of documents.
+        UserError: see ``examples_of``; or a query's document is not in the file of documents, or all rows are kept
+            aside.
     """
     documents = plan.settings.documents
     known = None if documents is None else {str(row.get(DOCUMENT_ID)) for _, row in read_rows(documents)}
@@ -46,6 +60,10 @@ def count_examples(plan: Plan) -> int:
         count += 1
         if known is not None and (missing := sorted(set(example.label) - known)):
             raise UserError(f"{example.place}: the document {missing[0]!r} is not in {documents}")
+    if not count:
+        raise UserError(
+            f"{plan.file}: evaluation.search_share is {plan.search_share:g}, which leaves no row to judge by"
+        )
     return count
 
 

@@ -29,10 +29,12 @@ class Verdict:
         """Return the measurement and the decision in one line."""
         record, decision = self.record, self.decision
         low, high = record["interval"]
+        kept = record["data"].get("kept_aside")
+        aside = f", without {kept['inputs']} that the search for a recipe had" if kept else ""
         return (
             f"{record['metric']} {record['value']:.4g} against {record['original']:.4g}, difference "
             f"{record['difference']:+.3g} with a 95 % interval from {low:+.3g} to {high:+.3g} over "
-            f"{record['data']['inputs']} inputs: it {decision.reason}"
+            f"{record['data']['inputs']} inputs{aside}: it {decision.reason}"
         )
 
 

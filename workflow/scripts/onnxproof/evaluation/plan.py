@@ -22,6 +22,12 @@ class Plan:
     form: Form
     settings: Settings
     metric: str
+    search_share: float | None = None  #: of the rows, kept aside for the search for a recipe
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the fields of an input."""
+        return self.settings.inputs or self.form.inputs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,4 +77,4 @@ def make_plan(
         raise UserError(
             f"{name}: evaluation.metric is {metric!r}, and a model for {model.use} is measured by: {', '.join(fitting)}"
         )
-    return Plan(file, given.get("max_inputs"), model, form, settings, metric)
+    return Plan(file, given.get("max_inputs"), model, form, settings, metric, given.get("search_share"))

@@ -19,7 +19,7 @@ from onnxproof.graph.generation import with_empty_cache
 from onnxproof.graph.vision_language import VisionLanguage, graph_name
 from onnxproof.inputs.calibration import calibration_inputs, prompt_images, prompt_words
 from onnxproof.inputs.image_places import image_marks, image_positions, image_prompt
-from onnxproof.inputs.material import WRITTEN_TOKENS, image_prompt_item, written_item
+from onnxproof.inputs.material import WRITTEN_TOKENS, Entry, image_prompt_item, written_item
 from onnxproof.inputs.model_inputs import (
     DECODER_TOKENS,
     EMBEDDINGS,
@@ -38,7 +38,12 @@ from onnxproof.inputs.texts import CALIBRATION_TEXTS
 
 
 def inputs_of_graph(
-    folder: Path, file: str, task: str, graph_inputs: Sequence[Any], texts: Path = CALIBRATION_TEXTS
+    folder: Path,
+    file: str,
+    task: str,
+    graph_inputs: Sequence[Any],
+    texts: Path = CALIBRATION_TEXTS,
+    more: Sequence[Entry] = (),
 ) -> tuple[str, ModelInputs]:
     """Return what a graph is judged as, one of the tasks, and its calibration inputs.
 
@@ -48,12 +53,13 @@ def inputs_of_graph(
         task: the task of the whole model.
         graph_inputs: the inputs of the graph.
         texts: a file of texts for a text model.
+        more: what a text model of one graph is asked after these texts, one item each.
 
     Raises:
         UserError: see ``calibration_inputs``.
     """
     if file == MODEL_FILE:
-        made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts)
+        made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts, more)
         return task, with_empty_cache(made, graph_inputs)
     model = open_variant(folder, 1)
     if isinstance(model, VisionLanguage):

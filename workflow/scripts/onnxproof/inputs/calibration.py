@@ -3,6 +3,7 @@
 They share no text, image or sound with the evaluation inputs, on which the gate judges what the recipe made.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnxproof.inputs.material import (
     CALIBRATION_SOUNDS,
     CAPTIONS,
     LINE_SHAPES,
+    Entry,
     add_global_attention,
     compose_texts,
     mask_one_token,
@@ -47,7 +49,9 @@ Array = NDArray[Any]
 MAX_TOKENS = 128
 
 
-def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path = CALIBRATION_TEXTS) -> ModelInputs:
+def calibration_inputs(
+    folder: Path, task: str, inputs: list[str], texts: Path = CALIBRATION_TEXTS, more: Sequence[Entry] = ()
+) -> ModelInputs:
     """Return calibration inputs for a task: texts, drawn images or synthesized sounds.
 
     Args:
@@ -55,6 +59,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
         task: the task it was exported for.
         inputs: names of the graph's inputs; a cache of keys and values is left to ``with_empty_cache``.
         texts: a file of texts for a text model, see ``read_texts``.
+        more: what such a model is asked after these texts, one item each.
 
     Raises:
         UserError: the texts cannot be read, the folder has no tokenizer or no token for a masked word, or the graph
@@ -63,7 +68,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
     config = read_transformer_config(folder)
     takes = model_takes(config.get("model_type"))
     if takes == "text":
-        made = _text_inputs(folder, task, config, texts)
+        made = _text_inputs(folder, task, config, texts, more)
     elif takes == "sound":
         made = _sound_inputs(folder, config)
     else:
@@ -75,7 +80,7 @@ def calibration_inputs(folder: Path, task: str, inputs: list[str], texts: Path =
     return made
 
 
-def _text_inputs(folder: Path, task: str, config: ModelConfig, texts: Path) -> ModelInputs:
+def _text_inputs(folder: Path, task: str, config: ModelConfig, texts: Path, more: Sequence[Entry]) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
     longest = min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS)
     generates = task in GENERATING_TASKS
@@ -85,7 +90,7 @@ def _text_inputs(folder: Path, task: str, config: ModelConfig, texts: Path) -> M
         mask = find_mask_token(folder)
         mask_id = require_mask_token(str(folder), mask, None if mask is None else tokenizer.token_to_id(mask))
     items: list[dict[str, Array]] = []
-    for entry in compose_texts(task, config, read_texts(texts)):
+    for entry in [*compose_texts(task, config, read_texts(texts)), *more]:
         if isinstance(entry, list):
             choices = [_encoded(tokenizer.encode(*pair)) for pair in entry]
             joined = ModelInputs(choices)

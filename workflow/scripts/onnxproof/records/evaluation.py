@@ -1,10 +1,19 @@
 """What the original and its variants are worth on a user's labelled data."""
 
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from onnxproof.files import read_json
 from onnxproof.records.common import Versions
+
+
+class KeptAsideRows(TypedDict):
+    """Rows of the labelled data that chose the recipe and are not judged by."""
+
+    share: float
+    """The share that was asked for, ``evaluation.search_share``."""
+    inputs: int
+    """How many rows they are."""
 
 
 class EvaluationData(TypedDict):
@@ -18,6 +27,8 @@ class EvaluationData(TypedDict):
     """How many rows of it were answered."""
     documents: str | None
     """The name of the file of documents that queries are looked for in; null where there is none."""
+    kept_aside: NotRequired[KeptAsideRows]
+    """What was not answered because the search for a recipe has it; absent where nothing is kept aside."""
 
 
 class EvaluatedOriginal(TypedDict):
@@ -43,6 +54,8 @@ class EvaluatedOriginal(TypedDict):
     """How many tokens a text that is written has at most."""
     data: EvaluationData
     """What was answered."""
+    rows_kept_aside: NotRequired[list[int]]
+    """The numbers of the rows that were not, from 1 on, because the search for a recipe has them."""
     seconds: float
     """How long answering took, without loading the model."""
     threads: int
@@ -66,6 +79,33 @@ class EvaluatedVariant(TypedDict):
     """Threads in an operator."""
     versions: Versions
     """Of the libraries that answered."""
+
+
+class KeptAside(TypedDict):
+    """Labelled inputs that the search for a recipe uses: ``evaluation/kept_aside.json``."""
+
+    model: str
+    """The model's name in config.yaml."""
+    kind: Literal["classification", "pair", "retrieval"]
+    """The kind of answers: see the package ``onnxproof.evaluation``."""
+    metric: str
+    """What a recipe must keep."""
+    not_worse_by: float
+    """By how much it may be worse than the float model, in the metric's unit."""
+    file: str
+    """The name of the labelled data's file."""
+    sha256: str
+    """Of its bytes."""
+    share: float
+    """The share that was asked for."""
+    rows: list[int]
+    """The numbers of the rows, from 1 on."""
+    inputs: list[Any]
+    """Of each row a text, or the two texts of a pair."""
+    labels: list[Any]
+    """Of each row the index of a label, a number, or the relevance of documents by their ids."""
+    documents: dict[str, str]
+    """For queries: the text of each document, by its id; empty for others."""
 
 
 class ChangedInput(TypedDict):
@@ -143,6 +183,12 @@ class EvaluationRecord(TypedDict):
     """How long the original and the variant took to answer, by ``original`` and ``variant``."""
     versions: Versions
     """Of the libraries that computed the metric."""
+
+
+def read_kept_aside(file: Path) -> KeptAside:
+    """Read ``evaluation/kept_aside.json``."""
+    record: KeptAside = read_json(file)
+    return record
 
 
 def read_evaluated_original(file: Path) -> EvaluatedOriginal:

@@ -120,6 +120,19 @@ class SearchEffort(TypedDict):
     """How many nodes the last recipes leave in float."""
 
 
+class ToKeep(TypedDict):
+    """What a recipe must keep on labelled inputs."""
+
+    metric: str
+    """The task's metric."""
+    of_float: float
+    """Its value for the float model."""
+    of_recipe: float | None
+    """Its value for the recipe that was taken; None where it is not finite."""
+    not_worse_by: float
+    """How much of it a recipe may lose."""
+
+
 class Search(TypedDict):
     """How a recipe was found."""
 
@@ -127,6 +140,8 @@ class Search(TypedDict):
     """What a recipe was to reach on the calibration inputs."""
     limited_to: NotRequired[SearchEffort]
     """Absent where the model is not a large one."""
+    labelled: NotRequired[ToKeep]
+    """What it was to keep on labelled inputs; absent where there were none."""
     reached: bool
     """Whether the recipe reaches every target."""
     rungs: list[TriedRecipe]
@@ -166,6 +181,21 @@ class TriedPortability(Portability):
     """What this CPU made of them."""
 
 
+class LabelledCalibration(TypedDict):
+    """The labelled inputs that a recipe was judged on beside the others; the gate on labelled data has the rest."""
+
+    file: str
+    """The name of the labelled data's file."""
+    sha256: str
+    """Of its bytes, in hex."""
+    share: float
+    """The share of its rows that was asked for, ``evaluation.search_share``."""
+    rows: list[int]
+    """Their numbers, from 1 on."""
+    inputs: int
+    """How many inputs they gave: of pairs both texts, of queries the documents too."""
+
+
 class Calibration(TypedDict):
     """What inputs a recipe was judged on: texts with a checksum, or images or sounds with a seed."""
 
@@ -181,6 +211,8 @@ class Calibration(TypedDict):
     """How many sounds, which are synthesized."""
     seed: NotRequired[int]
     """Of the images or sounds."""
+    labelled: NotRequired[LabelledCalibration]
+    """The labelled inputs beside them; absent where ``evaluation.search_share`` is not set."""
 
 
 @final

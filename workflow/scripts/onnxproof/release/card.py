@@ -330,7 +330,17 @@ def recipe_in_words(settings: Settings) -> list[str]:
     calibration = settings["calibration"]
     kind, count = next((key, value) for key, value in calibration.items() if key in CALIBRATION)
     whose = "of its user's own" if calibration.get("bundled") is False else CALIBRATION[kind]
-    return [*sentences, f"Calibrated on {count} {kind} {whose}, without labels."]
+    calibrated = f"Calibrated on {count} {kind} {whose}, without labels."
+    if "labelled" not in calibration:
+        return [*sentences, calibrated]
+    aside, kept = calibration["labelled"], settings["search"]["labelled"]
+    return [
+        *sentences,
+        calibrated,
+        f"{len(aside['rows'])} rows of `{aside['file']}` were kept aside for the choice of the recipe: "
+        f"{kept['metric']} on them is {format_figure(kept['of_recipe'])}, "
+        f"and {format_figure(kept['of_float'])} in float32.",
+    ]
 
 
 def _short(value: Any) -> Any:

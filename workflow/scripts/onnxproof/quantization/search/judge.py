@@ -3,6 +3,8 @@
 What computes in float16 is judged as hardware with float16 would compute it, see ``half_emulation.py``.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx
@@ -19,7 +21,9 @@ from onnxproof.parity.answers import (
     read_answers,
     run_items,
 )
+from onnxproof.parity.metrics import finite
 from onnxproof.quantization.half_emulation import emulated
+from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.sessions import open_session
 
 
@@ -27,7 +31,13 @@ class Judge:
     """Holds the float model's answers and compares other models with them."""
 
     def __init__(
-        self, model: onnx.ModelProto, inputs: ModelInputs, task: str, labels: int = 2, batch_size: int = 8
+        self,
+        model: onnx.ModelProto,
+        inputs: ModelInputs,
+        task: str,
+        labels: int = 2,
+        batch_size: int = 8,
+        examples: Examples | None = None,
     ) -> None:
         """Run the float ``model`` on every input alone.
 
@@ -37,12 +47,15 @@ class Judge:
             task: whose answers are compared, see ``read_answers``.
             labels: number of the model's labels, see ``count_labels``.
             batch_size: inputs in a padded batch, for what depends on neighbours.
+            examples: the last of the inputs, where those have labels.
         """
         self.inputs, self.task, self.labels, self.batch_size = inputs, task, labels, batch_size
         names = [value.name for value in model.graph.input]
         self.calibration = [inputs.feed([index], names) for index in range(len(inputs.items))]
         self.outputs = run_items(open_session(model), inputs, task)
         self.expected = read_answers(task, self.outputs, labels)
+        self.examples = examples
+        self.quality = self._quality(self.expected)
 
     def on_fewer(self, model: onnx.ModelProto, count: int) -> "Judge":
         """Return a judge of about ``count`` of the inputs, spread evenly, that holds the answers of ``model``."""
@@ -59,7 +72,21 @@ class Judge:
         outputs = run_items(session, self.inputs, self.task)
         alone, batched = map(self.answers, (outputs, run_items(session, self.inputs, self.task, self.batch_size)))
         metrics = measure_answers(self.task, self.expected, alone) | measure_likelihoods(self.outputs, outputs)
-        return metrics | {"batch_cosine_min": batch_invariance(alone, batched)["cosine_min"]}
+        metrics = metrics | {"batch_cosine_min": batch_invariance(alone, batched)["cosine_min"]}
+        return metrics if self.examples is None else metrics | {self.examples.name: finite(self._quality(alone))}
+
+    def _quality(self, answers: Answers) -> float:
+        """Return the metric of the answers to the labelled inputs, see ``Examples.quality``; NaN without such."""
+        if self.examples is None:
+            return math.nan
+        return self.examples.quality(answers[-len(self.examples.entries) :])
+
+    def lost(self, metrics: Mapping[str, float | None]) -> dict[str, float]:
+        """Return how far a model with these metrics is from what it must keep on labelled inputs, if there are any."""
+        if self.examples is None:
+            return {}
+        name = self.examples.name
+        return {name: self.examples.distance(metrics[name], self.quality)}
 
     def distance(self, model: onnx.ModelProto) -> float:
         """Return one number for ranking: see ``answer_distance``."""

@@ -23,6 +23,7 @@ from onnxproof.quantization.half_bounds import Bound
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
 from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.rung import Rung, Step
 from onnxproof.quantization.sessions import open_session
 from onnxproof.vocabulary import METRICS, QUANTIZED_VARIANTS
@@ -63,7 +64,8 @@ class Trial:
 class SearchResult:
     """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search.
 
-    ``bounds`` are those of the nodes of a model that computes in float16.
+    ``bounds`` are those of the nodes of a model that computes in float16. ``labelled`` says what the recipe had to keep
+    on labelled inputs.
     """
 
     recipe: list[Step]
@@ -71,6 +73,7 @@ class SearchResult:
     rungs: list[Rung]
     bounds: Mapping[str, Bound]
     effort: Effort | None = None
+    labelled: Mapping[str, Any] | None = None
 
     @property
     def reached(self) -> bool:
@@ -78,9 +81,13 @@ class SearchResult:
         return not self.rungs[-1].missed
 
     def record(self) -> dict[str, Any]:
-        """Return ``{reached, rungs}``, and ``limited_to`` where the model is a large one, as JSON holds it."""
+        """Return ``{reached, rungs}``, and what does not hold for all searches, as JSON holds it.
+
+        That is ``limited_to`` where the model is a large one, and ``labelled`` where there were labelled inputs.
+        """
         limited = {"limited_to": asdict(self.effort)} if self.effort else {}
-        return limited | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
+        labelled = {"labelled": dict(self.labelled)} if self.labelled else {}
+        return limited | labelled | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
 
 
 def find_recipe(
@@ -92,6 +99,7 @@ def find_recipe(
     variant: str = "int8",
     labels: int = 2,
     batch_size: int = 8,
+    examples: Examples | None = None,
     progress: Callable[[str], None] = print,
 ) -> SearchResult:
     """Return the first recipe of the ladder that reaches the targets, or the one that comes nearest.
@@ -106,19 +114,23 @@ def find_recipe(
         variant: one of ``QUANTIZED_VARIANTS``.
         labels: number of the model's labels, see ``count_labels``.
         batch_size: inputs in the padded batch that ``batch_cosine_min`` is measured with.
+        examples: the last of the inputs, where those have labels: a recipe must then keep the task's metric on them.
         progress: told, in one line, of each rung tried.
 
     Raises:
-        UserError: the variant is no quantized one.
+        UserError: the metric of the labelled inputs is not finite, or the variant is no quantized one.
     """
     if variant not in QUANTIZED_VARIANTS:
         raise UserError(f"variant '{variant}' is not quantized; those that are: {', '.join(QUANTIZED_VARIANTS)}")
     weights = weight_bytes(model)
     effort = limit_effort(weights)
     if effort:
-        inputs = replace(inputs, items=inputs.items[:: math.ceil(len(inputs.items) / effort.inputs)])
+        labelled = len(examples.entries) if examples else 0
+        own, last = inputs.items[: len(inputs.items) - labelled], inputs.items[len(inputs.items) - labelled :]
+        inputs = replace(inputs, items=[*own[:: math.ceil(len(own) / effort.inputs)], *last])
         progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
-    judge = Judge(model, inputs, task, labels, batch_size)
+    judge = Judge(model, inputs, task, labels, batch_size, examples)
+    _check_examples(judge)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
     nearest: Trial | None = None
@@ -130,12 +142,34 @@ def find_recipe(
         rungs.append(Rung(trial.recipe, trial.metrics, size_ratio, speedup, trial.missed, distance))
         progress(rungs[-1].describe())
         if not trial.missed:
-            return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort)
+            return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort, _kept(judge, trial.metrics))
         if nearest is None or trial.distance < nearest.distance:
             nearest = trial
     assert nearest is not None, "a ladder has a first rung"
     progress(f"no {variant} recipe reaches every target; the nearest is taken")
-    return SearchResult(nearest.recipe, nearest.model, rungs, nearest.bounds, effort)
+    return SearchResult(nearest.recipe, nearest.model, rungs, nearest.bounds, effort, _kept(judge, nearest.metrics))
+
+
+def _kept(judge: Judge, metrics: Mapping[str, float | None]) -> dict[str, Any] | None:
+    """Return what a recipe had to keep on labelled inputs, and what the one with these metrics kept."""
+    if judge.examples is None:
+        return None
+    given = judge.examples.given
+    return {
+        "metric": given["metric"],
+        "of_float": judge.quality,
+        "of_recipe": metrics[judge.examples.name],
+        "not_worse_by": given["not_worse_by"],
+    }
+
+
+def _check_examples(judge: Judge) -> None:
+    if judge.examples is not None and not math.isfinite(judge.quality):
+        given = judge.examples.given
+        raise UserError(
+            f"{given['model']}: evaluation.search_share keeps {len(given['rows'])} rows aside, on which "
+            f"{given['metric']} is not defined: give a larger share"
+        )
 
 
 def distances_to(targets: Mapping[str, float | None], metrics: Mapping[str, float | None]) -> dict[str, float]:
@@ -173,7 +207,8 @@ def _measure(judge: Judge, candidate: Candidate, quantize: Step, targets: Mappin
     quantized = apply_recipe(candidate.prepared, [quantize], judge.calibration)
     metrics = judge.measure(quantized)
     recipe = [*candidate.preparation, quantize]
-    return Trial(recipe, quantized, metrics, distances_to(targets, metrics), candidate.bounds)
+    distances = distances_to(targets, metrics) | judge.lost(metrics)
+    return Trial(recipe, quantized, metrics, distances, candidate.bounds)
 
 
 def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -> float:
