@@ -63,6 +63,7 @@ FILES = (
     File("release.json", "release.ReleaseRecord"),
     File("release/manifest.json", "release.ReleaseManifest"),
     File("release/golden.json", "release.GoldenRecord"),
+    File("release/evaluation.json", "release.ReleasedQuality"),
     File("verified.json", "release.VerificationRecord"),
     File("published.json", "release.PublicationRecord"),
 )

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -56,6 +58,13 @@ def test_labelled_data_are_evaluated_and_judged(copy_of_finished):
     card = (folder / "release/README.md").read_text()
     assert "model-index:" in card
     assert "## On labelled data" in card
+    script = folder / "release/verify_release.py"
+    command = [sys.executable, script, "--threads", "1", "--labelled", project.folder / "labelled.csv"]
+    for arguments in ([], ["--max-inputs", "20"]):
+        verified = subprocess.run([*command, *arguments], text=True, capture_output=True, timeout=300, check=False)
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        assert verified.stdout.count(": the recorded figure holds") == len(manifest["variants"]) == 2
+
     page = (project.folder / "results/report.html").read_text()
     assert "On labelled data" in page
 

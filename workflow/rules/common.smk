@@ -357,6 +357,17 @@ def evaluation_records(wildcards) -> list[str]:
     return [f"results/{wildcards.model}/evaluation/{variant}.json" for variant in evaluated(wildcards.model)]
 
 
+def evaluation_scores(wildcards) -> list[str]:
+    """Return what a release tells of how its model was evaluated, input by input, where it was."""
+    files = [f"results/{wildcards.model}/evaluation/{variant}.jsonl" for variant in evaluated(wildcards.model)]
+    return [f"results/{wildcards.model}/evaluation/answers/pytorch.json", *files] if files else []
+
+
+def shipped_digest(wildcards) -> str:
+    """Return the sha256 of the modules that a release carries: with labelled data, those that measure on them too."""
+    return digest_of_texts("verify_release", *(["onnxproof/release/quality"] if evaluated(wildcards.model) else []))
+
+
 def evaluation_argument(wildcards) -> list[str]:
     """Return the option by which a release is judged on labelled data and tells of them, where a model has any."""
     evaluation = evaluation_of(wildcards.model)

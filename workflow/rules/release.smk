@@ -17,6 +17,7 @@ rule release:
         resources=release_resources(),
         browser=browser_record,
         evaluation=evaluation_records,
+        scores=evaluation_scores,
     output:
         folder=directory("results/{model}/release"),
         manifest="results/{model}/release.json",
@@ -31,7 +32,7 @@ rule release:
     params:
         script=script_path("release"),
         code=script_digest("release"),
-        shipped=digest_of_texts("verify_release"),
+        shipped=shipped_digest,
         variants=released_variants,
         thresholds=released_thresholds,
         machines=released_machines,

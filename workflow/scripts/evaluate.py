@@ -4,7 +4,6 @@ The answers are scored by ``score_evaluation.py`` beside those of the original.
 """
 
 import argparse
-import inspect
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,16 +23,15 @@ from onnxproof.graph.encoder_decoder import files_of_variant
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.generation import with_empty_cache
 from onnxproof.graph.sessions import open_session
-from onnxproof.inputs.final_answers import IMAGES, USES
 from onnxproof.inputs.material import likelihood_item
 from onnxproof.inputs.model_inputs import LIKELIHOODS, ModelInputs
 from onnxproof.original.model import MAX_TOKENS
 from onnxproof.parity.answers import run_items
-from onnxproof.parity.card_programs import open_image
 from onnxproof.records.evaluation import EvaluatedOriginal, EvaluatedVariant, read_evaluated_original
 from onnxproof.records.reference import ReferenceRecord, read_reference_record
 from onnxproof.records.variant import VariantRecord, read_variant
 from onnxproof.release.programs import load_program, stage_variant
+from onnxproof.release.quality import ask_program
 
 
 def ask_likelihoods(folder: Path, stage: Path, reference: ReferenceRecord, threads: int) -> Ask:
@@ -67,24 +65,8 @@ def ask_variant(
     if plan.form is PERPLEXITY:
         return ask_likelihoods(folder, stage, reference, threads)
     answer = load_program(reference, stage, threads)
-    use = USES[str(reference["usage"].get("use"))]
-    arguments = dict(reference["usage"].get("arguments", {}))
-    if "count" in inspect.signature(answer).parameters:
-        arguments["count"] = min(new_tokens, arguments.get("count", new_tokens))
-
-    def ask(raw: Any) -> Any:
-        return answer([open_image(raw) if use.takes == IMAGES else raw], **arguments)[0]
-
-    if use.gives != "tokens":
-        return ask
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(stage / "tokenizer.json"))
-
-    def write(text: str) -> str:
-        return str(tokenizer.decode(list(ask(text)), skip_special_tokens=True)).strip()
-
-    return write
+    usage = reference["usage"]
+    return ask_program(answer, str(usage.get("use")), usage.get("arguments", {}), new_tokens, stage)
 
 
 def evaluate(

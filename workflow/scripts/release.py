@@ -5,6 +5,7 @@ what was judged.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ from onnxproof.places import SCRIPTS
 from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, Writing, read_benchmark
 from onnxproof.records.browser import read_browser
 from onnxproof.records.common import Limits
-from onnxproof.records.evaluation import read_evaluation
+from onnxproof.records.evaluation import read_evaluated_original, read_evaluation
 from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
@@ -53,6 +54,7 @@ from onnxproof.records.release import (
     ReleasedCase,
     ReleaseDescription,
     ReleasedParity,
+    ReleasedQuality,
     ReleasedSpeed,
     ReleasedStep,
     ReleasedVariant,
@@ -74,7 +76,7 @@ from onnxproof.release.announcement import (
 )
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
-from onnxproof.release.golden import write_golden
+from onnxproof.release.golden import QUALITY_FILE, write_golden
 from onnxproof.release.tokenizer import settle_tokenizer, tell_limits
 from onnxproof.tasks.heads import NONE, SIGMOID
 from onnxproof.vocabulary import METRICS
@@ -101,6 +103,10 @@ LABELLED_FILES = frozenset({"data", "documents"})
 
 #: The script that verifies a release, and the folder in the release for the modules that it imports.
 VERIFIER, VERIFIER_MODULES = "verify_release", "verifier"
+#: A release has the scores of so many labelled inputs, the first ones.
+MOST_SCORES = 1000
+#: The module that measures the quality of a release again, for models with labelled data.
+QUALITY_MODULE = "onnxproof/release/quality"
 
 
 def released_files(variants: list[str]) -> dict[str, str]:
@@ -237,6 +243,37 @@ def judge_quality(variant: str, results: Path, not_worse_by: float | None) -> Qu
         "changed": record["changed"],
         "data": record["data"],
     }
+
+
+def write_quality(results: Path, variants: Sequence[str], evaluation: Mapping[str, Any], folder: Path) -> None:
+    """Write what measures the quality of a release again: see ``release/quality.py``.
+
+    Args:
+        results: the model's folder below results/.
+        variants: those that are shipped.
+        evaluation: ``evaluation`` of its configuration.
+        folder: the release.
+    """
+    original = read_evaluated_original(results / "evaluation" / "answers" / "pytorch.json")
+    scores = {variant: recorded_scores(results / "evaluation" / f"{variant}.jsonl") for variant in variants}
+    quality: ReleasedQuality = {
+        "use": original["use"],
+        "task": original["task"],
+        "labels": original["labels"],
+        "rate": original["rate"],
+        "new_tokens": original["new_tokens"],
+        "settings": evaluation_in_config(evaluation),
+        "data": original["data"],
+        "scores": scores,
+    }
+    write_text(folder / QUALITY_FILE, json.dumps(quality, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def recorded_scores(file: Path) -> list[float] | None:
+    """Return the scores of the first inputs in a file of ``score_evaluation``; None where inputs have none."""
+    with file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in itertools.islice(lines, MOST_SCORES)]
+    return [round(row["score"], 6) for row in rows] if "score" in rows[0] else None
 
 
 def speed(benchmark: BenchmarkRecord) -> ReleasedSpeed:
@@ -535,11 +572,14 @@ def describe_release(
     }
 
 
-def copy_verifier(folder: Path) -> None:
-    """Copy the script that verifies a release and the modules that it imports: those of the gate itself, unchanged."""
+def copy_verifier(folder: Path, with_quality: bool = False) -> None:
+    """Copy the script that verifies a release and the modules that it imports: those of the gate itself, unchanged.
+
+    With ``with_quality``, also those that measure on labelled data.
+    """
     script, *modules = map(Path, files_of_script(VERIFIER))
     shutil.copyfile(script, folder / script.name)
-    for module in modules:
+    for module in {*modules, *map(Path, files_of_script(QUALITY_MODULE) if with_quality else ())}:
         target = folder / VERIFIER_MODULES / module.relative_to(SCRIPTS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(module, target)
@@ -618,7 +658,9 @@ def release(
             "changed_files": changed_files,
             "golden": write_golden(reference, stage),
         }
-        copy_verifier(stage)
+        copy_verifier(stage, with_quality=bool(evaluation))
+        if evaluation:
+            write_quality(results, list(shipped), evaluation, stage)
         source_metadata = read_metadata(results / "source" / "README.md")
         model_type = read_json(stage / "config.json").get("model_type")
         card = render_model_card(prepared, source_metadata, with_export_file, model_type)

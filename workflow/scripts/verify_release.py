@@ -9,6 +9,9 @@ This file is part of every release and needs only Python 3.10, onnxruntime, nump
 4. runs the program for onnxruntime alone that the card shows, with each ONNX file, on raw inputs, and holds what it
    answers to what the original's public interface answered, under the same limits.
 
+With ``--labelled``, it also measures the task's metric again on the labelled data that the model was judged by, and
+says whether what was recorded holds. That needs the libraries of the metric.
+
 It prints what it measured and exits with 1 where anything is missing, changed or beyond its limit. The modules in the
 folder ``verifier`` beside it, which measure and judge, are those of the gate.
 """
@@ -16,6 +19,7 @@ folder ``verifier`` beside it, which measure and judge, are those of the gate.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
 import sys
@@ -39,7 +43,7 @@ try:
     from onnxproof.parity.final import find_program, measure_final, missing_packages, promises_batches
     from onnxproof.parity.gate import Verdict, judge, limits_of_few
     from onnxproof.parity.measure import measure_sessions, open_sessions
-    from onnxproof.release.golden import GOLDEN_FILE, read_golden
+    from onnxproof.release.golden import GOLDEN_FILE, QUALITY_FILE, read_golden
     from onnxproof.vocabulary import METRICS
 except ImportError as error:
     print(f"error: {error}; verify_release needs the folder 'verifier' of its release, {NEEDED}", file=sys.stderr)
@@ -295,6 +299,39 @@ def check_final_answers(
     return checks
 
 
+def check_labelled(folder: Path, manifest: ReleaseManifest, labelled: Any, is_whole: bool, threads: int) -> list[Check]:
+    """Measure the quality on labelled data again, see ``release/quality.py``; print whether what was recorded holds.
+
+    Args:
+        folder: the release.
+        manifest: its manifest.
+        labelled: the file, that of documents or None, and how many rows of it are used at most or None.
+        is_whole: whether every file is as it was released.
+        threads: intra-op threads.
+
+    Raises:
+        UserError: the model was not evaluated, or the data cannot be used.
+    """
+    name = "labelled data"
+    if not is_whole:
+        return [Check(name, "quality", "not asked: a file is not as released", "", "skipped")]
+    if not (folder / QUALITY_FILE).is_file():
+        raise UserError(
+            f"{folder}: --labelled: this release was made without labelled data; there is nothing to compare"
+        )
+    final = read_golden(folder).final
+    program = final and find_program(folder, final, [facts["file"] for facts in manifest["variants"].values()])
+    if program is None:
+        return [Check(name, "quality", "the card has no program that takes raw inputs", "", "skipped")]
+    # Not imported above: only the release of a model with labelled data has the module, and those that it imports.
+    quality = importlib.import_module("onnxproof.release.quality")
+    found = quality.measure_again(folder, manifest, program, quality.Labelled(*labelled), threads)
+    for measured in found:
+        print(measured)
+    verdicts: dict[bool | None, Any] = {True: "pass", False: "FAIL", None: "skipped"}
+    return [Check(each.file, each.metric, each.seen, each.allowed, verdicts[each.holds]) for each in found]
+
+
 def check_of(file: str, metric: str, verdict: Verdict | None) -> Check:
     """Return the line for one metric of a file; without a verdict, the golden inputs do not tell."""
     if verdict is None:
@@ -306,8 +343,8 @@ def check_of(file: str, metric: str, verdict: Verdict | None) -> Check:
 # ------------------------------------------------------------------------------------------------- report
 
 
-def verify(folder: Path, threads: int = 0, digest: str | None = None) -> list[Check]:
-    """Return every check of a release; ``threads`` 0 lets onnxruntime choose.
+def verify(folder: Path, threads: int = 0, digest: str | None = None, labelled: Any = None) -> list[Check]:
+    """Return every check of a release; ``threads`` 0 lets onnxruntime choose. For ``labelled`` see ``check_labelled``.
 
     Raises:
         UserError: the folder holds no manifest that could be read.
@@ -324,6 +361,7 @@ def verify(folder: Path, threads: int = 0, digest: str | None = None) -> list[Ch
         check_tokenizer(folder, golden),
         *check_answers(folder, manifest, golden, threads),
         *check_final_answers(folder, manifest, golden, is_whole, threads),
+        *(check_labelled(folder, manifest, labelled, is_whole, threads) if labelled else []),
     ]
 
 
@@ -354,6 +392,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="intra-op threads (default: as onnxruntime chooses)")
     parser.add_argument("--digest", metavar="SHA256", help="what SHA256SUMS must hash to, from whom you trust")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument(
+        "--labelled", type=Path, metavar="FILE", help="the labelled data that it was judged by: measure them again"
+    )
+    parser.add_argument("--documents", type=Path, metavar="FILE", help="the documents that its queries search")
+    parser.add_argument("--max-inputs", type=int, metavar="N", help="only the first N rows of the labelled data")
     args = parser.parse_args(argv)
     try:
         import numpy
@@ -363,7 +406,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}; verify_release needs {NEEDED}", file=sys.stderr)
         return 2
     try:
-        checks = verify(args.folder, args.threads, args.digest)
+        labelled = (args.labelled, args.documents, args.max_inputs) if args.labelled else None
+        checks = verify(args.folder, args.threads, args.digest, labelled)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -157,6 +157,27 @@ class Quality(TypedDict):
     """On what it was measured."""
 
 
+class ReleasedQuality(TypedDict):
+    """How a model was evaluated on labelled data, so that it can be measured again: ``release/evaluation.json``."""
+
+    use: str
+    """What the model is used for."""
+    task: str
+    """The task."""
+    labels: list[str]
+    """The model's labels, by index."""
+    rate: int | None
+    """Samples a second, of a model that takes sounds."""
+    new_tokens: int
+    """How many tokens a text that is written has at most."""
+    settings: dict[str, Any]
+    """``evaluation`` of the configuration, see ``Reproduction``."""
+    data: EvaluationData
+    """What was answered."""
+    scores: dict[str, list[float] | None]
+    """The scores of the first inputs that each variant answered, 1,000 at most; null where inputs have none."""
+
+
 class Copied(TypedDict):
     """The copy of a variant in a release."""
 

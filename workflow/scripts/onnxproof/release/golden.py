@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GOLDEN_FILE = "golden.npz"
 GOLDEN_FACTS_FILE = "golden.json"
+#: What a release tells of how its model was evaluated on labelled data, see ``release/quality.py``.
+QUALITY_FILE = "evaluation.json"
 
 #: The groups of arrays in the file, before a dot in their names.
 INPUT, OUTPUT, SHARED, FINAL = "input", "output", "shared", "final"
