@@ -315,7 +315,7 @@ def search_settings(wildcards) -> str:
 def settings_of_evaluation(model: str, *further: str) -> str:
     """Return, as JSON, how the rows of a model's labelled data are read, and further keys."""
     evaluation = evaluation_of(model)
-    keys = ("input", "label", "labels", "metric", "max_inputs", "search_share", *further)
+    keys = ("task", "input", "label", "labels", "metric", "max_inputs", "search_share", *further)
     return json.dumps({key: evaluation[key] for key in keys if key in evaluation})
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.aside import SEARCHED_METRICS, SEARCHED_USES
-from onnxproof.evaluation.asking import DOCUMENT_ID, DOCUMENT_TEXT, examples_of
+from onnxproof.evaluation.asking import examples_of, text_of_document
 from onnxproof.evaluation.data import read_rows
 from onnxproof.evaluation.gate import default_limit
 from onnxproof.evaluation.plan import Plan, make_plan
@@ -33,10 +33,11 @@ def documents_for(plan: Plan, labels: list[dict[str, int]]) -> dict[str, str]:
     if plan.settings.documents is None:
         return {}
     wanted, others, found = {name for label in labels for name in label}, 0, {}
-    for _, row in read_rows(plan.settings.documents):
-        name = str(row.get(DOCUMENT_ID))
+    fields = plan.settings.document
+    for place, row in read_rows(plan.settings.documents):
+        name = str(row.get(fields[0]))
         if name in wanted or others < OTHER_DOCUMENTS:
-            found[name] = str(row.get(DOCUMENT_TEXT))
+            found[name] = text_of_document(row, place, fields)
             others += name not in wanted
     return found
 

@@ -108,6 +108,8 @@ def record(
         "threads": threads,
         "versions": versions_of("torch", "transformers", "tokenizers", "sentence-transformers"),
     }
+    if given.get("task"):
+        described["data"]["task"] = given["task"]
     if plan.search_share:
         aside = rows_kept_aside(plan)
         described["data"]["kept_aside"] = {"share": plan.search_share, "inputs": len(aside)}

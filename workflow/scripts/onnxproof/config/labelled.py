@@ -12,6 +12,7 @@ from onnxproof.cli import UserError
 from onnxproof.config.problem import KeyPath, Problem
 from onnxproof.evaluation.aside import SEARCHED_METRICS, SEARCHED_TASKS
 from onnxproof.evaluation.data import READERS, read_rows
+from onnxproof.evaluation.quoted import QUOTED
 
 #: Keys that name a file on the Hub, all of them or none.
 ON_HUB = ("hub", "revision", "file")
@@ -39,6 +40,11 @@ def evaluation_problems(path: KeyPath, evaluation: Any, folder: Path) -> Iterato
     if not hub and "data" not in evaluation:
         yield Problem(path, "names no data: give data, or hub with revision and file")
         return
+    task = evaluation.get("task")
+    if isinstance(task, str) and task not in QUOTED:
+        yield Problem((*path, "task"), f"which is not known by name; those that are: {', '.join(QUOTED)}", task)
+    elif isinstance(task, str) and QUOTED[task].document and not evaluation.get("documents"):
+        yield Problem((*path, "documents"), f"is missing: {task} looks for documents, those of {QUOTED[task].dataset}")
     revision = evaluation.get("revision")
     if isinstance(revision, str) and not COMMIT.fullmatch(revision):
         yield Problem((*path, "revision"), "must be the full commit of the dataset, 40 hexadecimal digits", revision)
@@ -86,12 +92,20 @@ def _content_problems(path: KeyPath, file: Path, evaluation: dict[str, Any]) -> 
     except UserError as error:
         yield Problem(path, f"cannot be used: {error}")
         return
+    fields = ", ".join(map(str, row))
     inputs = evaluation.get("input") or []
     named = [("input", name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
     for key, name in [*named, ("label", evaluation.get("label"))]:
         if isinstance(name, str) and name not in row:
-            fields = ", ".join(map(str, row))
             yield Problem((*path[:-1], key), f"but the first row of {file} has the fields: {fields}", name)
+    quoted = QUOTED.get(str(evaluation.get("task")))
+    if quoted is None:
+        return
+    own = [*(() if inputs else quoted.inputs), *(() if evaluation.get("label") else [quoted.label])]
+    for name in own:
+        if name is not None and name not in row:
+            told = f"whose dataset {quoted.dataset} has the field '{name}', but the first row of {file} has: {fields}"
+            yield Problem((*path[:-1], "task"), told, evaluation["task"])
 
 
 def files_named(data: Path) -> list[Path]:

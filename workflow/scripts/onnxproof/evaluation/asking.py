@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
 from onnxproof.evaluation.aside import Chooser
-from onnxproof.evaluation.data import Place, read_rows, text_of
+from onnxproof.evaluation.data import Place, Row, read_rows, text_of
 from onnxproof.evaluation.forms import Example, best, unit_vector
 from onnxproof.evaluation.plan import Plan
 
@@ -20,8 +20,6 @@ Array = NDArray[Any]
 Ask = Callable[[Any], Any]
 #: Seconds between two lines of progress.
 TOLD_EVERY = 10.0
-#: Fields of a file of documents.
-DOCUMENT_ID, DOCUMENT_TEXT = "id", "text"
 
 
 def examples_of(plan: Plan, kept_aside: bool = False) -> Iterator[Example]:
@@ -54,7 +52,8 @@ def count_examples(plan: Plan) -> int:
             aside.
     """
     documents = plan.settings.documents
-    known = None if documents is None else {str(row.get(DOCUMENT_ID)) for _, row in read_rows(documents)}
+    key = plan.settings.document[0]
+    known = None if documents is None else {str(row.get(key)) for _, row in read_rows(documents)}
     count = 0
     for example in examples_of(plan):
         count += 1
@@ -70,7 +69,7 @@ def count_examples(plan: Plan) -> int:
 def answers_to(plan: Plan, count: int, ask: Ask) -> Iterator[tuple[Example, Any]]:
     """Yield the labelled inputs, ``count`` of them, each with its answer; print how far it is, and how much is left."""
     if plan.settings.documents is not None:
-        library = Library(plan.settings.documents, ask)
+        library = Library(plan.settings.documents, ask, plan.settings.document)
         ask = library.asked_by(ask)
     start = told = time.monotonic()
     for number, example in enumerate(examples_of(plan), start=1):
@@ -82,11 +81,20 @@ def answers_to(plan: Plan, count: int, ask: Ask) -> Iterator[tuple[Example, Any]
             print(f"answered {number} of {count}, {left:.0f} s left", flush=True)
 
 
+def text_of_document(row: Row, place: Place, fields: tuple[str, ...]) -> str:
+    """Return the text of a document: that of its fields but for the id, joined by a space.
+
+    Raises:
+        UserError: a field is missing, or holds no text.
+    """
+    return " ".join(text_of(row, name, place) for name in fields[1:]).strip()
+
+
 class Library:
     """Documents that queries are looked for in, as the unit vectors that a model makes of them."""
 
-    def __init__(self, file: Path, ask: Ask) -> None:
-        """Embed the documents of a file, one object with an ``id`` and a ``text`` a row; float32 (documents, size).
+    def __init__(self, file: Path, ask: Ask, fields: tuple[str, ...]) -> None:
+        """Embed the documents of a file, one a row, with these fields; see ``Settings``. float32 (documents, size).
 
         Raises:
             UserError: two documents have the same id, or see ``read_rows``.
@@ -94,12 +102,12 @@ class Library:
         places: dict[str, Place] = {}
         vectors = []
         for place, row in read_rows(file):
-            name = str(row.get(DOCUMENT_ID))
-            if DOCUMENT_ID not in row or name in places:
+            name = str(row.get(fields[0]))
+            if fields[0] not in row or name in places:
                 first = f"that of {places[name]}" if name in places else "missing"
-                raise UserError(f"{place}: each document needs an {DOCUMENT_ID!r} of its own; this one's is {first}")
+                raise UserError(f"{place}: each document needs an {fields[0]!r} of its own; this one's is {first}")
             places[name] = place
-            vectors.append(unit_vector(ask(text_of(row, DOCUMENT_TEXT, place))).astype(np.float32))
+            vectors.append(unit_vector(ask(text_of_document(row, place, fields))).astype(np.float32))
         self.names = list(places)
         self.vectors = np.stack(vectors)
 

@@ -11,6 +11,7 @@ import numpy as np
 from onnxproof.cli import UserError
 from onnxproof.evaluation.data import Place, Row, field_of, file_of, list_of, number_of, shown, text_of
 from onnxproof.evaluation.metric import Array, Kind
+from onnxproof.evaluation.quoted import DOCUMENT
 from onnxproof.tasks.heads import judged_as
 from onnxproof.tasks.registry import MULTI_LABEL, REGRESSION
 
@@ -27,13 +28,14 @@ class Settings:
     """What the configuration says of the data: names of fields, and what labels are called in the model.
 
     ``inputs`` are one field or two, empty for the form's own; ``label`` is None for the form's own. ``documents`` is
-    the file of what is searched, for retrieval.
+    the file of what is searched, for retrieval, and ``document`` its fields: the id, then those whose texts are joined.
     """
 
     inputs: tuple[str, ...] = ()
     label: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
     documents: Path | None = None
+    document: tuple[str, ...] = DOCUMENT
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,13 @@ def _labelled(takes: str, kind: str | None) -> Form:
 
 
 def _read_choice(given: Given) -> tuple[Sequence[Any], Any]:
-    text, choices = text_of(*given.field(0)), list_of(*given.field(1))
-    number = _whole(field_of(*given.labelled))
+    """Read a text, its choices and the number of the right one; ARC's choices are ``{"text": […], "label": […]}``."""
+    text, choices, right = text_of(*given.field(0)), field_of(*given.field(1)), field_of(*given.labelled)
+    if isinstance(choices, Mapping) and {"text", "label"} <= choices.keys():
+        names, choices = list(choices["label"]), list(choices["text"])
+        number = names.index(right) if right in names else None
+    else:
+        choices, number = list_of(*given.field(1)), _whole(right)
     if number is None or not 0 <= number < len(choices):
         wanted = f"be the number of a choice, 0 to {len(choices) - 1}"
         raise given.wrong_label(wanted, given.row[given.label])

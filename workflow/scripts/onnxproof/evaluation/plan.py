@@ -10,6 +10,7 @@ from typing import Any
 from onnxproof.cli import UserError
 from onnxproof.evaluation.forms import Form, Model, Settings, form_of
 from onnxproof.evaluation.metrics import METRICS
+from onnxproof.evaluation.quoted import DOCUMENT, QUOTED
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(given: Mapping[str, Any], documents: Path | None) -> Settings:
-    """Return what ``evaluation`` of the configuration says of the fields: ``input``, ``label`` and ``labels``."""
-    inputs = given.get("input") or ()
+    """Return what ``evaluation`` of the configuration says of the fields: ``input``, ``label`` and ``labels``.
+
+    Where it does not, a task that is known by its name does.
+    """
+    quoted = QUOTED.get(str(given.get("task")))
+    inputs = given.get("input") or (quoted.inputs if quoted else ())
     fields: Sequence[str] = [inputs] if isinstance(inputs, str) else inputs
-    return Settings(tuple(fields), given.get("label"), given.get("labels") or {}, documents)
+    label = given.get("label") or (quoted.label if quoted else None)
+    document = quoted.document if quoted and quoted.document else DOCUMENT
+    return Settings(tuple(fields), label, given.get("labels") or {}, documents, document)
 
 
 def make_plan(
@@ -71,7 +78,13 @@ def make_plan(
         raise UserError(f"{name}: evaluation: a model for {model.use} cannot be evaluated on labelled data")
     if documents is not None and form.kind != "retrieval":
         raise UserError(f"{name}: evaluation.documents is for embedding models, and this one is for {model.use}")
-    metric = given.get("metric") or form.metric
+    quoted = QUOTED.get(str(given.get("task")))
+    if quoted and model.use not in quoted.uses:
+        raise UserError(
+            f"{name}: evaluation.task is {given['task']}, for {' or '.join(quoted.uses)}, and this model is for "
+            f"{model.use}"
+        )
+    metric = given.get("metric") or (quoted.metric if quoted else form.metric)
     fitting = [metric.name for metric in METRICS.values() if form.kind in metric.kinds]
     if metric not in fitting:
         raise UserError(

@@ -27,6 +27,8 @@ class EvaluationData(TypedDict):
     """How many rows of it were answered."""
     documents: str | None
     """The name of the file of documents that queries are looked for in; null where there is none."""
+    task: NotRequired[str]
+    """The name by which the task is quoted, such as ``mteb/STSBenchmark``; absent where none is configured."""
     kept_aside: NotRequired[KeptAsideRows]
     """What was not answered because the search for a recipe has it; absent where nothing is kept aside."""
 

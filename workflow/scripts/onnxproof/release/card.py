@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jinja2
 import yaml
 
+from onnxproof.evaluation.quoted import QUOTED
 from onnxproof.formatting import format_figure
 from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
+from onnxproof.records.evaluation import EvaluationData
 from onnxproof.records.reference import Usage
 from onnxproof.records.release import PreparedRelease, ReleaseDescription, ReleasedReference, ReleasedVariant
 from onnxproof.records.variant import Settings
@@ -248,13 +250,20 @@ def model_index(manifest: ReleaseDescription, pipeline_tag: str) -> dict[str, An
     first = qualities[0][1]
     results = {
         "task": {"type": pipeline_tag},
-        "dataset": {"name": first["data"]["file"], "type": Path(first["data"]["file"]).stem},
+        "dataset": dataset_of(first["data"]),
         "metrics": [
             {"type": first["metric"], "name": f"{first['metric']} of {file}", "value": quality["value"]}
             for file, quality in qualities
         ],
     }
     return {"model-index": [{"name": manifest["model"], "results": [results]}]}
+
+
+def dataset_of(data: EvaluationData) -> dict[str, str]:
+    """Return what the Hub calls labelled data: the task that they are quoted as and its dataset, or the file."""
+    if "task" in data:
+        return {"name": data["task"], "type": QUOTED[data["task"]].dataset}
+    return {"name": data["file"], "type": Path(data["file"]).stem}
 
 
 def kind_of_use(task: str, reference: ReleasedReference) -> str:
