@@ -88,7 +88,10 @@ MISPLACED_KEYS = [
         "benchmark.batch_size (seen: 3) is an unknown key. Did you mean 'batch_sizes'?" + allowed("benchmark"),
     ),
     ({**one(), "rounds": 3}, "rounds (seen: 3) is an unknown key. It belongs in benchmark." + allowed()),
-    ({**one(), "task": "x"}, "task (seen: 'x') is an unknown key. It belongs in models.NAME." + allowed()),
+    (
+        {**one(), "task": "x"},
+        "task (seen: 'x') is an unknown key. It belongs in models.NAME or evaluation." + allowed(),
+    ),
     (
         one(revision="x"),
         "models.X.revision (seen: 'x') is an unknown key. It belongs in models.X.source or models.X.evaluation."

@@ -223,7 +223,9 @@ def _belongs_elsewhere(key: Any, path: KeyPath) -> str:
     homes = _homes().get(key, []) if isinstance(key, str) else []
     name = path[1] if path[:1] == ("models",) and len(path) > 1 else "NAME"
     places = [tuple(name if step == "NAME" else step for step in home) for home in homes]
-    distances = [(-_shared_steps(path, place), len(place)) for place in places]
+    # Between models and the keys of one stands a name, which is no step: a model's own key is as near as a section's.
+    depths = [sum(step != "NAME" for step in home) for home in homes]
+    distances = [(-_shared_steps(path, place), depth) for place, depth in zip(places, depths, strict=True)]
     nearest = [
         dotted(place) if place else "the top level"
         for place, distance in zip(places, distances, strict=True)
