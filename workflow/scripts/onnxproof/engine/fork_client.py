@@ -33,7 +33,10 @@ PEER = struct.Struct("3i")
 def circumstances() -> dict[str, Any]:
     """Return what must be the same of two processes, for one to do the other's work."""
     settings = {name: value for name, value in os.environ.items() if name not in OF_NO_MATTER}
-    return {"python": sys.executable, "folder": os.getcwd(), "environment": settings}  # noqa: PTH109 - pathlib is slow
+    mask = os.umask(0o77)
+    os.umask(mask)
+    folder = os.getcwd()  # noqa: PTH109 - the start of pathlib takes longer than all else here
+    return {"python": sys.executable, "folder": folder, "umask": mask, "environment": settings}
 
 
 def address_of(name: str) -> str:

@@ -255,7 +255,7 @@ def run_as_main(arguments: list[str]) -> None:
     sys.excepthook = show_exception
     main = types.ModuleType("__main__")
     loader = SourceFileLoader("__main__", script)
-    vars(main).update(__file__=script, __loader__=loader, __builtins__=builtins, __cached__=None)
+    vars(main).update(__file__=script, __loader__=loader, __builtins__=builtins, __cached__=None, __annotations__={})
     sys.modules["__main__"] = main
     exec(compile(loader.get_data(script), script, "exec", dont_inherit=True), vars(main))
 
@@ -264,7 +264,7 @@ def show_exception(kind: type[BaseException], error: BaseException, trace: types
     """Show an exception that nobody caught as Python does, without the functions of this file."""
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    sys.__excepthook__(kind, error, trace)
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
 def main(descriptor: int, jobs: int, modules: list[str]) -> None:
@@ -275,11 +275,11 @@ def main(descriptor: int, jobs: int, modules: list[str]) -> None:
         importlib.import_module(module)
     gc.freeze()
     if len(list(Path("/proc/self/task").iterdir())) > 1:
-        return  # a thread would be missing in a forked process, and what it holds would stay locked
-    with socket.socket(fileno=descriptor) as listener:
-        arguments = serve(listener, jobs, own)
-    if arguments is not None:
-        run_as_main(arguments)
+        os._exit(1)  # a thread would be missing in a forked process, and what it holds would stay locked
+    arguments = serve(socket.socket(fileno=descriptor), jobs, own)
+    if arguments is None:
+        os._exit(0)  # nothing is to be tidied up
+    run_as_main(arguments)
 
 
 if __name__ == "__main__":
