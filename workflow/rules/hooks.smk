@@ -16,7 +16,7 @@ LEAST_FORKED_JOBS = 2
 def import_pytorch_once() -> None:
     """Start the process that forks the jobs of this run that import PyTorch, if they run here and without containers.
 
-    Benchmarks are none of them: what they measure includes the start of a process.
+    Benchmarks are none of them: they measure the memory of a process that has imported what it needs and no more.
     """
     forking = (rules.export, rules.record_reference, rules.record_evaluation)
     waiting = set(workflow.dag.needrun_jobs())

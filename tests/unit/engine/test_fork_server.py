@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -226,6 +227,28 @@ def test_a_run_within_a_run_has_no_part_in_the_server(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert fork_server.start_server(3, 1, ()) is None
     assert os.environ[fork_client.VARIABLE] == fork_client.OFF
+
+
+def test_another_user_neither_gives_jobs_nor_takes_them(monkeypatch):
+    """The kernel tells each end who is at the other; to this process, the user at both ends is another one."""
+    client, server = socket.socketpair()
+    own = fork_client.circumstances()
+    content = json.dumps({"arguments": ["script.py"], "environment": {}, "circumstances": own}).encode()
+
+    def request() -> fork_server.Request | None:
+        socket.send_fds(client, [fork_client.LENGTH.pack(len(content))], [0, 1, 2])
+        client.sendall(content)
+        return fork_server.receive_request(server, own)
+
+    taken = request()
+    assert taken is not None
+    assert (taken.client, taken.arguments) == (os.getpid(), ["script.py"])
+    for stream in taken.streams:
+        os.close(stream)
+    user = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: user + 1)
+    assert fork_client.own_peer(client) is None
+    assert request() is None
 
 
 # ---------------------------------------------------------------------------------------------- how all ends
