@@ -61,6 +61,9 @@ ENDS = {
     "killed": "import os; print('begun', flush=True); os.kill(os.getpid(), 9)",
     "aborted": "import os, resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.abort()",
     "with a thread": "import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('last'))).start()",
+    "with a full disk": "import os, sys; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); print('lost')",
+    "with a status of no number": "import sys; sys.exit([1])",
+    "with a temporary folder": "import tempfile; folder = tempfile.TemporaryDirectory(dir='.', prefix='left')",
     "with a warning": "import warnings; warnings.warn('old')",
 }
 
@@ -160,6 +163,7 @@ def test_a_job_sees_what_it_would_see_alone(starter, tmp_path):
 def test_a_job_ends_as_it_would_alone(starter, end):
     forked, alone = (starter.run(ENDS[end], env=environment) for environment in (starter.environment, starter.alone))
     assert (forked.returncode, forked.stdout, forked.stderr) == (alone.returncode, alone.stdout, alone.stderr)
+    assert list(starter.folder.glob("left*")) == []
     assert starter.forks()
 
 

@@ -14,6 +14,7 @@ A job ends with its client, and all jobs with the server; the server ends with t
 the other end of its standard input, and after the last job that it was started for.
 """
 
+import atexit
 import builtins
 import contextlib
 import ctypes
@@ -29,6 +30,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -244,7 +246,10 @@ def serve(listener: socket.socket, jobs: int, own: dict[str, Any]) -> list[str] 
 
 
 def run_as_main(arguments: list[str]) -> None:
-    """Run a script as Python runs the one on its command line, with our own modules as they are on the disk now."""
+    """Run a script as Python runs the one on its command line, with our own modules as they are on the disk now.
+
+    The exceptions that leave this function are those that Python itself tells the user of.
+    """
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(f"{SCRIPTS}{os.sep}"):
             del sys.modules[name]
@@ -257,7 +262,28 @@ def run_as_main(arguments: list[str]) -> None:
     loader = SourceFileLoader("__main__", script)
     vars(main).update(__file__=script, __loader__=loader, __builtins__=builtins, __cached__=None, __annotations__={})
     sys.modules["__main__"] = main
-    exec(compile(loader.get_data(script), script, "exec", dont_inherit=True), vars(main))
+    status = 0
+    try:
+        exec(compile(loader.get_data(script), script, "exec", dont_inherit=True), vars(main))
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        status = ended.code or 0
+    leave(status)
+
+
+def leave(status: int) -> None:
+    """End this process as Python does, but let its memory go as a whole: module by module that takes 0.4 s.
+
+    As in the processes of ``multiprocessing``, files that nobody has closed are not flushed. Where standard output
+    cannot be written, this function returns, and Python tells that.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # of which Python will tell
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def show_exception(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
