@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -142,6 +143,17 @@ def wait_until_gone(*pids: int) -> None:
                 time.sleep(0.01)
 
 
+def wait_until_caught(number: signal.Signals, pid: int) -> None:
+    """Wait until a process has a handler for a signal."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        (caught,) = re.findall("SigCgt:\\s+(\\w+)", Path(f"/proc/{pid}/status").read_text())
+        if int(caught, 16) >> (number - 1) & 1:
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 # ------------------------------------------------------------------------------------------- what a job is
 
 
@@ -269,13 +281,12 @@ def test_a_server_ends_after_its_last_job(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_signal_ends_a_job_as_it_would_alone(starter, number):
-    script = (
-        "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('told', flush=True)\n    raise"
-    )
+    script = "import time\ntry:\n    print(1, flush=True)\n    time.sleep(60)\nexcept:\n    print(2)\n    raise"
     ends = []
     for environment in (starter.environment, starter.alone):
         job = starter.start(script, env=environment)
-        pid = pid_of(job)
+        pid, _ = pid_of(job), pid_of(job)
+        wait_until_caught(signal.SIGINT, job.pid)
         time.sleep(0.1)  # until it sleeps
         job.send_signal(number)
         output, errors = job.communicate(timeout=PATIENCE_S)
@@ -301,7 +312,9 @@ def test_a_signal_that_a_job_ignores_does_not_reach_it(starter):
 
 
 def test_a_job_ends_with_its_command_and_so_does_what_it_has_started(starter):
-    job = starter.start("import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ninput()")
+    job = starter.start(
+        "import subprocess\nprint((other := subprocess.Popen(['sleep', '60'])).pid, flush=True)\nother.wait()"
+    )
     pids = pid_of(job), pid_of(job)
     job.kill()
     wait_until_gone(*pids)
@@ -320,7 +333,9 @@ def test_a_job_ends_with_the_server_and_says_so(starter):
 
 
 def test_server_and_jobs_end_with_the_process_that_started_it(starter):
-    job = starter.start("import subprocess\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ninput()")
+    job = starter.start(
+        "import subprocess\nprint((other := subprocess.Popen(['sleep', '60'])).pid, flush=True)\nother.wait()"
+    )
     pids = pid_of(job), pid_of(job)
     starter.process.kill()
     wait_until_gone(*pids, starter.server.pid)

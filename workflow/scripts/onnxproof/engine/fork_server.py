@@ -192,6 +192,14 @@ def tell(client: socket.socket, message: bytes) -> None:
         client.send(message)
 
 
+def fork() -> int | None:
+    """Fork this process; return None if there is no room for another."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
+
+
 def serve(listener: socket.socket, jobs: int, own: dict[str, Any]) -> list[str] | None:
     """Fork a process for each client, and tell the client how it ended.
 
@@ -221,25 +229,25 @@ def serve(listener: socket.socket, jobs: int, own: dict[str, Any]) -> list[str] 
             continue
         client = listener.accept()[0]
         request = receive_request(client, own)
-        if request is not None:
-            pid = os.fork()
-            if pid == 0:
-                os.setpgid(0, 0)
-                for job in running:
-                    job.close()
-                listener.close()
-                client.close()
-                become_job(request, server)
-                return request.arguments
-            with contextlib.suppress(OSError):
-                os.setpgid(pid, pid)  # whichever of both comes first
-            running.append(Job(pid, os.pidfd_open(pid), client))
-            jobs -= 1
-            tell(client, STARTED)
-            for stream in request.streams:
-                os.close(stream)
-        else:
+        pid = fork() if request is not None else None
+        if request is not None and pid == 0:
+            os.setpgid(0, 0)
+            for job in running:
+                job.close()
+            listener.close()
             client.close()
+            become_job(request, server)
+            return request.arguments
+        for stream in request.streams if request is not None else ():
+            os.close(stream)
+        if pid is None:
+            client.close()  # it then does without
+            continue
+        with contextlib.suppress(OSError):
+            os.setpgid(pid, pid)  # whichever of both comes first
+        running.append(Job(pid, os.pidfd_open(pid), client))
+        jobs -= 1
+        tell(client, STARTED)
     for job in running:
         job.kill(signal.SIGKILL)
     return None
