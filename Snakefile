@@ -76,6 +76,7 @@ onstart:
     checked(lock_folder)
     check_places()
     keep_one_timer(workflow.scheduler)
+    import_pytorch_once()
 
 
 onsuccess:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from project import ROOT, Project
@@ -77,7 +78,9 @@ def expected(finished) -> dict[str, str]:
 def jobs(finished) -> list[Job]:
     """Every job of the project, with the very command that Snakemake runs."""
     plan = finished.snakemake("--dry-run", "--forceall", "--printshellcmds", "--quiet", "host").stdout
-    pattern = r"^Shell command: ((?:printf .* \| )?python workflow/scripts/(\w+)\.py .*)$"
+    pattern = (
+        r"^Shell command: ((?:printf .* \| )?python (?:workflow/\S+/fork_client.py )?workflow/scripts/(\w+)\.py .*)$"
+    )
     return [Job(rule, command) for command, rule in re.findall(pattern, plan, re.MULTILINE)]
 
 
@@ -126,6 +129,12 @@ def kill_group(process: subprocess.Popen, number: signal.Signals) -> None:
     process.communicate()
 
 
+def kill_fork_server(process: subprocess.Popen) -> None:
+    for child in psutil.Process(process.pid).children():
+        if any(word.endswith("fork_server.py") for word in child.cmdline()):
+            child.kill()
+
+
 def test_every_rule_is_among_the_jobs(jobs):
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     scripts = set(re.findall(r'code=script_digest\("(\w+)"\)', rules))
@@ -165,15 +174,16 @@ def test_a_killed_job_leaves_whole_files_or_none(finished, jobs, expected, tally
 
 
 def test_a_killed_or_interrupted_run_is_completed_by_the_next(finished, expected, tally, tmp_path):
-    """Of three runs, one is killed with its jobs, one without them, and one interrupted as by Ctrl-C."""
+    """One is killed with its jobs, one without them, one interrupted as by Ctrl-C, and one loses its fork server."""
     chance = random.Random(SEED)
     project = copy_of(finished, tmp_path / "project", with_results=False)
     ends: list[tuple[str, Callable[[subprocess.Popen], None]]] = [
         ("SIGKILL of a run and its jobs", lambda process: kill_group(process, signal.SIGKILL)),
         ("SIGKILL of a run, its jobs left over", lambda process: process.kill()),
         ("SIGINT of a run and its jobs", lambda process: kill_group(process, signal.SIGINT)),
+        ("SIGKILL of a run's fork server", kill_fork_server),
     ]
-    for number in range(max(3, KILLS // 20)):
+    for number in range(max(len(ends), KILLS // 20)):
         kind, end = ends[number % len(ends)]
         process = start(project, "snakemake", "--cores", "2", stdout=subprocess.DEVNULL)
         try:

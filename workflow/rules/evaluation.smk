@@ -70,6 +70,7 @@ rule record_evaluation:
     resources:
         **needs("record_evaluation"),
     params:
+        start=script_path("onnxproof/engine/fork_client"),
         script=script_path("record_evaluation"),
         code=script_digest("record_evaluation"),
         task=task_argument,
@@ -79,7 +80,7 @@ rule record_evaluation:
     message:
         "{wildcards.model}: PyTorch answers the labelled data (log: {log})"
     shell:
-        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "python {params.start:q} {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
         "--data {input.data:q} {params.documents:q} --settings {params.settings:q} --threads {params.threads} "
         "--output {output.answers:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 

@@ -17,6 +17,7 @@ rule export:
     resources:
         **needs("export"),
     params:
+        start=script_path("onnxproof/engine/fork_client"),
         script=script_path("export"),
         code=script_digest("export"),
         task=task_argument,
@@ -24,5 +25,5 @@ rule export:
     message:
         "{wildcards.model}: exporting to ONNX (log: {log})"
     shell:
-        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "python {params.start:q} {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
         "--exporter {params.exporter:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

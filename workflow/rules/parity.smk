@@ -25,6 +25,7 @@ rule record_reference:
     resources:
         **needs("record_reference"),
     params:
+        start=script_path("onnxproof/engine/fork_client"),
         script=script_path("record_reference"),
         code=script_digest("record_reference"),
         task=task_argument,
@@ -33,7 +34,7 @@ rule record_reference:
     message:
         "{wildcards.model}: recording PyTorch's answers (log: {log})"
     shell:
-        "python {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
+        "python {params.start:q} {params.script:q} --model {wildcards.model:q} --source {input.folder:q} {params.task:q} "
         "--texts {input.texts:q} --threads {params.threads} --batch-size {params.batch_size} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 

@@ -5,7 +5,12 @@ As a module of another workflow it replaces nothing.
 
 import importlib.metadata
 import threading
+from collections.abc import Collection
 from typing import Any
+
+import psutil
+
+from onnxproof.engine.fork_client import job_name
 
 #: The version of Snakemake that the patches were written for and measured with.
 SNAKEMAKE = "9.27.1"
@@ -38,3 +43,44 @@ def keep_one_timer(scheduler: Any) -> bool:
 
     scheduler._schedule_reevalutation = wake_once_after
     return True
+
+
+def count_forked_jobs() -> bool:
+    """Have ``benchmark:`` of a rule count what jobs take that ``fork_server`` forks.
+
+    Snakemake looks at the process of a job's command and its descendants. A forked job is a child of the server; its
+    name tells whose it is.
+
+    Returns:
+        Whether they will be counted. In another version of Snakemake they are not: they would seem to take nothing.
+    """
+    if importlib.metadata.version("snakemake") != SNAKEMAKE:
+        return False
+    from snakemake import benchmark
+
+    class Command(psutil.Process):
+        """The process of a job's command, which has forked jobs among its descendants."""
+
+        def children(self, recursive: bool = False) -> list[psutil.Process]:
+            found = super().children(recursive)
+            names = {job_name(process.pid) for process in found}
+            forked = (process for process in psutil.Process().children(recursive=True) if is_named(process, names))
+            return found + [each for job in forked for each in (job, *job.children(recursive=True))]
+
+    class Timer(benchmark.BenchmarkTimer):
+        """Looks at a command now and then."""
+
+        def __init__(self, pid: int, *arguments: Any) -> None:
+            super().__init__(pid, *arguments)
+            self.main = Command(pid)
+
+    benchmark.BenchmarkTimer = Timer
+    return True
+
+
+def is_named(process: psutil.Process, names: Collection[str]) -> bool:
+    """Tell whether a process has one of some names; one that has ended has none."""
+    try:
+        return process.name() in names
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,92 @@
+"""Jobs that are forked from a process with PyTorch make the same bytes as alone, and their cost is recorded."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from onnxproof.engine.fork_client import OFF, VARIABLE
+from project import Project, make_project
+from reproduction import digests
+
+MODELS = ("stars.v1", "sentences")
+TARGETS = (
+    *(f"results/{model}/{file}" for model in MODELS for file in ("onnx/fp32.json", "reference.json")),
+    "results/stars.v1/evaluation/answers/pytorch.json",
+)
+
+
+def make(folder: Path, tiny_models: Path) -> Project:
+    """Make a project with labelled data for its classifier."""
+    folder.mkdir()
+    project = make_project(folder)
+    shutil.copytree(tiny_models, folder / "models")
+    rows = [{"text": "not very good", "label": 0}, {"text": "i love it", "label": 4}]
+    (folder / "labelled.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    project.config["models"]["stars.v1"]["evaluation"] = {"data": "labelled.jsonl"}
+    project.configure(project.config)
+    return project
+
+
+def run(project: Project, *arguments: str, **settings: str) -> set[str]:
+    """Run Snakemake; return the names that its processes had, looked at ten times a second."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | settings
+    names: set[str] = set()
+    with (project.folder / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            ["snakemake", *arguments], cwd=project.folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        watched, ended = psutil.Process(process.pid), threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.1):
+                for each in watched.children(recursive=True):
+                    try:
+                        names.add(each.name())
+                    except psutil.NoSuchProcess:
+                        continue
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            assert process.wait(600) == 0, (project.folder / "output.txt").read_text()
+        finally:
+            ended.set()
+            watcher.join()
+    return names
+
+
+def forked(names: set[str]) -> int:
+    return sum(name.startswith("job of ") for name in names)
+
+
+@pytest.mark.slow
+def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
+    alone, together = (make(tmp_path / name, tiny_models) for name in ("alone", "together"))
+    assert forked(run(alone, "--cores", "2", *TARGETS, **{VARIABLE: OFF})) == 0
+    assert forked(run(together, "--cores", "2", *TARGETS)) == len(TARGETS)
+    for project in (together, alone):
+        record = project.folder / TARGETS[-1]
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"seconds": 0}))
+    left = [digests(project.folder / "results") for project in (together, alone)]
+    assert left[0] == left[1]
+    logs = [sorted((project.folder / "results/logs").rglob("*.log")) for project in (together, alone)]
+    assert [log.read_text() for log in logs[0]] == [log.read_text() for log in logs[1]]
+    for model in MODELS:
+        for step in ("export", "record_reference"):
+            with (together.folder / f"results/{model}/cost/{step}.tsv").open() as file:
+                (cost,) = csv.DictReader(file, delimiter="\t")
+            assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
+            assert float(cost["cpu_time"]) > 0.2
+
+
+@pytest.mark.slow
+def test_a_single_job_runs_alone(tiny_models, tmp_path):
+    assert forked(run(make(tmp_path / "project", tiny_models), "--cores", "2", "results/stars.v1/reference.json")) == 0
