@@ -80,7 +80,7 @@ PEERS := openvino $(if $(filter Linux-x86_64,$(MACHINE)),onnxruntime-openvino)
 
 .PHONY: bench
 bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes and this CPU's limit; rewrites docs/runtimes.md
-	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/onnx/,int8.json int8-invariant.json)
+	$(IN_VENV) snakemake --cores all -- $(addprefix results/$(MINILM)/onnx/,int8.json int8-invariant.json int8-static.json)
 	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(BENCH) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 

@@ -15,6 +15,7 @@ from typing import Any
 import project_path  # noqa: F401 - the imports below are found through it
 from comparison.contenders import (
     BASELINE,
+    STATIC,
     Entry,
     Environments,
     make_entries,
@@ -44,6 +45,7 @@ from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import available_cores, cpu_description
 from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.tasks.registry import TASKS
+from onnxproof.vocabulary import MADE_OF
 from optimize import optimize
 
 TEXT_CASES = (Case(1, 16), Case(1, 128), Case(8, 128), Case(32, 128))
@@ -63,6 +65,8 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
     variants = (BASELINE, "optimized", "int8", "int8-invariant")
     if model not in LOCAL_MODELS:
         folders = {variant: results / model / "onnx" / variant for variant in variants}
+        if (results / model / "onnx" / STATIC).is_dir():
+            folders[STATIC] = results / model / "onnx" / STATIC
         for path in folders.values():
             if not (path / MODEL_FILE).is_file():
                 raise UserError(f"{path}: no {MODEL_FILE}; make it with: snakemake --cores all {path}.json")
@@ -76,8 +80,10 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
     if not optimized.is_dir():
         optimize(model, fp32, folder / "fp32.json", optimized, folder / "optimized.json")
     quantized = {
-        variant: make_once(folder / variant, partial(save_recipe_variant, optimized, task, variant))
-        for variant in variants[2:]
+        variant: make_once(
+            folder / variant, partial(save_recipe_variant, folder / MADE_OF.get(variant, "optimized"), task, variant)
+        )
+        for variant in (*variants[2:], STATIC)
     }
     return {"source": source, BASELINE: fp32, "optimized": optimized, **quantized}, task
 

@@ -19,11 +19,12 @@ from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.parity.browser import DEVICES, Browser, BrowserError, Node, find_chromium
 from onnxproof.records.browser import read_browser
 from onnxproof.release import golden
+from onnxproof.vocabulary import MADE_OF
 from tiny_models import save_classifier
 
 CHROMIUM = find_chromium()
 PROGRAMS = {Browser: CHROMIUM, Node: shutil.which("node")}
-SEARCHED = ("uint8", "int8-invariant", "w8", "q4")
+SEARCHED = ("uint8", "int8-invariant", "int8-static", "w8", "q4")
 VARIANTS = ("fp32", "int8", *SEARCHED)
 TARGETS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["quantization"]["targets"]
 TEXTS = ["good", "not very good but the price is fine"]
@@ -58,10 +59,11 @@ def test_a_browser_gives_the_answers_that_the_cpu_gives(kind, tmp_path, node_mod
     on_cpu = {
         manifest["variant"]: parity for manifest, parity in run_chain("m", source, results, texts, TARGETS["int8"])
     }
-    optimized = (onnx_folder / "optimized", onnx_folder / "optimized.json")
     for variant in SEARCHED:
-        made = (onnx_folder / variant, onnx_folder / f"{variant}.json")
-        quantize.quantize("m", variant, *optimized, TARGETS[variant], CALIBRATION_TEXTS, *made)
+        graph, made = (
+            (onnx_folder / name, onnx_folder / f"{name}.json") for name in (MADE_OF.get(variant, "optimized"), variant)
+        )
+        quantize.quantize("m", variant, *graph, TARGETS[variant], CALIBRATION_TEXTS, *made)
 
     record = measure_browser.measure("m", results, VARIANTS, 4, PROGRAMS, node_modules)
 

@@ -21,6 +21,8 @@ from onnxproof.inputs.calibration import calibration_inputs
 from onnxproof.inputs.model_inputs import pack
 
 BASELINE = "fp32"
+#: Our int8 with fixed scales, which other runtimes compute with integers too.
+STATIC = "int8-static"
 NNCF_SCRIPT = Path(__file__).with_name("nncf_quantize.py")
 #: How many calibration inputs static quantization gets.
 STATIC_INPUTS = 64
@@ -65,7 +67,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def save_recipe_variant(optimized: Path, task: str, variant: str, folder: Path) -> None:
+def save_recipe_variant(source: Path, task: str, variant: str, folder: Path) -> None:
     """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
@@ -75,13 +77,13 @@ def save_recipe_variant(optimized: Path, task: str, variant: str, folder: Path) 
     from onnxproof.quantization.recipe import apply_recipe
     from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
 
-    model = onnx.load(optimized / MODEL_FILE)
+    model = onnx.load(source / MODEL_FILE)
     names = [value.name for value in model.graph.input]
-    inputs = calibration_inputs(optimized, task, names)
+    inputs = calibration_inputs(source, task, names)
     feeds = [inputs.feed([index], names) for index in range(4)]
     recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
     onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
-    copy_support_files(optimized, folder)
+    copy_support_files(source, folder)
 
 
 def save_peer(source: Path, quantize: Callable[[Path, Path], None], folder: Path) -> None:
@@ -142,10 +144,15 @@ def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, env
         digest = sha256_of(path / MODEL_FILE)
         made[digest] = (f"{made[digest][0]} = {name}" if digest in made else name, path)
     entries += [onnx_entry(name, path, arithmetic="integer") for name, path in made.values()]
-    return entries + openvino_entries(model, task, fp32, folder, environments)
+    static = ours.get(STATIC)
+    if static is not None:
+        entries.insert(4, onnx_entry(STATIC, static, ours=True, arithmetic="integer"))
+    return entries + openvino_entries(model, task, fp32, static, folder, environments)
 
 
-def openvino_entries(model: str, task: str, fp32: Path, folder: Path, environments: Environments) -> list[Entry]:
+def openvino_entries(
+    model: str, task: str, fp32: Path, static: Path | None, folder: Path, environments: Environments
+) -> list[Entry]:
     """Return OpenVINO's contenders, as far as there are environments to run them in."""
     entries = []
     if environments.openvino is not None:
@@ -154,9 +161,10 @@ def openvino_entries(model: str, task: str, fp32: Path, folder: Path, environmen
             ("OpenVINO, its default precision", fp32, {}, "float"),
             ("OpenVINO f32", fp32, {"precision": "f32"}, "float"),
             ("OpenVINO NNCF int8", nncf, {}, "integer"),
+            *([(f"OpenVINO, {STATIC}", static, {}, "integer")] if static is not None else []),
         ):
             contender = Contender(model, name, "openvino", path, options=options, python=str(environments.openvino))
-            entries.append(Entry(name, contender, arithmetic=arithmetic))
+            entries.append(Entry(name, contender, ours=path == static, arithmetic=arithmetic))
     if environments.onnxruntime_openvino is not None:
         name = "onnxruntime fp32, OpenVINO provider"
         provider = {"provider": "OpenVINOExecutionProvider"}

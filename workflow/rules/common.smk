@@ -35,7 +35,7 @@ from onnxproof.engine.resources import (
     weights_mb,
 )
 from onnxproof.places import PROJECT, RESOURCES, SCRIPTS
-from onnxproof.vocabulary import PYTORCH, QUANTIZED_VARIANTS, VARIANTS
+from onnxproof.vocabulary import MADE_OF, PYTORCH, QUANTIZED_VARIANTS, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -187,6 +187,16 @@ NODE_KIND = {"constraint": node_kind, "machine_type": node_kind} if MACHINES els
 def further_machines(model: str) -> list[str]:
     """Return the kinds of machines whose measurements lie in folders of their own: all but the first."""
     return MODELS[model]["benchmark"]["machines"][1:]
+
+
+def quantized_from(wildcards) -> str:
+    """Return the folder of the graph that a quantized variant is made of."""
+    return f"results/{wildcards.model}/onnx/{MADE_OF.get(wildcards.quantized, 'optimized')}"
+
+
+def manifest_quantized_from(wildcards) -> str:
+    """Return the manifest of that graph."""
+    return f"{quantized_from(wildcards)}.json"
 
 
 def search_threads(wildcards) -> int:

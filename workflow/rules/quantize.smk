@@ -1,10 +1,10 @@
-"""Needs: the optimized variant. Makes: a quantized variant, by the fastest recipe that reaches the targets."""
+"""Needs: the optimized variant, or fp32 for plain operators. Makes: a quantized variant, by the fastest recipe that reaches the targets."""
 
 
 rule quantize:
     input:
-        folder="results/{model}/onnx/optimized",
-        manifest="results/{model}/onnx/optimized.json",
+        folder=quantized_from,
+        manifest=manifest_quantized_from,
         texts=calibration_texts,
         labelled=rows_for_search,
     output:

@@ -22,11 +22,14 @@ class Activation:
 
     ``channel_max``, of shape (channels,), is the largest magnitude of each channel. ``rows``, of shape
     (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text counts as much as a
-    long one. Where no run has a row, it is one of zeros.
+    long one. Where no run has a row, it is one of zeros. ``lowest`` and ``highest`` are those of all values, 0 among
+    them.
     """
 
     channel_max: NDArray[np.float32]
     rows: NDArray[np.float32]
+    lowest: float = 0.0
+    highest: float = 0.0
 
 
 def record_activations(
@@ -49,11 +52,14 @@ def record_activations(
     session = open_session(exposing(model, tensors))
     channel_max: dict[str, NDArray[np.float32]] = {}
     rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
+    ends = dict.fromkeys(tensors, (0.0, 0.0))
     for feeds in calibration:
         for tensor, values in zip(tensors, session.run(list(tensors), dict(feeds)), strict=True):
             tokens = values.reshape(-1, values.shape[-1])
             magnitude = np.abs(tokens).max(axis=0, initial=0)
             channel_max[tensor] = np.maximum(channel_max.get(tensor, magnitude), magnitude)
+            low, high = ends[tensor]
+            ends[tensor] = float(tokens.min(initial=low)), float(tokens.max(initial=high))
             chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
             rows[tensor].append(tokens[chosen])
     if not channel_max:
@@ -61,7 +67,7 @@ def record_activations(
     for tensor, parts in rows.items():
         if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
             parts.append(np.zeros((1, len(channel_max[tensor])), dtype=np.float32))
-    return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor])) for tensor in tensors}
+    return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor]), *ends[tensor]) for tensor in tensors}
 
 
 def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -1,8 +1,8 @@
 """On which CPUs an int8 model computes the same integers, proven from its weights and tried on the CPU at hand.
 
 x86 CPUs without VNNI (AVX2, and AVX-512 before Cascade Lake) multiply uint8 activations by int8 weights with
-vpmaddubsw, which adds the products for inputs 2k and 2k+1 in a saturating int16. A dynamically quantized activation
-always spans 0 to 255, so whether that can overflow depends on the weights alone: it cannot where
+vpmaddubsw, which adds the products for inputs 2k and 2k+1 in a saturating int16. A quantized activation may reach
+from 0 to 255, so whether that can overflow depends on the weights alone: it cannot where
 ``255 * (sum of the pair's weights of one sign)`` fits. Unsigned weights are widened to 16 bits there and added in
 int32, by onnxruntime's other kernel. VNNI, AMX and ARM's dot product add in int32 and are always
 exact. So a model that passes this check passes parity alike on all of them; one that does not may be right where it
@@ -24,6 +24,7 @@ from onnxproof.quantization.weights import pair_sums
 from onnxproof.records.variant import Portability, TriedHere
 
 UINT8_MAX = 255
+INTEGERS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 INT16_LIMITS = np.iinfo(np.int16)
 
 #: Kinds of CPU by how they add integer products, and the flag of ``cpu.FLAGS_OF_INTEREST`` that tells one; of
@@ -34,8 +35,15 @@ EXACT_SETS = {
 }
 SATURATING_SETS = {"x86 with AVX-512, without VNNI": ("avx512bw",), "x86 with AVX2": ("avx2",)}
 
-#: Where each operator holds its weight.
-WEIGHT_INPUT = {"DynamicQuantizeMatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "QAttention": 1}
+#: Where each operator holds its weight. A weight with fixed scales comes through a DequantizeLinear, see
+#: ``passes/static_matmul.py``.
+WEIGHT_INPUT = {
+    "DequantizeLinear": 0,
+    "DynamicQuantizeMatMul": 1,
+    "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "QAttention": 1,
+}
 
 
 def check_portability(model: onnx.ModelProto) -> Portability:
@@ -86,7 +94,7 @@ def _integer_weights(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, N
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         weight = constants.get(node.input[WEIGHT_INPUT[node.op_type]]) if node.op_type in WEIGHT_INPUT else None
-        if weight is not None and weight.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8):
+        if weight is not None and weight.data_type in INTEGERS and len(weight.dims) == 2:
             yield node, read_tensor(model, weight)
 
 

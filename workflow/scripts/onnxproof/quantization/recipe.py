@@ -22,6 +22,7 @@ from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels
 from onnxproof.quantization.passes.per_token import quantize_per_token
 from onnxproof.quantization.passes.smooth import smooth_activations
 from onnxproof.quantization.passes.split_bias_gelu import split_bias_gelu
+from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
 from onnxproof.quantization.passes.tied_tables import share_tied_tables
 
 Recipe = Sequence[Mapping[str, Any]]
@@ -44,6 +45,7 @@ CALIBRATED_PASSES: dict[str, Callable[..., None]] = {
     "outlier_channels": keep_outlier_channels,
     "per_token": quantize_per_token,
     "smooth": smooth_activations,
+    "static_matmul": quantize_static_matmul,
 }
 
 PASSES = PLAIN_PASSES | CALIBRATED_PASSES

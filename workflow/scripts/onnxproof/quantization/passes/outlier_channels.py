@@ -7,7 +7,7 @@ int8. This is the decomposition of LLM.int8() (Dettmers et al. 2022, arXiv 2208.
 build time, from calibration.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds, record_activations
-from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
+from onnxproof.quantization.passes.products import included_targets
+from onnxproof.quantization.targets import Target, bias_behind, stores_transposed
 
 
 def keep_outlier_channels(
@@ -25,6 +26,7 @@ def keep_outlier_channels(
     ratio: float = 3.0,
     most: int = 4,
     widening: bool = True,
+    include: Sequence[str] | None = None,
 ) -> None:
     """Split each product that has outlier channels in two, in place. The outputs stay the same up to rounding.
 
@@ -39,11 +41,15 @@ def keep_outlier_channels(
         most: how many channels of one activation may stay in float; the largest do.
         widening: whether to split products with more outputs than inputs too. There the float part costs most, for
             it is as wide as the output, and smoothing helps most, for layer normalizations come before them.
+        include: names of the nodes to split; None means all.
+
+    Raises:
+        ValueError: ``include`` names a node that is not quantizable.
     """
     editor = GraphEditor(model)
     targets = [
         target
-        for target in find_targets(editor)
+        for target in included_targets(editor, include=include)
         if target.node.op_type != "Attention" and (widening or target.shape[0] >= target.shape[1])
     ]
     editor.finish()

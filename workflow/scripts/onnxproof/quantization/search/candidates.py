@@ -1,6 +1,7 @@
 """The recipes that a search tries for each variant, in order: from the fastest or smallest to the most careful."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,11 +17,13 @@ from onnxproof.quantization.search.rung import Step
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
 from onnxproof.quantization.targets import find_targets
 
-#: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant.
+#: The quantizing step of each variant: one activation scale per tensor, or per token and so batch-invariant; or scales
+#: that the file holds, around plain operators.
 QUANTIZE: dict[str, Step] = {
     "int8": {"pass": "dynamic_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
     "uint8": {"pass": "dynamic_matmul", "weight_range": "full", "unsigned": True, "rounding": "compensated"},
     "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
+    "int8-static": {"pass": "static_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
 }
 ROUGHLY: Step = {"rounding": "nearest"}
 #: A fused operator that slows an int8 graph down is taken apart first: the passes after it see plain biases.
@@ -40,6 +43,9 @@ PREPARATIONS: list[list[Step]] = [
 ]
 
 
+#: Where scales are fixed, the outliers of these shares of the products that do not widen stay in float, those of the
+#: most sensitive ones. They cost time: a quarter of MiniLM's twelve a fiftieth in OpenVINO, a half a twentieth.
+NARROWED = (0.25, 0.5)
 #: How many of the most sensitive nodes the last rungs leave in float.
 FLOAT_NODES = (1, 2, 4, 8)
 SENSITIVITY_INPUTS = 32
@@ -155,6 +161,8 @@ def candidates_of(
         return _half_candidates(model, judge)
     if variant == "q4f16":
         return _half_block_candidates(model, judge, effort, progress)
+    if variant == "int8-static":
+        return _static_candidates(model, judge, QUANTIZE[variant], effort, progress)
     if variant in BLOCKS:
         return _block_candidates(model, judge, BLOCKS[variant], effort, progress)
     return _int8_candidates(model, judge, QUANTIZE[variant], effort, progress)
@@ -176,6 +184,40 @@ def _int8_candidates(
     most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
     yield most_careful
     yield from _sparing(most_careful, judge, effort, progress)
+
+
+def _static_candidates(
+    model: onnx.ModelProto,
+    judge: Judge,
+    step: Step,
+    effort: Effort | None,
+    progress: Callable[[str], None],
+) -> Iterator[Candidate]:
+    """Yield the recipes with fixed scales, the fastest first; only the last ones compute attention scores in float."""
+    quantize = step | ({"widest": effort.widest} if effort else {})
+    preparation = [SMOOTH, EMBEDDINGS]
+    candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
+    yield candidate
+    for step in _narrowing(candidate, judge, effort, progress):
+        preparation = [step, SMOOTH, EMBEDDINGS]
+        candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize)
+        yield candidate
+    most_careful = replace(candidate, quantize=quantize | {"scores": False})
+    yield most_careful
+    yield from _sparing(most_careful, judge, effort, progress)
+
+
+def _narrowing(
+    candidate: Candidate, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
+) -> Iterator[Step]:
+    """Yield what keeps the outliers of more and more products in float; of all at once where the model is large."""
+    if effort:
+        yield OUTLIERS | {"widening": False}
+        return
+    shapes = {target.name: target.shape for target in find_targets(GraphEditor(candidate.prepared))}
+    ranking = [name for name in _rank_by_sensitivity(candidate, judge, progress) if shapes[name][0] >= shapes[name][1]]
+    for count in dict.fromkeys(math.ceil(share * len(ranking)) for share in NARROWED if ranking):
+        yield OUTLIERS | {"include": sorted(ranking[:count])}
 
 
 def _block_candidates(

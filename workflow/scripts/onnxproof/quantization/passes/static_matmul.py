@@ -1,0 +1,189 @@
+"""Matrix products in int8 with scales fixed by calibration, written as QuantizeLinear and DequantizeLinear.
+
+``dynamic_matmul`` finds the range of an activation at each run, with operators that only onnxruntime's CPU provider
+has. Scales that the file holds, around plain operators, are what OpenVINO, TensorRT, QNN, CoreML, DirectML and WebNN
+turn into their own integer products (the QDQ format of onnxruntime's documentation, "Quantize ONNX models"). An answer
+does not depend on its batch, because no scale does.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxproof.graph.editor import GraphEditor
+from onnxproof.quantization.activations import Activation, Feeds, record_activations
+from onnxproof.quantization.passes.dynamic_matmul import store_weight
+from onnxproof.quantization.passes.products import included_targets, with_bias
+from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.targets import Target, bias_behind
+
+UINT8_MAX, INT8_MAX = 255, 127
+#: What may stand between the product of queries and keys and its softmax.
+SCALE_AND_MASK = {"Add", "Div", "Mul", "Where"}
+#: What may stand between a projection and the product of queries and keys: it moves values and changes none.
+MOVES = {"Reshape", "Transpose"}
+
+
+class Grid(NamedTuple):
+    """The values an activation is rounded to: ``(integer - zero_point) * scale`` for the integers of a type."""
+
+    scale: np.float32
+    zero_point: NDArray[Any]
+
+    def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the values as QuantizeLinear and DequantizeLinear return them, of the same shape."""
+        limits = np.iinfo(self.zero_point.dtype)
+        integers = np.clip(np.rint(values / self.scale) + self.zero_point, limits.min, limits.max)
+        return np.asarray((integers - self.zero_point) * self.scale, dtype=np.float32)
+
+
+def quantize_static_matmul(
+    model: onnx.ModelProto,
+    calibration: Sequence[Feeds],
+    *,
+    weight_range: str = "pair_safe",
+    rounding: str = "nearest",
+    widest: int | None = None,
+    scores: bool = True,
+    exclude: Sequence[str] = (),
+) -> None:
+    """Put the inputs of products with constant weights on int8 grids, in place. All operators stay plain ONNX.
+
+    Weights: int8, symmetric, one scale per output channel. Activations: uint8 with a zero point, one scale per tensor,
+    wide enough for all that the calibration inputs showed. What rounding moves a product's mean by is taken off its
+    bias (Nagel et al. 2019, arXiv 1906.04721), where it has one.
+
+    Args:
+        model: a float model of plain operators, opset 13 or later.
+        calibration: model inputs.
+        weight_range: how the weights keep int16 sums exact, see ``weights.quantize_columns``.
+        rounding: of the weights, see ``rounding.quantize_weights``.
+        widest: the most inputs of a weight that is rounded with compensation, see there too.
+        scores: round queries and keys as well, to symmetric int8, so that attention scores are integer products.
+            Those that change on their way from their projection, by rotary embeddings for example, stay in float.
+        exclude: names of nodes that stay in float.
+
+    Raises:
+        ValueError: ``exclude`` names a node that is not quantizable, or there are no calibration inputs.
+    """
+    editor = GraphEditor(model)
+    readers: dict[str, list[Target]] = {}
+    targets = included_targets(editor, exclude)
+    for target in targets:
+        readers.setdefault(target.activation, []).append(target)
+    scored = list(dict.fromkeys(_queries_and_keys(editor))) if scores else []
+    recorded = record_activations(model, calibration, [*readers, *(name for name in scored if name not in readers)])
+    weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
+    for tensor, found in readers.items():
+        grid = unsigned_grid(recorded[tensor])
+        rounded = _insert_grid(editor, tensor, grid, before=found[0].node)
+        for target in found:
+            _correct_bias(editor, target, recorded[tensor].rows, grid, weights[target.name])
+            _multiply_rounded(editor, target, rounded, weights[target.name])
+    for tensor in scored:
+        _round_for_all(editor, tensor, symmetric_grid(recorded[tensor]))
+    editor.finish()
+
+
+def unsigned_grid(activation: Activation) -> Grid:
+    """Return the uint8 grid that reaches from the lowest to the highest value, zero always among its values."""
+    low, high = min(activation.lowest, 0.0), max(activation.highest, 0.0)
+    scale = np.float32((high - low) / UINT8_MAX or 1)
+    return Grid(scale, np.array(np.clip(np.rint(-low / scale), 0, UINT8_MAX), dtype=np.uint8))
+
+
+def symmetric_grid(activation: Activation) -> Grid:
+    """Return the int8 grid around zero that reaches to the largest magnitude."""
+    largest = max(activation.highest, -activation.lowest)
+    return Grid(np.float32(largest / INT8_MAX or 1), np.array(0, dtype=np.int8))
+
+
+def _queries_and_keys(editor: GraphEditor) -> Iterator[str]:
+    """Yield the tensors of queries and keys as their projections make them, bias included."""
+    projections = {target.node.output[0] for target in included_targets(editor)}
+    for softmax in editor.of_type("Softmax"):
+        product = editor.producer(softmax.input[0])
+        while product is not None and product.op_type in SCALE_AND_MASK:
+            product = editor.producer(product.input[0])
+        if product is None or product.op_type != "MatMul":
+            continue
+        for factor in product.input:
+            maker = editor.producer(factor)
+            while maker is not None and maker.op_type in MOVES:
+                factor = maker.input[0]
+                maker = editor.producer(factor)
+            if maker is not None and (factor in projections or _is_bias_of(projections, maker)):
+                yield factor
+
+
+def _is_bias_of(projections: set[str], node: onnx.NodeProto) -> bool:
+    return node.op_type == "Add" and bool(projections & set(node.input))
+
+
+def _insert_grid(editor: GraphEditor, tensor: str, grid: Grid, before: onnx.NodeProto) -> str:
+    """Insert, before a node, the two nodes that round a tensor to a grid; return what they make."""
+    rounded, nodes = _grid_nodes(editor, tensor, grid)
+    editor.insert_before(before, nodes)
+    return rounded
+
+
+def _round_for_all(editor: GraphEditor, tensor: str, grid: Grid) -> None:
+    """Let all that reads a tensor read it rounded to a grid."""
+    maker, readers = editor.producer(tensor), editor.readers(tensor)
+    assert maker is not None, "queries and keys are made by a projection"
+    rounded, nodes = _grid_nodes(editor, tensor, grid)
+    editor.insert_after(maker, nodes)
+    for reader in readers:
+        for position, name in enumerate(reader.input):
+            if name == tensor:
+                reader.input[position] = rounded
+
+
+def _grid_nodes(editor: GraphEditor, tensor: str, grid: Grid) -> tuple[str, list[onnx.NodeProto]]:
+    scale = editor.add_constant(f"{tensor}_scale", np.asarray(grid.scale))
+    zero_point = editor.add_constant(f"{tensor}_zero_point", grid.zero_point)
+    integers, rounded = editor.new_tensor(f"{tensor}_quantized"), editor.new_tensor(f"{tensor}_dequantized")
+    return rounded, [
+        editor.new_node("QuantizeLinear", [tensor, scale, zero_point], [integers], f"{tensor}_QuantizeLinear"),
+        editor.new_node("DequantizeLinear", [integers, scale, zero_point], [rounded], f"{tensor}_DequantizeLinear"),
+    ]
+
+
+def _correct_bias(
+    editor: GraphEditor, target: Target, rows: NDArray[np.float32], grid: Grid, weight: QuantizedWeight
+) -> None:
+    """Take off the bias what rounding adds to each output channel, as a mean over the recorded rows."""
+    node = target.node
+    behind = bias_behind(editor, node)
+    if len(node.input) > 2:
+        holder, position = node, 2
+    elif behind is not None:
+        holder, position = behind, int(behind.input[0] == node.output[0])
+    else:
+        return
+    bias = editor.float_constant(holder.input[position], rank=1)
+    if bias is None or bias.shape != target.shape[1:]:
+        return
+    integers, scale = weight
+    error = (grid.round(rows) @ (integers * scale) - rows @ target.read_weight()).mean(axis=0)
+    editor.change_constant(holder, position, (bias - error).astype(np.float32))
+
+
+def _multiply_rounded(editor: GraphEditor, target: Target, activation: str, weight: QuantizedWeight) -> None:
+    """Put a MatMul of rounded factors in the place of a target."""
+    node = target.node
+    integers, scale = store_weight(editor, node.input[1], weight)
+    zero_point = editor.share_constant(f"{integers}_zero_point", np.zeros(target.shape[1], dtype=np.int8))
+    rounded = editor.new_tensor(f"{integers}_dequantized")
+
+    def product_of(product: str) -> list[onnx.NodeProto]:
+        stored = [integers, scale, zero_point]
+        return [
+            editor.new_node("DequantizeLinear", stored, [rounded], f"{integers}_DequantizeLinear", axis=1),
+            editor.new_node("MatMul", [activation, rounded], [product], f"{node.name}_quant"),
+        ]
+
+    editor.replace(node, with_bias(editor, node, product_of))
