@@ -49,6 +49,7 @@ def save_language_model(folder: Path, layers: int, hidden: int, vocabulary: int)
         head_dim=HEAD,
         max_position_embeddings=40_960,
         tie_word_embeddings=True,
+        eos_token_id=0,  # onnxruntime-genai runs no model without one
         dtype="float32",
     )
     torch.manual_seed(0)

@@ -98,14 +98,15 @@ class GenaiWriter:
     def cut(self, text: Text, length: int) -> Text:
         """See ``Writer``: only one text can be cut, several are read again.
 
-        The token that stays is run already: the next step only chooses the one after it.
+        The last token that stays is read once more, because the library chooses a next one only after it has read.
         """
         generator, prompt = text.cache
         if len(prompt) > 1:
             return self.read(prompt)
-        generator.rewind_to(length)
-        generator.append_tokens(text.token.astype(np.int32))
-        return replace(text, length=length)
+        last = generator.get_sequence(0)[length - 1]
+        generator.rewind_to(length - 1)
+        generator.append_tokens(np.array([[last]], dtype=np.int32))
+        return self._next(replace(text, length=length))
 
     @staticmethod
     def _next(text: Text) -> Text:
