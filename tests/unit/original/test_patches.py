@@ -29,7 +29,9 @@ def printed_alone(code: str, python: Path | str = sys.executable) -> str:
 def test_every_change_of_another_library_is_in_the_list():
     """Assignments into another library's modules and classes stand in one file. A script is no other library."""
     libraries = "torch|transformers|sentence_transformers|onnxruntime|onnxscript|onnx_ir|onnx|optimum|sys\\.modules"
-    assigned = re.compile(rf"^\s*(?:(?:{libraries})\.[\w.]+(?: = )|sys\.modules\[(?!\"__main__\").*\] = )", re.MULTILINE)
+    assigned = re.compile(
+        rf"^\s*(?:(?:{libraries})\.[\w.]+(?: = )|sys\.modules\[(?!\"__main__\").*\] = )", re.MULTILINE
+    )
     found = {path.name for path in SCRIPTS.rglob("*.py") if assigned.search(path.read_text(encoding="utf-8"))}
     assert found == {"patches.py"}
 
