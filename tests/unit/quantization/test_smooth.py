@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from graphs import FLOAT, attention_model, build, constants_of, mask_of, op_types, run
+from graphs import FLOAT, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.smooth import Smoothing, round_scales, smooth_activations
+from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
 from onnxproof.quantization.recipe import RecipeError, apply_recipe
 from onnxproof.quantization.targets import Target, find_targets
 
@@ -137,12 +138,31 @@ def test_a_weight_shared_by_two_layers_is_left_alone():
 def test_scales_are_those_of_the_paper():
     weight = np.array([[1, -4], [0.25, 0.25], [0, 0]], dtype=np.float32)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    activation = Activation(np.array([16, 1, 3], dtype=np.float32), np.ones((1, 3), dtype=np.float32))
+    largest = np.array([16, 1, 3], dtype=np.float32)
+    activation = Activation(largest, np.ones((1, 3), dtype=np.float32), -largest, largest)
     smoothing = Smoothing(activation, [Target(node, "x", weight.shape, lambda: weight)], "full")
 
     # max|X|^0.5 / max|W|^0.5 = 2, 2, and 1 where a channel of zeros leaves nothing to balance; median 2
     np.testing.assert_array_equal(smoothing.by_strength(0.5), [1, 1, 0.5])
     np.testing.assert_array_equal(smoothing.by_cap(0.5), [16 / 3 // (1 / 8) / 8, 1, 1])
+
+
+def test_the_error_with_fixed_scales_is_that_of_the_graph():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+    rows = (rng.normal(size=(6, 8)) * [9, 1, 1, 1, 1, 1, 1, 1]).astype(np.float32)
+    scales = np.array([4, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
+    largest = np.abs(rows).max(axis=0)
+    activation = Activation(largest, rows, np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0))
+    target = Target(helper.make_node("MatMul", ["x", "w"], ["y"]), "x", weight.shape, lambda: weight)
+    smoothed = linear_model(weight * scales[:, None], bias, "Gemm")
+    quantize_static_matmul(smoothed, [{"x": rows / scales}])
+
+    [y] = run(smoothed, {"x": rows / scales})
+
+    expected = rows @ weight
+    error = np.square(y - bias - expected).sum() / np.square(expected).sum()
+    assert Smoothing(activation, [target], "pair_safe", fixed_scales=True).error(scales) == pytest.approx(error, 1e-3)
 
 
 def test_scales_are_rounded_to_five_significant_bits():

@@ -5,8 +5,8 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, build, constants_of, linear_model, op_types, run
-from onnxproof.quantization.activations import Activation
-from onnxproof.quantization.passes.static_matmul import quantize_static_matmul, symmetric_grid, unsigned_grid
+from onnxproof.quantization.grids import symmetric_grid, unsigned_grid
+from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
 from onnxproof.quantization.weights import quantize_columns
 
 ROUNDING = ["QuantizeLinear", "DequantizeLinear"]
@@ -131,9 +131,7 @@ def test_without_calibration_inputs_there_are_no_scales():
     ("low", "high", "zero_point"), [(0.0, 5.0, 0), (-5.0, 0.0, 255), (-1.0, 3.0, 64), (0.0, 0.0, 0)]
 )
 def test_grids_hold_zero_and_reach_both_ends(low, high, zero_point):
-    activation = Activation(np.zeros(1), np.zeros((1, 1)), low, high)
-
-    unsigned, symmetric = unsigned_grid(activation), symmetric_grid(activation)
+    unsigned, symmetric = unsigned_grid(low, high), symmetric_grid(max(-low, high))
 
     assert int(unsigned.zero_point) == zero_point
     ends = np.array([low, 0, high], dtype=np.float32)

@@ -22,14 +22,18 @@ class Activation:
 
     ``channel_max``, of shape (channels,), is the largest magnitude of each channel. ``rows``, of shape
     (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text counts as much as a
-    long one. Where no run has a row, it is one of zeros. ``lowest`` and ``highest`` are those of all values, 0 among
-    them.
+    long one. Where no run has a row, it is one of zeros. ``channel_low`` and ``channel_high``, of shape (channels,),
+    are the lowest and the highest value of each channel, 0 among them.
     """
 
     channel_max: NDArray[np.float32]
     rows: NDArray[np.float32]
-    lowest: float = 0.0
-    highest: float = 0.0
+    channel_low: NDArray[np.float32]
+    channel_high: NDArray[np.float32]
+
+    def ends(self, divisor: NDArray[np.float32] | float = 1.0) -> tuple[float, float]:
+        """Return the lowest and the highest of all values, each channel divided by its ``divisor``."""
+        return float((self.channel_low / divisor).min()), float((self.channel_high / divisor).max())
 
 
 def record_activations(
@@ -50,24 +54,27 @@ def record_activations(
     if not tensors:
         return {}
     session = open_session(exposing(model, tensors))
-    channel_max: dict[str, NDArray[np.float32]] = {}
+    lows: dict[str, NDArray[np.float32]] = {}
+    highs: dict[str, NDArray[np.float32]] = {}
     rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
-    ends = dict.fromkeys(tensors, (0.0, 0.0))
     for feeds in calibration:
         for tensor, values in zip(tensors, session.run(list(tensors), dict(feeds)), strict=True):
             tokens = values.reshape(-1, values.shape[-1])
-            magnitude = np.abs(tokens).max(axis=0, initial=0)
-            channel_max[tensor] = np.maximum(channel_max.get(tensor, magnitude), magnitude)
-            low, high = ends[tensor]
-            ends[tensor] = float(tokens.min(initial=low)), float(tokens.max(initial=high))
+            lows[tensor] = np.minimum(lows.get(tensor, np.float32(0)), tokens.min(axis=0, initial=0))
+            highs[tensor] = np.maximum(highs.get(tensor, np.float32(0)), tokens.max(axis=0, initial=0))
             chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
             rows[tensor].append(tokens[chosen])
-    if not channel_max:
+    if not lows:
         raise ValueError("needs calibration inputs, and there are none")
     for tensor, parts in rows.items():
         if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
-            parts.append(np.zeros((1, len(channel_max[tensor])), dtype=np.float32))
-    return {tensor: Activation(channel_max[tensor], np.concatenate(rows[tensor]), *ends[tensor]) for tensor in tensors}
+            parts.append(np.zeros((1, len(lows[tensor])), dtype=np.float32))
+    return {
+        tensor: Activation(
+            np.maximum(-lows[tensor], highs[tensor]), np.concatenate(rows[tensor]), lows[tensor], highs[tensor]
+        )
+        for tensor in tensors
+    }
 
 
 def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

@@ -1,8 +1,10 @@
-"""What int8 arithmetic with a scale per token does to a matrix product, computed in numpy on recorded rows."""
+"""What int8 arithmetic with a scale per token, or a fixed one, does to a matrix product: in numpy, on recorded rows."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxproof.quantization.activations import Activation
+from onnxproof.quantization.grids import unsigned_grid
 from onnxproof.quantization.weights import quantize_columns
 
 UINT8_MAX = 255
@@ -29,6 +31,17 @@ def integer_product_error(
     actual = round_rows(smoothed, choose_zero_point(smoothed)) @ integers.astype(np.float32) * scale
     power = float(np.square(expected).sum())
     return float(np.square(actual - expected).sum()) / power if power else 0.0
+
+
+def static_product_error(
+    activation: Activation, weight: Floats, smoothing: Floats, weight_range: str, expected: Floats
+) -> float:
+    """Return the same for a fixed scale that holds all values of an activation; a bias takes up the mean error."""
+    grid = unsigned_grid(*activation.ends(smoothing))
+    integers, scale = quantize_columns(weight * smoothing[:, None], weight_range)
+    error = grid.round(activation.rows / smoothing) @ (integers * scale) - expected
+    power = float(np.square(expected).sum())
+    return float(np.square(error - error.mean(axis=0)).sum()) / power if power else 0.0
 
 
 def round_rows(rows: Floats, zero_point: int) -> Floats:

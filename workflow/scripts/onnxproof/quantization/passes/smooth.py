@@ -7,7 +7,7 @@ outliers moved into the weights, which have a scale per output channel and steps
 
 How much to move is searched for, as in AWQ (Lin et al. 2023, arXiv 2306.00978): per activation, the candidate with
 the smallest error of the integer product, with a scale per token, on recorded rows wins. The same choice serves one
-scale per tensor.
+scale per tensor that is found when the model runs. For scales that are fixed, it is the error with such a scale.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation, Feeds, record_activations
-from onnxproof.quantization.integer_error import integer_product_error
+from onnxproof.quantization.integer_error import integer_product_error, static_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
 
 #: SmoothQuant's migration strengths: 0 leaves activations alone, 1 makes all their channels alike.
 STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8)
 #: Channel magnitudes above this quantile of all channels are cut down to it, the others left alone.
 CAPS = (0.7, 0.9, 0.98)
+#: Further ones where scales are fixed: a single channel then sets the scale of all texts.
+FIXED_CAPS = (*CAPS, 0.995)
 #: Scales keep this many bits behind the leading one, so that rounding noise between CPUs seldom changes the bytes.
 SCALE_BITS = 4
 #: The normalizations that scales are folded into, and which of their inputs is gamma; beta comes next, if at all.
@@ -39,6 +41,7 @@ def smooth_activations(
     *,
     strength: float | None = None,
     weight_range: str = "pair_safe",
+    fixed_scales: bool = False,
 ) -> None:
     """Smooth the activation of every quantizable node, in place. The float model's outputs stay the same.
 
@@ -52,6 +55,7 @@ def smooth_activations(
         calibration: inputs to record activations on.
         strength: SmoothQuant's alpha for every activation; None searches strengths and caps per activation.
         weight_range: as the quantizing pass will use it, see ``weights.quantize_columns``.
+        fixed_scales: whether calibration fixes the activations' scales, see ``static_matmul``.
     """
     editor = GraphEditor(model)
     groups: dict[str, list[Target]] = {}
@@ -62,7 +66,7 @@ def smooth_activations(
     for tensor, targets in groups.items():
         if not all(_owns_weight(editor, target) for target in targets):
             continue
-        search = Smoothing(activations[tensor], targets, weight_range)
+        search = Smoothing(activations[tensor], targets, weight_range, fixed_scales)
         scales = search.best() if strength is None else search.by_strength(strength)
         if (scales != 1).any():
             for target in targets:
@@ -79,12 +83,13 @@ class Smoothing:
     activation: Activation
     targets: Sequence[Target]
     weight_range: str
+    fixed_scales: bool = False
 
     def best(self) -> NDArray[np.float32]:
         """Return the candidate with the smallest error, summed over the readers; all ones is a candidate."""
         candidates = [np.ones_like(self.activation.channel_max)]
         candidates += [self.by_strength(strength) for strength in STRENGTHS]
-        candidates += [self.by_cap(quantile) for quantile in CAPS]
+        candidates += [self.by_cap(quantile) for quantile in (FIXED_CAPS if self.fixed_scales else CAPS)]
         return min(candidates, key=self.error)
 
     def by_strength(self, strength: float) -> NDArray[np.float32]:
@@ -104,7 +109,12 @@ class Smoothing:
 
     def error(self, scales: NDArray[np.float32]) -> float:
         """Return the relative squared error of the integer products with these scales, summed over the readers."""
-        pairs = zip(self.weights, self.products, strict=True)
+        pairs = list(zip(self.weights, self.products, strict=True))
+        if self.fixed_scales:
+            return sum(
+                static_product_error(self.activation, weight, scales, self.weight_range, product)
+                for weight, product in pairs
+            )
         return sum(
             integer_product_error(self.activation.rows, weight, scales, self.weight_range, product)
             for weight, product in pairs

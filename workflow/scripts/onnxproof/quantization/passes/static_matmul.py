@@ -7,37 +7,23 @@ does not depend on its batch, because no scale does.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Activation, Feeds, record_activations
+from onnxproof.quantization.activations import Feeds, record_activations
+from onnxproof.quantization.grids import Grid, symmetric_grid, unsigned_grid
 from onnxproof.quantization.passes.dynamic_matmul import store_weight
 from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
 
-UINT8_MAX, INT8_MAX = 255, 127
 #: What may stand between the product of queries and keys and its softmax.
 SCALE_AND_MASK = {"Add", "Div", "Mul", "Where"}
 #: What may stand between a projection and the product of queries and keys: it moves values and changes none.
 MOVES = {"Reshape", "Transpose"}
-
-
-class Grid(NamedTuple):
-    """The values an activation is rounded to: ``(integer - zero_point) * scale`` for the integers of a type."""
-
-    scale: np.float32
-    zero_point: NDArray[Any]
-
-    def round(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the values as QuantizeLinear and DequantizeLinear return them, of the same shape."""
-        limits = np.iinfo(self.zero_point.dtype)
-        integers = np.clip(np.rint(values / self.scale) + self.zero_point, limits.min, limits.max)
-        return np.asarray((integers - self.zero_point) * self.scale, dtype=np.float32)
 
 
 def quantize_static_matmul(
@@ -78,27 +64,14 @@ def quantize_static_matmul(
     recorded = record_activations(model, calibration, [*readers, *(name for name in scored if name not in readers)])
     weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
     for tensor, found in readers.items():
-        grid = unsigned_grid(recorded[tensor])
+        grid = unsigned_grid(*recorded[tensor].ends())
         rounded = _insert_grid(editor, tensor, grid, before=found[0].node)
         for target in found:
             _correct_bias(editor, target, recorded[tensor].rows, grid, weights[target.name])
             _multiply_rounded(editor, target, rounded, weights[target.name])
     for tensor in scored:
-        _round_for_all(editor, tensor, symmetric_grid(recorded[tensor]))
+        _round_for_all(editor, tensor, symmetric_grid(float(recorded[tensor].channel_max.max())))
     editor.finish()
-
-
-def unsigned_grid(activation: Activation) -> Grid:
-    """Return the uint8 grid that reaches from the lowest to the highest value, zero always among its values."""
-    low, high = min(activation.lowest, 0.0), max(activation.highest, 0.0)
-    scale = np.float32((high - low) / UINT8_MAX or 1)
-    return Grid(scale, np.array(np.clip(np.rint(-low / scale), 0, UINT8_MAX), dtype=np.uint8))
-
-
-def symmetric_grid(activation: Activation) -> Grid:
-    """Return the int8 grid around zero that reaches to the largest magnitude."""
-    largest = max(activation.highest, -activation.lowest)
-    return Grid(np.float32(largest / INT8_MAX or 1), np.array(0, dtype=np.int8))
 
 
 def _queries_and_keys(editor: GraphEditor) -> Iterator[str]:

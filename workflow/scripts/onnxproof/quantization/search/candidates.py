@@ -30,6 +30,7 @@ ROUGHLY: Step = {"rounding": "nearest"}
 SPLIT: Step = {"pass": "split_bias_gelu"}
 EMBEDDINGS: Step = {"pass": "embedding_rows"}
 SMOOTH: Step = {"pass": "smooth", "weight_range": "pair_safe"}
+SMOOTH_FIXED: Step = SMOOTH | {"fixed_scales": True}
 #: In float, first only where that costs little.
 NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
 OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
@@ -195,11 +196,11 @@ def _static_candidates(
 ) -> Iterator[Candidate]:
     """Yield the recipes with fixed scales, the fastest first; only the last ones compute attention scores in float."""
     quantize = step | ({"widest": effort.widest} if effort else {})
-    preparation = [SMOOTH, EMBEDDINGS]
+    preparation = [SMOOTH_FIXED, EMBEDDINGS]
     candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
     yield candidate
     for step in _narrowing(candidate, judge, effort, progress):
-        preparation = [step, SMOOTH, EMBEDDINGS]
+        preparation = [step, SMOOTH_FIXED, EMBEDDINGS]
         candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize)
         yield candidate
     most_careful = replace(candidate, quantize=quantize | {"scores": False})
