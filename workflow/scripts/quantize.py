@@ -1,4 +1,4 @@
-"""Make a variant with fewer bits than float32 of the optimized graph: int8, weights by blocks, or float16.
+"""Make a variant with fewer bits than float32 of a float graph: int8, weights by blocks, or float16.
 
 The recipe is searched for: see ``onnxproof/quantization/search/ladder.py``. Where none reaches the targets, the
 nearest is written and the parity gate decides; what was tried is in the manifest and in the log.
@@ -53,7 +53,7 @@ def quantize(
     manifest: Path,
     labelled: Path | None = None,
 ) -> None:
-    """Find the recipe of one optimized model, quantize it and describe the result and the search.
+    """Find the recipe of one float model, quantize it and describe the result and the search.
 
     ``labelled`` is a file of labelled inputs that were kept aside for the search.
     """
@@ -94,12 +94,12 @@ def quantize_graph(
     examples: Examples | None = None,
 ) -> tuple["onnx.ModelProto", QuantizationSettings]:
     """Return one graph of a model, quantized by the recipe found for it, and how that went."""
-    optimized = load_model(source / file, scratch)
+    model_in_float = load_model(source / file, scratch)
     config = read_transformer_config(source)
     entries = examples.entries if examples else []
-    task_of_graph, inputs = inputs_of_graph(source, file, task, optimized.graph.input, texts, entries)
+    task_of_graph, inputs = inputs_of_graph(source, file, task, model_in_float.graph.input, texts, entries)
     found = find_recipe(
-        optimized,
+        model_in_float,
         inputs,
         targets,
         task=judged_as_in(source, task_of_graph),
@@ -174,7 +174,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="the model's name in config.yaml")
     parser.add_argument("--variant", choices=QUANTIZED_VARIANTS, default="int8", help="which ladder to climb")
-    parser.add_argument("--source", type=Path, required=True, help="folder with the optimized ONNX model")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        required=True,
+        help="folder with the float ONNX model: the optimized one, or the plain export for int8-static",
+    )
     parser.add_argument("--source-manifest", type=Path, required=True, help="its manifest")
     parser.add_argument(
         "--targets",
