@@ -72,10 +72,14 @@ def run_alone(job: dict[str, Any], project: Project, folder: Path, expected: dic
     assert run.returncode == 0, "".join((folder / log).read_text() for log in job["log"])
     left = digests(folder)
     assert {name: left.get(name) for name in given} == given, "an input was changed or deleted"
-    outputs = tuple(job["output"])
     made = {name: left[name] for name in left.keys() - given.keys() - set(job["log"])}
-    assert [name for name in made if not name.startswith(outputs)] == []
-    assert compare(made, {name: found for name, found in expected.items() if name.startswith(outputs)}) == []
+    assert [name for name in made if not is_part(name, job["output"])] == []
+    assert compare(made, {name: found for name, found in expected.items() if is_part(name, job["output"])}) == []
+
+
+def is_part(name: str, outputs: list[str]) -> bool:
+    """Tell whether a file is one of these outputs, or in a folder that is."""
+    return any(name == output or name.startswith(f"{output}/") for output in outputs)
 
 
 @pytest.mark.slow
