@@ -116,7 +116,7 @@ def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, env
 
     Public tools that write the same bytes are one contender with both names.
     """
-    fp32, optimized, source = ours[BASELINE], ours["optimized"], ours["source"]
+    fp32, optimized, source, static = ours[BASELINE], ours["optimized"], ours["source"], ours.get(STATIC)
 
     def onnx_entry(name: str, path: Path, **facts: Any) -> Entry:
         options = facts.pop("options", {})
@@ -130,6 +130,7 @@ def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, env
         onnx_entry("optimized", optimized, ours=True),
         onnx_entry("int8", ours["int8"], ours=True, arithmetic="integer"),
         onnx_entry("int8-invariant", ours["int8-invariant"], ours=True, arithmetic="integer"),
+        *([onnx_entry(STATIC, static, ours=True, arithmetic="integer")] if static is not None else []),
         pytorch_entry("PyTorch eager"),
         pytorch_entry("PyTorch bf16", bfloat16=True),
         pytorch_entry("torch.compile", compiled=True),
@@ -144,9 +145,6 @@ def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, env
         digest = sha256_of(path / MODEL_FILE)
         made[digest] = (f"{made[digest][0]} = {name}" if digest in made else name, path)
     entries += [onnx_entry(name, path, arithmetic="integer") for name, path in made.values()]
-    static = ours.get(STATIC)
-    if static is not None:
-        entries.insert(4, onnx_entry(STATIC, static, ours=True, arithmetic="integer"))
     return entries + openvino_entries(model, task, fp32, static, folder, environments)
 
 

@@ -1,4 +1,7 @@
-"""Needs: the optimized variant, or fp32 for plain operators. Makes: a quantized variant, by the fastest recipe that reaches the targets."""
+"""Needs: the optimized variant, or fp32 where operators must be plain. Makes: a quantized variant.
+
+Its recipe is the fastest one that reaches the targets.
+"""
 
 
 rule quantize:

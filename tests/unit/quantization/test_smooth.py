@@ -139,7 +139,7 @@ def test_scales_are_those_of_the_paper():
     weight = np.array([[1, -4], [0.25, 0.25], [0, 0]], dtype=np.float32)
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     largest = np.array([16, 1, 3], dtype=np.float32)
-    activation = Activation(largest, np.ones((1, 3), dtype=np.float32), -largest, largest)
+    activation = Activation(np.ones((1, 3), dtype=np.float32), -largest, largest)
     smoothing = Smoothing(activation, [Target(node, "x", weight.shape, lambda: weight)], "full")
 
     # max|X|^0.5 / max|W|^0.5 = 2, 2, and 1 where a channel of zeros leaves nothing to balance; median 2
@@ -152,8 +152,7 @@ def test_the_error_with_fixed_scales_is_that_of_the_graph():
     weight, bias = rng.normal(size=(8, 5)).astype(np.float32), rng.normal(size=5).astype(np.float32)
     rows = (rng.normal(size=(6, 8)) * [9, 1, 1, 1, 1, 1, 1, 1]).astype(np.float32)
     scales = np.array([4, 1, 1, 1, 1, 1, 1, 1], dtype=np.float32)
-    largest = np.abs(rows).max(axis=0)
-    activation = Activation(largest, rows, np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0))
+    activation = Activation(rows, np.minimum(rows.min(axis=0), 0), np.maximum(rows.max(axis=0), 0))
     target = Target(helper.make_node("MatMul", ["x", "w"], ["y"]), "x", weight.shape, lambda: weight)
     smoothed = linear_model(weight * scales[:, None], bias, "Gemm")
     quantize_static_matmul(smoothed, [{"x": rows / scales}])

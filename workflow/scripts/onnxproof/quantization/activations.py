@@ -20,16 +20,19 @@ ROWS_PER_RUN = 6
 class Activation:
     """A tensor's values over the calibration runs; a row is one token, a column one channel.
 
-    ``channel_max``, of shape (channels,), is the largest magnitude of each channel. ``rows``, of shape
-    (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text counts as much as a
-    long one. Where no run has a row, it is one of zeros. ``channel_low`` and ``channel_high``, of shape (channels,),
-    are the lowest and the highest value of each channel, 0 among them.
+    ``rows``, of shape (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text
+    counts as much as a long one. Where no run has a row, it is one of zeros. ``channel_low`` and ``channel_high``, of
+    shape (channels,), are the lowest and the highest value of each channel, 0 among them.
     """
 
-    channel_max: NDArray[np.float32]
     rows: NDArray[np.float32]
     channel_low: NDArray[np.float32]
     channel_high: NDArray[np.float32]
+
+    @property
+    def channel_max(self) -> NDArray[np.float32]:
+        """The largest magnitude of each channel, (channels,)."""
+        return np.maximum(-self.channel_low, self.channel_high)
 
     def ends(self, divisor: NDArray[np.float32] | float = 1.0) -> tuple[float, float]:
         """Return the lowest and the highest of all values, each channel divided by its ``divisor``."""
@@ -69,12 +72,7 @@ def record_activations(
     for tensor, parts in rows.items():
         if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
             parts.append(np.zeros((1, len(lows[tensor])), dtype=np.float32))
-    return {
-        tensor: Activation(
-            np.maximum(-lows[tensor], highs[tensor]), np.concatenate(rows[tensor]), lows[tensor], highs[tensor]
-        )
-        for tensor in tensors
-    }
+    return {tensor: Activation(np.concatenate(rows[tensor]), lows[tensor], highs[tensor]) for tensor in tensors}
 
 
 def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:

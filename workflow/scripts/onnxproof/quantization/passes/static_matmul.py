@@ -65,7 +65,8 @@ def quantize_static_matmul(
     weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
     for tensor, found in readers.items():
         grid = unsigned_grid(*recorded[tensor].ends())
-        rounded = _insert_grid(editor, tensor, grid, before=found[0].node)
+        rounded, nodes = _grid_nodes(editor, tensor, grid)
+        editor.insert_before(found[0].node, nodes)
         for target in found:
             _correct_bias(editor, target, recorded[tensor].rows, grid, weights[target.name])
             _multiply_rounded(editor, target, rounded, weights[target.name])
@@ -96,13 +97,6 @@ def _is_bias_of(projections: set[str], node: onnx.NodeProto) -> bool:
     return node.op_type == "Add" and bool(projections & set(node.input))
 
 
-def _insert_grid(editor: GraphEditor, tensor: str, grid: Grid, before: onnx.NodeProto) -> str:
-    """Insert, before a node, the two nodes that round a tensor to a grid; return what they make."""
-    rounded, nodes = _grid_nodes(editor, tensor, grid)
-    editor.insert_before(before, nodes)
-    return rounded
-
-
 def _round_for_all(editor: GraphEditor, tensor: str, grid: Grid) -> None:
     """Let all that reads a tensor read it rounded to a grid."""
     maker, readers = editor.producer(tensor), editor.readers(tensor)
@@ -116,6 +110,7 @@ def _round_for_all(editor: GraphEditor, tensor: str, grid: Grid) -> None:
 
 
 def _grid_nodes(editor: GraphEditor, tensor: str, grid: Grid) -> tuple[str, list[onnx.NodeProto]]:
+    """Return the name of a tensor rounded to a grid, and the two nodes that make it."""
     scale = editor.add_constant(f"{tensor}_scale", np.asarray(grid.scale))
     zero_point = editor.add_constant(f"{tensor}_zero_point", grid.zero_point)
     integers, rounded = editor.new_tensor(f"{tensor}_quantized"), editor.new_tensor(f"{tensor}_dequantized")

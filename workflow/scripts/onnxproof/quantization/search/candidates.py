@@ -169,6 +169,18 @@ def candidates_of(
     return _int8_candidates(model, judge, QUANTIZE[variant], effort, progress)
 
 
+def _prepare(
+    model: onnx.ModelProto, judge: Judge, preparation: list[Step], quantize: Step, *, is_screened: bool = False
+) -> Candidate:
+    """Return the candidate of these steps."""
+    return Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened)
+
+
+def _widest(effort: Effort | None) -> Step:
+    """Return the parameter of compensated rounding that a large model needs."""
+    return {"widest": effort.widest} if effort else {}
+
+
 def _int8_candidates(
     model: onnx.ModelProto,
     judge: Judge,
@@ -177,12 +189,12 @@ def _int8_candidates(
     progress: Callable[[str], None],
 ) -> Iterator[Candidate]:
     """Yield the recipes to try, the fastest first."""
-    quantize = step | ({"widest": effort.widest} if effort else {})
+    quantize = step | _widest(effort)
     *first, last = PREPARATIONS
     for preparation in first:
-        yield Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
+        yield _prepare(model, judge, preparation, quantize, is_screened=True)
     # No better preparation follows, so that it is worth the time to round with compensation.
-    most_careful = Candidate(last, apply_recipe(model, last, judge.calibration), quantize)
+    most_careful = _prepare(model, judge, last, quantize)
     yield most_careful
     yield from _sparing(most_careful, judge, effort, progress)
 
@@ -195,13 +207,11 @@ def _static_candidates(
     progress: Callable[[str], None],
 ) -> Iterator[Candidate]:
     """Yield the recipes with fixed scales, the fastest first; only the last ones compute attention scores in float."""
-    quantize = step | ({"widest": effort.widest} if effort else {})
-    preparation = [SMOOTH_FIXED, EMBEDDINGS]
-    candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize, is_screened=True)
+    quantize = step | _widest(effort)
+    candidate = _prepare(model, judge, [SMOOTH_FIXED, EMBEDDINGS], quantize, is_screened=True)
     yield candidate
-    for step in _narrowing(candidate, judge, effort, progress):
-        preparation = [step, SMOOTH_FIXED, EMBEDDINGS]
-        candidate = Candidate(preparation, apply_recipe(model, preparation, judge.calibration), quantize)
+    for narrowing in _narrowing(candidate, judge, effort, progress):
+        candidate = _prepare(model, judge, [narrowing, SMOOTH_FIXED, EMBEDDINGS], quantize)
         yield candidate
     most_careful = replace(candidate, quantize=quantize | {"scores": False})
     yield most_careful
@@ -230,7 +240,7 @@ def _block_candidates(
 ) -> Iterator[Candidate]:
     """Yield the recipes to try, the smallest first."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
-    rounding: Step = {"rounding": "compensated"} | ({"widest": effort.widest} if effort else {})
+    rounding: Step = {"rounding": "compensated"} | _widest(effort)
     ranking: list[str] | None = None
     for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
         preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
