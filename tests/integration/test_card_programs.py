@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
 
 #: Answers of programs that run the fp32 file may differ so much from the original's, over the largest value.
 TOLERANCE = 1e-4
+#: The share of pixels whose label may differ: at the edge of two segments rounding decides, and CPUs round otherwise.
+OTHER_PIXELS = 1e-3
 #: Kinds whose cards have a program in JavaScript that takes raw texts.
 KINDS_IN_NODE = (
     *("one-label", "multi-label", "dense", "dot", "prompts", "truncated", "nested", "lower-cased", "bare-tokenizer"),
@@ -60,7 +62,7 @@ def check(metrics: dict[str, float | None], what: str) -> None:
     for metric, value in metrics.items():
         if metric.endswith(("agreement", "match", "cosine_min", "cosine_mean")):
             assert value is not None, (metric, what)
-            assert value >= 1 - TOLERANCE, (metric, value, what)
+            assert value >= 1 - (OTHER_PIXELS if metric == "pixel_agreement" else TOLERANCE), (metric, value, what)
         else:
             assert value is not None, (metric, what)
             assert value <= TOLERANCE, (metric, value, what)
