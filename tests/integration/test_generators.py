@@ -229,3 +229,21 @@ def test_a_wrong_merged_decoder_fails_its_release(finished, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     wrong = [line for line in lines if line.startswith("onnx/decoder_model.onnx ") and line.endswith("FAIL")]
     assert "max_relative_diff" in {line.split()[1] for line in wrong}
+
+
+def test_prompts_and_next_tokens_are_timed_on_a_gpu(finished, monkeypatch, capsys):
+    """With the CPU in the place of the GPU, which the machine of the tests need not have."""
+    import on_gpu
+    from onnxproof.graph.sessions import open_session
+
+    settings = {"has_gpu": lambda: True, "sees_gpu": lambda: False, "DEVICE": "cpu", "PROMPTS": [(2, 8)]}
+    for name, value in (settings | {"ROUNDS": 1, "CALLS": 1}).items():
+        monkeypatch.setattr(on_gpu, name, value)
+    monkeypatch.setattr(on_gpu, "open_on_gpu", lambda path: open_session(path, 1))
+    assert on_gpu.main([str(finished / "writer"), "--variants", "fp32"]) == 0
+    parity, titles, _, row = capsys.readouterr().out.splitlines()
+    assert "'greedy_token_match': 1.0" in parity
+    assert titles == "| ms | first token, 2x8 | next token, 2x8 |"
+    assert all(float(cell) > 0 for cell in row.split("|")[2:4])
+    assert on_gpu.main([str(finished / "translator"), "--variants", "fp32"]) == 0
+    assert capsys.readouterr().out.endswith("is not one graph that takes texts: its speed was not measured\n")

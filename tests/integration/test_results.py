@@ -238,10 +238,14 @@ def test_what_is_measured_on_a_gpu_is_told_by_variant(finished, monkeypatch, cap
     assert on_gpu.main([str(model), "--variants", "fp32"]) == 0
     if not on_gpu.has_gpu():
         assert capsys.readouterr().out.startswith("onnxruntime has no CUDAExecutionProvider here")
-    monkeypatch.setattr(on_gpu, "has_gpu", lambda: True)
+    for name, value in {"has_gpu": lambda: True, "DEVICE": "cpu", "SHAPES": [(2, 8)], "ROUNDS": 1, "CALLS": 1}.items():
+        monkeypatch.setattr(on_gpu, name, value)
     monkeypatch.setattr(on_gpu, "open_on_gpu", lambda path: open_session(path, 1))
-    assert on_gpu.main([str(model), "--variants", "fp32", "fp16"]) == 0
-    parity, speed = capsys.readouterr().out.splitlines()
-    assert parity.startswith("fp32: {'top1_agreement': 1.0, ")
-    assert speed.startswith("fp32: ")
-    assert speed.endswith(" s for all inputs in batches of 8")
+    monkeypatch.setattr(on_gpu, "sees_gpu", lambda: False)
+    assert on_gpu.main([str(model), "--variants", "fp32", "int8", "fp16"]) == 0
+    fp32, int8, titles, line, *rows = capsys.readouterr().out.splitlines()
+    assert fp32.startswith("fp32: {'top1_agreement': 1.0, ")
+    assert int8.startswith("int8: {")
+    assert (titles, line) == ("| ms | 2x8 |", "| --- | --- |")
+    assert [row.split("|")[1].strip() for row in rows] == ["fp32", "int8"], "there is no fp16"
+    assert all(float(row.split("|")[2]) > 0 for row in rows)
