@@ -13,7 +13,14 @@ from typing import Any
 import project_path  # noqa: F401 - the imports below are found through it
 from comparison.contenders import BASELINE, make_once, save_peer
 from comparison.generator_peers import Environments, public_tools
-from comparison.generators import SKIPPED, render_page, save_block_variant, save_language_model, save_with_onnxruntime
+from comparison.generators import (
+    BLOCKS_OF_OTHERS,
+    SKIPPED,
+    render_page,
+    save_block_variant,
+    save_language_model,
+    save_with_onnxruntime,
+)
 from export import export
 from onnxproof.benchmark import generation
 from onnxproof.benchmark.generation import WritingCase, WritingPlan, WritingResult
@@ -43,10 +50,11 @@ def make_contenders(
         for variant in ("w8", "q4", "q4-cpu")
     }
     public = {
-        f"MatMulNBitsQuantizer, {words}": make_once(
-            folder / f"public-{level}", partial(save_peer, fp32, partial(save_with_onnxruntime, level))
+        f"MatMulNBitsQuantizer, {words}, blocks of {block}": make_once(
+            folder / f"public-{level}-{block}", partial(save_peer, fp32, partial(save_with_onnxruntime, level, block))
         )
         for level, words in ((0, "float activations"), (4, "int8 activations"))
+        for block in BLOCKS_OF_OTHERS
     }
     graphs = {BASELINE: fp32, "optimized": optimized, **ours, **public}
     return [

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from comparison.contenders import make_once, optimum_preset, save_peer
-from comparison.generators import OURS_IN_GENAI
+from comparison.generators import BLOCKS_OF_OTHERS, OURS_IN_GENAI
 from comparison.peers import quantize_with_onnxruntime, quantize_with_optimum
 from onnxproof.benchmark.timing import Contender
 from onnxproof.cli import UserError
@@ -44,8 +44,8 @@ def run_tool(name: str, *command: str | Path) -> None:
         raise UserError(f"{name} ended with {status}: {last[:300]}")
 
 
-def save_genai(source: Path, python: Path, folder: Path) -> None:
-    """Write what onnxruntime-genai's own builder makes of a checkpoint for the CPU: 4 bits, its defaults.
+def save_genai(source: Path, python: Path, block_size: int, folder: Path) -> None:
+    """Write what onnxruntime-genai's own builder makes of a checkpoint for the CPU: 4 bits, else its defaults.
 
     The builder needs torch and transformers, which its environment lacks: this interpreter runs it.
     """
@@ -72,6 +72,8 @@ def save_genai(source: Path, python: Path, folder: Path) -> None:
         "cpu",
         "-c",
         folder / "cache",
+        "--extra_options",
+        f"block_size={block_size}",
     )
 
 
@@ -100,8 +102,9 @@ def public_tools(shape: str, source: Path, fp32: Path, folder: Path, given: Envi
         yield Contender(shape, name, "onnx", made)
     if given.genai is not None:
         python = str(given.genai)
-        made = make_once(folder / "genai-int4", partial(save_genai, source, given.genai))
-        yield Contender(shape, "onnxruntime-genai int4", "genai", made, python=python)
+        for block in BLOCKS_OF_OTHERS:
+            made = make_once(folder / f"genai-int4-{block}", partial(save_genai, source, given.genai, block))
+            yield Contender(shape, f"onnxruntime-genai int4, blocks of {block}", "genai", made, python=python)
         own = make_once(folder / "genai-q4-cpu", partial(save_for_genai, folder / "q4-cpu"))
         yield Contender(shape, OURS_IN_GENAI, "genai", own, python=python)
     if given.openvino is not None:

@@ -16,8 +16,8 @@ HEAD, CHANNELS_A_HEAD = 128, 64
 #: The name of Qwen3-0.6B's own shape.
 FULL = "qwen3-28x1024-151936"
 TOKENIZER_OF = Path(__file__).parents[2] / "examples" / "story-teller-tiny"
-#: Weights that share a scale, for our recipes and for the public tool alike.
-BLOCK = 32
+#: How many weights share a scale in the files of public tools: what they take by themselves, and what ours begin with.
+BLOCKS_OF_OTHERS = (32, 128)
 
 #: Which contenders are ours.
 OURS_IN_GENAI = "q4-cpu in onnxruntime-genai"
@@ -59,14 +59,14 @@ def save_language_model(folder: Path, layers: int, hidden: int, vocabulary: int)
 
 
 def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
-    """Write one of our variants by blocks: its recipe with blocks of ``BLOCK``, weights rounded to nearest.
+    """Write one of our variants by blocks: the recipe that the search tries first, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for random weights. A trained model takes ``quantize.py``.
     """
     from onnxproof.quantization.search.candidates import BLOCKS
 
     ladder = BLOCKS[variant]
-    rung = next(rung for rung in ladder.rungs if rung.weights["block_size"] == BLOCK)
+    rung = ladder.rungs[0]
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     recipe = [
         {"pass": "embedding_blocks"} | rung.table | level,
@@ -81,7 +81,7 @@ def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
     copy_support_files(optimized, folder)
 
 
-def save_with_onnxruntime(accuracy_level: int, source: Path, folder: Path) -> None:
+def save_with_onnxruntime(accuracy_level: int, block_size: int, source: Path, folder: Path) -> None:
     """Write what onnxruntime's own quantizer makes of the fp32 graph: products with 4 bits, tables in float.
 
     It quantizes constants alone. A head that is tied to the table of embeddings becomes one first, by onnxruntime's
@@ -98,7 +98,7 @@ def save_with_onnxruntime(accuracy_level: int, source: Path, folder: Path) -> No
     onnxruntime.InferenceSession(str(source / MODEL_FILE), options, providers=["CPUExecutionProvider"])
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
     model = onnx.load(source / "folded.onnx")
-    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=BLOCK, accuracy_level=accuracy_level)
+    quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=block_size, accuracy_level=accuracy_level)
     quantizer.process()
     quantizer.model.save_model_to_file(str(folder / MODEL_FILE), use_external_data_format=True)
 
@@ -111,8 +111,9 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "[speed.md](speed.md#models-that-write-texts) says what a step is. The weights are random: speed depends on "
         "the shape alone, and answers are not compared.\n",
         "Each contender takes turns with `fp32`; the first figure is the speed-up over `fp32` in the same run, with "
-        "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have blocks of 32 weights, as "
-        "MatMulNBitsQuantizer has, and they store the table of embeddings with 4 or 8 bits too.\n",
+        "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have the recipe that the search tries first: blocks "
+        "of 128 weights in products, and a table of embeddings in blocks of 32. Files of public tools have blocks of "
+        "32, which is what the tools take by themselves, and of 128.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from comparison.generators import BLOCK, SKIPPED, render_page, save_block_variant, save_with_onnxruntime
+from comparison.generators import BLOCKS_OF_OTHERS, SKIPPED, render_page, save_block_variant, save_with_onnxruntime
 from graphs import FLOAT, INT64, build
 from records import make_step, make_writing
 
@@ -59,19 +59,20 @@ def test_our_files_have_the_blocks_that_the_page_names(write, tmp_path, variant,
     out = tmp_path / variant
     out.mkdir()
     save_block_variant(folder, variant, out)
-    assert (bits, BLOCK, level) in formats(out / "model.onnx")
+    assert (bits, 128, level) in formats(out / "model.onnx"), "the product"
     assert len(formats(out / "model.onnx")) == 2
     assert np.corrcoef(answers(out / "model.onnx").ravel(), answers(folder / "model.onnx").ravel())[0, 1] > 0.98
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "model.onnx"]
 
 
+@pytest.mark.parametrize("block", BLOCKS_OF_OTHERS)
 @pytest.mark.parametrize("level", [0, 4])
-def test_the_public_quantizer_gets_the_tied_head_as_a_constant(write, tmp_path, level):
+def test_the_public_quantizer_gets_the_tied_head_as_a_constant(write, tmp_path, level, block):
     folder = write(with_copy=False)  # as it is exported
     out = tmp_path / "public"
     out.mkdir()
-    save_with_onnxruntime(level, folder, out)
-    assert formats(out / "model.onnx") == [(4, BLOCK, level)] * 2
+    save_with_onnxruntime(level, block, folder, out)
+    assert formats(out / "model.onnx") == [(4, block, level)] * 2
     assert np.corrcoef(answers(out / "model.onnx").ravel(), answers(folder / "model.onnx").ravel())[0, 1] > 0.98
 
 
