@@ -4,11 +4,15 @@ import csv
 import json
 import subprocess
 import sys
+import wave
 
+import numpy as np
 import pytest
 
+from kinds import KINDS
 from onnxproof.config.checks import check_config
 from onnxproof.config.resolve import resolve_models
+from project import make_project
 
 WORDS = ("good", "bad", "love it", "broke", "fine", "awful", "works", "buy again")
 
@@ -116,3 +120,42 @@ def test_a_wrong_field_is_told_before_any_job(copy_of_finished):
     assert run.returncode != 0
     assert "models.stars.v1.evaluation.label is 'rating', but the first row of" in run.stdout
     assert "Traceback" not in run.stdout
+
+
+@pytest.mark.slow
+def test_speech_is_heard_as_by_the_pipeline_and_scored_by_the_words(tmp_path):
+    """A listener with random weights writes nonsense, but each variant the same that transformers' pipeline writes."""
+    import jiwer
+    from transformers import pipeline
+
+    project = make_project(tmp_path)
+    model = project.folder / "models/listener"
+    KINDS["speech"](model)
+    rng = np.random.default_rng(0)
+    rows, sounds = [], []
+    for number in range(6):
+        sound = rng.normal(0, 0.1, 16_000) + np.sin(np.arange(16_000) * (0.02 + number / 30))
+        heard = (sound / np.abs(sound).max() * 32_767).astype(np.int16)
+        sounds.append(heard / np.float32(32_768))
+        with wave.open(str(project.folder / f"{number}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(heard.tobytes())
+        rows.append({"audio": f"{number}.wav", "text": " ".join(WORDS[: number + 1])})
+    (project.folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluation = {"data": "heard.jsonl", "not_worse_by": 0.5, "new_tokens": 8}
+    listener = {"source": {"path": "models/listener"}, "variants": ["fp32"], "evaluation": evaluation}
+    project.configure(project.config | {"models": {"listener": listener}})
+    run = project.snakemake("results/listener/evaluation/fp32.ok")
+    assert run.returncode == 0, run.stdout
+    folder = project.folder / "results/listener/evaluation"
+    record = json.loads((folder / "fp32.json").read_text())
+    assert (record["metric"], record["data"]["inputs"], record["changed"]) == ("word_error_rate", 6, 0.0)
+    hear = pipeline("automatic-speech-recognition", model=str(model))
+    expected = [
+        hear({"raw": sound, "sampling_rate": 16_000}, generate_kwargs={"max_new_tokens": 8})["text"] for sound in sounds
+    ]
+    original = [json.loads(line) for line in (folder / "answers/pytorch.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in original] == expected
+    assert record["original"] == record["value"] == pytest.approx(jiwer.wer([row["text"] for row in rows], expected))
