@@ -42,24 +42,27 @@ ROUNDS, CALLS = 7, 20
 Call = Callable[[], object]
 
 
+class NoGpuError(Exception):
+    """onnxruntime computes on the CPU alone."""
+
+
 def open_on_gpu(path: Path) -> "Session":
-    """Open a graph on the GPU; what the GPU has no kernel for runs on the CPU."""
-    import onnxruntime
+    """Open a graph on the GPU; what the GPU has no kernel for runs on the CPU.
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session: Session = onnxruntime.InferenceSession(str(path), options, providers=[CUDA, "CPUExecutionProvider"])
-    return session
-
-
-def has_gpu() -> bool:
-    """Tell whether onnxruntime has the provider, and a device for it."""
+    Raises:
+        NoGpuError: this onnxruntime was not built for such a GPU, or found none, or not its libraries.
+    """
     import onnxruntime
 
     if CUDA not in onnxruntime.get_available_providers():
-        return False
-    devices: list[Any] = getattr(onnxruntime, "get_ep_devices", list)()
-    return not devices or any(device.ep_name == CUDA for device in devices)
+        raise NoGpuError(f"onnxruntime has no {CUDA} here")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session: Any = onnxruntime.InferenceSession(str(path), options, providers=[CUDA, "CPUExecutionProvider"])
+    if CUDA not in session.get_providers():
+        raise NoGpuError(f"{CUDA} found no GPU here, or not its libraries")
+    opened: Session = session
+    return opened
 
 
 def bind(session: Any, feed: dict[str, Any]) -> Any:
@@ -133,9 +136,9 @@ def torch_calls(config: Path, vocabulary: int, dtype: str, writes: bool) -> Iter
             "attention_mask": torch.ones((batch, length + 1), dtype=torch.int64, device="cuda"),
         }
 
-        def step(cache: Any = cache, fed: dict[str, Any] = fed, length: int = length) -> None:
+        def step(cache: Any = cache, fed: dict[str, Any] = fed) -> None:
             call(**fed, past_key_values=cache, use_cache=True)
-            cache.crop(length)
+            cache.crop(-1)
 
         yield f"next token, {format_shape(batch, length)}", step
 
@@ -201,15 +204,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("results", type=Path, help="a model's folder below results/")
     parser.add_argument("--variants", nargs="+", default=["fp32", "fp16", "q4f16"], help="[%(default)s]")
     args = parser.parse_args(argv)
-    if not has_gpu():
-        print(f"onnxruntime has no {CUDA} here: nothing was measured on a GPU")
-        return 0
     folders = {variant: args.results / "onnx" / variant for variant in args.variants}
-    sessions = {
-        variant: open_graphs(files_of_variant(folder), folder, open_on_gpu)
-        for variant, folder in folders.items()
-        if folder.is_dir()
-    }
+    try:
+        sessions = {
+            variant: open_graphs(files_of_variant(folder), folder, open_on_gpu)
+            for variant, folder in folders.items()
+            if folder.is_dir()
+        }
+    except NoGpuError as error:
+        print(f"{error}: nothing was measured on a GPU")
+        return 0
     if not sessions:
         raise UserError(f"{args.results}/onnx has no folder of these variants: {', '.join(args.variants)}")
     measure_parity(args.results, sessions)

@@ -236,9 +236,9 @@ def test_prompts_and_next_tokens_are_timed_on_a_gpu(finished, monkeypatch, capsy
     import on_gpu
     from onnxproof.graph.sessions import open_session
 
-    settings = {"has_gpu": lambda: True, "sees_gpu": lambda: False, "DEVICE": "cpu", "PROMPTS": [(2, 8)]}
-    for name, value in (settings | {"ROUNDS": 1, "CALLS": 1}).items():
+    for name, value in {"DEVICE": "cpu", "PROMPTS": [(2, 8)], "ROUNDS": 1, "CALLS": 1}.items():
         monkeypatch.setattr(on_gpu, name, value)
+    monkeypatch.setattr(on_gpu, "sees_gpu", lambda: False)
     monkeypatch.setattr(on_gpu, "open_on_gpu", lambda path: open_session(path, 1))
     assert on_gpu.main([str(finished / "writer"), "--variants", "fp32"]) == 0
     parity, titles, _, row = capsys.readouterr().out.splitlines()
