@@ -6,6 +6,7 @@ next run only measures. Writes ``{shape}.json`` with every sample, and a page ov
 """
 
 import argparse
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,25 @@ def make_contenders(
     ]
 
 
-def measure(shape: str, contenders: list[Contender], threads: int, plan: WritingPlan, effort: Effort) -> dict[str, Any]:
-    """Time every contender in turns with the first one; returns the content of the shape's JSON."""
+def measure(
+    shape: str,
+    contenders: list[Contender],
+    threads: int,
+    plan: WritingPlan,
+    effort: Effort,
+    known: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Time every contender in turns with the first one; returns the content of the shape's JSON.
+
+    Of contenders in ``known`` it has the figures that are given.
+    """
     baseline = contenders[0]
     sizes = read_model_sizes(baseline.folder / "config.json")
     records: dict[str, Any] = {}
     for contender in contenders:
+        if contender.variant in known:
+            records[contender.variant] = known[contender.variant]
+            continue
 
         def told(case: WritingCase, result: WritingResult, name: str = contender.variant) -> None:
             print(f"{name}, {case}: p50 {result.contender['p50_ms']:.1f} ms", flush=True)
@@ -110,6 +124,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="texts that are written at once")
     parser.add_argument("--new-tokens", type=int, default=8, help="next tokens a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender in each case")
+    parser.add_argument("--only", nargs="+", help="contenders to time; of the others the figures of the last run stay")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each contender")
     parser.add_argument("--openvino", type=Path, help="Python of an environment with openvino and nncf")
     parser.add_argument("--onnxruntime-genai", type=Path, help="Python of an environment with onnxruntime-genai")
@@ -123,7 +138,10 @@ def main(argv: list[str] | None = None) -> None:
     contenders = make_contenders(shape, made, args.layers, args.hidden, args.vocabulary, environments)
     plan = WritingPlan(args.prompts, args.contexts, args.batches, args.new_tokens)
     effort = Effort(warmup=0, rounds=args.rounds, iterations=1, seconds_per_case=60, seed=0)
-    write_json(args.output / f"{shape}.json", measure(shape, contenders, args.threads, plan, effort))
+    record = args.output / f"{shape}.json"
+    last = read_json(record)["contenders"] if args.only and record.is_file() else {}
+    known = {name: facts for name, facts in last.items() if name not in args.only}
+    write_json(record, measure(shape, contenders, args.threads, plan, effort, known))
     if args.table is not None:
         write_text(args.table, render_page([read_json(path) for path in sorted(args.output.glob("*.json"))]))
 
