@@ -14,6 +14,7 @@ import audit
 import published
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.texts import EVALUATION_TEXTS
+from project import make_tiny_project
 from published import INPUTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the exporter, about its own future
@@ -307,6 +308,7 @@ BESIDE = {
     ),
     "length": ("length", "tokenizer_config.json", lambda config: config.update(model_max_length=16)),
     "labels": ("labels", "config.json", published.permute_labels),
+    "no json": ("settings", "config.json", None),
     "no labels": ("labels", "config.json", published.drop_labels),
 }
 
@@ -323,7 +325,10 @@ def repository(stars, tmp_path) -> Path:
 @pytest.mark.parametrize("damage", BESIDE)
 def test_a_damage_beside_the_graphs_is_found(stars, repository, tmp_path, damage):
     kind, file, change = BESIDE[damage]
-    published.change_json(repository / file, change)
+    if change is None:
+        (repository / file).write_text("{")
+    else:
+        published.change_json(repository / file, change)
     found = audited(repository, stars / "original", tmp_path / "audit")
     assert kind in kinds(found["findings"])
     assert [each["verdict"] for each in found["files"]] == ["sound"]
@@ -464,3 +469,24 @@ def test_the_original_is_asked_once(repository, tmp_path, capsys):
     capsys.readouterr()
     assert run() == 0
     assert "the original's answers are there already" in capsys.readouterr().out
+
+
+def test_an_audit_in_the_workflow(tiny_models, tmp_path):
+    project = make_tiny_project(tmp_path / "project", tiny_models)
+    theirs = project.folder / "theirs"
+    published.write_support(project.folder / "models/stars", theirs)
+    published.export(project.folder / "models/stars", theirs / "model.onnx")
+    copied(theirs / "model.onnx", theirs / "model_fp16.onnx")
+    model = project.config["models"]["stars"] | {"audits": {"community": {"path": "theirs"}}}
+    project.configure(project.config | {"models": {"stars": model}})
+    run = project.snakemake("all_audits")
+    assert run.returncode == 0, run.stdout
+    found = json.loads((project.folder / "results/stars/audits/community/audit.json").read_text())
+    assert {file["name"]: file["verdict"] for file in found["files"]} == {
+        "model.onnx": "sound",
+        "model_fp16.onnx": "wrong",
+    }
+    assert not (project.folder / "results/stars/onnx").exists()
+    assert project.planned("all_audits") == {}
+    published.to_float16(theirs / "model.onnx", theirs / "model_fp16.onnx")
+    assert project.planned("all_audits") == {"all_audits": 1, "audit": 1}

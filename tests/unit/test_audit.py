@@ -1,5 +1,8 @@
 """What an audit tells from names, files and shapes, without a model; and a user's mistakes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import audit
+from hub_server import HubServer
 from messages import raises
 from onnx_folder import write_onnx_folder
 from onnxproof.audit.alignment import AlignedSession, NotAlignedError, pool
@@ -255,3 +259,41 @@ def test_an_original_at_a_commit():
         *("--hub", "owner/name", "--revision", "abc"),
         "--allow-floating-revision",
     ]
+
+
+def test_a_repository_of_the_hub_is_fetched_with_its_weights(tmp_path):
+    """The graphs and their files of weights are fetched; TensorFlow's weights are not."""
+    source = tmp_path / "source"
+    write_onnx_folder(source / "onnx")
+    model = onnx.load(source / "onnx" / "model.onnx")
+    onnx.save(
+        model,
+        source / "onnx" / "model.onnx",
+        save_as_external_data=True,
+        location="model.onnx_data",
+        size_threshold=0,
+    )
+    (source / "config.json").write_text("{}")
+    (source / "README.md").write_text("---\nbase_model: someone/original\n---\n")
+    (source / "tf_model.h5").write_bytes(b"weights")
+    program = (
+        "import audit, pathlib, sys\n"
+        f"found = audit.bring_repository('someone/files', None, pathlib.Path({str(tmp_path)!r}))\n"
+        "print(found.place['revision'], *audit.find_original(found, None)[0])\n"
+    )
+    with HubServer() as hub:
+        hub.add("someone/files", source, "1" * 40)
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(audit.__file__).parent,
+            env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == f"{'1' * 40} --hub someone/original --allow-floating-revision"
+    fetched = {str(path.relative_to(tmp_path / "repository")) for path in (tmp_path / "repository").rglob("*.*")}
+    assert fetched == {"README.md", "config.json", "onnx/config.json", "onnx/model.onnx", "onnx/model.onnx_data"}
+    seen = inspect([tmp_path / "repository" / "onnx" / "model.onnx"])
+    assert (seen.findings, seen.external) == ([], {"model.onnx_data"})

@@ -14,7 +14,7 @@ from onnxproof.audit.repository import finding
 from onnxproof.checkpoint.untrusted import shortened, stays_inside
 from onnxproof.cli import first_line
 from onnxproof.graph.folder import all_tensors, nodes_of
-from onnxproof.inputs.model_inputs import MASK, TOKENS
+from onnxproof.inputs.model_inputs import MASK, MASKED_POSITIONS, TOKENS
 from onnxproof.records.audit import Finding
 from onnxproof.vocabulary import MICROSOFT
 
@@ -101,14 +101,24 @@ def inspect(paths: Iterable[Path]) -> Inspection:
             seen.is_readable = False
             seen.tell("wrong", "unreadable", f"{path.name} holds no graph: {path.stat().st_size} bytes.")
             continue
-        _look_at_versions(seen, model)
-        _look_at_operators(seen, model)
-        _look_at_axes(seen, model)
-        _look_at_external_data(seen, model, path.parent)
-        _count_weights(seen, model)
-        if seen.is_readable:
-            _look_for_numbers(seen, model, path.parent)
+        try:
+            _look_at_graph(seen, model, path.parent)
+        except Exception as error:  # whatever a damaged description of tensors leads to
+            seen.is_readable = False
+            seen.tell(
+                "wrong", "unreadable", f"{path.name} describes tensors that do not exist: {first_line(error)[:120]}"
+            )
     return seen
+
+
+def _look_at_graph(seen: Inspection, model: onnx.ModelProto, folder: Path) -> None:
+    _look_at_versions(seen, model)
+    _look_at_operators(seen, model)
+    _look_at_axes(seen, model)
+    _look_at_external_data(seen, model, folder)
+    _count_weights(seen, model)
+    if seen.is_readable:
+        _look_for_numbers(seen, model, folder)
 
 
 def _look_at_versions(seen: Inspection, model: onnx.ModelProto) -> None:
@@ -294,7 +304,7 @@ def look_at_inputs(seen: Inspection, names: Iterable[str], recorded: Iterable[st
 
     Without a mask, a padded batch gets other answers; other inputs may be settled inside the graph.
     """
-    missing = set(recorded) - set(names)
+    missing = set(recorded) - set(names) - {MASKED_POSITIONS}
     if MASK in missing and TOKENS in recorded:
         seen.tell("wrong", "no-mask", "It takes no attention_mask, so that padding is read as if it were text.")
     for name in sorted(missing - {MASK}):

@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from onnxproof.checkpoint.layout import needed_files
+from onnxproof.checkpoint.reading import CONFIG, TOKENIZER
+from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError
 from onnxproof.graph.files import DECODER_FILE, DECODER_WITH_PAST_FILE, ENCODER_FILE, MERGED_FILE, MODEL_FILE
 from onnxproof.records.audit import Finding, Severity
@@ -29,6 +31,10 @@ PROMISES = {word: precision for precision, words in WORDS.items() for word in wo
 PARTS = tuple(name.removesuffix(".onnx") for name in (DECODER_WITH_PAST_FILE, MERGED_FILE, DECODER_FILE, ENCODER_FILE))
 #: Files beside graphs that hold weights: as Optimum, onnxruntime, onnxscript and onnxruntime-genai name them.
 WEIGHT_ENDINGS = (".onnx_data", ".onnx.data", ".data", ".weights", ".bin", ".pb")
+#: What onnxruntime-genai keeps beside a graph.
+SMALL_ENDINGS = (".json", ".txt", ".model", ".jinja")
+#: Files that tell where a repository keeps what belongs to its graphs.
+SETTINGS = (CONFIG, TOKENIZER)
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,24 @@ def has_own_weights(names: Iterable[str]) -> bool:
     return any(PurePosixPath(name).suffix in (".safetensors", ".bin") for name in needed_files(names))
 
 
-def is_audited(name: str) -> bool:
-    """Tell whether an audit needs a file of a repository beside those of ``needed_files``: graphs and their weights."""
-    return name.endswith((".onnx", *WEIGHT_ENDINGS)) and not PurePosixPath(name).name.startswith("pytorch_model")
+def audited_files(names: Iterable[str]) -> list[str]:
+    """Return which of a repository's paths an audit needs, sorted: those of a model, graphs, and what lies beside them.
+
+    In the folder of a graph, these are files of weights, and the small files that onnxruntime-genai keeps there.
+    """
+    names = [name for name in names if stays_inside(name)]
+    folders = {PurePosixPath(name).parent for name in names if name.endswith(".onnx")}
+    beside = {
+        name
+        for name in names
+        if PurePosixPath(name).parent in folders
+        and name.endswith((".onnx", *WEIGHT_ENDINGS, *SMALL_ENDINGS))
+        and not PurePosixPath(name).name.startswith("pytorch_model")
+    }
+    return sorted({*needed_files(names), *beside})
+
+
+def folder_of_settings(folder: Path, models: Iterable[OnnxModel]) -> Path:
+    """Return the folder with the tokenizer and ``config.json``: the top one, or else the first graph's that has one."""
+    places = [folder, *((folder / model.name).parent for model in models)]
+    return next((place for place in places if any((place / name).is_file() for name in SETTINGS)), folder)

@@ -25,28 +25,34 @@ LABELLED_TASKS = CLASSIFYING_TASKS | {"token-classification", "object-detection"
 
 
 def look_beside(
-    repository: Checkpoint, original: Checkpoint, reference: Reference[ReferenceRecord]
+    folder: Path, repository: Checkpoint, original: Checkpoint, reference: Reference[ReferenceRecord]
 ) -> Iterator[Finding]:
     """Yield what is wrong with the files of a repository that are no graphs.
 
     Args:
+        folder: the repository.
         repository: its small files.
         original: those of the original.
         reference: what was recorded of the original.
     """
-    yield from _look_at_licence(repository)
+    yield from _look_at_licence(folder)
+    parts = []
     if TOKENS in reference.inputs.items[0] and reference.texts:
-        yield from _look_at_tokenizer(repository, original, reference)
+        parts.append(_look_at_tokenizer(repository, original, reference))
     if reference.manifest["task"] in LABELLED_TASKS:
-        yield from _look_at_labels(repository, original)
+        parts.append(_look_at_labels(repository, original))
     if reference.manifest["task"] == "sentence-similarity":
-        yield from _look_at_pooling(repository, original)
+        parts.append(_look_at_pooling(repository, original))
+    for part in parts:
+        try:
+            yield from part
+        except ProblemError as problem:
+            yield finding("wrong", "settings", f"{problem}.")
 
 
-def _look_at_licence(repository: Checkpoint) -> Iterator[Finding]:
-    assert repository.folder is not None
-    files = [path.name for pattern in ("LICENSE*", "LICENCE*") for path in repository.folder.glob(pattern)]
-    if not files and not read_card(repository.folder).get("license"):
+def _look_at_licence(folder: Path) -> Iterator[Finding]:
+    files = [path.name for pattern in ("LICENSE*", "LICENCE*") for path in folder.glob(pattern)]
+    if not files and not read_card(folder).get("license"):
         yield finding("risk", "licence", "No licence is named, neither in the card nor in a file.")
 
 
@@ -182,14 +188,10 @@ def _look_at_labels(repository: Checkpoint, original: Checkpoint) -> Iterator[Fi
 
 
 def _look_at_pooling(repository: Checkpoint, original: Checkpoint) -> Iterator[Finding]:
-    try:
-        theirs, ours = (
-            [(module.kind, pooling_modes(module.config) if module.kind == "Pooling" else []) for module in each.modules]
-            for each in (repository, original)
-        )
-    except ProblemError as problem:
-        yield finding("wrong", "pooling", str(problem))
-        return
+    theirs, ours = (
+        [(module.kind, pooling_modes(module.config) if module.kind == "Pooling" else []) for module in each.modules]
+        for each in (repository, original)
+    )
     if not theirs:
         yield finding(
             "risk", "pooling", "modules.json is missing, so that nothing says how vectors of texts are made of tokens'."

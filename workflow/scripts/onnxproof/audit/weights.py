@@ -15,6 +15,8 @@ from onnxproof.cli import UserError, first_line
 Array = NDArray[Any]
 #: How near sums must be to be called the same; a float16 weight is rounded by up to one part in two thousand.
 NEAR = 1e-3
+#: Weights of a larger original are not compared, because all of its matrices are in memory at once.
+LARGEST_BYTES = 2_000_000_000
 
 
 def explain_weights(path: Path, original: Checkpoint) -> Iterator[str]:
@@ -27,6 +29,8 @@ def explain_weights(path: Path, original: Checkpoint) -> Iterator[str]:
         path: the graph; its external data are whole.
         original: with safetensors.
     """
+    if sum(original.size(name) for name in original.weight_files) > LARGEST_BYTES:
+        return
     known = list(_matrices(original))
     if not known:
         return
