@@ -254,6 +254,14 @@ def test_an_original_that_is_none():
         audit.arguments_of("./no/such/folder")
 
 
+def test_own_weights_on_the_hub_are_named_by_their_commit(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    place = {"kind": "hub", "repo": "owner/name", "requested_revision": None, "revision": "1" * 40}
+    found, named_by = audit.find_original(audit.Repository("owner/name", tmp_path, place), None)
+    assert found == ["--hub", "owner/name", "--revision", "1" * 40]
+    assert named_by == "the repository's own weights"
+
+
 def test_an_original_at_a_commit():
     assert audit.arguments_of("owner/name@abc") == [
         *("--hub", "owner/name", "--revision", "abc"),

@@ -104,7 +104,11 @@ def find_original(repository: Repository, named: str | None) -> tuple[list[str],
     if named is not None:
         return arguments_of(named), "the user"
     if has_own_weights(download.names_in(repository.folder)):
-        return ["--path", str(repository.folder)], "the repository's own weights"
+        place = repository.place
+        named_place = ["--path", str(repository.folder)]
+        if place["kind"] == "hub":  # what was fetched is gone after the audit; the commit stays
+            named_place = ["--hub", place["repo"], "--revision", str(place["revision"])]
+        return named_place, "the repository's own weights"
     base = base_model_of(repository.name, read_card(repository.folder))
     if base is not None:
         return ["--hub", base, "--allow-floating-revision"], "base_model of the card"
