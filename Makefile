@@ -125,6 +125,10 @@ bench-memory: setup-dev  ## print the memory that each rule takes for models of 
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
 	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
 
+.PHONY: audit-page
+audit-page: setup-dev setup-optimum  ## audit what public tools make of two models; rewrites docs/audit.md
+	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools $(BENCH)
+
 .PHONY: clients
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
 	$(BIN)/python tools/compare_clients.py --output docs/clients.md \

@@ -6,6 +6,7 @@ The chain of one model, each step in its own file below workflow/rules:
     record_reference → measure_parity → gate_parity    the proof
     record_evaluation → evaluate → score_evaluation → gate_evaluation    the quality, where there are labelled data
     benchmark                                      the speed
+    audit                                          what is wrong with files that others made of the model
     release, verify_release, summary               what is shipped, and one report over all models
 """
 
@@ -23,6 +24,7 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/optimize.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/parity.smk"
+include: "workflow/rules/audit.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/release.smk"
@@ -35,6 +37,7 @@ rule all:
     input:
         variant_files("results/{model}/parity/{variant}.ok", VARIANTS),
         evaluation_gates(),
+        audit_files("results/{model}/audits/{audit}/audit.json"),
         expand("results/{model}/release.json", model=MODELS),
         expand("results/{model}/verified.json", model=MODELS),
         "results/summary.csv",
@@ -59,6 +62,11 @@ rule all_parity:
 rule all_evaluations:
     input:
         evaluation_gates(),
+
+
+rule all_audits:
+    input:
+        audit_files("results/{model}/audits/{audit}/audit.json"),
 
 
 rule all_benchmarks:

@@ -66,6 +66,7 @@ FILES = (
     File("release/evaluation.json", "release.ReleasedQuality"),
     File("verified.json", "release.VerificationRecord"),
     File("published.json", "release.PublicationRecord"),
+    File("audits/{audit}/audit.json", "audit.AuditRecord"),
 )
 
 HEADER = """# Files

@@ -71,6 +71,8 @@ PUBLISHED = [model for model, settings in MODELS.items() if settings["publish"][
 
 #: The kinds of machines that any model is to be measured on.
 MACHINES = sorted({machine for settings in MODELS.values() for machine in settings["benchmark"]["machines"]})
+#: The names of the audits of all models.
+AUDITS = sorted({audit for settings in MODELS.values() for audit in settings["audits"]})
 MATCHES_NOTHING = "(?!)"
 
 
@@ -81,6 +83,7 @@ container: os.path.relpath(PROJECT / "envs" / "onnxproof.sif")
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     machine="|".join(map(re.escape, MACHINES)) or MATCHES_NOTHING,
+    audit="|".join(map(re.escape, AUDITS)) or MATCHES_NOTHING,
     variant="|".join(VARIANTS),
     quantized="|".join(QUANTIZED_VARIANTS),
 
@@ -222,6 +225,28 @@ def benchmark_files(models) -> list[str]:
         for variant in [*MODELS[model]["variants"], *([PYTORCH] if MODELS[model]["benchmark"]["pytorch"] else [])]
         for folder in ["", *(f"{machine}/" for machine in further_machines(model))]
     ]
+
+
+def audit_files(pattern: str) -> list[str]:
+    """Return the pattern filled in for each audit that a model has."""
+    return [pattern.format(model=model, audit=audit) for model in MODELS for audit in MODELS[model]["audits"]]
+
+
+def audited_files(wildcards) -> list[str]:
+    """Return the files of an audited folder, so that an edit there is noticed; none of a repository of the Hub."""
+    folder = MODELS[wildcards.model]["audits"][wildcards.audit].get("path")
+    return [local(str(path)) for path in sorted(Path(folder).rglob("*")) if path.is_file()] if folder else []
+
+
+def audited_place(wildcards) -> list[str]:
+    """Return the words of a command that name an audited folder or repository."""
+    place = MODELS[wildcards.model]["audits"][wildcards.audit]
+    return [place["path"]] if "path" in place else [place["hub"], "--revision", place["revision"]]
+
+
+def all_thresholds(wildcards) -> str:
+    """Return, as JSON, the limits of all variants of a model."""
+    return json.dumps(MODELS[wildcards.model]["parity"]["thresholds"])
 
 
 def task_argument(wildcards) -> list[str]:

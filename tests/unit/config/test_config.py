@@ -164,6 +164,7 @@ def test_a_model_needs_only_its_source(schema):
     settings = {
         "source",
         "task",
+        "audits",
         "exporter",
         "variants",
         "quantization",
@@ -314,12 +315,16 @@ def subschemas(schema, path=()):
         yield from subschemas(part, (key,))
 
 
+#: Mappings whose keys are names that users give.
+NAMED_BY_USERS = (("models",), ("model", "audits"), ("evaluation", "labels"))
+
+
 def test_every_key_is_described_and_every_default_and_example_valid(schema):
     for path, part in subschemas(schema):
         described = "description" in part or "$ref" in part or "oneOf" in part
         assert described, path
         if part.get("type") == "object":
-            assert part["additionalProperties"] is False or path in (("models",), ("evaluation", "labels")), path
+            assert part["additionalProperties"] is False or path in NAMED_BY_USERS, path
         elif "$ref" not in part:
             assert part.get("examples"), path
         validator = jsonschema.Draft202012Validator({**part, "$defs": schema["$defs"]})
@@ -338,7 +343,7 @@ def test_config_yaml_shows_exactly_the_defaults():
         for variant in ("fp16", "uint8", "w8", "q4", "q4-cpu", "q4f16"):
             assert limits.pop(variant)
     assert globals_shown == {key: resolved[key] for key in globals_shown}
-    assert set(resolved) - set(globals_shown) == {"source", "task", "allow_pickle", "allow_remote_code"}
+    assert set(resolved) - set(globals_shown) == {"source", "task", "audits", "allow_pickle", "allow_remote_code"}
 
 
 def test_every_setting_in_config_yaml_has_a_comment_that_says_why():

@@ -358,6 +358,34 @@ WRONG_SOURCES = [
     ({"path": "empty"}, "models.X.source.path is 'empty', which cannot be used: there is no config.json"),
 ]
 
+WRONG_AUDITS = [
+    (
+        {"theirs": {}},
+        "models.X.audits.theirs is {}, must have exactly one of: hub (with revision), path",
+    ),
+    (
+        {"theirs": {**HUB, "path": "empty"}},
+        f"models.X.audits.theirs is {{'hub': 'owner/name', 'path': 'empty', 'revision': '{COMMIT}'}}, must have exactly one of: hub (with revision), path",
+    ),
+    ({"theirs": {"hub": "owner/name"}}, f"models.X.audits.theirs.revision is missing: {ADVICE}"),
+    (
+        {"theirs": {"hub": "owner/name", "revision": "main"}},
+        f"models.X.audits.theirs.revision is 'main', a branch or tag, which may move: {ADVICE}",
+    ),
+    (
+        {"theirs": {"path": "empty", "revision": COMMIT}},
+        f"models.X.audits.theirs.revision is '{COMMIT}', but only a hub source has revisions: remove it",
+    ),
+    (
+        {"theirs": {"path": "absent"}},
+        "models.X.audits.theirs.path is 'absent', but there is no such folder in {folder}",
+    ),
+    (
+        {"a/b": {"path": "empty"}},
+        "models.X.audits.'a/b' is no audit's name: it must consist of the letters A-Z and a-z, digits, '.', '_' and '-', and begin with a letter, a digit or '_', because it names a folder",
+    ),
+]
+
 
 @pytest.mark.parametrize(
     ("config", "message"),
@@ -367,6 +395,7 @@ WRONG_SOURCES = [
         *WRONG_TYPES,
         *WRONG_VALUES,
         *((one(source), message) for source, message in WRONG_SOURCES),
+        *((one(audits=audits), message) for audits, message in WRONG_AUDITS),
     ],
     ids=itertools.count(),
 )

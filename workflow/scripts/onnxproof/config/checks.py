@@ -70,6 +70,7 @@ def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) ->
         if settings.get("evaluation", shared) is not None:
             yield from search_problems((*path, "evaluation"), shared | own, settings, folder)
         yield from _machine_problems(path, settings)
+        yield from _audit_problems((*path, "audits"), settings, _nearest_floating(settings, config), folder)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]
             floating = _nearest_floating(source, settings, config)
@@ -158,6 +159,31 @@ def _machine_problem(machine: str) -> str | None:
     if machine in (*VARIANTS, PYTORCH):
         return "which is a variant's name, and in results/MODEL/benchmark the two would be mistaken"
     return None
+
+
+def _audit_problems(path: KeyPath, settings: dict[Any, Any], floating: bool, folder: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the places of others' files, passing over what the schema's check told already."""
+    for name, place in _mapping(settings.get("audits")).items():
+        key = (*path, name)
+        if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
+            yield Problem(
+                key,
+                "is no audit's name: it must consist of the letters A-Z and a-z, digits, '.', '_' and '-', "
+                "and begin with a letter, a digit or '_', because it names a folder",
+            )
+        if not isinstance(place, dict) or not all(isinstance(value, str) and value for value in place.values()):
+            continue
+        kinds = [kind for kind in ("hub", "path") if kind in place]
+        if len(kinds) != 1:
+            yield Problem(key, "must have exactly one of: hub (with revision), path", place)
+        elif kinds == ["hub"] and "revision" not in place:
+            yield Problem((*key, "revision"), f"is missing: {REVISION_ADVICE}")
+        elif kinds == ["hub"]:
+            yield from _hub_problems(key, place, floating)
+        elif "revision" in place:
+            yield Problem((*key, "revision"), "but only a hub source has revisions: remove it", place["revision"])
+        elif not os.path.isdir(folder / place["path"]):  # noqa: PTH112 - Path.is_dir raises on over-long names
+            yield Problem((*key, "path"), f"but there is no such folder in {folder}", place["path"])
 
 
 def _source_problems(

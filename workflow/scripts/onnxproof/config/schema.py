@@ -201,7 +201,10 @@ PROBLEMS = {
 
 @functools.cache
 def _homes() -> dict[str, list[tuple[str, ...]]]:
-    """Return for each key the places where it is known: a model's name is ``NAME``, a variant's ``VARIANT``."""
+    """Return for each key the places where it is known: a model's name is ``NAME``, a variant's ``VARIANT``.
+
+    An audit's is ``AUDIT``.
+    """
     homes: dict[str, list[tuple[str, ...]]] = {}
     _collect_homes(config_schema(), (), homes)
     return homes
@@ -215,7 +218,7 @@ def _collect_homes(schema: dict[str, Any], path: tuple[str, ...], homes: dict[st
             known.append(path)
         _collect_homes(part, (*path, "VARIANT" if key in VARIANTS else key), homes)
     if isinstance(schema.get("additionalProperties"), dict):
-        _collect_homes(schema["additionalProperties"], (*path, "NAME"), homes)
+        _collect_homes(schema["additionalProperties"], (*path, "AUDIT" if "NAME" in path else "NAME"), homes)
 
 
 def _belongs_elsewhere(key: Any, path: KeyPath) -> str:

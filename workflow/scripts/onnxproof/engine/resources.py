@@ -85,6 +85,7 @@ MEMORY: dict[str, tuple[Line, ...]] = {
     "record_reference": (Line(650, 2.0),),
     "measure_parity": (Line(330, 6.2, 100), Line(800, 1.5)),
     "measure_browser": (Line(1500, 6.0),),  # estimated: Chromium's processes hold a file up to four times
+    "audit": (Line(400, 6.2, 100), Line(850, 1.8)),  # estimated: as measure_parity, and a file is read once more
     "gate_parity": (Line(36, 0),),
     "keep_aside": (Line(200, 0),),
     "record_evaluation": (Line(650, 2.0),),  # as record_reference
@@ -121,6 +122,7 @@ MINUTES_PER_GB = {
     "record_reference": 60,
     "measure_parity": 60,
     "measure_browser": 240,
+    "audit": 240,  # a repository has several files
     "record_evaluation": 240,  # the data may be large
     "evaluate": 240,
     "benchmark": 20,

@@ -1,0 +1,1 @@
+"""Files that others published, held to the model that they were made from."""
