@@ -19,6 +19,7 @@ folder ``verifier`` beside it, which measure and judge, are those of the gate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import platform
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 #: The limits in a release's manifest already count what a batch changes in PyTorch.
 NOT_MEASURED: OwnInvariance = {"batch_size": 0, "inputs": 0, "max_abs_diff": None, "cosine_min": None}
+STANDARD_OUTPUT = Path("-")
 MOST_TOLD = 3  # failed checks in the last line; the table has all
 
 
@@ -391,13 +393,22 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=0, help="intra-op threads (default: as onnxruntime chooses)")
     parser.add_argument("--digest", metavar="SHA256", help="what SHA256SUMS must hash to, from whom you trust")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        metavar="FILE",
+        help="also write the result to this file; without a file, print it and nothing else",
+    )
     parser.add_argument(
         "--labelled", type=Path, metavar="FILE", help="the labelled data that it was judged by: measure them again"
     )
     parser.add_argument("--documents", type=Path, metavar="FILE", help="the documents that its queries search")
     parser.add_argument("--max-inputs", type=int, metavar="N", help="only the first N rows of the labelled data")
     args = parser.parse_args(argv)
+    if args.json and args.json.is_dir():
+        parser.error(f"--json: {args.json} is a folder, not a file to write; name the release before --json")
     try:
         import numpy
         import onnxruntime
@@ -407,7 +418,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         labelled = (args.labelled, args.documents, args.max_inputs) if args.labelled else None
-        checks = verify(args.folder, args.threads, args.digest, labelled)
+        # What the card's program prints is no part of the answer.
+        with contextlib.redirect_stdout(sys.stderr if args.json == STANDARD_OUTPUT else sys.stdout):
+            checks = verify(args.folder, args.threads, args.digest, labelled)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -417,20 +430,24 @@ def main(argv: list[str] | None = None) -> int:
         "python": platform.python_version(),
         **{module.__name__: module.__version__ for module in (numpy, onnxruntime, tokenizers)},
     }
+    result: VerificationRecord = {
+        "model": manifest["model"],
+        "passed": not failed,
+        "cpu": cpu_name(),
+        "versions": versions,
+        "checks": [check.as_record() for check in checks],
+    }
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    if args.json == STANDARD_OUTPUT:
+        print(text, end="")
+        return 1 if failed else 0
     print(f"{manifest['model']} ({manifest['task']}) on {cpu_name()}")
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if (args.folder / SUMS).is_file():
         print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
     print(f"\n{as_table(checks)}\n", flush=True)
     if args.json:
-        result: VerificationRecord = {
-            "model": manifest["model"],
-            "passed": not failed,
-            "cpu": cpu_name(),
-            "versions": versions,
-            "checks": [check.as_record() for check in checks],
-        }
-        args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        args.json.write_text(text, encoding="utf-8")
     if failed:
         told = "; ".join(describe_failure(check) for check in failed[:MOST_TOLD])
         more = f"; and {len(failed) - MOST_TOLD} more" if len(failed) > MOST_TOLD else ""
