@@ -135,13 +135,15 @@ def test_progress_counts_the_steps_and_times_them(capsys):
             "Job 5: stars: exporting to ONNX (log: results/logs/export/stars.log)",
             "Finished jobid: 4 (Rule: download)",
             "1 of 19 steps (5%) done",
+            "Error in rule export:",
+            "    jobid: 5",
             "Finished jobid: 0 (Rule: all)",
             "19 of 19 steps (100%) done",
         ):
             progress.read(line)
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if " of " in line]
-    assert told.split()[:6] == ["1", "of", "18", "downloading", "the", "snapshot"]
-    assert told.endswith(" s")
+    first, second = [line.split() for line in capsys.readouterr().err.splitlines() if line.endswith(" s")]
+    assert first[:-2] == ["1", "of", "18", "downloading", "the", "snapshot"]
+    assert second[:-2] == ["failed", "exporting", "to", "ONNX"]
 
 
 def test_a_complaint_of_snakemake_is_one_line():

@@ -51,6 +51,7 @@ FILE_SETTINGS = (
 #: What a run of Snakemake prints of its jobs.
 STARTED = re.compile(r"Job (\d+): (?:[^:]+: )?(.*) \(log: .*\)$")
 FINISHED = re.compile(r"Finished jobid: (\d+) ")
+FAILED = re.compile(r"\s+jobid: (\d+)$")
 COUNTED = re.compile(r"(\d+) of (\d+) steps \(")
 PLANNED = re.compile(r"^job +count\n[- ]+\n(.*?)^total", re.MULTILINE | re.DOTALL)
 WRONG = re.compile(r"^\w*(?:Error|Exception)\b.*:\s*(?:in file .*:)?$")
@@ -207,14 +208,18 @@ class Progress:
         elif finished := FINISHED.match(line):
             self._ended = self._running.pop(finished[1], None)
         elif (counted := COUNTED.match(line)) and self._ended:
-            step, since = self._ended
-            self._ended = None
             total = int(counted[2]) - 1  # the last one only waits for the others
-            took = f"{time.monotonic() - since:.1f} s"
-            self._console.print(f"{counted[1]:>3} of {total}  {step:<45} {took:>9}")
+            self._tell(f"{counted[1]:>3} of {total}", *self._ended)
+            self._ended = None
+        elif (failed := FAILED.match(line)) and failed[1] in self._running:
+            self._tell("  failed", *self._running.pop(failed[1]))
         else:
             return
         self._status.update(", ".join(step for step, _ in self._running.values()) or "planning")
+
+    def _tell(self, how: str, step: str, since: float) -> None:
+        took = f"{time.monotonic() - since:.1f} s"
+        self._console.print(f"{how:<9} {step:<45} {took:>9}")
 
 
 def run_workflow(folder: Path, cores: str, *options: str) -> tuple[int, str]:
