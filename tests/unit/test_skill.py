@@ -6,6 +6,7 @@ import shlex
 import pytest
 import yaml
 
+import attest
 import check
 import convert
 import verify_release
@@ -34,6 +35,7 @@ def without_work(monkeypatch):
     monkeypatch.setattr(convert, "convert", accept)
     monkeypatch.setattr(check, "find_source", accept)
     monkeypatch.setattr(verify_release, "verify", accept)
+    monkeypatch.setattr(attest, "attest", accept)
 
 
 @pytest.mark.parametrize("line", LINES)

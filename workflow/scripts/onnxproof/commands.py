@@ -12,6 +12,7 @@ MAIN_COMMANDS = {
     "check": ("check", "say what a model is and whether it can be converted, from its small files"),
     "convert": ("convert", "turn one model into a verified ONNX release"),
     "verify": ("verify_release", "verify a release on this machine"),
+    "attest": ("attest", "state in formats of other tools what a release is and how it was judged, and sign it"),
 }
 
 #: The scripts of the rules, which a user may want to run by hand, in the order of the workflow.
