@@ -93,6 +93,16 @@ def test_a_folder_keeps_to_its_model(tmp_path):
         convert.configure(str(STAR), "other", folder, convert.parse([str(STAR)]))
 
 
+def test_results_do_not_go_into_the_model_s_own_folder(tmp_path, monkeypatch):
+    shutil.copytree(STAR, tmp_path / "stars")
+    monkeypatch.chdir(tmp_path / "stars")
+    before = sorted(Path().iterdir())
+    for options in (["."], [".", "--output", "."]):
+        with raises(UserError):
+            convert.convert(convert.parse(options))
+    assert sorted(Path().iterdir()) == before
+
+
 def test_a_repository_is_pinned_once(tmp_path, monkeypatch):
     other = "2" * 40
     asked: list[str | None] = []

@@ -404,8 +404,11 @@ def convert(args: argparse.Namespace) -> tuple[int, Conversion]:
         UserError: the model or a setting cannot be used.
     """
     began = time.monotonic()
-    name = name_of(args.model, find_source(args.model))
+    source = find_source(args.model)
+    name = name_of(args.model, source)
     folder = (args.output or Path(f"onnxproof-{name}")).expanduser().resolve()
+    if "package" not in source and "path" in source and folder.is_relative_to(source["path"]):
+        raise UserError(f"{folder}: lies in the model's own folder, {source['path']}; name another with --output")
     lock_folder(folder / LOCK_FILE.with_name("convert.lock"))  # jobs at work read the configuration
     settings = configure(args.model, name, folder, args)
     failures_file(folder).unlink(missing_ok=True)
