@@ -205,6 +205,17 @@ def test_what_attest_wrote_is_published_too(copy_of_finished):
         check_release("stars.v1", results)
 
 
+def test_what_model_signing_says_is_told_without_digests():
+    said = (
+        "Verification failed with error: Signature mismatch: [\"Hash mismatch for 'README.md': Expected "
+        "'Digest(algorithm='sha256', digest_value=b'0')', Actual 'Digest(algorithm='sha256', digest_value=b'1')'\"]"
+    )
+    assert signature.shortened(said) == "Signature mismatch: Hash mismatch for 'README.md'"
+    said = """Verification failed with error: Signature mismatch: ["Extra files found in model 'm': x"]"""
+    assert signature.shortened(said) == "Signature mismatch: Extra files found in model 'm': x"
+    assert len(signature.shortened("x" * 999)) == signature.LONGEST_REASON
+
+
 @pytest.mark.slow
 def test_a_signed_release_is_verified_elsewhere(signed, signing, capsys):
     status, checks, state = verified(signed, capsys, "--public-key", str(signing / "signer.pub"))

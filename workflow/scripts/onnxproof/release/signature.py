@@ -18,6 +18,7 @@ from onnxproof.files import SNAKEMAKE_MARK, describe_files
 STATEMENT, BOM, SIGNATURE = "statement.intoto.json", "bom.cdx.json", "model.sig"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 TOOL = "model_signing"
+LONGEST_REASON = 160
 INSTALL = "pip install model-signing pyopenssl"
 _SCRIPTS = Path(__file__).resolve().parents[2]
 #: `make setup-signing` makes it in a clone. In a release, this module is elsewhere, and no folder near it is looked at.
@@ -52,7 +53,13 @@ def run_tool(*arguments: str) -> str | None:
     lines = [line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()]
     if any("ModuleNotFoundError" in line for line in lines):
         raise UserError(f"{command[0]}: {lines[-1]}; {INSTALL}")
-    return None if run.returncode == 0 else (lines or ["it ended without a word"])[-1]
+    return None if run.returncode == 0 else shortened((lines or ["it ended without a word"])[-1])
+
+
+def shortened(line: str) -> str:
+    """Return what Model Signing says of a failure, without the digests: the first file, of several."""
+    line = line.split("failed with error: ", 1)[-1].split(": Expected ", 1)[0]
+    return line.replace('["', "").removesuffix('"]')[:LONGEST_REASON]
 
 
 def sign(folder: Path, private_key: Path) -> str | None:
