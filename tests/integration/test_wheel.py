@@ -58,7 +58,7 @@ FEW_ROUNDS = ("--set", "benchmark.rounds=3", "--set", "benchmark.pytorch=false")
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.slow
