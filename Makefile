@@ -48,6 +48,9 @@ test-slow: setup-dev  ## the slow proofs: the real models, a fresh clone
 test-long: setup-dev  ## the longest proofs: injected faults, no network, the Hub from start to end
 	$(IN_VENV) pytest -m long
 
+.PHONY: setup-signing
+setup-signing: .venv-model-signing/done  ## create .venv-model-signing, for `attest.py --private-key` and `verify_release.py --public-key`
+
 .PHONY: setup-evaluation
 setup-evaluation: $(VENV)/evaluation.done  ## add the metrics of labelled data beside those of scikit-learn, and Parquet
 
@@ -203,7 +206,8 @@ lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and r
 	$(UV) pip compile pyproject.toml $(COMPILE) -o $(LOCKS)/run.txt
 	$(UV) pip compile pyproject.toml --group evaluation $(COMPILE) -o $(LOCKS)/evaluation.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
-	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp exporters/optimum; do \
+	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp peers/model-signing \
+	  exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet

@@ -64,6 +64,15 @@ def test_a_release_passes_where_it_was_made(release, capsys, tmp_path):
     assert {check["verdict"] for check in result["checks"]} == {"pass"}
 
 
+def test_without_a_file_json_is_all_that_is_printed(release, capsys):
+    assert verify_release.main([str(release), "--threads", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["passed"] is True
+    with pytest.raises(SystemExit) as end:
+        verify_release.main(["--json", str(release)])
+    assert end.value.code == 2
+    assert "name the release before --json" in capsys.readouterr().err
+
+
 def test_the_digest_of_the_release_can_be_demanded(release, capsys):
     assert verify(release, capsys, "--digest", sha256_of(release / "SHA256SUMS"))[0] == 0
     assert verify(release, capsys, "--digest", "0" * 64)[0] == 1

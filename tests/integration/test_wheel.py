@@ -1,6 +1,8 @@
 """The project as an installable package."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import install, made_once
 
-from onnxproof.commands import COMMANDS, main
+from onnxproof.commands import COMMANDS, MAIN_COMMANDS, main
+from onnxproof.places import SCRIPTS
 from project import ROOT
 
 
@@ -20,12 +23,19 @@ def test_every_rule_is_a_command():
     assert set(COMMANDS) == set(re.findall(r'script=script_path\("(\w+)"\)', rules))
 
 
+@pytest.mark.parametrize("name", MAIN_COMMANDS)
+def test_every_command_for_one_model_runs_a_script(name):
+    assert (SCRIPTS / f"{MAIN_COMMANDS[name][0]}.py").is_file()
+
+
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["absent"], 2), ([], 2)])
 def test_the_commands_are_listed(arguments, status, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == status
-    assert "measure_parity" in "".join(capsys.readouterr())
+    told = "".join(capsys.readouterr())
+    assert "measure_parity" in told
+    assert "\n  convert   turn one model into a verified ONNX release\n" in told
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +53,12 @@ def installed(tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "wheel", make) / "environment/bin"
 
 
+#: What is measured is not the point of these tests.
+FEW_ROUNDS = ("--set", "benchmark.rounds=3", "--set", "benchmark.pytorch=false")
+
+
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.mark.slow
@@ -60,6 +74,45 @@ def test_an_installed_package_runs_steps_outside_of_a_clone(installed, tiny_mode
     refused = run([command, "check", "absent"], tmp_path)
     assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
     assert re.match(r"\d+\.\d+", run([command, "--version"], tmp_path).stdout)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_skill_make_a_verified_release_in_an_empty_folder(installed, tmp_path):
+    """Those of its first block, as they are printed."""
+    shutil.copytree(ROOT / "examples/star-rating-tiny", tmp_path / "models/my-classifier")
+    skill = (ROOT / "skills/onnxproof/SKILL.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```bash\n(onnxproof check models/.*?)^```", skill, re.MULTILINE | re.DOTALL)
+    results = {}
+    for line in lines.splitlines():
+        _, name, *arguments = shlex.split(line, comments=True)
+        few = FEW_ROUNDS if name == "convert" else ()
+        done = run([str(installed / "onnxproof"), name, *arguments, *few], tmp_path)
+        assert done.returncode == 0, done.stderr
+        results[name, "--dry-run" in arguments] = json.loads(done.stdout)
+    (checked,) = results["check", False]
+    assert checked["problems"] == []
+    assert results["convert", True]["steps"]["export"] == 1
+    converted = results["convert", False]
+    assert converted["status"] == "released"
+    assert {name: facts["parity"] for name, facts in converted["variants"].items()} == dict.fromkeys(
+        ("fp32", "optimized", "int8"), "pass"
+    )
+    assert converted["variants"]["int8"]["size_mb"] < converted["variants"]["fp32"]["size_mb"] / 3
+    assert {best["purpose"] for best in converted["recommended"]} == {"latency", "throughput"}
+    assert converted["release"] == str(tmp_path / "onnxproof-my-classifier/results/my-classifier/release")
+    assert results["verify", False]["passed"] is True
+
+    again = run([str(installed / "onnxproof"), "convert", "models/my-classifier", *FEW_ROUNDS], tmp_path)
+    assert (again.returncode, " of " in again.stderr) == (0, False)
+    limit = ("--set", "parity.thresholds.int8.max_probability_diff=1.0e-9")
+    command = [str(installed / "onnxproof"), "convert", "models/my-classifier", *FEW_ROUNDS, *limit]
+    refused = run([*command, "--json"], tmp_path)
+    result = json.loads(refused.stdout)
+    assert (refused.returncode, result["status"], result["release"]) == (3, "refused", None)
+    assert [(error["step"], error["variant"]) for error in result["errors"]] == [("gate_parity", "int8")]
+    assert "max_probability_diff" in result["errors"][0]["reason"]
+    assert result["variants"]["int8"]["parity"] == "fail"
+    assert not Path(converted["release"]).exists()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from onnxproof.checkpoint.snapshot import problems_of
 from onnxproof.checkpoint.text_limits import most_tokens, text_settings
 from onnxproof.checkpoint.untrusted import stays_inside
 from onnxproof.cli import UserError, run_script
+from onnxproof.config.named import ALLOWED, NO_FOLDER, NamedSource, find_source, name_of
 from onnxproof.config.resolve import resolve_models
 from onnxproof.engine.resources import (
     BYTES_PER_MB,
@@ -223,30 +224,37 @@ def main(argv: list[str] | None = None) -> int:
     """Parse the command line, print what was found, and return 1 where something is in the way of a model."""
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a model's folder")
+    source.add_argument("model", nargs="?", metavar="MODEL", help=ALLOWED)
     source.add_argument("--hub", metavar="REPO", help="repository on the Hugging Face Hub, as owner/name")
     source.add_argument("--models", metavar="FILE", type=Path, help="JSON file with the settings of each model")
     parser.add_argument("--revision", metavar="COMMIT", help="commit, branch or tag of the repository (default: main)")
     parser.add_argument("--task", choices=sorted(TASKS), help="the task to check for (default: inferred)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(argv)
-    if args.revision and not args.hub:
-        parser.error("--revision belongs to --hub")
+    found: list[CheckedModel] = []
+    models: dict[str, Any] = {}
     if args.models:
         models = read_json(args.models)
     else:
-        place = {"hub": args.hub} if args.hub else {"path": str(args.folder)}
-        place |= {"revision": args.revision} if args.revision else {}
-        name = (args.hub or str(args.folder.resolve())).rstrip("/").rpartition("/")[2]
-        asked = {"task": args.task} if args.task else {}
-        models = resolve_models({"models": {name: {"source": place, "allow_floating_revision": True} | asked}})
-    found: list[CheckedModel] = []
+        try:
+            place: NamedSource = {"hub": args.hub} if args.hub else find_source(args.model)
+        except UserError as error:
+            found.append({"model": args.model, "problems": [str(error).removeprefix(f"{args.model}: ")]})
+        else:
+            if args.revision and "hub" not in place:
+                parser.error("--revision belongs to a model on the Hub")
+            if args.revision:
+                place["revision"] = args.revision
+            asked = {"task": args.task} if args.task else {}
+            name = name_of(args.hub or args.model, place)
+            models = resolve_models({"models": {name: {"source": place, "allow_floating_revision": True} | asked}})
     for model, settings in models.items():
         try:
             with contextlib.redirect_stdout(sys.stderr):  # how a download goes on is no part of the answer
                 found.append(check_source(model, settings))
         except UserError as error:
-            found.append({"model": model, "problems": [str(error).removeprefix(f"{model}: ")]})
+            hint = NO_FOLDER.format(args.model) if args.model and "hub" in settings["source"] else ""
+            found.append({"model": model, "problems": [str(error).removeprefix(f"{model}: ") + hint]})
     print(json.dumps(found, indent=2, ensure_ascii=False) if args.json else "\n\n".join(map(report, found)))
     return 1 if any(each["problems"] for each in found) else 0
 

@@ -14,16 +14,18 @@ from pathlib import Path
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import Files, describe_files, versions_of, write_json
 from onnxproof.records.release import PublicationRecord, read_release, read_release_manifest, read_verification
+from onnxproof.release.signature import BOM, SIGNATURE, STATEMENT, statement_problem
 
 #: Branches that readers get when they name none.
 DEFAULT_BRANCHES = ("main", "master")
 
 
 def check_release(model: str, results: Path) -> Files:
-    """Return the files of a release that may be published.
+    """Return the files of a release that may be published, with those of ``onnxproof attest`` where there are any.
 
     Raises:
-        UserError: a gate did not pass, the release was not verified, or a file is not what ``release.json`` says.
+        UserError: a gate did not pass, the release was not verified, a file is not what ``release.json`` says, or the
+            statement is about other files.
     """
     release = read_release(results / "release.json")
     shipped = read_release_manifest(results / "release" / "manifest.json")["variants"]
@@ -35,13 +37,16 @@ def check_release(model: str, results: Path) -> Files:
         raise UserError(f"{model}: {results / 'verified.json'} does not say that the release was verified")
     wanted = release["files"]
     found = describe_files(results / "release")
+    attested = {name: found.pop(name) for name in (STATEMENT, BOM, SIGNATURE) if name in found}
     changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if changed:
         raise UserError(
             f"{model}: {results / 'release'} is not what {results / 'release.json'} says: {', '.join(changed)}; "
             f"delete it and run again"
         )
-    return wanted
+    if STATEMENT in attested and (problem := statement_problem(results / "release")):
+        raise UserError(f"{model}: {results / 'release' / STATEMENT}: {problem}; run `onnxproof attest` again")
+    return {**wanted, **attested}
 
 
 def read_token() -> str:

@@ -10,7 +10,8 @@ This file is part of every release and needs only Python 3.10, onnxruntime, nump
    answers to what the original's public interface answered, under the same limits.
 
 With ``--labelled``, it also measures the task's metric again on the labelled data that the model was judged by, and
-says whether what was recorded holds. That needs the libraries of the metric.
+says whether what was recorded holds. That needs the libraries of the metric. With ``--public-key``, the release must
+be signed by the owner of that key. That needs OpenSSF Model Signing.
 
 It prints what it measured and exits with 1 where anything is missing, changed or beyond its limit. The modules in the
 folder ``verifier`` beside it, which measure and judge, are those of the gate.
@@ -19,6 +20,7 @@ folder ``verifier`` beside it, which measure and judge, are those of the gate.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import platform
@@ -44,6 +46,7 @@ try:
     from onnxproof.parity.gate import Verdict, judge, limits_of_few
     from onnxproof.parity.measure import measure_sessions, open_sessions
     from onnxproof.release.golden import GOLDEN_FILE, QUALITY_FILE, read_golden
+    from onnxproof.release.signature import SIGNATURE, STATEMENT, statement_problem, verify_signature
     from onnxproof.vocabulary import METRICS
 except ImportError as error:
     print(f"error: {error}; verify_release needs the folder 'verifier' of its release, {NEEDED}", file=sys.stderr)
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 #: The limits in a release's manifest already count what a batch changes in PyTorch.
 NOT_MEASURED: OwnInvariance = {"batch_size": 0, "inputs": 0, "max_abs_diff": None, "cosine_min": None}
+STANDARD_OUTPUT = Path("-")
 MOST_TOLD = 3  # failed checks in the last line; the table has all
 
 
@@ -154,6 +158,44 @@ def check_files(folder: Path, manifest: ReleaseManifest, digest: str | None = No
             whole += 1
     seen = f"{whole} of {len(wanted)} as released"
     return [Check("files", "sha256", seen, "all", "pass" if whole == len(wanted) else "FAIL"), *checks]
+
+
+def check_attestation(folder: Path, public_key: Path | None) -> list[Check]:
+    """Check the statement of a release, if it has one, and its signature, if the signer's key is given.
+
+    Raises:
+        UserError: the key cannot be read, or Model Signing is not installed.
+    """
+    checks = []
+    if (folder / STATEMENT).is_file():
+        problem = statement_problem(folder)
+        seen = problem or "about the files that are here"
+        checks.append(Check(STATEMENT, "subjects", seen, "", "FAIL" if problem else "pass"))
+    if public_key is not None:
+        if not public_key.is_file():
+            raise UserError(f"--public-key: {public_key}: no such file")
+        problem = verify_signature(folder, public_key)
+        seen = problem or f"by the owner of {public_key.name}"
+        checks.append(Check(SIGNATURE, "signature", seen, "", "FAIL" if problem else "pass"))
+    return checks
+
+
+def state_of_signature(folder: Path, checks: list[Check]) -> Literal["absent", "not checked", "verified", "refused"]:
+    """Return whether a release is signed, and what a check of the signature found."""
+    if not (folder / SIGNATURE).is_file():
+        return "absent"
+    verdicts = [check.verdict for check in checks if check.subject == SIGNATURE]
+    if not verdicts:
+        return "not checked"
+    return "verified" if verdicts == ["pass"] else "refused"
+
+
+def describe_signature(folder: Path, public_key: Path | None) -> str:
+    """Return whether a release is signed, for a person."""
+    if not (folder / SIGNATURE).is_file():
+        return "not signed"
+    checked = "checked below" if public_key else "not checked: name the signer's key with --public-key"
+    return f"signed ({SIGNATURE}), {checked}"
 
 
 # -------------------------------------------------------------------------------- tokenizer and answers
@@ -343,14 +385,20 @@ def check_of(file: str, metric: str, verdict: Verdict | None) -> Check:
 # ------------------------------------------------------------------------------------------------- report
 
 
-def verify(folder: Path, threads: int = 0, digest: str | None = None, labelled: Any = None) -> list[Check]:
+def verify(
+    folder: Path,
+    threads: int = 0,
+    digest: str | None = None,
+    labelled: Any = None,
+    public_key: Path | None = None,
+) -> list[Check]:
     """Return every check of a release; ``threads`` 0 lets onnxruntime choose. For ``labelled`` see ``check_labelled``.
 
     Raises:
-        UserError: the folder holds no manifest that could be read.
+        UserError: the folder holds no manifest that could be read; see also ``check_attestation``.
     """
     manifest = read_manifest(folder)
-    checks = check_files(folder, manifest, digest)
+    checks = [*check_files(folder, manifest, digest), *check_attestation(folder, public_key)]
     try:
         golden = read_golden(folder)
     except Exception as error:  # missing, cut short or altered: in every case there is nothing to replay
@@ -391,13 +439,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=0, help="intra-op threads (default: as onnxruntime chooses)")
     parser.add_argument("--digest", metavar="SHA256", help="what SHA256SUMS must hash to, from whom you trust")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result to this file")
+    parser.add_argument(
+        "--public-key", type=Path, metavar="PEM", help="the signer's key: the release must be signed with it"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=STANDARD_OUTPUT,
+        metavar="FILE",
+        help="also write the result to this file; without a file, print it and nothing else",
+    )
     parser.add_argument(
         "--labelled", type=Path, metavar="FILE", help="the labelled data that it was judged by: measure them again"
     )
     parser.add_argument("--documents", type=Path, metavar="FILE", help="the documents that its queries search")
     parser.add_argument("--max-inputs", type=int, metavar="N", help="only the first N rows of the labelled data")
     args = parser.parse_args(argv)
+    if args.json and args.json.is_dir():
+        parser.error(f"--json: {args.json} is a folder, not a file to write; name the release before --json")
     try:
         import numpy
         import onnxruntime
@@ -407,7 +467,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         labelled = (args.labelled, args.documents, args.max_inputs) if args.labelled else None
-        checks = verify(args.folder, args.threads, args.digest, labelled)
+        # What the card's program prints is no part of the answer.
+        with contextlib.redirect_stdout(sys.stderr if args.json == STANDARD_OUTPUT else sys.stdout):
+            checks = verify(args.folder, args.threads, args.digest, labelled, args.public_key)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -417,20 +479,26 @@ def main(argv: list[str] | None = None) -> int:
         "python": platform.python_version(),
         **{module.__name__: module.__version__ for module in (numpy, onnxruntime, tokenizers)},
     }
+    result: VerificationRecord = {
+        "model": manifest["model"],
+        "passed": not failed,
+        "signature": state_of_signature(args.folder, checks),
+        "cpu": cpu_name(),
+        "versions": versions,
+        "checks": [check.as_record() for check in checks],
+    }
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    if args.json == STANDARD_OUTPUT:
+        print(text, end="")
+        return 1 if failed else 0
     print(f"{manifest['model']} ({manifest['task']}) on {cpu_name()}")
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if (args.folder / SUMS).is_file():
         print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
+    print(f"This release is {describe_signature(args.folder, args.public_key)}")
     print(f"\n{as_table(checks)}\n", flush=True)
     if args.json:
-        result: VerificationRecord = {
-            "model": manifest["model"],
-            "passed": not failed,
-            "cpu": cpu_name(),
-            "versions": versions,
-            "checks": [check.as_record() for check in checks],
-        }
-        args.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        args.json.write_text(text, encoding="utf-8")
     if failed:
         told = "; ".join(describe_failure(check) for check in failed[:MOST_TOLD])
         more = f"; and {len(failed) - MOST_TOLD} more" if len(failed) > MOST_TOLD else ""

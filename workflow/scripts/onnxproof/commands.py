@@ -1,4 +1,4 @@
-"""The command ``onnxproof`` of an installed package: each step of the workflow is one of its subcommands."""
+"""The command ``onnxproof`` of an installed package: one command for one model, and each step of the workflow."""
 
 import importlib
 import sys
@@ -7,7 +7,15 @@ from importlib.metadata import version
 from onnxproof.cli import run_script
 from onnxproof.places import SCRIPTS
 
-#: The scripts that a user may want to run by hand, in the order of the workflow.
+#: What most users need: each command with the script that it runs and what it is for.
+MAIN_COMMANDS = {
+    "check": ("check", "say what a model is and whether it can be converted, from its small files"),
+    "convert": ("convert", "turn one model into a verified ONNX release"),
+    "verify": ("verify_release", "verify a release on this machine"),
+    "attest": ("attest", "state in formats of other tools what a release is and how it was judged, and sign it"),
+}
+
+#: The scripts of the rules, which a user may want to run by hand, in the order of the workflow.
 COMMANDS = (
     "check",
     "audit",
@@ -44,11 +52,20 @@ def main(argv: list[str] | None = None) -> None:
     if name == "--version":
         print(version("onnxproof"))
         sys.exit(0)
-    if name not in COMMANDS:
-        usage = f"usage: onnxproof COMMAND …\ncommands: {', '.join(COMMANDS)}\nonnxproof COMMAND --help explains one."
-        print(usage, file=sys.stdout if name in ("--help", "-h") else sys.stderr)
+    if name not in MAIN_COMMANDS and name not in COMMANDS:
+        print(usage(), file=sys.stdout if name in ("--help", "-h") else sys.stderr)
         sys.exit(0 if name in ("--help", "-h") else 2)
     sys.path.insert(0, str(SCRIPTS))  # scripts import one another
     sys.argv[0] = f"onnxproof {name}"
-    script = importlib.import_module(name)
+    script = importlib.import_module(MAIN_COMMANDS[name][0] if name in MAIN_COMMANDS else name)
     run_script(lambda: script.main(rest))
+
+
+def usage() -> str:
+    """Return which commands there are, as lines for a terminal."""
+    described = "\n".join(f"  {name:<9} {what}" for name, (_, what) in MAIN_COMMANDS.items())
+    steps = ", ".join(name for name in COMMANDS if name not in MAIN_COMMANDS)
+    return (
+        f"usage: onnxproof COMMAND …\n\n{described}\n\nThe steps of the workflow are commands too: {steps}\n"
+        "onnxproof COMMAND --help explains one."
+    )

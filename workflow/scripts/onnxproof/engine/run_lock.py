@@ -34,7 +34,8 @@ def lock_folder(lock_file: Path = LOCK_FILE) -> None:
         owner = stream.read().strip()
         stream.close()
         raise UserError(
-            f"another run is at work in {Path.cwd()} (process {owner or 'unknown'}): wait until it has ended, or end it"
+            f"another run is at work in {lock_file.resolve().parents[1]} (process {owner or 'unknown'}): "
+            "wait until it has ended, or end it"
         ) from None
     stream.truncate(0)
     stream.write(f"{os.getpid()}\n")

@@ -398,6 +398,8 @@ class VerificationRecord(TypedDict):
     """The model's name in config.yaml."""
     passed: bool
     """Whether no check failed."""
+    signature: Literal["absent", "not checked", "verified", "refused"]
+    """Whether the release is signed. It is checked only if a public key is given."""
     cpu: str
     """As the processor names itself."""
     versions: Versions
