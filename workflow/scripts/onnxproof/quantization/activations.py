@@ -58,6 +58,8 @@ class Calibration(list[Feeds]):
         """Take the inputs; nothing is recorded yet."""
         super().__init__(feeds)
         self._recorded: dict[bytes, dict[str, Activation]] = {}
+        #: The scales that smoothing has chosen, by a digest of all that they depend on, see ``smooth``.
+        self.smoothing: dict[bytes, NDArray[np.float32]] = {}
 
     def recall(self, key: bytes) -> dict[str, Activation] | None:
         """Return what was recorded of a model, if it is still known."""
