@@ -211,7 +211,7 @@ def spread_of_errors(correlations: Floats) -> Floats:
 
 
 def inverse_of_lower(factor: Floats) -> Floats:
-    """Return the inverse of a lower triangular matrix, half by half: a third of the work of any other matrix."""
+    """Return the inverse of a lower triangular matrix, half by half: a third of the work of a general inverse."""
     size = len(factor)
     if size <= BLOCK:
         return np.asarray(np.tril(np.linalg.inv(factor)))
