@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxproof.graph.editor import attribute_of
-from onnxproof.quantization.activations import Feeds, exposing
+from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.sessions import serialize_exposing
 
 #: (rows, inner, columns) of the products whose speed is called the peak: large enough to hide everything else, and
 #: square, so that neither operand is favoured.
@@ -58,9 +59,8 @@ def matrix_operations(model: onnx.ModelProto, feeds: Feeds) -> int:
     options = onnxruntime.SessionOptions()
     # An optimized graph would no longer have these tensors.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        exposing(model, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content = serialize_exposing(model, names)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     outputs = session.run(names, dict(feeds))
     shapes = constants | {name: output.shape for name, output in zip(names, outputs, strict=True)}
     return sum(_operations_of(node, shapes) for node in products)

@@ -27,6 +27,7 @@ from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
 from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts
+from onnxproof.engine.patches import plan_with_less_work
 from onnxproof.engine.resources import (
     estimate_disk_mb,
     estimate_memory_mb,
@@ -44,6 +45,8 @@ PARITY_THREADS = 1
 CONFIG_FILE = Path("config.yaml")
 #: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
 IS_MODULE = not workflow.modifier.is_main_snakefile()
+if not IS_MODULE:
+    plan_with_less_work()
 
 
 def checked(check, *arguments):

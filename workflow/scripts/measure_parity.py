@@ -6,6 +6,7 @@ This step only measures; ``gate_parity.py`` judges. So the evidence survives a v
 import argparse
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from onnxproof.graph.encoder_decoder import files_of_variant
 from onnxproof.graph.files import GRAPH_FILES, MERGED_FILE
 from onnxproof.inputs.model_inputs import Reference
 from onnxproof.inputs.reference import read_reference
-from onnxproof.parity.measure import Measurement, measure_sessions, open_sessions
+from onnxproof.parity.measure import Measurement, measure_sessions, open_sessions, runs_of_inputs
 from onnxproof.parity.samples import SAMPLED_TASKS, sample_answers
+from onnxproof.progress import Progress
 from onnxproof.records.parity import ParityRecord, ProvenFiles, Sample
 from onnxproof.records.reference import ReferenceRecord
 from onnxproof.records.variant import VariantRecord, read_variant
@@ -43,7 +45,9 @@ def measure(
         if emulates:
             files = emulate_files(files, Path(scratch))
         sessions = open_sessions(files, onnx_folder, threads)
-        measured = measure_sessions(f"{model} {variant}", sessions, reference, batch_size)
+        name, runs = f"{model} {variant}", reference.answered * runs_of_inputs(sessions)
+        progress = Progress(name, runs, partial(print, flush=True))
+        measured = measure_sessions(name, sessions, reference, batch_size, progress.count)
     recorded = reference.manifest["inputs"]
     return {
         "model": model,

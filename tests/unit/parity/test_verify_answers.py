@@ -9,7 +9,7 @@ import verify_release
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.model_inputs import ModelInputs, Reference
 from onnxproof.parity.gate import judge
-from onnxproof.parity.measure import Sessions, measure_sessions
+from onnxproof.parity.measure import Sessions, measure_sessions, runs_of_inputs
 from onnxproof.release.golden import read_golden, write_golden
 from onnxproof.tasks.registry import TASKS
 from records import make_gate, make_manifest, make_parity, make_reference, make_released_variant
@@ -159,3 +159,14 @@ def test_a_release_without_a_limit_that_applies_fails(tmp_path, monkeypatch):
 def test_a_metric_that_a_few_inputs_do_not_tell_is_skipped():
     check = verify_release.check_of("f", "rank_overlap", None)
     assert check.verdict == "skipped"
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_every_run_of_an_input_is_told(is_merged):
+    reference = recorded("text-classification")
+    session = Session(reference, reference.outputs)
+    sessions = Sessions(session, session if is_merged else None)
+    told = []
+    measure_sessions("m", sessions, reference, 4, told.append)
+    assert sum(told) == INPUTS * runs_of_inputs(sessions)
+    assert set(told) == {1, 4, INPUTS % 4} - {0}

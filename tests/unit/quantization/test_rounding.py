@@ -5,7 +5,13 @@ from graphs import constants_of, linear_model
 from messages import raises
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
-from onnxproof.quantization.rounding import quantize_weights, record_correlations, round_columns, spread_of_errors
+from onnxproof.quantization.rounding import (
+    DAMPING,
+    quantize_weights,
+    record_correlations,
+    round_columns,
+    spread_of_errors,
+)
 from onnxproof.quantization.targets import find_targets
 from onnxproof.quantization.weights import PAIR_MAX, WEIGHT_RANGES, pair_sums, quantize_columns
 
@@ -48,6 +54,16 @@ def test_inputs_that_do_not_correlate_are_rounded_to_the_nearest():
     weight = random_weight()
     integers, _ = round_columns(weight, "full", spread_of_errors(np.eye(len(weight))))
     np.testing.assert_array_equal(integers, quantize_columns(weight, "full")[0])
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 130, 259])
+def test_the_spread_is_the_factor_of_the_inverse(size):
+    x = np.random.default_rng(size).normal(size=(2 * size, size))
+    correlations = x.T @ x / len(x)
+    spread = spread_of_errors(correlations)
+    damped = correlations + DAMPING * np.diag(correlations).mean() * np.eye(size)
+    np.testing.assert_allclose(spread, np.linalg.cholesky(np.linalg.inv(damped)).T, rtol=1e-9, atol=1e-9)
+    assert (np.tril(spread, -1) == 0).all()
 
 
 def test_channels_that_are_always_zero_do_no_harm():

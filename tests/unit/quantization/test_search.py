@@ -302,6 +302,16 @@ def test_a_rung_that_rounding_cannot_mend_is_not_rounded_with_care(monkeypatch):
     assert found.model.SerializeToString(deterministic=True) == with_care.model.SerializeToString(deterministic=True)
 
 
+def test_each_rung_is_run_in_batches_once_whether_it_is_rounded_with_care_or_not(monkeypatch):
+    counted = []
+    measure = Judge.measure_batched
+    monkeypatch.setattr(Judge, "measure_batched", lambda *given: counted.append(given) or measure(*given))
+    found, _ = search(embedder(outlier=300.0), {"cosine_min": 0.999})
+    assert {rung.recipe[-1]["rounding"] for rung in found.rungs} == {"nearest", "compensated"}
+    assert all("batch_cosine_min" in rung.metrics for rung in found.rungs)
+    assert len(counted) == len(found.rungs)
+
+
 @pytest.mark.parametrize(
     ("distances", "hopeless"),
     [({"cosine_min": 2.9, "batch_cosine_min": 9}, False), ({"cosine_mean": 3.1}, True), ({"top1_agreement": 5}, False)],

@@ -5,7 +5,7 @@ from onnx import TensorProto, helper
 from graphs import FLOAT, attention_model, build, constants_of, linear_model, mask_of, op_types, run
 from messages import raises
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Activation
+from onnxproof.quantization.activations import Activation, Calibration
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.smooth import Smoothing, round_scales, smooth_activations
 from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
@@ -13,6 +13,7 @@ from onnxproof.quantization.recipe import RecipeError, apply_recipe
 from onnxproof.quantization.targets import Target, find_targets
 
 HIDDEN = 8
+SMOOTH = {"pass": "smooth"}
 
 
 def outlier_input(seed, tokens=20):
@@ -198,6 +199,23 @@ def test_the_same_inputs_give_the_same_bytes():
     feeds = [{"x": outlier_input(0)}, {"x": outlier_input(1)}]
     first, second = (apply_recipe(normalized(), recipe, feeds) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
+def test_scales_are_chosen_once_for_what_another_recipe_leaves_as_it_is(monkeypatch):
+    """The outliers of h stay in float in the second recipe: its rest is smoothed in another way, x in the same."""
+    weight = square(1) * np.float32(50) ** (np.arange(HIDDEN) == 5).astype(np.float32)
+    model = chain(matmul("x", "w1", "h"), matmul("h", "w2", "y"), w1=weight, w2=square(2))
+    split = {"pass": "outlier_channels", "include": ["y"]}
+    inputs = [{"x": outlier_input(0)}]
+    expected = [apply_recipe(model, recipe, inputs) for recipe in ([SMOOTH], [split, SMOOTH])]
+    chosen = []
+    best = Smoothing.best
+    monkeypatch.setattr(Smoothing, "best", lambda search: chosen.append(search.targets[0].name) or best(search))
+    calibration = Calibration(inputs)
+    assert [apply_recipe(model, recipe, calibration) for recipe in ([SMOOTH], [split, SMOOTH])] == expected
+    assert chosen == ["h", "y", "y"]
+    apply_recipe(model, [SMOOTH | {"fixed_scales": True}], calibration)
+    assert chosen == ["h", "y", "y", "h", "y"]
 
 
 def test_smoothing_without_calibration_inputs_is_an_error():

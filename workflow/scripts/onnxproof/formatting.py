@@ -28,6 +28,13 @@ def format_threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
+def format_duration(seconds: float) -> str:
+    """Format a duration: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def format_pair(measured: float | None, allowed: float) -> tuple[str, str]:
     """Format a measured value and its bound, with as many digits as tell them apart."""
     texts = (format_figure(measured), f"{allowed:g}")

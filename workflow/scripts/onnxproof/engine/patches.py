@@ -3,9 +3,11 @@
 As a module of another workflow it replaces nothing.
 """
 
+import gc
 import importlib.metadata
 import threading
 from collections.abc import Collection
+from functools import cache
 from typing import Any
 
 import psutil
@@ -14,6 +16,42 @@ from onnxproof.engine.fork_client import job_name
 
 #: The version of Snakemake that the patches were written for and measured with.
 SNAKEMAKE = "9.27.1"
+#: How many more objects than before Python holds when it looks for garbage, and how many such looks there are until it
+#: looks at older objects too.
+GARBAGE = (100_000, 20, 20)
+
+
+@cache
+def plan_with_less_work() -> bool:
+    """Let Snakemake do once what it does several times for each job that it plans.
+
+    It asks for the parameters of a function each time it calls it, and writes a job's command three times to log it
+    once. Python looks for garbage after each 700 new objects, and finds none, because a plan keeps what it makes.
+
+    Returns:
+        Whether anything was replaced, at the first call: another version of Snakemake is left alone.
+    """
+    if importlib.metadata.version("snakemake") != SNAKEMAKE:
+        return False
+    gc.set_threshold(*GARBAGE)
+    from snakemake import common, jobs, rules
+
+    common.get_function_params = rules.get_function_params = cache(common.get_function_params)
+    command_of, log_info = jobs.Job.shellcmd.fget, jobs.Job.log_info
+
+    def log_with_one_command(job: Any, *arguments: Any, **options: Any) -> None:
+        job.command_to_log = command_of(job)
+        try:
+            log_info(job, *arguments, **options)
+        finally:
+            del job.command_to_log
+
+    def command(job: Any) -> str | None:
+        found: str | None = job.command_to_log if hasattr(job, "command_to_log") else command_of(job)
+        return found
+
+    jobs.Job.log_info, jobs.Job.shellcmd = log_with_one_command, property(command)
+    return True
 
 
 def keep_one_timer(scheduler: Any) -> bool:

@@ -46,10 +46,21 @@ Metrics = dict[str, float | None]
 _JUDGED = TASKS | PARTS | HEADS
 
 
-def run_items(session: "Session", inputs: ModelInputs, task: str, batch_size: int = 1) -> dict[str, list[Array]]:
+def tell_nobody(count: int) -> None:
+    """Take the number of inputs that were run, and do nothing."""
+
+
+def run_items(
+    session: "Session",
+    inputs: ModelInputs,
+    task: str,
+    batch_size: int = 1,
+    tell: Callable[[int], None] = tell_nobody,
+) -> dict[str, list[Array]]:
     """Run all inputs through an onnxruntime session, alone or in batches; return the task's outputs, one array an item.
 
-    Rows of padding are left out. Outputs that the graph lacks are left out too.
+    Rows of padding are left out. Outputs that the graph lacks are left out too. After each run, ``tell`` is given the
+    number of its inputs.
     """
     graph_inputs = [value.name for value in session.get_inputs()]
     names = [value.name for value in session.get_outputs() if value.name in _JUDGED[task].outputs]
@@ -58,6 +69,7 @@ def run_items(session: "Session", inputs: ModelInputs, task: str, batch_size: in
         values = dict(zip(names, _run(session, names, inputs.feed(indices, graph_inputs)), strict=True))
         for row, index in enumerate(indices):
             found[index] = outputs_of_item(task, values, inputs, row, index)
+        tell(len(indices))
     return {name: [found[index][name] for index in range(len(found))] for name in found[0]}
 
 

@@ -19,6 +19,7 @@ from onnxproof.parity.answers import (
     measure_likelihoods,
     read_answers,
     run_items,
+    tell_nobody,
 )
 from onnxproof.parity.metrics import compare_output
 
@@ -56,7 +57,11 @@ def open_sessions(files: Mapping[str, Path], folder: Path, threads: int) -> Sess
 
 
 def measure_sessions(
-    name: str, sessions: Sessions, reference: "Reference[MeasuredReference]", batch_size: int
+    name: str,
+    sessions: Sessions,
+    reference: "Reference[MeasuredReference]",
+    batch_size: int,
+    tell: Callable[[int], None] = tell_nobody,
 ) -> Measurement:
     """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
 
@@ -68,6 +73,7 @@ def measure_sessions(
         sessions: the variant's graphs.
         reference: inputs and recorded answers, whole or those that a release carries.
         batch_size: inputs in a padded batch.
+        tell: given the number of inputs after each run of them; each input is run once for each of ``runs_of_inputs``.
 
     Raises:
         UserError: a graph lacks an output that was recorded, wants an input that was not, cannot be run, or gives an
@@ -76,15 +82,15 @@ def measure_sessions(
     session, task, labels = sessions.separate, reference.manifest["task"], reference.manifest["label_count"]
     judged_as = reference.manifest["judged_as"]
     inputs = recorded_inputs(name, session, reference)
-    alone = align_queries(task, reference.outputs, run_items(session, inputs, task))
-    batched = align_queries(task, alone, run_items(session, inputs, task, batch_size))
+    alone = align_queries(task, reference.outputs, run_items(session, inputs, task, tell=tell))
+    batched = align_queries(task, alone, run_items(session, inputs, task, batch_size, tell))
     computed = [name for name in reference.outputs if name != LIKELIHOODS]
     compared = {output: compare_output(reference.outputs[output], alone[output]) for output in computed}
     expected, answers, answers_in_batch = (
         read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone, batched)
     )
     if sessions.merged is not None:
-        outputs = run_items(sessions.merged, inputs, task)
+        outputs = run_items(sessions.merged, inputs, task, tell=tell)
         compared |= {
             f"{output} of {MERGED_FILE}": compare_output(reference.outputs[output], outputs[output])
             for output in computed
@@ -98,6 +104,11 @@ def measure_sessions(
         expected,
         answers,
     )
+
+
+def runs_of_inputs(sessions: Sessions) -> int:
+    """Return how often ``measure_sessions`` runs each input: alone, in a batch, and by a merged decoder."""
+    return 2 if sessions.merged is None else 3
 
 
 def recorded_inputs(name: str, session: Session, reference: "Reference[MeasuredReference]") -> ModelInputs:

@@ -1,5 +1,6 @@
 """What flows through a model on calibration inputs: channel magnitudes, and a sample of rows."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.quantization.sessions import open_session
+from onnxproof.quantization.sessions import open_serialized, serialize_exposing
 
 #: One set of model inputs by name, as ``InferenceSession.run`` takes it.
 Feeds = Mapping[str, NDArray[Any]]
 
 ROWS_PER_RUN = 6
+#: What a ``Calibration`` remembers at most, in bytes: two recordings of a model of 23 million parameters.
+REMEMBERED_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class Activation:
     channel_high: NDArray[np.float32]
 
     @property
+    def nbytes(self) -> int:
+        """The memory that it takes, in bytes."""
+        return self.rows.nbytes + self.channel_low.nbytes + self.channel_high.nbytes
+
+    @property
     def channel_max(self) -> NDArray[np.float32]:
         """The largest magnitude of each channel, (channels,)."""
         return np.maximum(-self.channel_low, self.channel_high)
@@ -39,16 +47,43 @@ class Activation:
         return float((self.channel_low / divisor).min()), float((self.channel_high / divisor).max())
 
 
+class Calibration(list[Feeds]):
+    """Calibration inputs that remember what was recorded on them last, by a digest of the model and the tensors.
+
+    The recipes that a search tries have steps in common, and each step starts from the same model as before. Running
+    all inputs again would give the same. Remembering takes no more memory than ``REMEMBERED_BYTES``.
+    """
+
+    def __init__(self, feeds: Iterable[Feeds]) -> None:
+        """Take the inputs; nothing is recorded yet."""
+        super().__init__(feeds)
+        self._recorded: dict[bytes, dict[str, Activation]] = {}
+        #: The scales that smoothing has chosen, by a digest of all that they depend on, see ``smooth``.
+        self.smoothing: dict[bytes, NDArray[np.float32]] = {}
+
+    def recall(self, key: bytes) -> dict[str, Activation] | None:
+        """Return what was recorded of a model, if it is still known."""
+        if key in self._recorded:
+            self._recorded[key] = self._recorded.pop(key)  # the last to be forgotten
+        return self._recorded.get(key)
+
+    def remember(self, key: bytes, recorded: dict[str, Activation]) -> None:
+        """Keep what was recorded of a model, and forget what was asked for longest ago."""
+        self._recorded[key] = recorded
+        while sum(each.nbytes for kept in self._recorded.values() for each in kept.values()) > REMEMBERED_BYTES:
+            del self._recorded[next(iter(self._recorded))]
+
+
 def record_activations(
     model: onnx.ModelProto, calibration: Iterable[Feeds], tensors: Sequence[str]
 ) -> dict[str, Activation]:
     """Run ``model`` on each calibration input and keep what ``Activation`` holds of each tensor.
 
-    Memory stays that of one run plus the samples.
+    Memory stays that of one run plus the samples, and what a ``Calibration`` remembers.
 
     Args:
         model: a model whose ``tensors`` are float32 with channels in the last dimension.
-        calibration: model inputs, run one by one.
+        calibration: model inputs, run one by one; or not at all, where a ``Calibration`` remembers what they give.
         tensors: names of tensors inside the graph.
 
     Raises:
@@ -56,7 +91,14 @@ def record_activations(
     """
     if not tensors:
         return {}
-    session = open_session(exposing(model, tensors))
+    content = serialize_exposing(model, tensors)
+    digest = hashlib.sha256(content)
+    digest.update("\0".join(tensors).encode())
+    remembered = calibration.recall(digest.digest()) if isinstance(calibration, Calibration) else None
+    if remembered is not None:
+        return remembered
+    session = open_serialized(model, content)
+    del content
     lows: dict[str, NDArray[np.float32]] = {}
     highs: dict[str, NDArray[np.float32]] = {}
     rows: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in tensors}
@@ -72,13 +114,7 @@ def record_activations(
     for tensor, parts in rows.items():
         if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
             parts.append(np.zeros((1, len(lows[tensor])), dtype=np.float32))
-    return {tensor: Activation(np.concatenate(rows[tensor]), lows[tensor], highs[tensor]) for tensor in tensors}
-
-
-def exposing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of ``model`` that also outputs these tensors, whose types onnxruntime finds out."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    present = {value.name for value in model.graph.output}
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
-    return exposed
+    recorded = {tensor: Activation(np.concatenate(rows[tensor]), lows[tensor], highs[tensor]) for tensor in tensors}
+    if isinstance(calibration, Calibration):
+        calibration.remember(digest.digest(), recorded)
+    return recorded

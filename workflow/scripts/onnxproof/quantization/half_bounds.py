@@ -17,10 +17,10 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
-from onnxproof.quantization.activations import Feeds, exposing
+from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.passes.attention_parts import take_apart
 from onnxproof.quantization.passes.block_weights import stored_weight
-from onnxproof.quantization.sessions import open_session
+from onnxproof.quantization.sessions import open_exposing
 
 #: The largest float16, and the smallest one that has all its digits.
 HIGHEST, SMALLEST = 65504.0, 2.0**-14
@@ -95,7 +95,7 @@ class Spread:
 def tensor_types(model: onnx.ModelProto) -> dict[str, str]:
     """Return the type of every tensor that a node of the main graph makes, such as ``tensor(float)``."""
     made = [name for node in model.graph.node for name in node.output if name]
-    types = {value.name: value.type for value in open_session(exposing(model, made)).get_outputs()}
+    types = {value.name: value.type for value in open_exposing(model, made).get_outputs()}
     return {name: types[name] for name in made}
 
 
@@ -134,7 +134,7 @@ def _record_spreads(model: onnx.ModelProto, calibration: Sequence[Feeds]) -> dic
     """Return the spread of every float32 tensor of the main graph, over all inputs."""
     tensors = float_tensors(model)
     heads = _heads_of_tensors(model)
-    session = open_session(exposing(model, tensors))
+    session = open_exposing(model, tensors)
     spreads: dict[str, Spread] = {}
     for feeds in calibration:
         fed = [(name, values) for name, values in feeds.items() if values.dtype == np.float32]

@@ -66,5 +66,5 @@ def pair_sums(weight: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
     rows, columns = weight.shape
     padded = np.zeros((rows + rows % 2, columns), dtype=np.float32)
     padded[:rows] = weight
-    pairs = padded.reshape(-1, 2, columns)
-    return np.maximum(pairs, 0).sum(axis=1), np.minimum(pairs, 0).sum(axis=1)
+    first, second = padded[::2], padded[1::2]
+    return np.maximum(first, 0) + np.maximum(second, 0), np.minimum(first, 0) + np.minimum(second, 0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.passes.products import included_targets
-from onnxproof.quantization.targets import Target, bias_behind, stores_transposed
+from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
 
 
 def keep_outlier_channels(
@@ -52,8 +52,10 @@ def keep_outlier_channels(
         for target in included_targets(editor, include=include)
         if target.node.op_type != "Attention" and (widening or target.shape[0] >= target.shape[1])
     ]
+    # Of all that smoothing looks at too, so that one recording serves both.
+    tensors = list(dict.fromkeys(target.activation for target in find_targets(editor))) if targets else []
     editor.finish()
-    activations = record_activations(model, calibration, list(dict.fromkeys(target.activation for target in targets)))
+    activations = record_activations(model, calibration, tensors)
     for target in targets:
         outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
         if len(outliers):

@@ -10,6 +10,7 @@ the smallest error of the integer product, with a scale per token, on recorded r
 scale per tensor that is found when the model runs. For scales that are fixed, it is the error with such a scale.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Activation, Feeds, record_activations
+from onnxproof.quantization.activations import Activation, Calibration, Feeds, record_activations
 from onnxproof.quantization.integer_error import integer_product_error, static_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
 
@@ -67,13 +68,23 @@ def smooth_activations(
         if not all(_owns_weight(editor, target) for target in targets):
             continue
         search = Smoothing(activations[tensor], targets, weight_range, fixed_scales)
-        scales = search.best() if strength is None else search.by_strength(strength)
+        scales = _best(search, tensor, calibration) if strength is None else search.by_strength(strength)
         if (scales != 1).any():
             for target in targets:
                 editor.change_constant(target.node, 1, _scaled_weight(target, scales))
             if not _fold_into_producer(editor, tensor, targets, scales):
                 _insert_division(editor, tensor, targets, scales)
     editor.finish()
+
+
+def _best(search: "Smoothing", tensor: str, calibration: Iterable[Feeds]) -> NDArray[np.float32]:
+    """Return the best scales for a tensor; those chosen before, where a recipe tried before left all of it as it is."""
+    if not isinstance(calibration, Calibration):
+        return search.best()
+    key = search.digest(tensor)
+    if key not in calibration.smoothing:
+        calibration.smoothing[key] = search.best()
+    return calibration.smoothing[key]
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,18 @@ class Smoothing:
         candidates += [self.by_strength(strength) for strength in STRENGTHS]
         candidates += [self.by_cap(quantile) for quantile in (FIXED_CAPS if self.fixed_scales else CAPS)]
         return min(candidates, key=self.error)
+
+    def digest(self, tensor: str) -> bytes:
+        """Return a digest of the tensor's name, what reads it, and its values as far as other passes change them.
+
+        Passes before this one leave other tensors as they are but for the last bits, which is why the ends of the
+        channels count with few bits, and the rows do not.
+        """
+        ends = [round_scales(end) for end in (self.activation.channel_low, self.activation.channel_high)]
+        digest = hashlib.sha256(repr((tensor, self.weight_range, self.fixed_scales)).encode())
+        for values in (*ends, *self.weights):
+            digest.update(np.ascontiguousarray(values).data)
+        return digest.digest()
 
     def by_strength(self, strength: float) -> NDArray[np.float32]:
         """Return SmoothQuant's scales, ``max|X|^strength / max|W|^(1 - strength)`` per channel, shape (channels,)."""

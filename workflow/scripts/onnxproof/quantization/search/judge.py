@@ -5,13 +5,15 @@ What computes in float16 is judged as hardware with float16 would compute it, se
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx
 
+from onnxproof.graph.sessions import Session
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.parity.answers import (
     Answers,
+    Metrics,
     Outputs,
     align_queries,
     answer_distance,
@@ -22,9 +24,21 @@ from onnxproof.parity.answers import (
     run_items,
 )
 from onnxproof.parity.metrics import finite
+from onnxproof.quantization.activations import Calibration
 from onnxproof.quantization.half_emulation import emulated
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.sessions import open_session
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A model's session, its answers to every input alone, and their metrics: more than half of the tokens are still
+    to be run, those of the padded batches.
+    """
+
+    session: Session
+    answers: Answers
+    metrics: Metrics
 
 
 class Judge:
@@ -51,7 +65,7 @@ class Judge:
         """
         self.inputs, self.task, self.labels, self.batch_size = inputs, task, labels, batch_size
         names = [value.name for value in model.graph.input]
-        self.calibration = [inputs.feed([index], names) for index in range(len(inputs.items))]
+        self.calibration = Calibration(inputs.feed([index], names) for index in range(len(inputs.items)))
         self.outputs = run_items(open_session(model), inputs, task)
         self.expected = read_answers(task, self.outputs, labels)
         self.examples = examples
@@ -66,14 +80,25 @@ class Judge:
         """Return the task's answers, one array an input; a detector's in the order of the float model's."""
         return read_answers(self.task, align_queries(self.task, self.outputs, outputs), self.labels)
 
-    def measure(self, model: onnx.ModelProto) -> dict[str, float | None]:
+    def measure(self, model: onnx.ModelProto) -> Metrics:
         """Return the task's metrics of ``model``, and ``batch_cosine_min``: an input alone against it in a batch."""
+        return self.measure_batched(self.measure_alone(model))
+
+    def measure_alone(self, model: onnx.ModelProto) -> "Alone":
+        """Run ``model`` on every input alone and measure the answers."""
         session = open_session(emulated(model))
         outputs = run_items(session, self.inputs, self.task)
-        alone, batched = map(self.answers, (outputs, run_items(session, self.inputs, self.task, self.batch_size)))
-        metrics = measure_answers(self.task, self.expected, alone) | measure_likelihoods(self.outputs, outputs)
-        metrics = metrics | {"batch_cosine_min": batch_invariance(alone, batched)["cosine_min"]}
-        return metrics if self.examples is None else metrics | {self.examples.name: finite(self._quality(alone))}
+        answers = self.answers(outputs)
+        metrics = measure_answers(self.task, self.expected, answers) | measure_likelihoods(self.outputs, outputs)
+        return Alone(session, answers, metrics)
+
+    def measure_batched(self, alone: "Alone") -> Metrics:
+        """Return all metrics of a model that was run on every input alone, see ``measure``."""
+        batched = self.answers(run_items(alone.session, self.inputs, self.task, self.batch_size))
+        metrics = alone.metrics | {"batch_cosine_min": batch_invariance(alone.answers, batched)["cosine_min"]}
+        if self.examples is None:
+            return metrics
+        return metrics | {self.examples.name: finite(self._quality(alone.answers))}
 
     def _quality(self, answers: Answers) -> float:
         """Return the metric of the answers to the labelled inputs, see ``Examples.quality``; NaN without such."""

@@ -22,7 +22,7 @@ from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.half_bounds import Bound
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
-from onnxproof.quantization.search.judge import Judge
+from onnxproof.quantization.search.judge import Alone, Judge
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.rung import Rung, Step
 from onnxproof.quantization.sessions import open_session
@@ -197,15 +197,25 @@ def is_hopeless(distances: Mapping[str, float]) -> bool:
 def _try(judge: Judge, candidate: Candidate, targets: Mapping[str, float | None]) -> Trial:
     """Quantize a candidate and measure it; with compensated rounding only if that may bring it to the targets."""
     if candidate.is_screened:
-        roughly = _measure(judge, candidate, candidate.quantize | ROUGHLY, targets)
-        if is_hopeless(roughly.distances):
-            return roughly
-    return _measure(judge, candidate, candidate.quantize, targets)
+        roughly = candidate.quantize | ROUGHLY
+        quantized = apply_recipe(candidate.prepared, [roughly], judge.calibration)
+        alone = judge.measure_alone(quantized)
+        if is_hopeless(distances_to(targets, alone.metrics)):
+            return _trial(judge, candidate, roughly, quantized, alone, targets)
+        del quantized, alone
+    quantized = apply_recipe(candidate.prepared, [candidate.quantize], judge.calibration)
+    return _trial(judge, candidate, candidate.quantize, quantized, judge.measure_alone(quantized), targets)
 
 
-def _measure(judge: Judge, candidate: Candidate, quantize: Step, targets: Mapping[str, float | None]) -> Trial:
-    quantized = apply_recipe(candidate.prepared, [quantize], judge.calibration)
-    metrics = judge.measure(quantized)
+def _trial(
+    judge: Judge,
+    candidate: Candidate,
+    quantize: Step,
+    quantized: onnx.ModelProto,
+    alone: Alone,
+    targets: Mapping[str, float | None],
+) -> Trial:
+    metrics = judge.measure_batched(alone)
     recipe = [*candidate.preparation, quantize]
     distances = distances_to(targets, metrics) | judge.lost(metrics)
     return Trial(recipe, quantized, metrics, distances, candidate.bounds)
