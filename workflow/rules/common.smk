@@ -479,9 +479,9 @@ def released_machines(wildcards) -> list[str]:
 
 
 def release_resources() -> list[str]:
-    """Return what a release is made with beside scripts: the card, and the examples on it."""
-    examples = sorted((RESOURCES / "usage").rglob("*.j2"))
-    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples)]
+    """Return what a release is made with beside scripts: the card, the examples on it, and the page for browsers."""
+    examples, page = sorted((RESOURCES / "usage").rglob("*.j2")), sorted((RESOURCES / "verify_page").iterdir())
+    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples, *page)]
 
 
 def proof_of_variants(wildcards) -> list[str]:

@@ -70,10 +70,12 @@ from onnxproof.release.announcement import (
     check_measured,
     failures,
     present_dtypes,
+    reasons_by_variant,
     recommended_dtypes,
     sentences,
     tell_transformers_js,
 )
+from onnxproof.release.browser_page import PAGE, render_page
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import QUALITY_FILE, write_golden
@@ -419,6 +421,7 @@ def read_browser_results(
         "inputs": record["inputs"]["count"],
         "announced": recommended_dtypes(record, failed, shipped),
         "not_announced": sentences(failed, shipped),
+        "failed": reasons_by_variant(failed, shipped),
         "versions": record["versions"],
     }
 
@@ -666,6 +669,8 @@ def release(
         model_type = read_json(stage / "config.json").get("model_type")
         card = render_model_card(prepared, source_metadata, with_export_file, model_type)
         write_text(stage / "README.md", card)
+        judged_as = reference.manifest["judged_as"]
+        write_text(stage / PAGE, render_page(prepared, judged_as, describe_files(stage)))
         manifest: ReleaseManifest = {**prepared, "files": describe_files(stage)}
         write_json(stage / "manifest.json", manifest)
         write_sums(stage)

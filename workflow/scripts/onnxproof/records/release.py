@@ -285,6 +285,8 @@ class BrowserResults(TypedDict):
     """The dtype that transformers.js takes by itself, by device."""
     not_announced: list[str]
     """A line for each file and device where it does not answer within its limits."""
+    failed: dict[str, dict[str, str]]
+    """The same reasons, by variant and device."""
     versions: Versions
     """Of the browser and the libraries that took part."""
 
