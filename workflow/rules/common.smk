@@ -409,6 +409,19 @@ def copies_argument(wildcards) -> list[str]:
     return ["--copies"] if MODELS[wildcards.model]["release"]["copies"] else []
 
 
+def targets_argument(wildcards) -> list[str]:
+    """Return the option that has the files of a release checked for the providers that its configuration names."""
+    targets = MODELS[wildcards.model]["release"]["targets"]
+    return ["--targets", *targets] if targets else []
+
+
+def target_tables(wildcards) -> list[str]:
+    """Return the tables of the providers that a model's configuration names."""
+    return [
+        resource_path(RESOURCES / "targets" / f"{name}.yaml") for name in MODELS[wildcards.model]["release"]["targets"]
+    ]
+
+
 def browser_argument(wildcards) -> list[str]:
     """Return the option that has a release announce what answered in a browser, where that was measured."""
     return ["--browser"] if MODELS[wildcards.model]["parity"]["browser"] else []

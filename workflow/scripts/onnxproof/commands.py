@@ -10,6 +10,7 @@ from onnxproof.places import SCRIPTS
 #: The scripts that a user may want to run by hand, in the order of the workflow.
 COMMANDS = (
     "check",
+    "check_targets",
     "download",
     "export",
     "optimize",
