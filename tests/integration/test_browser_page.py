@@ -275,6 +275,22 @@ def test_a_page_from_disk_runs_on_the_folder_that_is_chosen(browser, classifier)
     assert "The fastest is onnx/model" in told
 
 
+def test_without_webgpu_the_page_says_so_and_judges_the_rest(browser, classifier, serve):
+    hide = {"source": "Object.defineProperty(Navigator.prototype, 'gpu', {get: () => undefined});"}
+    hidden = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", hide)
+    try:
+        browser.get(f"{serve(classifier.folder)}/{PAGE}?runtime=runtime/")
+        told, result = check(browser)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", hidden)
+    assert told.startswith(
+        "On WebAssembly, all 2 files answer within the limits of the release. On WebGPU, no file was run."
+    )
+    assert [run.get("reason") for run in result["runs"] if run["device"] == "webgpu"] == [
+        "this browser has no WebGPU"
+    ] * 2
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_the_page_fits_the_screen_and_can_be_read(browser, classifier, serve, size, scheme):

@@ -356,7 +356,7 @@ async function openGraph({ AutoModel, env }, bytes, variant, device) {
   });
 }
 
-async function runVariant(transformers, read, plan, golden, variant, device) {
+async function runVariant(transformers, read, plan, golden, variant, device, say) {
   const bytes = {};
   for (const path of variant.files) bytes[path] = await readChecked(read, path, plan.files[path].sha256);
   const model = await openGraph(transformers, bytes, variant, device);
@@ -369,7 +369,10 @@ async function runVariant(transformers, read, plan, golden, variant, device) {
       return [answers, performance.now() - start];
     };
     const actual = [];
-    for (const item of golden.inputs) actual.push((await ask(item))[0]);
+    for (const item of golden.inputs) {
+      actual.push((await ask(item))[0]);
+      await say(`Running ${variant.file} on ${DEVICES[device]}: ${actual.length} of ${golden.inputs.length} inputs …`);
+    }
     const metrics = measure(plan.kind, plan.outputs, golden.expected, actual);
     const times = [];
     const step = Math.max(1, Math.ceil(golden.inputs.length / TIMED));
@@ -447,7 +450,7 @@ async function runEvery(plan, read, base, withAll, status) {
         show(cell, "running", "");
         await draw();
         try {
-          const found = await runVariant(transformers, read, plan, golden, variant, device);
+          const found = await runVariant(transformers, read, plan, golden, variant, device, say);
           const worst = Object.entries(found.metrics).find(([metric]) => variant.limits.some((limit) => limit.metric === metric));
           Object.assign(run, found, { state: found.held && !found.missed.length ? "right" : "wrong",
             worst: worst ? `${worst[0]} ${figure(worst[1])}` : "" });

@@ -89,7 +89,7 @@ def render_page(manifest: PreparedRelease, judged_as: str, files: Files) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    limited = {metric for facts in manifest["variants"].values() for metric in facts["gate"]["thresholds"]}
+    judged = {limit["metric"] for facts in manifest["variants"].values() for limit in facts["gate"]["limits"]}
     size = sum(files[path]["size"] for path in plan["files"])
     page: str = environment.get_template(TEMPLATE).render(
         plan=plan,
@@ -99,7 +99,7 @@ def render_page(manifest: PreparedRelease, judged_as: str, files: Files) -> str:
         plan_json=Markup(as_data(plan)),
         megabytes=f"{size / 1e6:.3g}",
         runtime_megabytes=RUNTIME_MB,
-        unmeasured=[metric for metric in METRICS if metric in limited - MEASURED],
+        unmeasured=[metric for metric in METRICS if metric in judged - MEASURED],
     )
     return page
 
