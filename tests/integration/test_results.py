@@ -29,6 +29,7 @@ def test_every_promised_path_is_there(finished, model):
     wanted += ["release/tokenizer.json", "release/README.md", "release/manifest.json", "release.json"]
     wanted += ["release/onnx/model.onnx", "release/onnx/model_quantized.onnx", "release/verify_release.py"]
     wanted += ["release/SHA256SUMS", "release/golden.npz", "release/golden.json", "verified.json"]
+    wanted += ["release/verify.html"]
     for variant in VARIANTS:
         wanted += [f"onnx/{variant}/model.onnx", f"onnx/{variant}.json", f"parity/{variant}.json"]
         wanted += [f"parity/{variant}.ok", f"benchmark/{variant}.json"]

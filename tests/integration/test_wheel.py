@@ -17,10 +17,13 @@ from onnxproof.commands import COMMANDS, MAIN_COMMANDS, main
 from onnxproof.places import SCRIPTS
 from project import ROOT
 
+#: Commands that no rule runs.
+BY_HAND = {"check_targets"}
+
 
 def test_every_rule_is_a_command():
     rules = "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    assert set(COMMANDS) == set(re.findall(r'script=script_path\("(\w+)"\)', rules))
+    assert set(COMMANDS) - BY_HAND == set(re.findall(r'script=script_path\("(\w+)"\)', rules))
 
 
 @pytest.mark.parametrize("name", MAIN_COMMANDS)

@@ -34,6 +34,7 @@ CONFIG = {
             "source": {"path": "models/sentences"},
             "variants": ["fp32", "optimized", "int8", "int8-invariant"],
             "benchmark": {"pytorch": False},
+            "release": {"targets": ["qnn", "webnn"]},
         },
     },
     "quantization": {"targets": {"int8": LOOSE, "int8-invariant": LOOSE}},

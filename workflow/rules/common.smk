@@ -437,6 +437,19 @@ def copies_argument(wildcards) -> list[str]:
     return ["--copies"] if MODELS[wildcards.model]["release"]["copies"] else []
 
 
+def targets_argument(wildcards) -> list[str]:
+    """Return the option that has the files of a release checked for the providers that its configuration names."""
+    targets = MODELS[wildcards.model]["release"]["targets"]
+    return ["--targets", *targets] if targets else []
+
+
+def target_tables(wildcards) -> list[str]:
+    """Return the tables of the providers that a model's configuration names."""
+    return [
+        resource_path(RESOURCES / "targets" / f"{name}.yaml") for name in MODELS[wildcards.model]["release"]["targets"]
+    ]
+
+
 def browser_argument(wildcards) -> list[str]:
     """Return the option that has a release announce what answered in a browser, where that was measured."""
     return ["--browser"] if MODELS[wildcards.model]["parity"]["browser"] else []
@@ -507,9 +520,9 @@ def released_machines(wildcards) -> list[str]:
 
 
 def release_resources() -> list[str]:
-    """Return what a release is made with beside scripts: the card, and the examples on it."""
-    examples = sorted((RESOURCES / "usage").rglob("*.j2"))
-    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples)]
+    """Return what a release is made with beside scripts: the card, the examples on it, and the page for browsers."""
+    examples, page = sorted((RESOURCES / "usage").rglob("*.j2")), sorted((RESOURCES / "verify_page").iterdir())
+    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples, *page)]
 
 
 def proof_of_variants(wildcards) -> list[str]:

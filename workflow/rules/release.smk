@@ -15,6 +15,7 @@ rule release:
         reference_folder="results/{model}/reference",
         reference="results/{model}/reference.json",
         resources=release_resources(),
+        tables=target_tables,
         browser=browser_record,
         evaluation=evaluation_records,
         scores=evaluation_scores,
@@ -39,13 +40,14 @@ rule release:
         browser=browser_argument,
         evaluation=evaluation_argument,
         copies=copies_argument,
+        targets=targets_argument,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} {params.browser:q} "
         "{params.evaluation:q} "
-        "{params.copies:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+        "{params.copies:q} {params.targets:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
 rule verify_release:

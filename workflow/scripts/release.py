@@ -32,6 +32,7 @@ from onnxproof.graph.exported_model import write_export_file
 from onnxproof.graph.external_data import rename_weights, weight_files
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
+from onnxproof.graph.providers import Judged, judge_graph, provider_names, read_provider
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import Verdict, judge
 from onnxproof.places import SCRIPTS
@@ -60,6 +61,7 @@ from onnxproof.records.release import (
     ReleasedVariant,
     ReleaseManifest,
     ReleaseRecord,
+    TargetVerdict,
 )
 from onnxproof.records.source import Origin, Place, SourceRecord, read_source
 from onnxproof.records.variant import read_variant
@@ -70,10 +72,12 @@ from onnxproof.release.announcement import (
     check_measured,
     failures,
     present_dtypes,
+    reasons_by_variant,
     recommended_dtypes,
     sentences,
     tell_transformers_js,
 )
+from onnxproof.release.browser_page import PAGE, render_page
 from onnxproof.release.card import read_metadata, render_model_card
 from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import QUALITY_FILE, write_golden
@@ -98,6 +102,9 @@ ALSO_AS = {"int8": DTYPE_FILES["int8"], "uint8": DTYPE_FILES["q8"]}
 
 #: How to make a release again, in a checkout of onnxproof with ``reproduce.config`` in config.yaml.
 COMMANDS = ("make setup", ". .venv/bin/activate", "snakemake --cores all results/{model}/release")
+
+#: What is documented of each ONNX file, by provider.
+Verdicts = dict[str, dict[str, TargetVerdict]]
 
 #: Keys of ``evaluation`` that name files of the user's.
 LABELLED_FILES = frozenset({"data", "documents"})
@@ -419,7 +426,42 @@ def read_browser_results(
         "inputs": record["inputs"]["count"],
         "announced": recommended_dtypes(record, failed, shipped),
         "not_announced": sentences(failed, shipped),
+        "failed": reasons_by_variant(failed, shipped),
         "versions": record["versions"],
+    }
+
+
+def judge_files(folder: Path, variants: Mapping[str, ReleasedVariant], targets: Sequence[str]) -> Verdicts:
+    """Return what is documented of each released ONNX file, by provider: see ``onnxproof/graph/providers.py``.
+
+    Args:
+        folder: the release.
+        variants: those that are shipped.
+        targets: the providers' names.
+    """
+    import onnx
+
+    found: Verdicts = {}
+    for facts in variants.values():
+        for file in facts.get("files", {"": facts["file"]}).values():
+            model = onnx.load(folder / file, load_external_data=False)
+            found[file] = {name: verdict_of(judge_graph(model, read_provider(name)), name) for name in targets}
+    return found
+
+
+def verdict_of(judged: Judged, provider: str) -> TargetVerdict:
+    """Return a verdict as the manifest has it: the nodes that are refused for the same reason stand together."""
+    refused: dict[tuple[str, str], list[str]] = {}
+    for one in judged.refused:
+        refused.setdefault((one.operator, one.reason), []).append(one.node)
+    return {
+        "nodes": judged.nodes,
+        "refused": [
+            {"operator": operator, "reason": reason, "nodes": nodes} for (operator, reason), nodes in refused.items()
+        ],
+        "not_fixed": judged.not_fixed,
+        "documented": read_provider(provider).documented,
+        "sources": list(read_provider(provider).sources),
     }
 
 
@@ -603,12 +645,14 @@ def release(
     browser: bool = False,
     copies: bool = False,
     evaluation: Mapping[str, Any] | None = None,
+    targets: Sequence[str] = (),
 ) -> None:
     """Build the release folder of one model and describe it.
 
     With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
     ``copies``, a variant that transformers.js looks for by two names is there by both. With ``evaluation``, the
-    variants are judged on labelled data too, see ``judge_quality``.
+    variants are judged on labelled data too, see ``judge_quality``. With ``targets``, the files are held against what
+    these execution providers document.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
@@ -636,6 +680,9 @@ def release(
                     shutil.copyfile(document, stage / document.name)
         for variant, path in [*shipped.items(), *copied.items()]:
             copy_proven_model(variant, results, stage / path)
+        if targets:
+            described["targets"] = judge_files(stage, described["variants"], targets)
+            described["reproduce"]["config"]["models"][model]["release"]["targets"] = list(targets)
         exported = read_variant(results / "onnx" / "fp32.json")
         with_export_file = "exported_model" in exported
         if "exported_model" in exported:
@@ -666,6 +713,8 @@ def release(
         model_type = read_json(stage / "config.json").get("model_type")
         card = render_model_card(prepared, source_metadata, with_export_file, model_type)
         write_text(stage / "README.md", card)
+        judged_as = reference.manifest["judged_as"]
+        write_text(stage / PAGE, render_page(prepared, judged_as, describe_files(stage)))
         manifest: ReleaseManifest = {**prepared, "files": describe_files(stage)}
         write_json(stage / "manifest.json", manifest)
         write_sums(stage)
@@ -701,6 +750,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--evaluation", type=json.loads, metavar="JSON", help="evaluation of config.yaml: judge by labelled data too"
     )
+    parser.add_argument(
+        "--targets", nargs="+", default=[], choices=provider_names(), help="providers to hold the files against"
+    )
     args = parser.parse_args(argv)
     release(
         args.model,
@@ -713,6 +765,7 @@ def main(argv: list[str] | None = None) -> None:
         args.browser,
         args.copies,
         args.evaluation,
+        args.targets,
     )
 
 

@@ -12,6 +12,7 @@ MAIN_COMMANDS = {
     "check": ("check", "say what a model is and whether it can be converted, from its small files"),
     "convert": ("convert", "turn one model into a verified ONNX release"),
     "verify": ("verify_release", "verify a release on this machine"),
+    "audit": ("audit", "hold ONNX files that others published to the model that they were made from"),
     "attest": ("attest", "state in formats of other tools what a release is and how it was judged, and sign it"),
 }
 
@@ -19,6 +20,7 @@ MAIN_COMMANDS = {
 COMMANDS = (
     "check",
     "audit",
+    "check_targets",
     "download",
     "export",
     "optimize",

@@ -274,6 +274,32 @@ class Reproduction(TypedDict):
     """What to run in a checkout of this project."""
 
 
+class RefusedNodes(TypedDict):
+    """Nodes that an execution provider refuses for one reason."""
+
+    operator: str
+    """Theirs; of another domain than ONNX's own with the domain before it."""
+    reason: str
+    """Which condition they do not meet."""
+    nodes: list[str]
+    """Their names."""
+
+
+class TargetVerdict(TypedDict):
+    """What the documentation of an execution provider says of a file. Nothing was run."""
+
+    nodes: int
+    """How many nodes the provider is given; without those that are computed when the file is loaded."""
+    refused: list[RefusedNodes]
+    """Those of them that it does not take."""
+    not_fixed: list[str]
+    """Inputs whose shapes must be fixed first."""
+    documented: str
+    """What was read of the documentation, and what was not."""
+    sources: list[str]
+    """The documentation."""
+
+
 class BrowserResults(TypedDict):
     """What was measured in a browser, and what is announced of it."""
 
@@ -285,6 +311,8 @@ class BrowserResults(TypedDict):
     """The dtype that transformers.js takes by itself, by device."""
     not_announced: list[str]
     """A line for each file and device where it does not answer within its limits."""
+    failed: dict[str, dict[str, str]]
+    """The same reasons, by variant and device."""
     versions: Versions
     """Of the browser and the libraries that took part."""
 
@@ -314,6 +342,8 @@ class ReleaseDescription(TypedDict):
     """How to make it again."""
     browser: NotRequired[BrowserResults]
     """What answers in a browser; absent where ``parity.browser`` does not ask."""
+    targets: NotRequired[dict[str, dict[str, TargetVerdict]]]
+    """For each ONNX file, by provider, what is documented of it; absent where ``release.targets`` is empty."""
 
 
 class GoldenCounts(TypedDict):

@@ -173,6 +173,15 @@ def sentences(failed: Mapping[tuple[str, str], str], shipped: Mapping[str, str])
     ]
 
 
+def reasons_by_variant(failed: Mapping[tuple[str, str], str], shipped: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return why a released variant is not announced, ``{variant: {device: reason}}``."""
+    found: dict[str, dict[str, str]] = {}
+    for (variant, device), reason in failed.items():
+        if variant in shipped:
+            found.setdefault(variant, {})[device] = _told(reason)
+    return found
+
+
 def _told(reason: str) -> str:
     known = reason.startswith(("does not load", "cannot be run"))
     return reason if known else f"differs from the original: {reason}"

@@ -1,5 +1,6 @@
 """The model card of a release, in the Hub's format: YAML metadata, then Markdown."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,11 +9,18 @@ import yaml
 
 from onnxproof.evaluation.quoted import QUOTED
 from onnxproof.formatting import format_figure
+from onnxproof.graph.providers import read_provider
 from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
 from onnxproof.records.evaluation import EvaluationData
 from onnxproof.records.reference import Usage
-from onnxproof.records.release import PreparedRelease, ReleaseDescription, ReleasedReference, ReleasedVariant
+from onnxproof.records.release import (
+    PreparedRelease,
+    ReleaseDescription,
+    ReleasedReference,
+    ReleasedVariant,
+    TargetVerdict,
+)
 from onnxproof.records.variant import Settings
 from onnxproof.release.node_models import is_loaded_in_node
 from onnxproof.tasks.heads import NONE, SOFTMAX
@@ -392,8 +400,31 @@ def render_model_card(
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
         metrics=METRICS,
         choice=VARIANTS,
+        target_lines=target_lines(manifest.get("targets", {})),
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"
+
+
+def target_lines(verdicts: Mapping[str, Mapping[str, TargetVerdict]]) -> list[str]:
+    """Return a line for each ONNX file and execution provider: what the provider's documentation says of the file."""
+    return [
+        f"`{file}` on {read_provider(name).title}: {_verdict_in_words(verdict)}."
+        for file, by_provider in verdicts.items()
+        for name, verdict in by_provider.items()
+    ]
+
+
+def _verdict_in_words(verdict: TargetVerdict) -> str:
+    inputs = ", ".join(f"`{name}`" for name in verdict["not_fixed"])
+    fixed = f" once the shapes of {inputs} are fixed" if inputs else ""
+    if not verdict["refused"]:
+        return f"it takes all {verdict['nodes']} nodes{fixed}"
+    count = sum(len(group["nodes"]) for group in verdict["refused"])
+    by_reason: dict[str, list[str]] = {}
+    for group in verdict["refused"]:
+        by_reason.setdefault(group["reason"], []).append(f"{len(group['nodes'])} {group['operator']}")
+    reasons = [f"{', '.join(operators)} ({reason})" for reason, operators in by_reason.items()]
+    return f"it refuses {count} of {verdict['nodes']} nodes{fixed}: {'; '.join(reasons)}"
 
 
 def places_of(variants: dict[str, ReleasedVariant]) -> list[dict[str, Any]]:

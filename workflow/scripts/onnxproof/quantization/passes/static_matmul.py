@@ -1,9 +1,9 @@
 """Matrix products in int8 with scales fixed by calibration, written as QuantizeLinear and DequantizeLinear.
 
 ``dynamic_matmul`` finds the range of an activation at each run, with operators that only onnxruntime's CPU provider
-has. Scales that the file holds, around plain operators, are what OpenVINO, TensorRT, QNN, CoreML, DirectML and WebNN
-turn into their own integer products (the QDQ format of onnxruntime's documentation, "Quantize ONNX models"). An answer
-does not depend on its batch, because no scale does.
+has. Scales that the file holds, around plain operators, are what OpenVINO and other execution providers turn into their
+own integer products (the QDQ format of onnxruntime's documentation, "Quantize ONNX models"). Which of them take these
+types is in ``resources/targets/``. An answer does not depend on its batch, because no scale does.
 """
 
 from collections.abc import Iterator, Sequence
