@@ -469,6 +469,8 @@ def test_the_original_is_asked_once(repository, tmp_path, capsys):
     capsys.readouterr()
     assert run() == 0
     assert "the original's answers are there already" in capsys.readouterr().out
+    audit.main([str(repository), "--original", str(STARS), "--texts", str(texts), "--output", str(output), "--json"])
+    assert json.loads(capsys.readouterr().out) == json.loads((output / "audit.json").read_text())
 
 
 def test_an_audit_in_the_workflow(tiny_models, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import attest
+import audit
 import check
 import convert
 import verify_release
@@ -36,6 +37,7 @@ def without_work(monkeypatch):
     monkeypatch.setattr(check, "find_source", accept)
     monkeypatch.setattr(verify_release, "verify", accept)
     monkeypatch.setattr(attest, "attest", accept)
+    monkeypatch.setattr(audit, "bring_and_audit", accept)
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -9,7 +9,9 @@ be judged, and 1 where no audit was possible. Nothing of a repository is run but
 """
 
 import argparse
+import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -257,6 +259,26 @@ def same_bytes(files: list[AuditedFile]) -> list[Finding]:
     return found
 
 
+def bring_and_audit(args: argparse.Namespace) -> AuditRecord:
+    """Fetch what the command line names, audit it, and write ``audit.json`` and ``audit.md``."""
+    name = args.source.rstrip("/").rpartition("/")[2] or "repository"
+    output = args.output or Path("results", "audits", name)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".repository.", dir=output) as scratch:
+        repository = bring_repository(args.source, args.revision, Path(scratch))
+        named_by: NamedBy = "the user"
+        results = args.results
+        if results is None:
+            place, named_by = find_original(repository, args.original)
+            results = output / "original"
+            ask_original(name, place, results, args)
+        thresholds = args.thresholds or default_thresholds()
+        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads)
+    write_json(output / "audit.json", record)
+    write_text(output / "audit.md", page_of(record))
+    return record
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line, audit, write ``audit.json`` and ``audit.md``, and print the verdict."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -270,26 +292,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads [%(default)s]")
     parser.add_argument("--output", type=Path, help="folder for audit.json and audit.md [results/audits/NAME]")
     parser.add_argument("--thresholds", type=json.loads, metavar="JSON", help="limits by variant [config.yaml's]")
+    parser.add_argument("--json", action="store_true", help="print audit.json and nothing else on standard output")
     parser.add_argument("--exit-zero", action="store_true", help="end with status 0 where something is wrong, too")
     args = parser.parse_args(argv)
     if args.original and args.results:
         parser.error("--original and --results both name the original: give one of them")
-    name = args.source.rstrip("/").rpartition("/")[2] or "repository"
-    output = args.output or Path("results", "audits", name)
-    thresholds = args.thresholds or default_thresholds()
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".repository.", dir=output) as scratch:
-        repository = bring_repository(args.source, args.revision, Path(scratch))
-        named_by: NamedBy = "the user"
-        results = args.results
-        if results is None:
-            place, named_by = find_original(repository, args.original)
-            results = output / "original"
-            ask_original(name, place, results, args)
-        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads)
-    write_json(output / "audit.json", record)
-    write_text(output / "audit.md", page_of(record))
-    print(page_of(record))
+    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+        record = bring_and_audit(args)
+    print(json.dumps(record, indent=2, ensure_ascii=False) if args.json else page_of(record))
     return 0 if record["sound"] or args.exit_zero else WRONG
 
 
