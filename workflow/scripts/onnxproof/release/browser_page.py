@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from onnxproof.files import Files
 from onnxproof.parity.gate import limits_of_few
@@ -94,9 +93,9 @@ def render_page(manifest: PreparedRelease, judged_as: str, files: Files) -> str:
     page: str = environment.get_template(TEMPLATE).render(
         plan=plan,
         policy=policy_of(script, style),
-        style=Markup(style),
-        script=Markup(script),
-        plan_json=Markup(as_data(plan)),
+        style=style,
+        script=script,
+        plan_json=as_data(plan),
         megabytes=f"{size / 1e6:.3g}",
         runtime_megabytes=RUNTIME_MB,
         unmeasured=[metric for metric in METRICS if metric in judged - MEASURED],
