@@ -90,6 +90,13 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 # LLAMA=llama-cpp adds llama.cpp, which is built from source: it takes a compiler, and half an hour on two cores.
 WRITERS := openvino onnxruntime-genai $(LLAMA)
 
+.PHONY: bench-blocks
+bench-blocks: setup  ## compare our rounding of weights to 4 bits with onnxruntime's, on the trained language model; rewrites docs/blocks.md
+	$(IN_VENV) snakemake --cores all --configfile examples/story-teller.yaml -- \
+	  $(addprefix results/story-teller-tiny/,reference.json onnx/optimized.json)
+	$(IN_VENV) python tools/compare_blocks.py --results results/story-teller-tiny \
+	  --texts examples/story-calibration.jsonl --table docs/blocks.md
+
 .PHONY: bench-generators
 bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our variants of a language model write with public tools; rewrites docs/generators.md
 	$(IN_VENV) python tools/compare_generators.py --table docs/generators.md $(BENCH) \

@@ -247,3 +247,19 @@ def test_prompts_and_next_tokens_are_timed_on_a_gpu(finished, monkeypatch, capsy
     assert all(float(cell) > 0 for cell in row.split("|")[2:4])
     assert on_gpu.main([str(finished / "translator"), "--variants", "fp32"]) == 0
     assert capsys.readouterr().out.endswith("is not one graph that takes texts: its speed was not measured\n")
+
+
+def test_ways_to_round_to_four_bits_are_compared(finished, tmp_path, monkeypatch):
+    import compare_blocks
+    from onnxproof.inputs.texts import CALIBRATION_TEXTS
+
+    monkeypatch.setattr(compare_blocks, "FORMS", [(8, 32)])
+    page, results = tmp_path / "blocks.md", finished / "writer"
+    arguments = ["--results", str(results), "--texts", str(CALIBRATION_TEXTS), "--table", str(page)]
+    compare_blocks.main(arguments)
+    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| 8, 32")]
+    assert [row[1] for row in rows][:2] == ["**ours**", "onnxruntime, nearest"]
+    assert len(rows) == 5
+    divergences = [float(row[4].removesuffix(" |")) for row in rows]
+    assert divergences[0] < min(divergences[1:]), "our rounding is fitted to texts"
+    assert all(float(row[2]) < 0.5 for row in rows)
