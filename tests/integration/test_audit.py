@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import made_once
+from jsonschema import validate
 
 import audit
 import published
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.texts import EVALUATION_TEXTS
-from project import make_tiny_project
+from project import ROOT, make_tiny_project
 from published import INPUTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the exporter, about its own future
@@ -366,6 +367,42 @@ def test_a_graph_of_another_kind_is_not_judged(stars, repository, tmp_path):
     assert kinds(file["findings"], "note") == {"not-aligned"}
     assert "alignment" not in file
     assert not found["sound"]
+
+
+# Times
+
+
+def test_files_are_timed_under_any_names(stars, repository, tmp_path):
+    """Each in turns with the original and with the repository's own fp32; a shape that cannot be run says so."""
+    for name in ("winml.onnx", "model_int32.onnx", "model_fp16.onnx"):
+        copied(stars / "published" / "onnx" / name, repository / "onnx" / name)
+    published.export(STARS, repository / "onnx" / "one.onnx", frozen=("batch",))
+    options = ["--benchmark", "--seconds-per-case", "1", "--exit-zero"]
+    command = [str(repository), "--results", str(stars / "original"), "--output", str(tmp_path / "audit")]
+    assert audit.main([*command, *options]) == 0
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    validate(found, json.loads((ROOT / "docs/schemas/audit.schema.json").read_text()))
+    assert found["timing"]["fp32"] == "onnx/model.onnx"
+    assert found["timing"]["pytorch_dtype"] == "float32"
+    for file in found["files"]:
+        own = file["name"] == "onnx/model.onnx"
+        for case in file["speed"]:
+            assert case["times_faster"].keys() == {"pytorch"} | (set() if own else {"onnx/model.onnx"})
+            samples = np.array(case["samples_ms"])
+            assert samples.min() > 0
+            assert case["p50_ms"] == pytest.approx(np.median(samples))
+            for other in case["times_faster"].values():
+                assert other["quartiles"][0] <= other["median"] <= other["quartiles"][1]
+        shapes = [(case["batch"], case["sequence"]) for case in file["speed"]]
+        notes = [each["message"] for each in file["findings"] if each["kind"] == "speed"]
+        if file["name"] == "onnx/one.onnx":
+            assert shapes == [(1, 128)]
+            assert len(notes) == 1
+            assert "Not timed at 8x128" in notes[0]
+        else:
+            assert shapes == [(1, 128), (8, 128)]
+            assert notes == []
+    assert "| ms at 1x128 | ms at 8x128 | verdict |" in (tmp_path / "audit" / "audit.md").read_text()
 
 
 # Embeddings
