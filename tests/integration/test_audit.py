@@ -369,6 +369,23 @@ def test_a_graph_of_another_kind_is_not_judged(stars, repository, tmp_path):
     assert not found["sound"]
 
 
+def test_a_file_of_another_model_is_told(stars, sentences, repository, tmp_path, monkeypatch):
+    """The vectors of one model under the name of a classifier, which an earlier audit has seen."""
+    monkeypatch.chdir(tmp_path)
+    assert audit.main([str(sentences / "published"), "--results", str(sentences / "original"), "--exit-zero"]) == 0
+    copied(sentences / "published" / "tokens.onnx", repository / "onnx" / "model_fp32.onnx")
+    assert audit.main([str(repository), "--results", str(stars / "original")]) == audit.WRONG
+    found = json.loads((tmp_path / "results/audits/repository/audit.json").read_text())
+    files = {file["name"]: file for file in found["files"]}
+    assert files["onnx/model.onnx"]["findings"] == []
+    [told] = [each for each in files["onnx/model_fp32.onnx"]["findings"] if each["kind"] == "other-model"]
+    assert told["severity"] == "wrong"
+    assert "is, byte for byte, tokens.onnx of published, made from " in told["message"]
+    assert audit.main([str(repository), "--results", str(stars / "original"), "--known"]) == audit.WRONG
+    found = json.loads((tmp_path / "results/audits/repository/audit.json").read_text())
+    assert all("other-model" not in kinds(file["findings"]) for file in found["files"])
+
+
 # Times
 
 

@@ -23,6 +23,7 @@ import download
 import record_reference
 from benchmark import positive
 from check import ATTEMPTS, LONGEST_WAIT_S
+from onnxproof.audit.known import Known, look_up, read_known
 from onnxproof.audit.measuring import Task, audit_model
 from onnxproof.audit.page import page_of, sentence_of
 from onnxproof.audit.repository import (
@@ -52,6 +53,8 @@ from onnxproof.tasks.registry import TASKS
 NamedBy = Literal["the user", "base_model of the card", "the repository's own weights"]
 #: The status where something is wrong: no mistake of the user's, so not 1.
 WRONG = 3
+#: Where audits are written, and those of other repositories are looked for.
+AUDITS = Path("results", "audits")
 #: How often what is timed is repeated, as in the benchmark.
 EFFORT = Effort(warmup=3, rounds=20, iterations=5, seconds_per_case=10, seed=0)
 REFERENCE, REFERENCE_RECORD, SOURCE, SOURCE_RECORD = "reference", "reference.json", "source", "source.json"
@@ -184,6 +187,7 @@ def audit(
     batch_size: int,
     threads: int,
     effort: Effort | None = None,
+    known: Mapping[str, list[Known]] | None = None,
 ) -> AuditRecord:
     """Hold every ONNX model of a repository to an original whose answers were recorded.
 
@@ -196,6 +200,7 @@ def audit(
         batch_size: inputs in a padded batch.
         threads: intra-op threads.
         effort: how often to repeat what is timed; None times nothing.
+        known: what files of other models are, by the sha256 of each.
     """
     start = time.perf_counter()
     reference = read_reference(results / REFERENCE, results / REFERENCE_RECORD)
@@ -218,6 +223,7 @@ def audit(
     findings += [*take_raw_inputs(files), *same_bytes(files)]
     keys = ("kind", "repo", "path", "package", "package_version", "package_path", "requested_revision", "revision")
     original: Place = {key: source[key] for key in keys if key in source}  # type: ignore[literal-required, assignment]
+    look_up(files, original, known or {})
     timing = None
     if effort is not None:
         timing, told = time_files(task, models, files, effort)
@@ -274,10 +280,16 @@ def same_bytes(files: list[AuditedFile]) -> list[Finding]:
     return found
 
 
+def other_audits(output: Path) -> list[Path]:
+    """Return the records of the audits that were made here, but for that of a folder."""
+    return [path for path in sorted(AUDITS.glob("*/audit.json")) if path.parent.resolve() != output.resolve()]
+
+
 def bring_and_audit(args: argparse.Namespace) -> AuditRecord:
     """Fetch what the command line names, audit it, and write ``audit.json`` and ``audit.md``."""
     name = args.source.rstrip("/").rpartition("/")[2] or "repository"
-    output = args.output or Path("results", "audits", name)
+    output = args.output or AUDITS / name
+    known = read_known(other_audits(output) if args.known is None else args.known)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".repository.", dir=output) as scratch:
         repository = bring_repository(args.source, args.revision, Path(scratch))
@@ -289,7 +301,7 @@ def bring_and_audit(args: argparse.Namespace) -> AuditRecord:
             ask_original(name, place, results, args)
         effort = replace(EFFORT, seconds_per_case=args.seconds_per_case) if args.benchmark else None
         thresholds = args.thresholds or default_thresholds()
-        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads, effort)
+        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads, effort, known)
     write_json(output / "audit.json", record)
     write_text(output / "audit.md", page_of(record))
     return record
@@ -317,6 +329,13 @@ def main(argv: list[str] | None = None) -> int:
         default=10,
         metavar="S",
         help="of --benchmark: a slower shape is timed less often [%(default)s]",
+    )
+    parser.add_argument(
+        "--known",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="audit.json, results/NAME/onnx/VARIANT.json, or what each sha256 is, of other models [results/audits/*]",
     )
     parser.add_argument("--json", action="store_true", help="print audit.json and nothing else on standard output")
     parser.add_argument("--exit-zero", action="store_true", help="end with status 0 where something is wrong, too")
