@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 import published
+from messages import raises
 from onnx_folder import VOCAB_SIZE, write_onnx_folder
+from onnxproof.audit import speed
+from onnxproof.audit.repository import OnnxModel
 from onnxproof.audit.speed import own_fp32
 from onnxproof.benchmark import runtimes, worker
+from onnxproof.cli import UserError
 
 THEIRS = {"input_ids": "ids:0", "attention_mask": "mask", "token_type_ids": "segment_ids"}
 OURS = {theirs: ours for ours, theirs in THEIRS.items()}
@@ -65,3 +69,9 @@ def test_the_fp32_file_that_others_are_compared_with():
     assert own_fp32(files[:1]) == "a/classifier.onnx"
     assert own_fp32(files[2:]) is None
     assert own_fp32([file("model.onnx", verdict="wrong")]) is None
+
+
+def test_a_merged_decoder_alone_is_not_timed():
+    graphs = {"encoder_model.onnx": "encoder_model.onnx", "decoder_model_merged.onnx": "decoder_model_merged.onnx"}
+    with raises(UserError):
+        speed._contender(None, OnnxModel(graphs), {"name": "encoder_model.onnx"})

@@ -15,7 +15,7 @@ from onnxproof.benchmark import timing
 from onnxproof.benchmark.timing import Case, Contender, Effort, ModelSizes, Worker
 from onnxproof.checkpoint.reading import CONFIG
 from onnxproof.cli import UserError, first_line
-from onnxproof.graph.files import ENCODER_FILE, MODEL_FILE
+from onnxproof.graph.files import DECODER_FILE, ENCODER_FILE, MODEL_FILE
 from onnxproof.hardware import available_cores, cpu_description
 from onnxproof.records.audit import AuditedFile, AuditTiming, Finding, SpeedCase, TimesFaster
 
@@ -94,7 +94,13 @@ def _original(task: Task) -> Contender:
 
 
 def _contender(task: Task, model: OnnxModel, file: AuditedFile) -> Contender:
-    """Return a file as the benchmark times it: its graphs, and the original's names of their inputs."""
+    """Return a file as the benchmark times it: its graphs, and the original's names of their inputs.
+
+    Raises:
+        UserError: its only decoder is a merged one, which the benchmark does not run.
+    """
+    if ENCODER_FILE in model.graphs and DECODER_FILE not in model.graphs:
+        raise UserError("a merged decoder is not timed, and there is no other")
     fed = file["alignment"]["inputs"] if "alignment" in file else {}
     names = {theirs: ours.removeprefix(MADE) for theirs, ours in fed.items()}
     options = {"graphs": model.graphs, "names": names}
