@@ -13,6 +13,8 @@ from jsonschema import validate
 
 import audit
 import published
+from audit_public_tools import export_with_optimum
+from kinds import save_case
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.texts import EVALUATION_TEXTS
 from project import ROOT, make_tiny_project
@@ -495,6 +497,154 @@ def test_pooling_beside_the_graphs(sentences, tmp_path, change):
         (folder / "modules.json").unlink()
     found = audited(folder, sentences / "original", tmp_path / "audit")
     assert kinds(found["findings"], "wrong" if change == "cls" else "risk") == {"pooling"}
+
+
+# Models that write: of several graphs, and with a cache
+
+
+@pytest.fixture(scope="session")
+def writers(tmp_path_factory, optimum_python) -> Path:
+    """The recorded answers of a BART and of a Llama, and what Optimum makes of them."""
+
+    def make(folder: Path) -> None:
+        for name, task in (("bart", "text2text-generation"), ("llama", "text-generation")):
+            save_case(folder / name / "model", f"{name} {task}")
+            record(name, folder / name / "model", EVALUATION_TEXTS, folder / name)
+            export_with_optimum(folder / name / "model", folder / name / "files", f"{task}-with-past")
+
+    return made_once(tmp_path_factory, "audited-writers", make)
+
+
+@pytest.fixture
+def writer(writers, tmp_path):
+    """A function that audits a copy of a model's files after a change to their folder, and returns what was found."""
+
+    def audit_after(name: str, change=lambda folder: None) -> dict:
+        folder = tmp_path / "repository"
+        shutil.copytree(writers / name / "files", folder)
+        change(folder)
+        found = audited(folder, writers / name, tmp_path / "audit")
+        assert kinds(found["findings"]) == set()
+        [file] = found["files"]
+        return file
+
+    return audit_after
+
+
+def test_graphs_of_an_encoder_decoder(writer):
+    file = writer("bart")
+    assert file["verdict"] == "sound"
+    assert file["findings"] == []
+    assert {"encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"} <= file["files"].keys()
+    assert {"logits", "logits of decoder_model_merged.onnx"} <= file["outputs"].keys()
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+def test_an_encoder_decoder_with_a_merged_decoder_alone(writer):
+    def change(folder: Path) -> None:
+        (folder / "decoder_model.onnx").unlink()
+        (folder / "decoder_with_past_model.onnx").unlink()
+
+    file = writer("bart", change)
+    assert file["verdict"] == "sound"
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+@pytest.mark.parametrize("name", ["encoder_model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx"])
+def test_one_damaged_graph_of_an_encoder_decoder(writer, name):
+    """Of the second decoder, only what is written from its cache tells."""
+    file = writer("bart", lambda folder: published.change_weight(folder / name, lambda values: -values[::-1], (64, 64)))
+    assert file["verdict"] == "wrong"
+    assert kinds(file["findings"]) == {"answers"}
+    assert (file["outputs"]["logits"]["cosine_min"] > 0.9999) == (name != "encoder_model.onnx")
+
+
+def test_an_encoder_without_a_decoder_is_not_judged(writer):
+    def change(folder: Path) -> None:
+        for path in folder.glob("decoder_*.onnx"):
+            path.unlink()
+
+    file = writer("bart", change)
+    assert file["verdict"] == "not judged"
+    assert kinds(file["findings"], "note") == {"not-aligned"}
+
+
+def written_by(path: Path, prompt: list[int], count: int) -> list[int]:
+    """Return what a decoder writes after a prompt, token by token from its cache, with onnxruntime alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    cache = {
+        value.name: np.zeros([1, value.shape[1], 0, value.shape[3]], np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith("past")
+    }
+    new, tokens = prompt, list(prompt)
+    for _ in range(count):
+        feed = {
+            "input_ids": np.array([new]),
+            "attention_mask": np.ones((1, len(tokens)), np.int64),
+            "position_ids": np.arange(len(tokens))[None, -len(new) :],
+        }
+        logits, *present = session.run(None, feed | cache)
+        cache = dict(zip(cache, present, strict=True))
+        new = [int(logits[0, -1].argmax())]
+        tokens += new
+    return tokens[len(prompt) :]
+
+
+def test_a_decoder_with_a_cache_writes_as_generate_does(writers, writer):
+    from transformers import AutoModelForCausalLM
+
+    file = writer("llama")
+    assert file["verdict"] == "sound"
+    assert file["findings"] == []
+    assert file["task_metrics"]["greedy_token_match"] == 1
+    import torch
+
+    model = AutoModelForCausalLM.from_pretrained(writers / "llama" / "model").eval()
+    prompt = [2, 40, 41, 42]
+    made = model.generate(torch.tensor([prompt]), do_sample=False, min_new_tokens=8, max_new_tokens=8)
+    assert written_by(writers / "llama" / "files" / "model.onnx", prompt, 8) == made[0, len(prompt) :].tolist()
+
+
+def test_a_cache_under_other_names(writer):
+    def change(folder: Path) -> None:
+        names = {
+            f"{theirs}.{layer}.{part}": f"{ours}_{layer}_{part}"
+            for theirs, ours in (("past_key_values", "past"), ("present", "present"))
+            for layer in range(2)
+            for part in ("key", "value")
+        }
+        published.renamed(folder / "model.onnx", folder / "model.onnx", names)
+
+    file = writer("llama", change)
+    assert file["verdict"] == "sound"
+    assert file["alignment"]["inputs"]["past_1_key"] == "past_key_values.1.key"
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+def test_a_cache_whose_layers_are_exchanged(writer):
+    """The first new token is right, and those that are written from the cache are not."""
+
+    def change(folder: Path) -> None:
+        parts = [(layer, part) for layer in (0, 1) for part in ("key", "value")]
+        exchanged = {f"present.{layer}.{part}": f"present.{1 - layer}.{part}" for layer, part in parts}
+        published.renamed(folder / "model.onnx", folder / "model.onnx", exchanged)
+
+    file = writer("llama", change)
+    assert file["verdict"] == "wrong"
+    assert file["task_metrics"]["next_token_agreement"] == 1
+    assert file["task_metrics"]["greedy_token_match"] < 1
+    assert kinds(file["findings"]) == {"answers"}
+
+
+def test_a_tokenizer_that_ends_no_prompt_is_told(writers, tmp_path):
+    folder = tmp_path / "repository"
+    shutil.copytree(writers / "llama" / "files", folder)
+    published.change_json(folder / "tokenizer.json", published.drop_special_tokens)
+    found = audited(folder, writers / "llama", tmp_path / "audit")
+    assert kinds(found["findings"]) == {"tokenizer"}
 
 
 # Whom to ask, and mistakes of a user
