@@ -136,7 +136,7 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: audit-page
-audit-page: setup-dev setup-optimum  ## audit what public tools make of two models; rewrites docs/audit.md
+audit-page: setup-dev setup-optimum  ## audit what public tools make of three models; rewrites docs/audit.md
 	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools $(BENCH)
 
 .PHONY: clients

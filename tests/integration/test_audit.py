@@ -9,12 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import made_once
+from jsonschema import validate
 
 import audit
 import published
+from audit_public_tools import export_with_optimum
+from kinds import save_case
 from onnxproof.config.resolve import resolve_models
 from onnxproof.inputs.texts import EVALUATION_TEXTS
-from project import make_tiny_project
+from project import ROOT, make_tiny_project
 from published import INPUTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the exporter, about its own future
@@ -368,6 +371,59 @@ def test_a_graph_of_another_kind_is_not_judged(stars, repository, tmp_path):
     assert not found["sound"]
 
 
+def test_a_file_of_another_model_is_told(stars, sentences, repository, tmp_path, monkeypatch):
+    """The vectors of one model under the name of a classifier, which an earlier audit has seen."""
+    monkeypatch.chdir(tmp_path)
+    assert audit.main([str(sentences / "published"), "--results", str(sentences / "original"), "--exit-zero"]) == 0
+    copied(sentences / "published" / "tokens.onnx", repository / "onnx" / "model_fp32.onnx")
+    assert audit.main([str(repository), "--results", str(stars / "original")]) == audit.WRONG
+    found = json.loads((tmp_path / "results/audits/repository/audit.json").read_text())
+    files = {file["name"]: file for file in found["files"]}
+    assert files["onnx/model.onnx"]["findings"] == []
+    [told] = [each for each in files["onnx/model_fp32.onnx"]["findings"] if each["kind"] == "other-model"]
+    assert told["severity"] == "wrong"
+    assert "is, byte for byte, tokens.onnx of published, made from " in told["message"]
+    assert audit.main([str(repository), "--results", str(stars / "original"), "--known"]) == audit.WRONG
+    found = json.loads((tmp_path / "results/audits/repository/audit.json").read_text())
+    assert all("other-model" not in kinds(file["findings"]) for file in found["files"])
+
+
+# Times
+
+
+def test_files_are_timed_under_any_names(stars, repository, tmp_path):
+    """Each in turns with the original and with the repository's own fp32; a shape that cannot be run says so."""
+    for name in ("winml.onnx", "model_int32.onnx", "model_fp16.onnx"):
+        copied(stars / "published" / "onnx" / name, repository / "onnx" / name)
+    published.export(STARS, repository / "onnx" / "one.onnx", frozen=("batch",))
+    options = ["--benchmark", "--seconds-per-case", "1", "--exit-zero"]
+    command = [str(repository), "--results", str(stars / "original"), "--output", str(tmp_path / "audit")]
+    assert audit.main([*command, *options]) == 0
+    found = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    validate(found, json.loads((ROOT / "docs/schemas/audit.schema.json").read_text()))
+    assert found["timing"]["fp32"] == "onnx/model.onnx"
+    assert found["timing"]["pytorch_dtype"] == "float32"
+    for file in found["files"]:
+        own = file["name"] == "onnx/model.onnx"
+        for case in file["speed"]:
+            assert case["times_faster"].keys() == {"pytorch"} | (set() if own else {"onnx/model.onnx"})
+            samples = np.array(case["samples_ms"])
+            assert samples.min() > 0
+            assert case["p50_ms"] == pytest.approx(np.median(samples))
+            for other in case["times_faster"].values():
+                assert other["quartiles"][0] <= other["median"] <= other["quartiles"][1]
+        shapes = [(case["batch"], case["sequence"]) for case in file["speed"]]
+        notes = [each["message"] for each in file["findings"] if each["kind"] == "speed"]
+        if file["name"] == "onnx/one.onnx":
+            assert shapes == [(1, 128)]
+            assert len(notes) == 1
+            assert "Not timed at 8x128" in notes[0]
+        else:
+            assert shapes == [(1, 128), (8, 128)]
+            assert notes == []
+    assert "| ms at 1x128 | ms at 8x128 | verdict |" in (tmp_path / "audit" / "audit.md").read_text()
+
+
 # Embeddings
 
 
@@ -441,6 +497,154 @@ def test_pooling_beside_the_graphs(sentences, tmp_path, change):
         (folder / "modules.json").unlink()
     found = audited(folder, sentences / "original", tmp_path / "audit")
     assert kinds(found["findings"], "wrong" if change == "cls" else "risk") == {"pooling"}
+
+
+# Models that write: of several graphs, and with a cache
+
+
+@pytest.fixture(scope="session")
+def writers(tmp_path_factory, optimum_python) -> Path:
+    """The recorded answers of a BART and of a Llama, and what Optimum makes of them."""
+
+    def make(folder: Path) -> None:
+        for name, task in (("bart", "text2text-generation"), ("llama", "text-generation")):
+            save_case(folder / name / "model", f"{name} {task}")
+            record(name, folder / name / "model", EVALUATION_TEXTS, folder / name)
+            export_with_optimum(folder / name / "model", folder / name / "files", f"{task}-with-past")
+
+    return made_once(tmp_path_factory, "audited-writers", make)
+
+
+@pytest.fixture
+def writer(writers, tmp_path):
+    """A function that audits a copy of a model's files after a change to their folder, and returns what was found."""
+
+    def audit_after(name: str, change=lambda folder: None) -> dict:
+        folder = tmp_path / "repository"
+        shutil.copytree(writers / name / "files", folder)
+        change(folder)
+        found = audited(folder, writers / name, tmp_path / "audit")
+        assert kinds(found["findings"]) == set()
+        [file] = found["files"]
+        return file
+
+    return audit_after
+
+
+def test_graphs_of_an_encoder_decoder(writer):
+    file = writer("bart")
+    assert file["verdict"] == "sound"
+    assert file["findings"] == []
+    assert {"encoder_model.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"} <= file["files"].keys()
+    assert {"logits", "logits of decoder_model_merged.onnx"} <= file["outputs"].keys()
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+def test_an_encoder_decoder_with_a_merged_decoder_alone(writer):
+    def change(folder: Path) -> None:
+        (folder / "decoder_model.onnx").unlink()
+        (folder / "decoder_with_past_model.onnx").unlink()
+
+    file = writer("bart", change)
+    assert file["verdict"] == "sound"
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+@pytest.mark.parametrize("name", ["encoder_model.onnx", "decoder_with_past_model.onnx", "decoder_model_merged.onnx"])
+def test_one_damaged_graph_of_an_encoder_decoder(writer, name):
+    """Of the second decoder, only what is written from its cache tells."""
+    file = writer("bart", lambda folder: published.change_weight(folder / name, lambda values: -values[::-1], (64, 64)))
+    assert file["verdict"] == "wrong"
+    assert kinds(file["findings"]) == {"answers"}
+    assert (file["outputs"]["logits"]["cosine_min"] > 0.9999) == (name != "encoder_model.onnx")
+
+
+def test_an_encoder_without_a_decoder_is_not_judged(writer):
+    def change(folder: Path) -> None:
+        for path in folder.glob("decoder_*.onnx"):
+            path.unlink()
+
+    file = writer("bart", change)
+    assert file["verdict"] == "not judged"
+    assert kinds(file["findings"], "note") == {"not-aligned"}
+
+
+def written_by(path: Path, prompt: list[int], count: int) -> list[int]:
+    """Return what a decoder writes after a prompt, token by token from its cache, with onnxruntime alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    cache = {
+        value.name: np.zeros([1, value.shape[1], 0, value.shape[3]], np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith("past")
+    }
+    new, tokens = prompt, list(prompt)
+    for _ in range(count):
+        feed = {
+            "input_ids": np.array([new]),
+            "attention_mask": np.ones((1, len(tokens)), np.int64),
+            "position_ids": np.arange(len(tokens))[None, -len(new) :],
+        }
+        logits, *present = session.run(None, feed | cache)
+        cache = dict(zip(cache, present, strict=True))
+        new = [int(logits[0, -1].argmax())]
+        tokens += new
+    return tokens[len(prompt) :]
+
+
+def test_a_decoder_with_a_cache_writes_as_generate_does(writers, writer):
+    from transformers import AutoModelForCausalLM
+
+    file = writer("llama")
+    assert file["verdict"] == "sound"
+    assert file["findings"] == []
+    assert file["task_metrics"]["greedy_token_match"] == 1
+    import torch
+
+    model = AutoModelForCausalLM.from_pretrained(writers / "llama" / "model").eval()
+    prompt = [2, 40, 41, 42]
+    made = model.generate(torch.tensor([prompt]), do_sample=False, min_new_tokens=8, max_new_tokens=8)
+    assert written_by(writers / "llama" / "files" / "model.onnx", prompt, 8) == made[0, len(prompt) :].tolist()
+
+
+def test_a_cache_under_other_names(writer):
+    def change(folder: Path) -> None:
+        names = {
+            f"{theirs}.{layer}.{part}": f"{ours}_{layer}_{part}"
+            for theirs, ours in (("past_key_values", "past"), ("present", "present"))
+            for layer in range(2)
+            for part in ("key", "value")
+        }
+        published.renamed(folder / "model.onnx", folder / "model.onnx", names)
+
+    file = writer("llama", change)
+    assert file["verdict"] == "sound"
+    assert file["alignment"]["inputs"]["past_1_key"] == "past_key_values.1.key"
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+def test_a_cache_whose_layers_are_exchanged(writer):
+    """The first new token is right, and those that are written from the cache are not."""
+
+    def change(folder: Path) -> None:
+        parts = [(layer, part) for layer in (0, 1) for part in ("key", "value")]
+        exchanged = {f"present.{layer}.{part}": f"present.{1 - layer}.{part}" for layer, part in parts}
+        published.renamed(folder / "model.onnx", folder / "model.onnx", exchanged)
+
+    file = writer("llama", change)
+    assert file["verdict"] == "wrong"
+    assert file["task_metrics"]["next_token_agreement"] == 1
+    assert file["task_metrics"]["greedy_token_match"] < 1
+    assert kinds(file["findings"]) == {"answers"}
+
+
+def test_a_tokenizer_that_ends_no_prompt_is_told(writers, tmp_path):
+    folder = tmp_path / "repository"
+    shutil.copytree(writers / "llama" / "files", folder)
+    published.change_json(folder / "tokenizer.json", published.drop_special_tokens)
+    found = audited(folder, writers / "llama", tmp_path / "audit")
+    assert kinds(found["findings"]) == {"tokenizer"}
 
 
 # Whom to ask, and mistakes of a user

@@ -35,4 +35,4 @@ rule audit:
     shell:
         'python {params.script:q} {params.place:q} --results "$(dirname {input.reference:q})" '
         "--thresholds {params.thresholds:q} --batch-size {params.batch_size} --threads {params.threads} --exit-zero "
-        '--output "$(dirname {output.record:q})" > {log:q} 2>&1'
+        '--known --output "$(dirname {output.record:q})" > {log:q} 2>&1'

@@ -15,12 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import download
 import record_reference
+from benchmark import positive
 from check import ATTEMPTS, LONGEST_WAIT_S
+from onnxproof.audit.known import Known, look_up, read_known
 from onnxproof.audit.measuring import Task, audit_model
 from onnxproof.audit.page import page_of, sentence_of
 from onnxproof.audit.repository import (
@@ -33,7 +36,9 @@ from onnxproof.audit.repository import (
     promised_precision,
     read_card,
 )
+from onnxproof.audit.speed import time_files
 from onnxproof.audit.tokenizing import look_beside
+from onnxproof.benchmark.timing import Effort
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import UserError, run_script
 from onnxproof.config.resolve import resolve_models
@@ -48,6 +53,10 @@ from onnxproof.tasks.registry import TASKS
 NamedBy = Literal["the user", "base_model of the card", "the repository's own weights"]
 #: The status where something is wrong: no mistake of the user's, so not 1.
 WRONG = 3
+#: Where audits are written, and those of other repositories are looked for.
+AUDITS = Path("results", "audits")
+#: How often what is timed is repeated, as in the benchmark.
+EFFORT = Effort(warmup=3, rounds=20, iterations=5, seconds_per_case=10, seed=0)
 REFERENCE, REFERENCE_RECORD, SOURCE, SOURCE_RECORD = "reference", "reference.json", "source", "source.json"
 #: How the original was asked: as long as this is the same, its answers need not be recorded again.
 ASKED = "asked.json"
@@ -177,6 +186,8 @@ def audit(
     thresholds: Mapping[str, Limits],
     batch_size: int,
     threads: int,
+    effort: Effort | None = None,
+    known: Mapping[str, list[Known]] | None = None,
 ) -> AuditRecord:
     """Hold every ONNX model of a repository to an original whose answers were recorded.
 
@@ -188,6 +199,8 @@ def audit(
         thresholds: the limits of each variant.
         batch_size: inputs in a padded batch.
         threads: intra-op threads.
+        effort: how often to repeat what is timed; None times nothing.
+        known: what files of other models are, by the sha256 of each.
     """
     start = time.perf_counter()
     reference = read_reference(results / REFERENCE, results / REFERENCE_RECORD)
@@ -208,11 +221,16 @@ def audit(
         files.append(audit_model(task, model))
         print(f"{model.name}: {files[-1]['verdict']}, {files[-1]['seconds']:.1f} s", flush=True)
     findings += [*take_raw_inputs(files), *same_bytes(files)]
-    is_sound = all(file["verdict"] == "sound" for file in files)
-    is_sound = is_sound and all(each["severity"] != "wrong" for each in findings)
     keys = ("kind", "repo", "path", "package", "package_version", "package_path", "requested_revision", "revision")
     original: Place = {key: source[key] for key in keys if key in source}  # type: ignore[literal-required, assignment]
-    return {
+    look_up(files, original, known or {})
+    timing = None
+    if effort is not None:
+        timing, told = time_files(task, models, files, effort)
+        findings += told
+    is_sound = all(file["verdict"] == "sound" for file in files)
+    is_sound = is_sound and all(each["severity"] != "wrong" for each in findings)
+    record: AuditRecord = {
         "name": repository.name,
         "repository": repository.place,
         "original": original,
@@ -226,6 +244,9 @@ def audit(
         "seconds": round(time.perf_counter() - start, 1),
         "versions": versions_of("onnxruntime", "onnx", "numpy", "tokenizers"),
     }
+    if timing is not None:
+        record |= {"timing": timing}
+    return record
 
 
 def take_raw_inputs(files: list[AuditedFile]) -> list[Finding]:
@@ -259,10 +280,16 @@ def same_bytes(files: list[AuditedFile]) -> list[Finding]:
     return found
 
 
+def other_audits(output: Path) -> list[Path]:
+    """Return the records of the audits that were made here, but for that of a folder."""
+    return [path for path in sorted(AUDITS.glob("*/audit.json")) if path.parent.resolve() != output.resolve()]
+
+
 def bring_and_audit(args: argparse.Namespace) -> AuditRecord:
     """Fetch what the command line names, audit it, and write ``audit.json`` and ``audit.md``."""
     name = args.source.rstrip("/").rpartition("/")[2] or "repository"
-    output = args.output or Path("results", "audits", name)
+    output = args.output or AUDITS / name
+    known = read_known(other_audits(output) if args.known is None else args.known)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".repository.", dir=output) as scratch:
         repository = bring_repository(args.source, args.revision, Path(scratch))
@@ -272,8 +299,9 @@ def bring_and_audit(args: argparse.Namespace) -> AuditRecord:
             place, named_by = find_original(repository, args.original)
             results = output / "original"
             ask_original(name, place, results, args)
+        effort = replace(EFFORT, seconds_per_case=args.seconds_per_case) if args.benchmark else None
         thresholds = args.thresholds or default_thresholds()
-        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads)
+        record = audit(repository, results, named_by, thresholds, args.batch_size, args.threads, effort, known)
     write_json(output / "audit.json", record)
     write_text(output / "audit.md", page_of(record))
     return record
@@ -292,6 +320,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads [%(default)s]")
     parser.add_argument("--output", type=Path, help="folder for audit.json and audit.md [results/audits/NAME]")
     parser.add_argument("--thresholds", type=json.loads, metavar="JSON", help="limits by variant [config.yaml's]")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="time each file, in turns with the original in PyTorch"
+    )
+    parser.add_argument(
+        "--seconds-per-case",
+        type=positive,
+        default=10,
+        metavar="S",
+        help="of --benchmark: a slower shape is timed less often [%(default)s]",
+    )
+    parser.add_argument(
+        "--known",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="audit.json, results/NAME/onnx/VARIANT.json, or what each sha256 is, of other models [results/audits/*]",
+    )
     parser.add_argument("--json", action="store_true", help="print audit.json and nothing else on standard output")
     parser.add_argument("--exit-zero", action="store_true", help="end with status 0 where something is wrong, too")
     args = parser.parse_args(argv)

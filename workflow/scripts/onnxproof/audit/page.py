@@ -1,10 +1,10 @@
 """What an audit found, for a reader: one sentence, and a page of Markdown."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from onnxproof.formatting import format_figure
-from onnxproof.records.audit import AuditedFile, AuditRecord, Finding
+from onnxproof.formatting import format_figure, format_shape, format_threads
+from onnxproof.records.audit import AuditedFile, AuditRecord, AuditTiming, Finding, SpeedCase
 from onnxproof.records.source import Place
 
 #: Metrics that say most about a file, the first that a task has.
@@ -54,10 +54,14 @@ def page_of(audit: AuditRecord, heading: str = "#") -> str:
         f"Held to {name_place(audit['original'])}, named by {audit['original_named_by']}: task {audit['task']}, "
         f"{_count(audit['inputs'], 'input')} for each file, {audit['seconds']:.0f} s in all.",
         "",
-        "| file | name says | holds | MB | agreement | in batches | raw inputs | verdict |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [_row(file) for file in audit["files"]]
+    shapes = list(dict.fromkeys(_shape_of(case) for case in _cases_of(audit)))
+    heads = ["file", "name says", "holds", "MB", "agreement", "in batches", "raw inputs"]
+    heads += [*(f"ms at {shape}" for shape in shapes), "verdict"]
+    lines += [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    lines += [_row(file, shapes) for file in audit["files"]]
+    if "timing" in audit:
+        lines += ["", _about_times(audit["timing"], next(_cases_of(audit), None))]
     told = [
         ("The repository", audit["findings"]),
         *((f"`{file['name']}`", file["findings"]) for file in audit["files"]),
@@ -69,7 +73,7 @@ def page_of(audit: AuditRecord, heading: str = "#") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(file: AuditedFile) -> str:
+def _row(file: AuditedFile, shapes: Sequence[str]) -> str:
     size = sum(entry["size"] for entry in file["files"].values()) / 1e6
     figures = [
         _headline(file.get("task_metrics")),
@@ -77,8 +81,39 @@ def _row(file: AuditedFile) -> str:
         _headline(file["final"]["metrics"]) if "final" in file else "",
     ]
     holds = ", ".join(f"{share:.0%} {name}" for name, share in file["weights"].items() if share >= 0.005)
-    cells = [f"`{file['name']}`", file["promised"] or "", holds, f"{size:.1f}", *figures, file["verdict"]]
+    times = {_shape_of(case): _time_of(case) for case in file.get("speed", [])}
+    cells = [f"`{file['name']}`", file["promised"] or "", holds, f"{size:.1f}", *figures]
+    cells += [*(times.get(shape, "") for shape in shapes), file["verdict"]]
     return f"| {' | '.join(cells)} |"
+
+
+def _cases_of(audit: AuditRecord) -> Iterator[SpeedCase]:
+    return (case for file in audit["files"] for case in file.get("speed", []))
+
+
+def _shape_of(case: SpeedCase) -> str:
+    return format_shape(case["batch"], case["sequence"])
+
+
+def _time_of(case: SpeedCase) -> str:
+    """Return a time, and how many times faster it is than what it was compared with, the original first."""
+    ratios = ", ".join(f"{other['median']:.2f}x" for other in case["times_faster"].values())
+    return f"{case['p50_ms']:.3g}{f' ({ratios})' if ratios else ''}"
+
+
+def _about_times(timing: AuditTiming, case: SpeedCase | None) -> str:
+    """Return what the columns with times say."""
+    if case is None:
+        return "No file could be timed."
+    dtype = timing["pytorch_dtype"]
+    others = [f"the original in PyTorch{'' if dtype == 'float32' else f' ({dtype})'}"] if dtype else []
+    others += [f"`{timing['fp32']}`"] if timing["fp32"] else []
+    than = f"; in parentheses, how many times faster than {' and than '.join(others)}" if others else ""
+    threads = format_threads(case["intra_op_threads"])
+    return (
+        f"Times are the median of a call of the graph alone, in turns with what it is compared with, with {threads} on "
+        f"{timing['cpu']['model']}{than}. A shape is inputs x tokens."
+    )
 
 
 def _headline(metrics: dict[str, float | None] | None) -> str:

@@ -13,6 +13,7 @@ from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.checkpoint.untrusted import shortened
 from onnxproof.cli import first_line
 from onnxproof.inputs.model_inputs import MASKED_POSITIONS, TOKENS, Reference
+from onnxproof.inputs.prompts import PROMPT_TOKENS, prompt_limit
 from onnxproof.records.audit import Finding
 from onnxproof.records.reference import ReferenceRecord
 from onnxproof.tasks.heads import CLASSIFYING_TASKS
@@ -65,8 +66,11 @@ def _look_at_tokenizer(
         if original.has(original.beside_config(TOKENIZER_FILE)):
             yield finding("wrong", "tokenizer", f"There is no {TOKENIZER_FILE}, so that most clients can't cut a text.")
         return
+    most = reference.manifest["inputs"].get("max_tokens")
+    if _writes(reference):
+        most = PROMPT_TOKENS if most is None else prompt_limit(most)
     try:
-        tokenizer = open_tokenizer(path, reference.manifest["inputs"].get("max_tokens"))
+        tokenizer = open_tokenizer(path, most)
         yield from _compare_tokens(tokenizer, reference)
     except Exception as error:  # tokenizers raises a bare Exception for a file that it cannot read
         yield finding("wrong", "tokenizer", f"{TOKENIZER_FILE} cannot be used: {first_line(error)[:120]}")
@@ -106,8 +110,6 @@ def _compare_tokens(tokenizer: Any, reference: Reference[ReferenceRecord]) -> It
         each.ids for each in tokenizer.encode_batch([text if isinstance(text, str) else tuple(text) for text in texts])
     ]
     expected = [item[TOKENS].tolist() for item in items]
-    if _writes(reference):  # the beginning of a prompt is recorded
-        found = [ids[: len(other)] for ids, other in zip(found, expected, strict=True)]
     other = [index for index, (left, right) in enumerate(zip(found, expected, strict=True)) if left != right]
     if other:
         yield finding(

@@ -7,9 +7,10 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ ONNX_DTYPES: dict[str, type[np.generic]] = {
     "tensor(bool)": np.bool_,
     "tensor(uint8)": np.uint8,
 }
+#: Types of inputs that graphs of others have, which are made from float32.
+FROM_FLOAT32: dict[str, type[np.generic]] = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -107,18 +110,44 @@ def has_several_graphs(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("encoder_model.onnx", "vision_encoder.onnx"))
 
 
-def open_graph(folder: Path, options: Any, provider: tuple[str, dict[str, str]]) -> Any:
-    """Open ``folder/model.onnx``, or the graphs of a model of several."""
+def open_graph(
+    folder: Path, options: Any, provider: tuple[str, dict[str, str]], graphs: dict[str, str] | None = None
+) -> Any:
+    """Open ``folder/model.onnx``, or the graphs of a model of several; ``graphs`` has their paths, if they differ."""
     import onnxruntime
 
     def open_session(file: Path) -> Any:
         return onnxruntime.InferenceSession(str(file), options, providers=[provider])
 
-    if not has_several_graphs(folder):
+    if graphs is None and not has_several_graphs(folder):
         return open_session(folder / "model.onnx")
     from onnxproof.graph.encoder_decoder import files_of_variant, open_graphs
 
-    return open_graphs(files_of_variant(folder), folder, open_session)
+    files = {part: folder / name for part, name in graphs.items()} if graphs else files_of_variant(folder)
+    return open_graphs(files, folder, open_session)
+
+
+def named_by_original(values: Iterable[Any], names: dict[str, str]) -> list[Any]:
+    """Return the inputs of a graph under the original's names, with float32 in the place of other floats.
+
+    Args:
+        values: the inputs of a session.
+        names: the original's name of each.
+    """
+    return [
+        SimpleNamespace(
+            name=names.get(value.name, value.name),
+            type="tensor(float)" if value.type in FROM_FLOAT32 else value.type,
+            shape=value.shape,
+        )
+        for value in values
+    ]
+
+
+def feed_under_own_names(arrays: Arrays, values: Iterable[Any], names: dict[str, str]) -> Arrays:
+    """Return inputs under the names of a graph, and in its types, from those under the original's names."""
+    feed = {value.name: (arrays[names.get(value.name, value.name)], FROM_FLOAT32.get(value.type)) for value in values}
+    return {name: array if dtype is None else array.astype(dtype) for name, (array, dtype) in feed.items()}
 
 
 def load_onnx(
@@ -129,11 +158,14 @@ def load_onnx(
     spinning: bool = True,
     arena: bool = True,
     parallel: bool = False,
+    graphs: dict[str, str] | None = None,
+    names: dict[str, str] | None = None,
 ) -> LoadedModel:
     """Open the model of a folder: ``threads`` within an operator, operators one after another unless ``parallel``.
 
     ``spinning`` is whether idle threads wait actively, ``arena`` whether freed memory is kept for the next call; the
-    defaults are onnxruntime's own.
+    defaults are onnxruntime's own. For files of others, ``graphs`` has the path in the folder of each of
+    ``graph_files``, and ``names`` the original's name of each input that has another.
 
     Raises:
         UserError: this onnxruntime has no such execution provider.
@@ -154,34 +186,40 @@ def load_onnx(
     options.execution_mode = mode.ORT_PARALLEL if parallel else mode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = arena
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    if has_several_graphs(folder):
+    if graphs is not None or has_several_graphs(folder):
         import onnxproof.graph.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
     rss = current_rss_mb()
     start = time.perf_counter_ns()
     # OpenVINO does not heed the session's threads.
     own = {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" else {}
-    session = open_graph(folder, options, (provider, own))
+    session = open_graph(folder, options, (provider, own), graphs)
     load_ms = (time.perf_counter_ns() - start) / 1e6
-    names = [node.name for node in session.get_outputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    inputs = session.get_inputs() if names is None else named_by_original(session.get_inputs(), names)
 
     def predict(feeds: Arrays) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = session.run(None, feeds)
-        return outputs
+        made: list[NDArray[Any]] = session.run(None, feeds)
+        return made
 
-    def read(outputs: list[NDArray[Any]], name: str) -> NDArray[Any]:
-        return outputs[names.index(name)]
+    def prepare(arrays: Arrays) -> Arrays:
+        return dict(arrays) if names is None else feed_under_own_names(arrays, session.get_inputs(), names)
+
+    def read(made: list[NDArray[Any]], name: str) -> NDArray[Any]:
+        return made[outputs.index(name)]
 
     return LoadedModel(
         predict=predict,
-        prepare=dict,
+        prepare=prepare,
         read=read,
-        input_types={node.name: node.type for node in session.get_inputs()},
-        input_ranks={node.name: len(node.shape) for node in session.get_inputs()},
+        input_types={node.name: node.type for node in inputs},
+        input_ranks={node.name: len(node.shape) for node in inputs},
         load_ms=load_ms,
         rss_before_load_mb=rss,
-        cache=empty_cache(session.get_inputs()),
+        cache=empty_cache(inputs),
         seeing=Seeing(session.image_token, lambda feed: len(session.look(feed))) if hasattr(session, "look") else None,
-        writer=OnnxWriter(session) if not has_several_graphs(folder) and can_write(session) else None,
+        writer=(
+            OnnxWriter(session) if graphs is None and not has_several_graphs(folder) and can_write(session) else None
+        ),
     )
 
 

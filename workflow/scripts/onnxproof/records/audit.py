@@ -3,6 +3,7 @@
 from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 from onnxproof.files import Files
+from onnxproof.records.benchmark import Cpu, TimedCase
 from onnxproof.records.common import Metrics, Versions
 from onnxproof.records.parity import OutputDifference
 from onnxproof.records.reference import BatchInvariance
@@ -43,6 +44,47 @@ class FinalMeasured(TypedDict):
     """How far from the answers of the original's public interface."""
 
 
+class TimesFaster(TypedDict):
+    """How a file's time compares with another's, which was timed in turns with it."""
+
+    median: float
+    """Median over the rounds of the other's time over this one's: above 1, this one is faster."""
+    quartiles: list[float]
+    """The lower and the upper quartile of the same."""
+    p50_ms: float
+    """The other's median time of a call, in ms."""
+
+
+class SpeedCase(TimedCase):
+    """The time of one file at one shape of inputs: of the graph alone, without tokenizing and pooling beside it."""
+
+    times_faster: dict[str, TimesFaster]
+    """Compared with ``pytorch``, the original there, and with the repository's own fp32 file, by its name."""
+    samples_ms: list[list[float]]
+    """The times of each round's calls, in ms."""
+
+
+class AuditTiming(TypedDict):
+    """With what the files were timed."""
+
+    cpu: Cpu
+    """The machine."""
+    fp32: str | None
+    """The repository's own fp32 file that the others are compared with; None where it has none that is sound."""
+    pytorch_dtype: str | None
+    """The type of the original's weights in PyTorch; None where it could not be loaded there."""
+    warmup: int
+    """Untimed calls before each case."""
+    rounds: int
+    """Turns that each gets a case, at most."""
+    iterations: int
+    """Timed calls a turn."""
+    seconds_per_case: float
+    """A case that takes longer ends with fewer rounds."""
+    seed: int
+    """Of the inputs."""
+
+
 class AuditedFile(TypedDict):
     """One ONNX model of a repository: a graph, or the graphs of an encoder-decoder."""
 
@@ -74,6 +116,8 @@ class AuditedFile(TypedDict):
     """Each metric that was judged."""
     final: NotRequired[FinalMeasured]
     """Absent where no raw inputs were asked."""
+    speed: NotRequired[list[SpeedCase]]
+    """Its times, where it was timed."""
     findings: list[Finding]
     """Those about this file; those about the whole repository stand beside the list of files."""
     verdict: Literal["sound", "wrong", "not judged"]
@@ -105,6 +149,8 @@ class AuditRecord(TypedDict):
     """Those about the whole repository: tokenizer, labels, pooling, licence."""
     files: list[AuditedFile]
     """One entry a model, sorted by name."""
+    timing: NotRequired[AuditTiming]
+    """Absent where no file was to be timed."""
     seconds: float
     """How long it took, without the recording of the original's answers."""
     versions: Versions
