@@ -137,7 +137,7 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 
 .PHONY: audit-page
 audit-page: setup-dev setup-optimum  ## audit what public tools make of three models; rewrites docs/audit.md
-	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools $(BENCH)
+	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools --benchmark
 
 .PHONY: clients
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
