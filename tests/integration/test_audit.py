@@ -41,17 +41,20 @@ def record(name: str, model: Path, texts: Path, folder: Path) -> None:
     audit.ask_original(name, ["--path", str(model)], folder, asked)
 
 
+def prepare(name: str, model: Path, texts: Path, folder: Path) -> Path:
+    """Record an original below ``original``; return ``published``, with all but the ONNX files of public tools."""
+    (folder / "original").mkdir()
+    record(name, model, texts, folder / "original")
+    published.write_support(model, folder / "published")
+    return folder / "published"
+
+
 @pytest.fixture(scope="session")
 def stars(tmp_path_factory) -> Path:
     """The recorded answers of the classifier, below ``original``, and files of public tools, in ``published``."""
 
     def make(folder: Path) -> None:
-        original = folder / "original"
-        original.mkdir()
-        record("stars", STARS, HELD_OUT, original)
-        made = folder / "published"
-        published.write_support(STARS, made)
-        make_stars(made, folder / "scratch")
+        make_stars(prepare("stars", STARS, HELD_OUT, folder), folder / "scratch")
 
     return made_once(tmp_path_factory, "audited-stars", make)
 
@@ -433,11 +436,7 @@ def sentences(tiny_models, tmp_path_factory) -> Path:
     model = tiny_models / "sentences"
 
     def make(folder: Path) -> None:
-        original = folder / "original"
-        original.mkdir()
-        record("sentences", model, EVALUATION_TEXTS, original)
-        made = folder / "published"
-        published.write_support(model, made)
+        made = prepare("sentences", model, EVALUATION_TEXTS, folder)
         published.export(model, made / "tokens.onnx")
         published.export(model, made / "token_embeddings.onnx", output="token_embeddings")
         published.export(model, made / "texts.onnx", output="token_embeddings", pooled="mean")

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from chain import THRESHOLDS, run_chain
+from chromium import needs_chromium, open_chromium
 from kinds import save_case, save_embedder
 from onnxproof.files import describe_files
 from onnxproof.inputs.reference import read_reference
-from onnxproof.parity.browser import FLAGS, find_chromium, find_packages
+from onnxproof.parity.browser import FLAGS, find_packages
 from onnxproof.release.browser_page import PAGE, RUNTIME, render_page
 from onnxproof.release.golden import write_golden
 from records import make_gate, make_prepared, make_released_variant
 from tiny_models import save_classifier
 
-CHROMIUM, DRIVER = find_chromium(), shutil.which("chromedriver")
 #: onnxruntime-web's FlashAttention is wrong from 32 tokens on where WebGPU is computed by SwiftShader: shorter texts.
 TEXTS = ["good", "not very good but the price is fine", "i love it , would buy again !"]
 LOOSE = {"cosine_min": 0.9, "cosine_mean": 0.95}
@@ -41,9 +41,7 @@ TOLERANCE = 1e-4
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-    ),
+    needs_chromium,
 ]
 
 
@@ -103,17 +101,8 @@ def classifier(tmp_path_factory, node_modules):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with open_chromium(FLAGS, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

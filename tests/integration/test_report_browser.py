@@ -1,14 +1,13 @@
 """The report in a real browser, from a file, on a phone and on a desktop, in light and in dark."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 import summary
 import synthetic_results as synthetic
+from chromium import needs_chromium, open_chromium
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -23,25 +22,14 @@ SIZES = {"phone": (360, 740), "desktop": (1280, 900)}
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)"
-    ),
+    needs_chromium,
 ]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with open_chromium(FLAGS, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def write_report(folder: Path, copies: int) -> str:
