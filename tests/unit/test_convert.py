@@ -23,7 +23,7 @@ COMMIT = "1" * 40
 def configured(folder: Path, *options: str, model: str = str(STAR)) -> dict:
     """Write the configuration of one model; return the file's content."""
     args = convert.parse([model, *options])
-    convert.configure(model, "m", folder, args)
+    convert.configure(convert.find_source(model), "m", folder, args)
     return yaml.safe_load((folder / "config.yaml").read_text())
 
 
@@ -90,7 +90,7 @@ def test_a_folder_keeps_to_its_model(tmp_path):
     with raises(UserError):
         configured(folder, model=str(tmp_path / "stars"))
     with raises(UserError):
-        convert.configure(str(STAR), "other", folder, convert.parse([str(STAR)]))
+        convert.configure(convert.find_source(str(STAR)), "other", folder, convert.parse([str(STAR)]))
 
 
 def test_results_do_not_go_into_the_model_s_own_folder(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ import download
 import record_reference
 from benchmark import positive
 from check import ATTEMPTS, LONGEST_WAIT_S
-from onnxproof.audit.known import Known, look_up, read_known
+from onnxproof.audit.known import SOURCE_RECORD, Known, look_up, read_known
 from onnxproof.audit.measuring import Task, audit_model
 from onnxproof.audit.page import page_of, sentence_of
 from onnxproof.audit.repository import (
@@ -57,7 +57,7 @@ WRONG = 3
 AUDITS = Path("results", "audits")
 #: How often what is timed is repeated, as in the benchmark.
 EFFORT = Effort(warmup=3, rounds=20, iterations=5, seconds_per_case=10, seed=0)
-REFERENCE, REFERENCE_RECORD, SOURCE, SOURCE_RECORD = "reference", "reference.json", "source", "source.json"
+REFERENCE, REFERENCE_RECORD, SOURCE = "reference", "reference.json", "source"
 #: How the original was asked: as long as this is the same, its answers need not be recorded again.
 ASKED = "asked.json"
 
@@ -68,6 +68,11 @@ class Repository(NamedTuple):
     name: str
     folder: Path
     place: Place
+
+
+def may_be_repository(word: str) -> bool:
+    """Tell whether a word that names no folder may be ``owner/name`` on the Hub, which says whether it is one."""
+    return word.count("/") == 1 and not word.startswith((".", "/", "~"))
 
 
 def bring_repository(source: str, revision: str | None, scratch: Path) -> Repository:
@@ -84,7 +89,7 @@ def bring_repository(source: str, revision: str | None, scratch: Path) -> Reposi
         place: Place = {"kind": "path", "path": source, "requested_revision": None, "revision": None}
         found = Repository(folder.resolve().name, folder, place)
     else:
-        if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        if not may_be_repository(source):
             raise UserError(f"{source}: there is no such folder, and it is no name of a Hub repository (owner/name)")
         found = fetch_repository(source, revision, scratch / "repository")
         names = download.names_in(found.folder)
@@ -138,7 +143,7 @@ def arguments_of(named: str) -> list[str]:
     if Path(named).is_dir():
         return ["--path", named]
     repo, _, revision = named.partition("@")
-    if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
+    if not may_be_repository(repo):
         raise UserError(f"--original is {named!r}: there is no such folder, and it is no name of a Hub repository")
     return ["--hub", repo, *(["--revision", revision] if revision else []), "--allow-floating-revision"]
 
@@ -326,7 +331,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds-per-case",
         type=positive,
-        default=10,
+        default=EFFORT.seconds_per_case,
         metavar="S",
         help="of --benchmark: a slower shape is timed less often [%(default)s]",
     )

@@ -157,13 +157,12 @@ def is_other(source: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return any(source.get(key) != before.get(key) for key in ("hub", "package", "path"))
 
 
-def configure(model: str, name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def configure(source: NamedSource, name: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Write the configuration of one model; return the model's settings in it.
 
     Raises:
-        UserError: the model or a setting cannot be used, or the folder has another use.
+        UserError: a setting or a revision cannot be used, or the folder has another use.
     """
-    source = find_source(model)
     earlier = read_earlier(folder, name)
     if earlier and is_other(source, earlier["source"]):
         seen = ", ".join(f"{key} {value}" for key, value in earlier["source"].items())
@@ -410,7 +409,7 @@ def convert(args: argparse.Namespace) -> tuple[int, Conversion]:
     if "package" not in source and "path" in source and folder.is_relative_to(source["path"]):
         raise UserError(f"{folder}: lies in the model's own folder, {source['path']}; name another with --output")
     lock_folder(folder / LOCK_FILE.with_name("convert.lock"))  # jobs at work read the configuration
-    settings = configure(args.model, name, folder, args)
+    settings = configure(source, name, folder, args)
     failures_file(folder).unlink(missing_ok=True)
     status, printed = run_workflow(folder, args.cores, *(["--dry-run"] if args.dry_run else []))
     if args.dry_run and status == 0:
