@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import TRANSFORMERS_JS as INSTALLED
 
+from onnxproof.files import integrity_of
 from onnxproof.inputs.model_inputs import pack
 from onnxproof.parity import answers
 from onnxproof.parity.metrics import compare_output
@@ -18,7 +19,6 @@ from onnxproof.release.browser_page import (
     SCRIPT,
     TEMPLATES,
     TRANSFORMERS_JS,
-    integrity_of,
     render_page,
 )
 from onnxproof.release.golden import GOLDEN_FILE

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and the manifests that describe them."""
 
+import base64
 import hashlib
 import importlib.metadata
 import json
@@ -39,6 +40,11 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def integrity_of(text: str) -> str:
+    """Return the sha256 of a text as a Content-Security-Policy has it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def describe_files(folder: Path) -> Files:

@@ -5,15 +5,13 @@ browser runs no other script and connects to nothing but the release's own place
 pinned: the page runs it only if its bytes have the sha256 that stands here.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
-from onnxproof.files import Files
+from onnxproof.files import Files, integrity_of
 from onnxproof.parity.gate import limits_of_few
 from onnxproof.places import RESOURCES
 from onnxproof.records.release import PreparedRelease, ReleasedVariant
@@ -178,11 +176,6 @@ def policy_of(script: str, style: str) -> str:
             "form-action 'none'",
         )
     )
-
-
-def integrity_of(text: str) -> str:
-    """Return the sha256 of a text as a Content-Security-Policy has it."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def as_data(plan: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """The report: one self-contained HTML page made from what was measured."""
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from onnxproof.files import integrity_of
 from onnxproof.formatting import format_figure, format_pair, format_shape, format_threads
 from onnxproof.parity.gate import Verdict
 from onnxproof.places import RESOURCES
@@ -65,7 +64,7 @@ def render_report(models: Sequence[Model]) -> str:
 
     return environment.get_template(TEMPLATE).render(
         script=script,
-        script_hash=base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode(),
+        script_integrity=integrity_of(f"\n{script}"),
         pareto=_pareto("Trade of every variant", "overview-pareto", ordered[:PLOTTED_MODELS], colours),
         models=ordered,
         failed=[model for model in ordered if model.failed],
