@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ def results(tmp_path_factory) -> Path:
     model["source"]["path"] = str(ROOT / model["source"]["path"])
     model["quantization"]["calibration_texts"] = str(ROOT / model["quantization"]["calibration_texts"])
     model["parity"]["evaluation_texts"] = str(ROOT / model["parity"]["evaluation_texts"])
+    model["evaluation"] = {"data": str(EXAMPLES / "story-heldout.jsonl"), "max_inputs": STORIES, "not_worse_by": 0.05}
     model["variants"] = ["fp32", *LIMITS]
     short = {"rounds": 1, "iterations": 1, "warmup": 0, "load_repeats": 1, "seconds_per_case": 1}
     project.configure({"models": config["models"], "benchmark": short | {"sequence_lengths": [16]}})
@@ -108,6 +110,21 @@ def test_a_variant_is_small_and_hardly_more_perplexed(results, token_ids, origin
     parity = json.loads((results / f"parity/{variant}.json").read_text())
     assert parity["task_metrics"]["perplexity_ratio"] == pytest.approx(measured, abs=3e-3)
     assert parity["emulates_float16"] == (variant in ("fp16", "q4f16"))
+
+
+def test_the_perplexity_of_the_release_is_measured_again(results, original):
+    release = results / "release"
+    command = [sys.executable, release / "verify_release.py", "--threads", "1"]
+    verified = subprocess.run(
+        [*command, "--labelled", EXAMPLES / "story-heldout.jsonl"], check=False, capture_output=True, text=True
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    manifest = json.loads((release / "manifest.json").read_text())
+    recorded = {facts["file"]: facts["evaluation"]["value"] for facts in manifest["variants"].values()}
+    assert recorded["onnx/model.onnx"] == pytest.approx(original, rel=1e-6)
+    lines = verified.stdout.splitlines()
+    for file, value in recorded.items():
+        assert f"{file}: perplexity {value:.4g} on {STORIES} inputs: the recorded figure holds" in lines
 
 
 @pytest.mark.parametrize("variant", ["fp16", "q4f16"])

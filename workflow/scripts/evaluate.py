@@ -10,47 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
 from onnxproof.evaluation.asking import Ask, answers_to
-from onnxproof.evaluation.forms import PERPLEXITY, Model, likelihood_answer
+from onnxproof.evaluation.forms import PERPLEXITY, Model
 from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
 from onnxproof.graph.encoder_decoder import files_of_variant
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.generation import with_empty_cache
-from onnxproof.graph.sessions import open_session
-from onnxproof.inputs.material import likelihood_item
-from onnxproof.inputs.model_inputs import LIKELIHOODS, ModelInputs
-from onnxproof.original.model import MAX_TOKENS
-from onnxproof.parity.answers import run_items
 from onnxproof.records.evaluation import EvaluatedOriginal, EvaluatedVariant, read_evaluated_original
 from onnxproof.records.reference import ReferenceRecord, read_reference_record
 from onnxproof.records.variant import VariantRecord, read_variant
 from onnxproof.release.programs import load_program, stage_variant
-from onnxproof.release.quality import ask_program
-
-
-def ask_likelihoods(folder: Path, stage: Path, reference: ReferenceRecord, threads: int) -> Ask:
-    """Return what tells how likely a decoder finds a text, as the original is asked; see ``record_evaluation``."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(stage / "tokenizer.json"))
-    tokenizer.no_padding()
-    limit = min(reference["inputs"].get("max_tokens_of_model", MAX_TOKENS), MAX_TOKENS)
-    tokenizer.enable_truncation(limit, direction=(tokenizer.truncation or {"direction": "right"})["direction"])
-    session = open_session(folder / MODEL_FILE, threads)
-
-    def likelihood(text: str) -> dict[str, float]:
-        items = [likelihood_item(np.array(tokenizer.encode(text).ids, dtype=np.int64))]
-        inputs = with_empty_cache(ModelInputs(items), session.get_inputs())
-        found = run_items(session, inputs, "text-generation")[LIKELIHOODS][0]
-        return likelihood_answer(found)
-
-    return likelihood
+from onnxproof.release.quality import ask_likelihoods, ask_program
 
 
 def ask_variant(
@@ -63,7 +36,8 @@ def ask_variant(
     """
     stage_variant(folder, reference, stage)
     if plan.form is PERPLEXITY:
-        return ask_likelihoods(folder, stage, reference, threads)
+        most_tokens = reference["inputs"].get("max_tokens_of_model")
+        return ask_likelihoods(folder / MODEL_FILE, stage / "tokenizer.json", most_tokens, threads)
     answer = load_program(reference, stage, threads)
     usage = reference["usage"]
     return ask_program(answer, str(usage.get("use")), usage.get("arguments", {}), new_tokens, stage)

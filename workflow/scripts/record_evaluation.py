@@ -17,7 +17,7 @@ from onnxproof.evaluation.forms import PERPLEXITY, likelihood_answer
 from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
 from onnxproof.inputs.labelled import describe_model
-from onnxproof.inputs.material import likelihood_item
+from onnxproof.inputs.material import MAX_TOKENS, likelihood_item
 from onnxproof.inputs.model_inputs import LIKELIHOODS, TOKENS, ModelInputs
 from onnxproof.records.evaluation import EvaluatedOriginal
 
@@ -29,7 +29,7 @@ def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tupl
         UserError: it cannot be loaded, or has no public interface for its use.
     """
     from onnxproof.original.final_answers import open_interface
-    from onnxproof.original.model import MAX_TOKENS, load_original
+    from onnxproof.original.model import load_original
 
     original = replace(load_original(name, snapshot, plan.model.task), new_tokens=new_tokens)
     if plan.form is PERPLEXITY:

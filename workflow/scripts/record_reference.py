@@ -15,14 +15,14 @@ from onnxproof.checkpoint.tokenizer_files import TOKENIZER_FILE
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, staged_folder, versions_of, write_json
 from onnxproof.inputs.final_answers import FinalAnswers
-from onnxproof.inputs.material import Entry, compose_texts
+from onnxproof.inputs.material import MAX_TOKENS, Entry, compose_texts
 from onnxproof.inputs.model_inputs import TOKENS, Item, ModelInputs
 from onnxproof.inputs.prompts import GENERATED_PROMPTS
 from onnxproof.inputs.reference import INPUTS_FILE, TEXTS_FILE, save_final_answers, save_reference
 from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.loading import one_line
-from onnxproof.original.model import MAX_TOKENS, Original, load_original
+from onnxproof.original.model import Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
 from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
 from onnxproof.records.checkpoint import ModelConfig

@@ -363,11 +363,11 @@ def check_labelled(folder: Path, manifest: ReleaseManifest, labelled: Any, is_wh
         )
     final = read_golden(folder).final
     program = final and find_program(folder, final, [facts["file"] for facts in manifest["variants"].values()])
-    if program is None:
-        return [Check(name, "quality", "the card has no program that takes raw inputs", "", "skipped")]
     # Not imported above: only the release of a model with labelled data has the module, and those that it imports.
     quality = importlib.import_module("onnxproof.release.quality")
     found = quality.measure_again(folder, manifest, program, quality.Labelled(*labelled), threads)
+    if not found:
+        return [Check(name, "quality", "the card has no program that takes raw inputs", "", "skipped")]
     for measured in found:
         print(measured)
     verdicts: dict[bool | None, Any] = {True: "pass", False: "FAIL", None: "skipped"}

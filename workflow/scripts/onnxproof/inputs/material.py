@@ -4,12 +4,15 @@ The same material serves evaluation and calibration, made from different texts a
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, POSITIONS, TOKENS, Array, Item
-from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.heads import takes_pairs
+
+if TYPE_CHECKING:
+    from onnxproof.records.checkpoint import ModelConfig
 
 #: One text, a pair, or the pairs of a prompt with each of its choices.
 Entry = str | tuple[str, str] | list[tuple[str, str]]
@@ -18,6 +21,8 @@ EVALUATION_SEED, CALIBRATION_SEED = 20, 21
 EVALUATION_IMAGES, EVALUATION_SOUNDS = 24, 16
 CALIBRATION_IMAGES, CALIBRATION_SOUNDS = 12, 8
 
+#: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
+MAX_TOKENS = 512
 #: An answer of a whole vocabulary, or four readings of a text, cost much: so many texts are enough.
 MOST_TEXTS = {"fill-mask": 64, "multiple-choice": 64, "text-generation": 48, "text2text-generation": 48}
 CHOICES = 4
@@ -50,7 +55,7 @@ CAPTIONS = (
 )
 
 
-def compose_texts(task: str, config: ModelConfig, texts: Sequence[str]) -> list[Entry]:
+def compose_texts(task: str, config: "ModelConfig", texts: Sequence[str]) -> list[Entry]:
     """Return what a text model is asked for its task, made from plain texts.
 
     Rerankers and natural-language inference judge the first half of a text beside its own second half or another's;
@@ -71,7 +76,7 @@ def compose_texts(task: str, config: ModelConfig, texts: Sequence[str]) -> list[
     return list(texts)
 
 
-def add_global_attention(item: dict[str, Array], config: ModelConfig) -> dict[str, Array]:
+def add_global_attention(item: dict[str, Array], config: "ModelConfig") -> dict[str, Array]:
     """Return a Longformer's item with attention from everywhere to its first token; other models' as it is."""
     if config.get("model_type") != "longformer":
         return item

@@ -31,6 +31,7 @@ from onnxproof.inputs.final_answers import (
     Use,
     use_of,
 )
+from onnxproof.inputs.material import MAX_TOKENS
 from onnxproof.inputs.material import QUESTIONS as ASKED
 from onnxproof.inputs.model_inputs import MASK, TOKENS
 from onnxproof.inputs.texts import RAW_TEXTS, read_texts
@@ -40,7 +41,7 @@ from onnxproof.original.final_sounds import ASK_ABOUT_SOUNDS, raw_sounds
 from onnxproof.original.generation_settings import greedy_settings, told_greedily, told_settings
 from onnxproof.original.interfaces import Interface, make_pipeline
 from onnxproof.original.lean_imports import import_sentence_transformers
-from onnxproof.original.model import MAX_TOKENS, Original, local_options
+from onnxproof.original.model import Original, local_options
 from onnxproof.parity.final_answers import likeliest_span
 from onnxproof.records.answers import Span, Tag
 from onnxproof.records.reference import ChatParts, FinalSettings

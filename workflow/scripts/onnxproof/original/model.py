@@ -20,6 +20,7 @@ from onnxproof.inputs.material import (
     EVALUATION_SEED,
     EVALUATION_SOUNDS,
     LINE_SHAPES,
+    MAX_TOKENS,
     add_global_attention,
     compose_texts,
     mask_one_token,
@@ -43,9 +44,6 @@ from onnxproof.tasks.registry import ENCODER_DECODER_TASKS, GENERATING_TASKS, TA
 #: Models that look types of tokens up among the words, and are fed them all the same, by transformers' own pipelines
 #: and by the exported graph.
 TYPES_AS_WORDS = frozenset({"flaubert", "gpt2", "xlm"})
-
-#: Longer texts cost much and show nothing new; models with a shorter limit are cut there.
-MAX_TOKENS = 512
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,16 @@ import numpy as np
 
 from onnxproof.cli import UserError
 from onnxproof.evaluation.asking import Ask, answers_to, count_examples
-from onnxproof.evaluation.forms import PERPLEXITY, Model
+from onnxproof.evaluation.forms import PERPLEXITY, Model, likelihood_answer
 from onnxproof.evaluation.metrics import METRICS
 from onnxproof.evaluation.plan import Plan, make_plan
 from onnxproof.files import read_json, sha256_of
+from onnxproof.graph.generation import with_empty_cache
+from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.final_answers import IMAGES, USES
+from onnxproof.inputs.material import MAX_TOKENS, likelihood_item
+from onnxproof.inputs.model_inputs import LIKELIHOODS, ModelInputs
+from onnxproof.parity.answers import run_items
 from onnxproof.parity.card_programs import Answer, load_function, open_image, with_file
 from onnxproof.parity.final import Program
 from onnxproof.release.golden import QUALITY_FILE
@@ -83,15 +88,43 @@ def ask_program(answer: Answer, use: str, arguments: Mapping[str, Any], new_toke
     return write
 
 
+def ask_likelihoods(model: Path, tokenizer_file: Path, most_tokens: int | None, threads: int) -> Ask:
+    """Return what tells how likely a language model finds a text.
+
+    Args:
+        model: the ONNX file.
+        tokenizer_file: its ``tokenizer.json``.
+        most_tokens: what the model takes at most; None where there is no limit. Longer texts are cut.
+        threads: intra-op threads; with 0, onnxruntime chooses how many.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    limit = min(most_tokens or MAX_TOKENS, MAX_TOKENS)
+    tokenizer.enable_truncation(limit, direction=(tokenizer.truncation or {"direction": "right"})["direction"])
+    session = open_session(model, threads)
+
+    def likelihood(text: str) -> dict[str, float]:
+        items = [likelihood_item(np.array(tokenizer.encode(text).ids, dtype=np.int64))]
+        inputs = with_empty_cache(ModelInputs(items), session.get_inputs())
+        return likelihood_answer(run_items(session, inputs, "text-generation")[LIKELIHOODS][0])
+
+    return likelihood
+
+
 def measure_again(
-    folder: Path, manifest: "ReleaseManifest", program: Program, labelled: Labelled, threads: int
+    folder: Path, manifest: "ReleaseManifest", program: Program | None, labelled: Labelled, threads: int
 ) -> list[Remeasured]:
-    """Return what each file of a release is worth on labelled data, by the program of its card.
+    """Return what each file of a release is worth on labelled data.
+
+    Raw inputs are answered by the program of the card. How likely a language model finds a text is asked of its file.
 
     Args:
         folder: the release.
         manifest: its manifest.
-        program: the program of its card, see ``find_program``.
+        program: the program of its card, see ``find_program``; None where it has none. Then nothing is measured, unless
+            it is perplexity.
         labelled: the data.
         threads: intra-op threads; with 0, onnxruntime chooses how many.
 
@@ -100,19 +133,17 @@ def measure_again(
     """
     recorded: ReleasedQuality = read_json(folder / QUALITY_FILE)
     plan = plan_of(folder, manifest["model"], recorded, labelled)
-    usage = manifest["reference"]["usage"]
-    use = str(usage.get("use"))
-    if missing := [name for name in USES[use].needs if importlib.util.find_spec(name) is None]:
-        raise UserError(f"the card's program needs {' and '.join(missing)}, not installed here")
+    if plan.form is PERPLEXITY:
+        program = None
+    elif program is None:
+        return []
     count = count_examples(plan)
     is_same = sha256_of(labelled.data) == recorded["data"]["sha256"]
     found = []
     for variant, facts in manifest["variants"].items():
         if "evaluation" not in facts:
             continue
-        text = with_file(program.text, program.file, facts["file"])
-        function = load_function(text, USES[use].function, folder, threads)
-        ask = ask_program(function, use, usage.get("arguments", {}), recorded["new_tokens"], folder)
+        ask = ask_file(folder, manifest, program, facts["file"], recorded["new_tokens"], threads)
         answered = list(answers_to(plan, count, ask))
         labels, answers = [example.label for example, _ in answered], [answer for _, answer in answered]
         quality = facts["evaluation"]
@@ -126,20 +157,32 @@ def measure_again(
     return found
 
 
-def plan_of(folder: Path, name: str, recorded: "ReleasedQuality", labelled: Labelled) -> Plan:
-    """Return how the labelled data are read, as they were for the release.
+def ask_file(
+    folder: Path, manifest: "ReleaseManifest", program: Program | None, file: str, new_tokens: int, threads: int
+) -> Ask:
+    """Return how a file of a release is asked about one raw input: by a program, or else how likely it finds a text.
 
     Raises:
-        UserError: no program of a card measures it.
+        UserError: a library that the program needs is missing.
     """
+    if program is None:
+        most_tokens = manifest["reference"]["inputs"].get("max_tokens_of_model")
+        return ask_likelihoods(folder / file, folder / "tokenizer.json", most_tokens, threads)
+    usage = manifest["reference"]["usage"]
+    use = USES[str(usage.get("use"))]
+    if missing := [name for name in use.needs if importlib.util.find_spec(name) is None]:
+        raise UserError(f"the card's program needs {' and '.join(missing)}, not installed here")
+    function = load_function(with_file(program.text, program.file, file), use.function, folder, threads)
+    return ask_program(function, use.name, usage.get("arguments", {}), new_tokens, folder)
+
+
+def plan_of(folder: Path, name: str, recorded: "ReleasedQuality", labelled: Labelled) -> Plan:
+    """Return how the labelled data are read, as they were for the release."""
     model = Model(recorded["use"], recorded["task"], tuple(recorded["labels"]), recorded["rate"])
     limits = [most for most in (recorded["settings"].get("max_inputs"), labelled.most) if most]
     settings = recorded["settings"] | {"max_inputs": min(limits, default=None)}
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    plan = make_plan(name, settings, labelled.data, labelled.documents, model, config)
-    if plan.form is PERPLEXITY:
-        raise UserError(f"{name}: {plan.metric} is not what the card's program answers, so it is not measured here")
-    return plan
+    return make_plan(name, settings, labelled.data, labelled.documents, model, config)
 
 
 def compare_again(
