@@ -258,13 +258,15 @@ def special_attentions() -> list[Rewrite]:
 def decoder_rewrites() -> list[Rewrite]:
     """Return the rewrites of decoders, whose texts start at any position, and of what ``special_attentions`` left."""
     from onnxproof.graph.fusions.cached_attention import fuse_cached_attention
-    from onnxproof.graph.fusions.grouped import group_queries
-    from onnxproof.graph.fusions.rotary import fuse_rotations
+    from onnxproof.graph.fusions.grouped import group_masks, group_queries
+    from onnxproof.graph.fusions.rotary import fuse_rotations, rotate_heads_first
 
     return [
         Rewrite("RotaryEmbedding", "Neg", fuse_rotations),
         Rewrite("GroupedQueries", "Expand", group_queries),
+        Rewrite("GroupedMasks", "Softmax", group_masks),
         Rewrite("MultiHeadAttention", "Softmax", fuse_cached_attention),
+        Rewrite("RotaryEmbeddingHeadsFirst", "RotaryEmbedding", rotate_heads_first),
     ]
 
 

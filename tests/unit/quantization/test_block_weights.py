@@ -90,6 +90,45 @@ def test_named_products_get_eight_bits_or_stay_in_float():
     assert attribute(nodes_of(model, "MatMulNBits")[0], "accuracy_level") is None
 
 
+def gated_products():
+    """Two products of x, (rows, 64), and one of another; with a bias behind one of the two."""
+    rng = np.random.default_rng(7)
+    constants = {name: rng.normal(size=(64, width)) / 8 for name, width in (("gate", 48), ("up", 40), ("out", 40))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "gate"], ["g"], name="gate"),
+        helper.make_node("Gemm", ["x", "up", "offset"], ["u"], name="up"),
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("MatMul", ["t", "out"], ["o"], name="out"),
+    ]
+    floats = {name: values.astype(np.float32) for name, values in constants.items()}
+    floats["offset"] = rng.normal(size=40).astype(np.float32)
+    outputs = {name: (FLOAT, ["rows", width]) for name, width in (("g", 48), ("u", 40), ("o", 40))}
+    return build(nodes, {"x": (FLOAT, ["rows", 64])}, outputs, floats)
+
+
+@pytest.mark.parametrize("options", [{"zero_points": True}, {"bits": 8}, {"accuracy_level": 4, "block_size": 64}])
+def test_products_that_read_the_same_values_are_joined_and_answer_the_same(options):
+    x = np.random.default_rng(8).normal(size=(1, 64)).astype(np.float32)
+    alone = []
+    for others in (["up", "out"], ["gate", "out"], ["gate", "up"]):
+        model = gated_products()
+        quantize_block_weights(model, exclude=others, **options)
+        assert len(nodes_of(model, "MatMulNBits")) == 1
+        alone.append(run(model, {"x": x})[len(alone)])
+    model = gated_products()
+    quantize_block_weights(model, **options)
+    assert [attribute(node, "N") for node in nodes_of(model, "MatMulNBits")] == [88, 40]
+    for together, single in zip(run(model, {"x": x}), alone, strict=True):
+        np.testing.assert_allclose(together, single, rtol=1e-5, atol=1e-6)
+
+
+def test_products_of_other_formats_stay_apart():
+    model = gated_products()
+    quantize_block_weights(model, eight_bit=["up"])
+    assert [attribute(node, "bits") for node in nodes_of(model, "MatMulNBits")] == [4, 8, 4]
+    assert "Split" not in op_types(model)
+
+
 @pytest.mark.parametrize("parameter", ["eight_bit", "exclude"])
 def test_a_name_of_no_product_is_refused(parameter):
     with raises(ValueError):

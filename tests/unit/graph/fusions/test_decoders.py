@@ -14,8 +14,8 @@ from onnxproof.cli import UserError
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.graph.external_data import load_model
 from onnxproof.graph.fusions.cached_attention import FuseCachedAttention, fuse_cached_attention
-from onnxproof.graph.fusions.grouped import GroupQueries, GroupScaledScores, group_queries
-from onnxproof.graph.fusions.rotary import FusePartialRotation, FuseRotation, fuse_rotations
+from onnxproof.graph.fusions.grouped import GroupQueries, GroupScaledScores, group_masks, group_queries
+from onnxproof.graph.fusions.rotary import FusePartialRotation, FuseRotation, fuse_rotations, rotate_heads_first
 from onnxproof.graph.fusions.rules import apply_rules
 from onnxproof.graph.fusions.split_skip_layer_norm import split_skip_layer_normalization
 from onnxproof.original.exporters.generation import check_decoder, export_decoder, find_layers
@@ -137,8 +137,11 @@ def test_decoder_is_fused_and_answers_as_pytorch(exported, tmp_path, name):
     names = [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
     assert fuse_rotations(model) == 2 * LAYERS
     assert group_queries(model) == (2 * LAYERS if DECODERS[name][2] else 0)
+    assert group_masks(model) == (LAYERS if DECODERS[name][2] else 0)
     # Rotated heads of GPT-NeoX are not in the order that the operator reads.
     assert fuse_cached_attention(model) == (0 if DECODERS[name][2] or "gpt_neox" in name else LAYERS)
+    rotated_later = 2 * LAYERS if DECODERS[name][2] and "gemma3" not in name else 0
+    assert rotate_heads_first(model) == rotated_later  # of gemma3, onnxruntime has moved the transpositions
     split_skip_layer_normalization(model)
     after = operators(model)
     assert after["RotaryEmbedding"] == 2 * LAYERS

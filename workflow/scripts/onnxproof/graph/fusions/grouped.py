@@ -2,7 +2,8 @@
 
 Where several heads of queries share one head of keys and values (Ainslie et al. 2023, arXiv 2305.13245), PyTorch
 repeats the keys and values for each of them: with a cache, the whole cache, for every new token. The queries of a group
-can as well stand below each other, as more rows of one product, which gives the same sums of the same products.
+can as well stand below each other, as more rows of one product, which gives the same sums of the same products. Their
+scores stay in these rows up to the product with the values: the mask is repeated instead, once for all layers.
 
 Operators for the whole attention were measured and left out, see docs/performance.md. com.microsoft
 GroupQueryAttention is no faster than these plain products; it refuses several new tokens behind a cache in a batch
@@ -96,6 +97,44 @@ class GroupScaledScores(GroupScores):
         return self.apart(op, op.Mul(self._scores(op, rows), values["scale"]))
 
 
+class GroupMask(Rule):
+    """Adds the mask to scores in rows of groups, so that they need not be taken apart and grouped again."""
+
+    def __init__(self) -> None:
+        """Begin without scores."""
+        super().__init__()
+        self._times = 0
+
+    def pattern(self, op: Any, scores: Any, mask: Any, apart: Any, grouped: Any) -> Any:
+        """From grouped scores to grouped shares, between which each head has its own rows."""
+        return op.Reshape(op.Softmax(op.Add(op.Reshape(scores, apart), mask), axis=-1), grouped)
+
+    def check(self, context: Any, scores: ir.Value, mask: ir.Value, apart: ir.Value, grouped: ir.Value) -> MatchResult:
+        """Fail with the reason where the shapes are others, or the mask is not known to have a row for each query."""
+
+        def read() -> None:
+            heads, groups = shape_entries(apart), shape_entries(grouped)
+            if heads[2:] != [-1, 0] or groups[2:] != [-1, 0] or not heads[1] or not groups[1]:
+                raise MismatchError("scores are not taken apart into heads and grouped again")
+            expanded = made_by(made_by(mask, "Where").inputs[0], "Expand")
+            rows = shape_entries(input_of(expanded, 1))
+            # Computed from the inputs' shapes. One row for all queries would be a constant 1.
+            if len(rows) != 4 or rows[1] != 1 or rows[2] is not None:
+                raise MismatchError("the mask has not one row for each query, for all heads alike")
+            self._times = heads[1] // groups[1]
+
+        return self.result_of(read)
+
+    def rewrite(self, op: Any, scores: ir.Value, mask: ir.Value, **values: ir.Value) -> Any:
+        """Return the shares, in the rows of the scores."""
+        return op.Softmax(op.Add(scores, op.Concat(*[mask] * self._times, axis=2)), axis=-1)
+
+
 def group_queries(model: onnx.ModelProto) -> int:
     """Take the repetition of keys and values out of a graph in place; return of how many products."""
     return sum(apply_rules(model, [rule]) for rule in (GroupScaledScores(), GroupScores(), GroupQueries()))
+
+
+def group_masks(model: onnx.ModelProto) -> int:
+    """Repeat the mask for the rows of grouped scores in place; return for how many attentions."""
+    return apply_rules(model, [GroupMask()])

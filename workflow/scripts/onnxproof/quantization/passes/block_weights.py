@@ -13,6 +13,7 @@ from onnxproof.graph.editor import GraphEditor, attribute_of
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks, read_packed
 from onnxproof.quantization.passes.attention_parts import attend_to_joined
+from onnxproof.quantization.passes.joined_products import join_products
 from onnxproof.quantization.passes.products import included_targets, with_bias
 from onnxproof.quantization.rounding import compensated_readers, record_correlations
 from onnxproof.quantization.targets import Target
@@ -74,6 +75,7 @@ def quantize_block_weights(
         weight = quantized.pop(target.name, None) or quantize_to_blocks(target.read_weight(), format_of(target))
         editor.replace(target.node, _product(editor, target, weight, accuracy_level))
     editor.finish()
+    join_products(model)
 
 
 def _product(editor: GraphEditor, target: Target, weight: BlockWeight, accuracy_level: int) -> list[onnx.NodeProto]:

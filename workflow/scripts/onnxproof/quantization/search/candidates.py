@@ -86,8 +86,10 @@ class BlockLadder:
 ON_CPU = 4
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
 EIGHT_BITS: Step = {"bits": 8, "block_size": 32}
+SMALLEST_TABLE: Step = {"bits": 4, "block_size": 128}
 SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
 _FOUR_BIT_RUNGS = (
+    BlockRung(SMALLEST_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS),
     BlockRung(SMALL_TABLE, FOUR_BITS, spared=4),
