@@ -92,6 +92,8 @@ RELEASED_AS = {
     **{variant: DTYPE_FILES[dtype] for variant, dtype in DTYPES.items() if variant != "optimized"},
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "int8-static": "onnx/model_int8_static.onnx",
+    "int8-symmetric": "onnx/model_int8_symmetric.onnx",
+    "w8a16": "onnx/model_w8a16.onnx",
     "w8": "onnx/model_w8.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
 }

@@ -182,7 +182,7 @@ WRONG_VALUES = [
     ),
     (
         {**one(), "variants": ["fp32", "INT9"]},
-        "variants[1] is 'INT9', must be one of: fp32, optimized, fp16, int8, uint8, int8-invariant, int8-static, w8, q4, q4-cpu, q4f16. Did you mean 'int8'?",
+        "variants[1] is 'INT9', must be one of: fp32, optimized, fp16, int8, uint8, int8-invariant, int8-static, int8-symmetric, w8a16, w8, q4, q4-cpu, q4f16. Did you mean 'int8'?",
     ),
     ({**one(), "variants": ["fp32", "fp32"]}, "variants is ['fp32', 'fp32'], which lists 'fp32' twice"),
     ({**one(), "variants": []}, "variants is empty, must hold at least one entry"),
