@@ -28,6 +28,8 @@ def test_a_release_with_fixed_scales_is_made_of_the_plain_graph(tmp_path, tiny_m
     parity = project.config["parity"] | {"thresholds": limits}
     project.configure(project.config | {"models": models, "quantization": {"targets": limits}, "parity": parity})
     project.configure(project.config | {"release": {"targets": [provider for provider, _ in FORMS.values()]}})
+    project.config["release"]["fixed_shapes"] = {"w8a16": [[2, 64]]}
+    project.configure(project.config)
 
     run = project.snakemake("results/stars/verified.json")
 
@@ -51,5 +53,23 @@ def test_a_release_with_fixed_scales_is_made_of_the_plain_graph(tmp_path, tiny_m
         judged = judge_graph(onnx.load(results / "release/onnx" / file), read_provider(provider))
         assert list(map(str, judged.refused)) == []
         assert manifest["targets"][f"onnx/{file}"][provider]["refused"] == []
+        if variant == "w8a16":
+            check_fixed_shapes(results, manifest)
         # The file computes with integers: without them it would be taken whole too.
         assert judged.nodes > len(operators) / 2
+
+
+def check_fixed_shapes(results, manifest):
+    """The form with fixed shapes is taken whole as it is, and was verified too."""
+    [one] = manifest["variants"]["w8a16"]["fixed"]
+    assert one["file"] == "onnx/model_w8a16_2x64.onnx"
+    assert 0 < one["fitting"] <= manifest["reference"]["inputs"]["count"]
+    verdict = manifest["targets"][one["file"]]["qnn"]
+    assert verdict["refused"] == verdict["not_fixed"] == []
+    inputs = onnx.load(results / "release" / one["file"]).graph.input
+    assert {tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim) for value in inputs} == {(2, 64)}
+    verified = json.loads((results / "verified.json").read_text())
+    checks = [check for check in verified["checks"] if check["subject"] == one["file"]]
+    assert {check["verdict"] for check in checks} == {"pass"}
+    assert "batch_cosine_min" in {check["what"] for check in checks}
+    assert one["file"] in (results / "release/README.md").read_text()
