@@ -1,4 +1,4 @@
-"""Needs: the variants, their parity and their benchmarks. Makes: graphs with fixed shapes, the folder that is shipped, verified.
+"""Needs: the variants, their parity and their benchmarks. Makes: graphs with fixed shapes, and what is shipped, verified.
 
 The release is judged by the measurements, as the gates are, and not by the gates' files: Snakemake deletes what a job
 made before when the job fails, but does not start a job whose inputs are missing. So a variant that misses a limit also

@@ -50,6 +50,11 @@ def make_fixed(
     with staged_folder(folder) as stage:
         fix_shapes(name, onnx_folder / MODEL_FILE, shape, stage / MODEL_FILE)
         fixed, free = (open_session(place / MODEL_FILE, threads) for place in (stage, onnx_folder))
+        if caches := {value.name for value in free.get_inputs()} - reference.inputs.items[0].keys():
+            raise UserError(
+                f"{name}: release.fixed_shapes is for models without a cache of keys and values, and this one takes "
+                f"{min(caches)}"
+            )
         found = measure_fixed(name, fixed, free, reference)
         if found is None:
             raise UserError(
