@@ -49,13 +49,14 @@ def make_fixed(
         raise UserError(f"{name}: release.fixed_shapes is not for models that are given candidates, as this one is")
     with staged_folder(folder) as stage:
         fix_shapes(name, onnx_folder / MODEL_FILE, shape, stage / MODEL_FILE)
-        fixed, free = (open_session(place / MODEL_FILE, threads) for place in (stage, onnx_folder))
-        if caches := {value.name for value in free.get_inputs()} - reference.inputs.items[0].keys():
+        fixed = open_session(stage / MODEL_FILE, threads)
+        if caches := {value.name for value in fixed.get_inputs()} - reference.inputs.items[0].keys():
             raise UserError(
                 f"{name}: release.fixed_shapes is for models without a cache of keys and values, and this one takes "
                 f"{min(caches)}"
             )
-        found = measure_fixed(name, fixed, free, reference)
+        padded, free = (open_session(place / MODEL_FILE, threads, optimized=False) for place in (stage, onnx_folder))
+        found = measure_fixed(name, fixed, (padded, free), reference)
         if found is None:
             raise UserError(
                 f"{name}: none of the {reference.answered} inputs fits release.fixed_shapes {shape}: "

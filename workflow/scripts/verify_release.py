@@ -296,10 +296,10 @@ def check_fixed(
 ) -> list[Check]:
     """Run the form of a variant with fixed shapes on the golden inputs that fit, padded, and judge it."""
     limits = {limit["metric"]: limit["allowed"] for limit in one["limits"]}
-    fixed, free = (
-        open_session(folder / file, threads) for file in (one["file"], manifest["variants"][variant]["file"])
-    )
-    found = measure_fixed(f"{manifest['model']} {variant}", fixed, free, golden)
+    fixed = open_session(folder / one["file"], threads)
+    files = one["file"], manifest["variants"][variant]["file"]
+    padded, free = (open_session(folder / file, threads, optimized=False) for file in files)
+    found = measure_fixed(f"{manifest['model']} {variant}", fixed, (padded, free), golden)
     if found is None:
         return [Check(one["file"], "answers", "no golden input is as short as its shape", "", "skipped")]
     count, measured = found

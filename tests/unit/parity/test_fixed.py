@@ -79,19 +79,19 @@ def test_only_inputs_that_fit_are_measured(opened):
     fixed, free = opened(True, [1, 6])
     reference = reference_of(texts(3, 9, 6))
 
-    count, measured = measure_fixed("m w8a16", fixed, free, reference)
+    count, measured = measure_fixed("m w8a16", fixed, (fixed, free), reference)
 
     assert count == 2
     assert len(measured.answers) == 2
     assert measured.task_metrics["cosine_min"] == pytest.approx(1)
     assert measured.batch_invariance["cosine_min"] == pytest.approx(1)
-    assert measure_fixed("m w8a16", fixed, free, reference_of(texts(9, 7))) is None
+    assert measure_fixed("m w8a16", fixed, (fixed, free), reference_of(texts(9, 7))) is None
 
 
 def test_a_graph_that_reads_padding_is_seen(opened):
     fixed, free = opened(False, [1, 12])
 
-    _, measured = measure_fixed("m w8a16", fixed, free, reference_of(texts(3, 9, 6)))
+    _, measured = measure_fixed("m w8a16", fixed, (fixed, free), reference_of(texts(3, 9, 6)))
 
     assert measured.task_metrics["cosine_min"] < 0.99
     assert measured.batch_invariance["cosine_min"] < 0.99
