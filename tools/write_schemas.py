@@ -53,6 +53,7 @@ FILES = (
     File("reference/texts.json", "reference.RecordedTexts", "The texts that each input was made from."),
     File("onnx/{variant}.json", "variant.VariantRecord"),
     File("parity/{variant}.json", "parity.ParityRecord"),
+    File("fixed/{variant}/{shape}.json", "fixed.FixedRecord"),
     File("parity/browser.json", "browser.BrowserRecord"),
     File("evaluation/kept_aside.json", "evaluation.KeptAside"),
     File("evaluation/answers/pytorch.json", "evaluation.EvaluatedOriginal"),

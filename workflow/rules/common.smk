@@ -89,6 +89,7 @@ wildcard_constraints:
     audit="|".join(map(re.escape, AUDITS)) or MATCHES_NOTHING,
     variant="|".join(VARIANTS),
     quantized="|".join(QUANTIZED_VARIANTS),
+    shape="[0-9]+(x[0-9]+)*",
 
 
 def resource_path(path: str | Path) -> str:
@@ -441,6 +442,36 @@ def targets_argument(wildcards) -> list[str]:
     """Return the option that has the files of a release checked for the providers that its configuration names."""
     targets = MODELS[wildcards.model]["release"]["targets"]
     return ["--targets", *targets] if targets else []
+
+
+def fixed_shapes(model: str) -> list[tuple[str, str]]:
+    """Return the variants that a release has with fixed shapes too, each with a shape, such as 1x128."""
+    settings = MODELS[model]
+    return [
+        (variant, "x".join(map(str, shape)))
+        for variant in settings["variants"]
+        for shape in settings["release"]["fixed_shapes"].get(variant, [])
+    ]
+
+
+def fixed_files(wildcards) -> list[str]:
+    """Return the graphs of a model with fixed shapes, and what was measured on each."""
+    return [
+        f"results/{wildcards.model}/fixed/{variant}/{shape}{ending}"
+        for variant, shape in fixed_shapes(wildcards.model)
+        for ending in ("", ".json")
+    ]
+
+
+def fixed_argument(wildcards) -> list[str]:
+    """Return the option that names the graphs with fixed shapes of a release."""
+    named = [f"{variant}/{shape}" for variant, shape in fixed_shapes(wildcards.model)]
+    return ["--fixed", *named] if named else []
+
+
+def lengths(wildcards) -> list[str]:
+    """Return the lengths of a shape."""
+    return wildcards.shape.split("x")
 
 
 def target_tables(wildcards) -> list[str]:

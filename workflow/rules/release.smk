@@ -1,9 +1,42 @@
-"""Needs: the variants, their parity and their benchmarks. Makes: the folder that is shipped, verified.
+"""Needs: the variants, their parity and their benchmarks. Makes: graphs with fixed shapes, and what is shipped, verified.
 
 The release is judged by the measurements, as the gates are, and not by the gates' files: Snakemake deletes what a job
 made before when the job fails, but does not start a job whose inputs are missing. So a variant that misses a limit also
 takes an older release away, on disk or in object storage.
 """
+
+
+# Asked for by `release` where `release.fixed_shapes` has the variant.
+rule fix_shapes:
+    input:
+        folder="results/{model}/onnx/{variant}",
+        manifest="results/{model}/onnx/{variant}.json",
+        reference="results/{model}/reference",
+        reference_manifest="results/{model}/reference.json",
+    output:
+        folder=directory("results/{model}/fixed/{variant}/{shape}"),
+        manifest="results/{model}/fixed/{variant}/{shape}.json",
+    log:
+        "results/logs/fix_shapes/{model}.{variant}.{shape}.log",
+    benchmark:
+        "results/{model}/cost/fix_shapes.{variant}.{shape}.tsv"
+    conda:
+        "../../envs/runtime.yaml"
+    threads: PARITY_THREADS
+    resources:
+        **needs("fix_shapes"),
+    params:
+        script=script_path("fix_shapes"),
+        code=script_digest("fix_shapes"),
+        threads=PARITY_THREADS,
+        lengths=lengths,
+    message:
+        "{wildcards.model}: fixing the shapes of {wildcards.variant} to {wildcards.shape} (log: {log})"
+    shell:
+        "python {params.script:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
+        "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
+        "--shape {params.lengths:q} --threads {params.threads} "
+        "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
 rule release:
@@ -16,6 +49,7 @@ rule release:
         reference="results/{model}/reference.json",
         resources=release_resources(),
         tables=target_tables,
+        fixed=fixed_files,
         browser=browser_record,
         evaluation=evaluation_records,
         scores=evaluation_scores,
@@ -41,13 +75,14 @@ rule release:
         evaluation=evaluation_argument,
         copies=copies_argument,
         targets=targets_argument,
+        fixed=fixed_argument,
     message:
         "{wildcards.model}: building the release (log: {log})"
     shell:
         'python {params.script:q} --model {wildcards.model:q} --results "$(dirname {input.source:q})" '
         "--variants {params.variants:q} --thresholds {params.thresholds:q} {params.machines:q} {params.browser:q} "
         "{params.evaluation:q} "
-        "{params.copies:q} {params.targets:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
+        "{params.copies:q} {params.targets:q} {params.fixed:q} --output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"
 
 
 rule verify_release:

@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
         "--source",
         type=Path,
         required=True,
-        help="folder with the float ONNX model: the optimized one, or the plain export for int8-static",
+        help="folder with the float ONNX model: the optimized one, or the plain export for variants with fixed scales",
     )
     parser.add_argument("--source-manifest", type=Path, required=True, help="its manifest")
     parser.add_argument(

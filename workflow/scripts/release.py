@@ -34,18 +34,20 @@ from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
 from onnxproof.graph.providers import Judged, judge_graph, provider_names, read_provider
 from onnxproof.inputs.reference import read_reference
-from onnxproof.parity.gate import Verdict, judge
+from onnxproof.parity.gate import Verdict, judge, limits_of_few
 from onnxproof.places import SCRIPTS
 from onnxproof.records.benchmark import BenchmarkRecord, RecordedCase, Writing, read_benchmark
 from onnxproof.records.browser import read_browser
 from onnxproof.records.common import Limits
 from onnxproof.records.evaluation import read_evaluated_original, read_evaluation
+from onnxproof.records.fixed import read_fixed
 from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
     BrowserResults,
     Copied,
     Evidence,
+    FixedFile,
     Headline,
     NamedFiles,
     PreparedRelease,
@@ -92,6 +94,8 @@ RELEASED_AS = {
     **{variant: DTYPE_FILES[dtype] for variant, dtype in DTYPES.items() if variant != "optimized"},
     "int8-invariant": "onnx/model_quantized_invariant.onnx",
     "int8-static": "onnx/model_int8_static.onnx",
+    "int8-symmetric": "onnx/model_int8_symmetric.onnx",
+    "w8a16": "onnx/model_w8a16.onnx",
     "w8": "onnx/model_w8.onnx",
     "q4-cpu": "onnx/model_q4_cpu.onnx",
 }
@@ -175,6 +179,58 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
             shutil.copyfile(folder / part, path.with_name(part.replace(name, path.name)))
         if path.name != name:
             rename_weights(path, f"{name}_data", f"{path.name}_data")
+
+
+def add_fixed(
+    fixed: Sequence[str],
+    variants: Mapping[str, ReleasedVariant],
+    results: Path,
+    thresholds: Mapping[str, Limits],
+    folder: Path,
+) -> None:
+    """Copy the graphs with fixed shapes into a release, and tell of each in the entry of its variant.
+
+    Args:
+        fixed: each as ``variant/shape``, the names of its folder below ``results/{model}/fixed/``.
+        variants: those that are shipped.
+        results: the model's folder below results/.
+        thresholds: the limits of each variant.
+        folder: the release.
+
+    Raises:
+        UserError: a variant is not shipped, a measured difference is beyond its limit, or a file is not the one that
+            was measured.
+    """
+    for place in fixed:
+        variant, _, shape = place.partition("/")
+        record = read_fixed(results / "fixed" / f"{place}.json")
+        name = f"{record['model']} {variant} with the shape {shape}"
+        if variant not in variants:
+            raise UserError(f"{name}: release.fixed_shapes names a variant that a release does not ship")
+        held = {metric: allowed for metric, allowed in thresholds[variant].items() if allowed is not None}
+        verdicts = judge(record, limits_of_few(held, record["fitting"]))
+        if missed := [str(verdict) for verdict in verdicts if not verdict.passed]:
+            raise UserError(
+                f"{name} is not within its limits on the {record['fitting']} inputs that fit: {'; '.join(missed)}"
+            )
+        made, target = results / "fixed" / place, Path(variants[variant]["file"])
+        target = target.with_stem(f"{target.stem}_{shape}")
+        for file, entry in record["files"].items():
+            if sha256_of(made / file) != entry["sha256"]:
+                raise UserError(f"{made / file} is not the file that was measured; delete {made} and run again")
+            shutil.copyfile(made / file, folder / target.with_name(file.replace(MODEL_FILE, target.name)))
+        if len(record["files"]) > 1:
+            rename_weights(folder / target, f"{MODEL_FILE}_data", f"{target.name}_data")
+        one: FixedFile = {
+            "file": target.as_posix(),
+            "shape": record["shape"],
+            "fitting": record["fitting"],
+            "sha256": sha256_of(folder / target),
+            "task_metrics": record["task_metrics"],
+            "batch_invariance": record["batch_invariance"],
+            "limits": [verdict.as_record() for verdict in verdicts],
+        }
+        variants[variant].setdefault("fixed", []).append(one)
 
 
 def judge_variant(variant: str, results: Path, thresholds: Limits) -> list[Verdict]:
@@ -443,7 +499,10 @@ def judge_files(folder: Path, variants: Mapping[str, ReleasedVariant], targets: 
 
     found: Verdicts = {}
     for facts in variants.values():
-        for file in facts.get("files", {"": facts["file"]}).values():
+        for file in [
+            *facts.get("files", {"": facts["file"]}).values(),
+            *(one["file"] for one in facts.get("fixed", [])),
+        ]:
             model = onnx.load(folder / file, load_external_data=False)
             found[file] = {name: verdict_of(judge_graph(model, read_provider(name)), name) for name in targets}
     return found
@@ -646,13 +705,14 @@ def release(
     copies: bool = False,
     evaluation: Mapping[str, Any] | None = None,
     targets: Sequence[str] = (),
+    fixed: Sequence[str] = (),
 ) -> None:
     """Build the release folder of one model and describe it.
 
     With ``browser``, it announces to transformers.js what ``parity/browser.json`` says that answers there. With
     ``copies``, a variant that transformers.js looks for by two names is there by both. With ``evaluation``, the
     variants are judged on labelled data too, see ``judge_quality``. With ``targets``, the files are held against what
-    these execution providers document.
+    these execution providers document. With ``fixed``, there are graphs with fixed shapes, see ``add_fixed``.
 
     Raises:
         UserError: a file is not the one that was proven, or a gate did not pass.
@@ -680,6 +740,13 @@ def release(
                     shutil.copyfile(document, stage / document.name)
         for variant, path in [*shipped.items(), *copied.items()]:
             copy_proven_model(variant, results, stage / path)
+        add_fixed(fixed, described["variants"], results, thresholds, stage)
+        if fixed:
+            described["reproduce"]["config"]["models"][model]["release"]["fixed_shapes"] = {
+                variant: [one["shape"] for one in facts["fixed"]]
+                for variant, facts in described["variants"].items()
+                if "fixed" in facts
+            }
         if targets:
             described["targets"] = judge_files(stage, described["variants"], targets)
             described["reproduce"]["config"]["models"][model]["release"]["targets"] = list(targets)
@@ -753,6 +820,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--targets", nargs="+", default=[], choices=provider_names(), help="providers to hold the files against"
     )
+    parser.add_argument(
+        "--fixed", nargs="+", default=[], metavar="VARIANT/SHAPE", help="graphs with fixed shapes to add: w8a16/1x128"
+    )
     args = parser.parse_args(argv)
     release(
         args.model,
@@ -766,6 +836,7 @@ def main(argv: list[str] | None = None) -> None:
         args.copies,
         args.evaluation,
         args.targets,
+        args.fixed,
     )
 
 

@@ -41,8 +41,10 @@ try:
     from onnxproof.cpu import cpu_name
     from onnxproof.files import read_json, sha256_of
     from onnxproof.graph.files import MODEL_FILE
+    from onnxproof.graph.sessions import open_session
     from onnxproof.inputs.model_inputs import TOKENS, Reference
     from onnxproof.parity.final import find_program, measure_final, missing_packages, promises_batches
+    from onnxproof.parity.fixed import measure_fixed
     from onnxproof.parity.gate import Verdict, judge, limits_of_few
     from onnxproof.parity.measure import measure_sessions, open_sessions
     from onnxproof.release.golden import GOLDEN_FILE, QUALITY_FILE, read_golden
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from onnxproof.records.parity import Judged
     from onnxproof.records.reference import MeasuredReference, OwnInvariance
     from onnxproof.records.release import (
+        FixedFile,
         GoldenReference,
         NamedFiles,
         ReleasedVariant,
@@ -274,7 +277,43 @@ def check_answers(
             except Exception as error:  # whatever onnxruntime says about a damaged file is the finding
                 reason = f"{type(error).__name__}: {first_line(error)[:160]}"
                 checks.append(Check(named["file"], "runs", reason, "", "FAIL"))
+        for one in facts.get("fixed", []):
+            try:
+                checks += check_fixed(folder, manifest, variant, one, golden, threads)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {first_line(error)[:160]}"
+                checks.append(Check(one["file"], "runs", reason, "", "FAIL"))
     return checks
+
+
+def check_fixed(
+    folder: Path,
+    manifest: ReleaseManifest,
+    variant: str,
+    one: FixedFile,
+    golden: Reference[MeasuredReference],
+    threads: int,
+) -> list[Check]:
+    """Run the form of a variant with fixed shapes on the golden inputs that fit, padded, and judge it."""
+    limits = {limit["metric"]: limit["allowed"] for limit in one["limits"]}
+    fixed = open_session(folder / one["file"], threads)
+    files = one["file"], manifest["variants"][variant]["file"]
+    padded, free = (open_session(folder / file, threads, optimized=False) for file in files)
+    found = measure_fixed(f"{manifest['model']} {variant}", fixed, (padded, free), golden)
+    if found is None:
+        return [Check(one["file"], "answers", "no golden input is as short as its shape", "", "skipped")]
+    count, measured = found
+    judged: Judged = {
+        "model": manifest["model"],
+        "variant": variant,
+        "task": manifest["task"],
+        "outputs": measured.outputs,
+        "task_metrics": measured.task_metrics,
+        "batch_invariance": {"batch_size": one["shape"][0], **measured.batch_invariance},
+        "reference_batch_invariance": NOT_MEASURED,
+    }
+    verdicts = {verdict.metric: verdict for verdict in judge(judged, limits_of_few(limits, count))}
+    return [check_of(one["file"], metric, verdicts.get(metric)) for metric in limits]
 
 
 def check_graphs(

@@ -335,12 +335,12 @@ def test_every_key_is_described_and_every_default_and_example_valid(schema):
 
 
 def test_config_yaml_shows_exactly_the_defaults():
-    """It leaves out the limits of float16 and of weights by blocks, which few models have."""
+    """It leaves out the limits of variants that few models have."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     globals_shown = {key: value for key, value in config.items() if key not in ("models", "models_from")}
     resolved = resolve_models(one())["X"]
     for limits in (resolved["quantization"]["targets"], resolved["parity"]["thresholds"]):
-        for variant in ("fp16", "uint8", "w8", "q4", "q4-cpu", "q4f16"):
+        for variant in ("fp16", "uint8", "int8-symmetric", "w8a16", "w8", "q4", "q4-cpu", "q4f16"):
             assert limits.pop(variant)
     assert globals_shown == {key: resolved[key] for key in globals_shown}
     assert set(resolved) - set(globals_shown) == {"source", "task", "audits", "allow_pickle", "allow_remote_code"}

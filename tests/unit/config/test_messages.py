@@ -147,6 +147,14 @@ WRONG_TYPES = [
         {**one(), "benchmark": {"providers": ["CudaExecutionProvider"]}},
         "benchmark.providers[0] is 'CudaExecutionProvider', must be one of: CPUExecutionProvider, CUDAExecutionProvider, TensorrtExecutionProvider, MIGraphXExecutionProvider, OpenVINOExecutionProvider, DnnlExecutionProvider, XnnpackExecutionProvider, CoreMLExecutionProvider, DmlExecutionProvider, QNNExecutionProvider. Did you mean 'QNNExecutionProvider'?",
     ),
+    (
+        one(release={"fixed_shapes": {"w8a16": [[1, 128]]}}),
+        "models.X.release.fixed_shapes.w8a16 is no variant of this model: its variants are fp32, optimized, int8",
+    ),
+    (
+        one(release={"fixed_shapes": {"fp32": [[1, 0]]}}),
+        "models.X.release.fixed_shapes.fp32[0][1] is 0, must be at least 1",
+    ),
     ({**one(), "benchmark": {"machines": "icelake"}}, "benchmark.machines is 'icelake', must be a list"),
     ({**one(), "benchmark": {"machines": [7]}}, "benchmark.machines[0] is 7, must be text: put it in quotes"),
     ({**one(), "benchmark": {"pytorch": 1}}, "benchmark.pytorch is 1, must be true or false"),
@@ -182,7 +190,7 @@ WRONG_VALUES = [
     ),
     (
         {**one(), "variants": ["fp32", "INT9"]},
-        "variants[1] is 'INT9', must be one of: fp32, optimized, fp16, int8, uint8, int8-invariant, int8-static, w8, q4, q4-cpu, q4f16. Did you mean 'int8'?",
+        "variants[1] is 'INT9', must be one of: fp32, optimized, fp16, int8, uint8, int8-invariant, int8-static, int8-symmetric, w8a16, w8, q4, q4-cpu, q4f16. Did you mean 'int8'?",
     ),
     ({**one(), "variants": ["fp32", "fp32"]}, "variants is ['fp32', 'fp32'], which lists 'fp32' twice"),
     ({**one(), "variants": []}, "variants is empty, must hold at least one entry"),
@@ -253,7 +261,7 @@ WRONG_VALUES = [
     ),
     (
         {**one(), "quantization": {"targets": {"fp32": {}}}},
-        "quantization.targets.fp32 (seen: {}) is an unknown key. It belongs in parity.thresholds."
+        "quantization.targets.fp32 (seen: {}) is an unknown key. It belongs in parity.thresholds or release.fixed_shapes."
         + allowed("quantization.targets"),
     ),
     (

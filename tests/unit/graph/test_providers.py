@@ -9,8 +9,11 @@ import onnxruntime
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantType
+from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 
+from graphs import linear_model
 from onnxproof.graph.providers import judge_graph, provider_names, read_provider
 from onnxproof.places import SCHEMAS
 
@@ -18,6 +21,13 @@ from onnxproof.places import SCHEMAS
 COREML_LIST = Path(onnxruntime.__file__).parent / "tools" / "mobile_helpers" / "coreml_supported_mlprogram_ops.md"
 #: What that list calls otherwise than ONNX does.
 MISSPELT = {"Argmax": "ArgMax"}
+
+
+class NoInputs(CalibrationDataReader):
+    """No calibration inputs: only the plan of a quantizer is asked for."""
+
+    def get_next(self) -> None:
+        return None
 
 
 def make_model(nodes, constants, **opsets) -> onnx.ModelProto:
@@ -33,16 +43,24 @@ def make_model(nodes, constants, **opsets) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
-def rounded(activations, zero_point: int, weights=np.int8) -> onnx.ModelProto:
-    """Return a product of an activation and a weight, both behind DequantizeLinear."""
+def rounded(activations, zero_point: int, weights=np.int8, output=None, scales=1) -> onnx.ModelProto:
+    """Return a product of an activation and a weight, both behind DequantizeLinear.
+
+    It is rounded to integers of the type ``output``, where one is given. The weight has so many ``scales``.
+    """
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "round"),
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["a"], "back"),
-        helper.make_node("DequantizeLinear", ["w_q", "scale"], ["w"], "weight"),
+        helper.make_node("DequantizeLinear", ["w_q", "scales"], ["w"], "weight"),
         helper.make_node("MatMul", ["a", "w"], ["y"], "product"),
     ]
+    if output is not None:
+        nodes.append(helper.make_node("QuantizeLinear", ["y", "scale", "zero_y"], ["y_q"], "round_product"))
+        nodes.append(helper.make_node("DequantizeLinear", ["y_q", "scale", "zero_y"], ["z"], "back_product"))
     constants = {
         "scale": np.array(0.1, np.float32),
+        "scales": np.full(scales, 0.1, np.float32) if scales > 1 else np.array(0.1, np.float32),
+        "zero_y": np.array(0, output or np.uint8),
         "zero": np.array(zero_point, activations),
         "w_q": np.ones((4, 3), weights),
     }
@@ -89,9 +107,28 @@ def test_asymmetric_integers_are_refused_by_tensorrt():
 
 def test_types_of_a_product_are_checked_for_qnn():
     allowed = "allowed is uint8 by uint8 or uint8 by uint16 or uint16 by uint8"
-    assert refused(rounded(np.uint8, 128), "qnn") == [f"MatMul product: it multiplies uint8 by int8, {allowed}"]
-    assert refused(rounded(np.uint16, 0, np.uint8), "qnn") == []
-    assert refused(rounded(np.uint8, 128, np.uint8), "qnn") == []
+    assert refused(rounded(np.uint8, 128, output=np.uint8), "qnn") == [
+        f"MatMul product: it multiplies uint8 by int8, {allowed}"
+    ]
+    assert refused(rounded(np.uint16, 0, np.uint8, np.uint16), "qnn") == []
+    assert refused(rounded(np.uint8, 128, np.uint8, np.uint8), "qnn") == []
+
+
+def test_qnn_needs_a_rounded_output_and_one_scale():
+    assert refused(rounded(np.uint8, 128, np.uint8), "qnn") == ["MatMul product: its output is not rounded to uint8"]
+    assert refused(rounded(np.uint16, 0, np.uint8, np.uint8), "qnn") == [
+        "MatMul product: its output is not rounded to uint16"
+    ]
+    assert refused(rounded(np.uint8, 128, np.uint8, np.uint8, scales=3), "qnn") == [
+        "MatMul product: its input number 2 has a scale per channel, allowed is one scale"
+    ]
+
+
+def test_onnxruntimes_quantizer_gives_the_weight_of_a_product_one_scale_for_qnn():
+    """It is asked for a scale per channel, and overrides that for MatMul."""
+    model = linear_model(np.ones((4, 3), np.float32))
+    overrides = get_qnn_qdq_config(model, NoInputs(), per_channel=True).extra_options["TensorQuantOverrides"]
+    assert overrides["w"] == [{"quant_type": QuantType.QUInt8, "symmetric": False}]
 
 
 def test_quantizing_at_run_time_is_taken_in_qnns_pattern_alone():

@@ -116,6 +116,72 @@ def test_scores_stay_in_float(changes, scored):
     assert [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"] == ["x", *scored]
 
 
+def test_symmetric_activations_have_no_zero_point():
+    rng = np.random.default_rng(6)
+    weight, x = rng.normal(size=(12, 7)).astype(np.float32), rng.normal(size=(5, 12)).astype(np.float32)
+    model = linear_model(weight)
+
+    quantize_static_matmul(model, [{"x": x}], activations="int8")
+
+    constants = constants_of(model)
+    for node in model.graph.node:
+        if node.op_type in ROUNDING:
+            assert constants[node.input[2]].dtype == np.int8
+            assert not constants[node.input[2]].any()
+    [y] = run(model, {"x": x})
+    grid = symmetric_grid(float(np.abs(x).max()))
+    np.testing.assert_allclose(y, grid.round(x) @ rounded_columns(weight), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [20, 21])
+@pytest.mark.parametrize("op_type", ["Gemm", "MatMul"])
+def test_16_bits_and_one_scale_a_weight_are_as_exact_as_a_scale_per_channel(op_type, opset):
+    rng = np.random.default_rng(7)
+    weight, bias = rng.normal(size=(16, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    weight *= np.array([1, 10, 0.1, 3], dtype=np.float32)
+    x = rng.normal(size=(20, 16)).astype(np.float32)
+    model = linear_model(weight, bias, "Gemm") if op_type == "Gemm" else with_bias(weight, bias)
+    model.opset_import[0].version = opset
+
+    quantize_static_matmul(
+        model, [{"x": x}], activations="uint16", unsigned=True, outputs=True, scores=False, weight_range="full"
+    )
+
+    assert op_types(model) == [*ROUNDING, "DequantizeLinear", "MatMul", *ROUNDING, "Mul", "Add"]
+    stored = [node for node in model.graph.node if node.op_type == "DequantizeLinear"][1]
+    integers, scale, zero_point = (constants_of(model)[name] for name in stored.input)
+    assert (integers.dtype, scale.shape, int(zero_point)) == (np.uint8, (), 128)
+    rounding = [node.domain for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    assert rounding == ["com.microsoft" if opset < 21 else ""] * 2
+    [y] = run(model, {"x": x}, optimize=False)
+    per_channel, scales = quantize_columns(weight, "full")
+    expected = x @ (per_channel * scales)
+    # Steps of 15 bits: of the inputs, summed over a product, and of the output in the unit of each channel.
+    steps = np.ptp(x) / 32767 * np.abs(weight).sum(axis=0) + np.ptp(expected / scales) / 32767 * scales
+    difference = y - y.mean(axis=0) - (expected - expected.mean(axis=0))
+    assert np.abs(difference).max() > 0
+    assert (np.abs(difference) <= steps).all()
+
+
+def test_16_bits_hold_twice_what_was_seen():
+    weight, x = np.eye(4, dtype=np.float32), np.linspace(-1, 3, 40, dtype=np.float32).reshape(10, 4)
+    model = linear_model(weight)
+
+    quantize_static_matmul(model, [{"x": x}], activations="uint16", outputs=True)
+
+    [y] = run(model, {"x": 2 * x}, optimize=False)
+    np.testing.assert_allclose(y, 2 * x, atol=2e-4)
+    [y] = run(model, {"x": 3 * x}, optimize=False)
+    np.testing.assert_allclose(y, np.clip(3 * x, -2, 6), atol=2e-4)
+
+
+def test_an_unknown_type_of_activations_is_named():
+    with pytest.raises(ValueError, match="activations 'int16' is none of uint8, int8, uint16"):
+        quantize_static_matmul(
+            linear_model(np.eye(4, dtype=np.float32)), [{"x": np.ones((1, 4), np.float32)}], activations="int16"
+        )
+
+
 def test_excluded_products_stay_in_float():
     model = linear_model(np.eye(4, dtype=np.float32))
     quantize_static_matmul(model, [{"x": np.ones((1, 4), dtype=np.float32)}], exclude=["linear"])

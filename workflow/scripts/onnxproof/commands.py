@@ -36,6 +36,7 @@ COMMANDS = (
     "score_evaluation",
     "gate_evaluation",
     "benchmark",
+    "fix_shapes",
     "release",
     "verify_release",
     "publish_release",

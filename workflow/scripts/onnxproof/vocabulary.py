@@ -37,13 +37,25 @@ SUPPORTED_TASKS = (
 )
 
 #: The ONNX forms with less than 32 bits a weight, each made by a ladder of recipes of its own.
-QUANTIZED_VARIANTS = ("fp16", "int8", "uint8", "int8-invariant", "int8-static", "w8", "q4", "q4-cpu", "q4f16")
+QUANTIZED_VARIANTS = (
+    "fp16",
+    "int8",
+    "uint8",
+    "int8-invariant",
+    "int8-static",
+    "int8-symmetric",
+    "w8a16",
+    "w8",
+    "q4",
+    "q4-cpu",
+    "q4f16",
+)
 
 #: All ONNX forms of a model, in the order in which they are made.
 VARIANTS = ("fp32", "optimized", *QUANTIZED_VARIANTS)
 
 #: What a quantized variant is made of, where that is not ``optimized``: a graph of plain operators.
-MADE_OF = {"int8-static": "fp32"}
+MADE_OF = dict.fromkeys(("int8-static", "int8-symmetric", "w8a16"), "fp32")
 
 #: Those that compute in float16.
 HALF_VARIANTS = ("fp16", "q4f16")

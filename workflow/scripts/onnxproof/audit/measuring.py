@@ -143,15 +143,17 @@ def _measure(task: Task, model: OnnxModel, seen: Inspection, variant: str, recor
 def _open(task: Task, files: Mapping[str, Path]) -> Sessions:
     """Open the graphs of a model, and align those of a model of one."""
     if MODEL_FILE in files:
-        session = open_session(files[MODEL_FILE], task.threads)
+        session = open_session(files[MODEL_FILE], task.threads, as_written=False)
         return Sessions(_aligned(task, session))
     if ENCODER_FILE not in files:
         raise NotAlignedError(f"of an encoder-decoder, there is no {ENCODER_FILE}")
     if DECODER_FILE in files:
-        return open_sessions(files, task.original.transformer_folder, task.threads)
+        return open_sessions(files, task.original.transformer_folder, task.threads, as_written=False)
     if MERGED_FILE not in files:
         raise NotAlignedError(f"of an encoder-decoder, there is neither {DECODER_FILE} nor {MERGED_FILE}")
-    encoder, decoder = (open_session(files[name], task.threads) for name in (ENCODER_FILE, MERGED_FILE))
+    encoder, decoder = (
+        open_session(files[name], task.threads, as_written=False) for name in (ENCODER_FILE, MERGED_FILE)
+    )
     return Sessions(EncoderDecoder(encoder, Branch(decoder, False), Branch(decoder, True)))
 
 

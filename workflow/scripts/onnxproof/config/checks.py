@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxproof.config.labelled import evaluation_problems, search_problems
 from onnxproof.config.problem import NAME_PATTERN, ConfigError, KeyPath, Problem, listed, seen
-from onnxproof.config.schema import did_you_mean, schema_problems
+from onnxproof.config.schema import config_schema, did_you_mean, schema_problems
 from onnxproof.vocabulary import PYTORCH, VARIANTS
 
 #: What lies beside the models' folders in ``results/``.
@@ -70,6 +70,7 @@ def _model_problems(config: Any, folder: Path, allow_floating_revision: bool) ->
         if settings.get("evaluation", shared) is not None:
             yield from search_problems((*path, "evaluation"), shared | own, settings, folder)
         yield from _machine_problems(path, settings)
+        yield from _fixed_shape_problems((*path, "release", "fixed_shapes"), config, settings)
         yield from _audit_problems((*path, "audits"), settings, _nearest_floating(settings, config), folder)
         if isinstance(settings.get("source"), dict):
             source = settings["source"]
@@ -159,6 +160,16 @@ def _machine_problem(machine: str) -> str | None:
     if machine in (*VARIANTS, PYTORCH):
         return "which is a variant's name, and in results/MODEL/benchmark the two would be mistaken"
     return None
+
+
+def _fixed_shape_problems(path: KeyPath, config: dict[Any, Any], settings: dict[Any, Any]) -> Iterator[Problem]:
+    """Yield the variants that a model is to have with fixed shapes and does not have at all."""
+    built = settings.get("variants", config.get("variants", config_schema()["$defs"]["variants"]["default"]))
+    for variant in _mapping(_mapping(settings.get("release")).get("fixed_shapes")):
+        if isinstance(built, list) and variant in VARIANTS and variant not in built:
+            yield Problem(
+                (*path, variant), f"is no variant of this model: its variants are {', '.join(map(str, built))}"
+            )
 
 
 def _audit_problems(path: KeyPath, settings: dict[Any, Any], floating: bool, folder: Path) -> Iterator[Problem]:

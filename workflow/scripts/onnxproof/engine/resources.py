@@ -86,6 +86,7 @@ MEMORY: dict[str, tuple[Line, ...]] = {
     "measure_parity": (Line(330, 6.2, 100), Line(800, 1.5)),
     "measure_browser": (Line(1500, 6.0),),  # estimated: Chromium's processes hold a file up to four times
     "audit": (Line(400, 6.2, 100), Line(850, 1.8)),  # estimated: as measure_parity, and a file is read once more
+    "fix_shapes": (Line(400, 8.0, 100), Line(950, 2.5)),  # estimated: as measure_parity, and a second session
     "gate_parity": (Line(36, 0),),
     "keep_aside": (Line(200, 0),),
     "record_evaluation": (Line(650, 2.0),),  # as record_reference
@@ -110,6 +111,7 @@ DISK = {
     "export": 2.2,
     "optimize": 2.6,
     "quantize": 4.5,
+    "fix_shapes": 2.2,
     "release": 2.5,
 }
 
@@ -121,6 +123,7 @@ MINUTES_PER_GB = {
     "quantize": 90,
     "record_reference": 60,
     "measure_parity": 60,
+    "fix_shapes": 60,
     "measure_browser": 240,
     "audit": 240,  # a repository has several files
     "record_evaluation": 240,  # the data may be large

@@ -33,6 +33,11 @@ class GraphEditor:
         for node in self.nodes:
             node.name = _unused(node.name or node.op_type, self._node_names)
 
+    @property
+    def opset(self) -> int:
+        """The version of ONNX's own operators that the model asks for."""
+        return next(int(entry.version) for entry in self.model.opset_import if entry.domain in ("", "ai.onnx"))
+
     def of_type(self, *op_types: str) -> list[onnx.NodeProto]:
         """Return the nodes of these operator types, in graph order."""
         return [node for node in self.nodes if node.op_type in op_types]

@@ -132,11 +132,13 @@ def files_of_variant(folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in graph_files(folder) or [MODEL_FILE]}
 
 
-def open_merged(files: Mapping[str, Path], threads: int, separate: Session) -> EncoderDecoder | None:
+def open_merged(
+    files: Mapping[str, Path], open_graph: Callable[[Path], Session], separate: Session
+) -> EncoderDecoder | None:
     """Open a merged decoder beside the encoder that ``open_graphs`` opened; None where there is none."""
     if MERGED_FILE not in files or not isinstance(separate, EncoderDecoder):
         return None
-    decoder = open_session(files[MERGED_FILE], threads)
+    decoder = open_graph(files[MERGED_FILE])
     return EncoderDecoder(separate.encoder, Branch(decoder, False), Branch(decoder, True))
 
 

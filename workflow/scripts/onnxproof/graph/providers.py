@@ -8,6 +8,7 @@ A provider that needs fixed shapes is judged by the graph as it is once the shap
 on shapes and constants alone is then computed when the graph is loaded, and no node of it is left.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -133,19 +134,17 @@ def _unmet(node: onnx.NodeProto, conditions: Mapping[str, Any], facts: "_Facts")
     """Yield the conditions that a node does not meet.
 
     ``types`` are those of its values: the integers of QuantizeLinear and DequantizeLinear, else the first input's.
-    ``pairs`` are types of two quantized inputs. ``zero_point: zero`` allows symmetric scales alone. ``constant`` and
-    ``nonzero`` name inputs by their positions, and ``absent`` those that a node may not have. ``attribute`` limits one
-    attribute, ``outputs`` their number, and ``behind`` names the operator that must make the first input. What a graph
-    does not tell is taken for right.
+    ``pairs`` are types of two quantized inputs; ``rounded: output`` asks that the output of such a product be rounded
+    to the type of the first one, and ``scales: one`` that neither has a scale per channel. ``zero_point: zero`` allows
+    symmetric scales alone. ``constant`` and ``nonzero`` name inputs by their positions, and ``absent`` those that a
+    node may not have. ``attribute`` limits one attribute, ``outputs`` their number, and ``behind`` names the operator
+    that must make the first input. What a graph does not tell is taken for right.
     """
     seen = facts.type_of_values(node)
     if "types" in conditions and seen not in (None, *conditions["types"]):
         yield f"its values are {seen}, allowed are {', '.join(conditions['types'])}"
     if "pairs" in conditions:
-        pair = [facts.quantized_type(name) for name in node.input[:2]]
-        if None not in pair and pair not in conditions["pairs"]:
-            allowed = " or ".join(" by ".join(types) for types in conditions["pairs"])
-            yield f"it multiplies {' by '.join(map(str, pair))}, allowed is {allowed}"
+        yield from _unmet_of_integers(node, conditions, facts)
     if conditions.get("zero_point") == "zero" and facts.has_zero_point(node):
         yield "its zero point is not 0"
     for position in conditions.get("constant", ()):
@@ -169,6 +168,22 @@ def _unmet(node: onnx.NodeProto, conditions: Mapping[str, Any], facts: "_Facts")
         yield f"its input does not come from {conditions['behind']}"
 
 
+def _unmet_of_integers(node: onnx.NodeProto, conditions: Mapping[str, Any], facts: "_Facts") -> Iterator[str]:
+    """Yield the conditions that a product does not meet if both of its inputs are quantized."""
+    pair = [facts.quantized_type(name) for name in node.input[:2]]
+    if None in pair:
+        return
+    if pair not in conditions["pairs"]:
+        allowed = " or ".join(" by ".join(types) for types in conditions["pairs"])
+        yield f"it multiplies {' by '.join(map(str, pair))}, allowed is {allowed}"
+    if conditions.get("scales") == "one":
+        for number, name in enumerate(node.input[:2], start=1):
+            if facts.has_scales(name):
+                yield f"its input number {number} has a scale per channel, allowed is one scale"
+    if conditions.get("rounded") == "output" and facts.rounded_type(node.output[0]) != pair[0]:
+        yield f"its output is not rounded to {pair[0]}"
+
+
 class _Facts:
     """What a graph tells of its tensors."""
 
@@ -177,6 +192,10 @@ class _Facts:
         nodes = list(_with_subgraphs(graph))
         self._stored = dict(_constants(graph))
         self._makers = {name: node for node in nodes for name in node.output if name}
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in nodes:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
         self._types = {value.name: value.type.tensor_type.elem_type for value in [*graph.input, *graph.value_info]}
         self._types |= {name: tensor.data_type for name, tensor in self._stored.items()}
         self._settled = set(self._stored)
@@ -234,10 +253,25 @@ class _Facts:
 
     def quantized_type(self, tensor: str) -> str | None:
         """Return the type of the integers behind a tensor that DequantizeLinear makes, and others move; else None."""
+        maker = self._dequantizing(tensor)
+        return None if maker is None else self.type_of_values(maker)
+
+    def has_scales(self, tensor: str) -> bool:
+        """Tell whether a tensor that DequantizeLinear makes, and others move, has more than one scale."""
+        maker = self._dequantizing(tensor)
+        scale = None if maker is None else self._stored.get(maker.input[1])
+        return scale is not None and math.prod(scale.dims) > 1
+
+    def rounded_type(self, tensor: str) -> str | None:
+        """Return the type of integers that a tensor becomes, where QuantizeLinear alone reads it; else None."""
+        readers = self._readers.get(tensor, [])
+        return self.type_of_values(readers[0]) if [node.op_type for node in readers] == ["QuantizeLinear"] else None
+
+    def _dequantizing(self, tensor: str) -> onnx.NodeProto | None:
         maker = self._makers.get(tensor)
         while maker is not None and maker.op_type in SAME_TYPE:
             maker = self._makers.get(maker.input[0])
-        return self.type_of_values(maker) if maker is not None and maker.op_type == "DequantizeLinear" else None
+        return maker if maker is not None and maker.op_type == "DequantizeLinear" else None
 
     def has_zero_point(self, node: onnx.NodeProto) -> bool:
         """Tell whether a node has a zero point that is known not to be 0."""

@@ -50,10 +50,11 @@ class Measurement:
     answers: list[Array]
 
 
-def open_sessions(files: Mapping[str, Path], folder: Path, threads: int) -> Sessions:
-    """Open the graphs of a variant, see ``open_graphs`` for ``files`` and ``folder``."""
-    separate = open_graphs(files, folder, partial(open_session, threads=threads))
-    return Sessions(separate, open_merged(files, threads, separate))
+def open_sessions(files: Mapping[str, Path], folder: Path, threads: int, *, as_written: bool = True) -> Sessions:
+    """Open the graphs of a variant, see ``open_graphs`` for ``files`` and ``folder``, ``open_session`` for the rest."""
+    open_graph = partial(open_session, threads=threads, as_written=as_written)
+    separate = open_graphs(files, folder, open_graph)
+    return Sessions(separate, open_merged(files, open_graph, separate))
 
 
 def measure_sessions(

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxproof.quantization.activations import Activation
-from onnxproof.quantization.grids import unsigned_grid
+from onnxproof.quantization.grids import activation_grid
 from onnxproof.quantization.weights import quantize_columns
 
 UINT8_MAX = 255
@@ -34,10 +34,13 @@ def integer_product_error(
 
 
 def static_product_error(
-    activation: Activation, weight: Floats, smoothing: Floats, weight_range: str, expected: Floats
+    activation: Activation, weight: Floats, smoothing: Floats, weight_range: str, expected: Floats, activations: str
 ) -> float:
-    """Return the same for a fixed scale that holds all values of an activation; a bias takes up the mean error."""
-    grid = unsigned_grid(*activation.ends(smoothing))
+    """Return the same for a fixed scale that holds all values of an activation; a bias takes up the mean error.
+
+    ``activations`` is the type of its integers, see ``grids.ACTIVATIONS``.
+    """
+    grid = activation_grid(activations, *activation.ends(smoothing))
     integers, scale = quantize_columns(weight * smoothing[:, None], weight_range)
     error = grid.round(activation.rows / smoothing) @ (integers * scale) - expected
     power = float(np.square(expected).sum())

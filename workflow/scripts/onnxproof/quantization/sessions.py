@@ -6,6 +6,7 @@ import onnx
 import onnxruntime
 
 from onnxproof.graph.external_data import session_entries
+from onnxproof.graph.sessions import AS_WRITTEN
 from onnxproof.hardware import granted_threads
 
 
@@ -37,6 +38,6 @@ def open_serialized(model: onnx.ModelProto, content: bytes, threads: int | None 
     options.intra_op_num_threads = granted_threads() if threads is None else threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several sessions live side by side
-    for key, value in session_entries(model).items():
+    for key, value in {**AS_WRITTEN, **session_entries(model)}.items():
         options.add_session_config_entry(key, value)
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

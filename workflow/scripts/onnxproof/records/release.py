@@ -134,6 +134,25 @@ class NamedFiles(TypedDict):
     """Of several graphs, each file's path in the release, by the graph's own name."""
 
 
+class FixedFile(TypedDict):
+    """The form of a variant whose shapes are fixed."""
+
+    file: str
+    """The ONNX file."""
+    shape: list[int]
+    """The length of each axis that is free in the variant: of texts, the batch size and the tokens."""
+    fitting: int
+    """How many of the evaluation inputs are no longer than that; the others were not asked."""
+    sha256: str
+    """Of the file, in hex."""
+    task_metrics: Metrics
+    """How far its answers are from PyTorch's."""
+    batch_invariance: BatchInvariance
+    """How far they are from the variant's own answers to inputs that are not padded."""
+    limits: list[GateLimit]
+    """The verdict: each limit that applies."""
+
+
 class Quality(TypedDict):
     """How good a variant is on labelled data beside the original."""
 
@@ -190,6 +209,8 @@ class ReleasedVariant(NamedFiles, Copied, Evidence):
 
     evaluation: NotRequired[Quality]
     """How good it is on labelled data, where the configuration names some."""
+    fixed: NotRequired[list[FixedFile]]
+    """Its forms with fixed shapes; absent where ``release.fixed_shapes`` does not ask."""
 
 
 class ReleasedReference(TypedDict):

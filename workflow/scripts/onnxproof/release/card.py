@@ -181,6 +181,8 @@ VARIANTS = {
     "uint8": "as int8 with unsigned weights, which no CPU needs narrower scales for; slower on most",
     "int8-invariant": "small; an answer does not depend on its batch",
     "int8-static": "int8 with fixed scales, for OpenVINO and other providers; an answer does not depend on its batch",
+    "int8-symmetric": "int8 with fixed scales and no zero points, for TensorRT",
+    "w8a16": "8-bit weights and 16-bit activations with fixed scales, for NPUs of Qualcomm (QNN)",
     "w8": "8-bit weights; for language models on a CPU",
     "q4": "4-bit weights; the smallest file, for every runtime",
     "q4-cpu": "4-bit weights; for language models on a CPU",
@@ -200,8 +202,8 @@ PASSES = {
     "share_tied_tables": "A head with the weights of the embedding table reads that table.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",
     "soften_masks": "What hides keys from attention becomes a number that float16 holds.",
-    "static_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "
-    "scale per tensor, fixed by calibration: an answer does not depend on its neighbours in a batch.",
+    "static_matmul": "Constant weights become 8-bit integers, activations integers with one scale per tensor, fixed "
+    "by calibration: an answer does not depend on its neighbours in a batch.",
     "split_bias_gelu": "Fused bias and GELU are taken apart again, which is faster here.",
     "embedding_rows": "Embedding tables become int8 with one scale per row.",
     "dynamic_matmul": "Constant weights become int8 with one scale per output channel, activations uint8 with one "

@@ -11,7 +11,19 @@ from onnxproof.inputs.prompts import PAST, PRESENT
 
 FILE = "genai_config.json"
 #: Which variant it names, the first that is there. What is bound by memory comes first: a token at a time is.
-PREFERRED = ("q4-cpu", "w8", "q4", "int8", "uint8", "fp32", "optimized", "int8-invariant", "int8-static")
+PREFERRED = (
+    "q4-cpu",
+    "w8",
+    "q4",
+    "int8",
+    "uint8",
+    "fp32",
+    "optimized",
+    "int8-invariant",
+    "int8-static",
+    "int8-symmetric",
+    "w8a16",
+)
 INPUTS = ("input_ids", "attention_mask", "position_ids")
 #: How it may choose a token, and how it does so where a model says nothing: the likeliest one.
 SEARCH: dict[str, Any] = {

@@ -43,6 +43,7 @@ def smooth_activations(
     strength: float | None = None,
     weight_range: str = "pair_safe",
     fixed_scales: bool = False,
+    activations: str = "uint8",
 ) -> None:
     """Smooth the activation of every quantizable node, in place. The float model's outputs stay the same.
 
@@ -57,17 +58,18 @@ def smooth_activations(
         strength: SmoothQuant's alpha for every activation; None searches strengths and caps per activation.
         weight_range: as the quantizing pass will use it, see ``weights.quantize_columns``.
         fixed_scales: whether calibration fixes the activations' scales, see ``static_matmul``.
+        activations: the type of the activations where their scales are fixed, see there too.
     """
     editor = GraphEditor(model)
     groups: dict[str, list[Target]] = {}
     for target in find_targets(editor):
         groups.setdefault(target.activation, []).append(target)
     editor.finish()
-    activations = record_activations(model, calibration, list(groups))
+    recorded = record_activations(model, calibration, list(groups))
     for tensor, targets in groups.items():
         if not all(_owns_weight(editor, target) for target in targets):
             continue
-        search = Smoothing(activations[tensor], targets, weight_range, fixed_scales)
+        search = Smoothing(recorded[tensor], targets, weight_range, fixed_scales, activations)
         scales = _best(search, tensor, calibration) if strength is None else search.by_strength(strength)
         if (scales != 1).any():
             for target in targets:
@@ -95,6 +97,7 @@ class Smoothing:
     targets: Sequence[Target]
     weight_range: str
     fixed_scales: bool = False
+    activations: str = "uint8"
 
     def best(self) -> NDArray[np.float32]:
         """Return the candidate with the smallest error, summed over the readers; all ones is a candidate."""
@@ -110,7 +113,7 @@ class Smoothing:
         channels count with few bits, and the rows do not.
         """
         ends = [round_scales(end) for end in (self.activation.channel_low, self.activation.channel_high)]
-        digest = hashlib.sha256(repr((tensor, self.weight_range, self.fixed_scales)).encode())
+        digest = hashlib.sha256(repr((tensor, self.weight_range, self.fixed_scales, self.activations)).encode())
         for values in (*ends, *self.weights):
             digest.update(np.ascontiguousarray(values).data)
         return digest.digest()
@@ -135,7 +138,7 @@ class Smoothing:
         pairs = list(zip(self.weights, self.products, strict=True))
         if self.fixed_scales:
             return sum(
-                static_product_error(self.activation, weight, scales, self.weight_range, product)
+                static_product_error(self.activation, weight, scales, self.weight_range, product, self.activations)
                 for weight, product in pairs
             )
         return sum(

@@ -24,6 +24,21 @@ QUANTIZE: dict[str, Step] = {
     "uint8": {"pass": "dynamic_matmul", "weight_range": "full", "unsigned": True, "rounding": "compensated"},
     "int8-invariant": {"pass": "per_token", "weight_range": "pair_safe", "rounding": "compensated"},
     "int8-static": {"pass": "static_matmul", "weight_range": "pair_safe", "rounding": "compensated"},
+    "int8-symmetric": {
+        "pass": "static_matmul",
+        "weight_range": "pair_safe",
+        "rounding": "compensated",
+        "activations": "int8",
+    },
+    "w8a16": {
+        "pass": "static_matmul",
+        "weight_range": "full",
+        "rounding": "compensated",
+        "activations": "uint16",
+        "unsigned": True,
+        "outputs": True,
+        "scores": False,
+    },
 }
 ROUGHLY: Step = {"rounding": "nearest"}
 #: A fused operator that slows an int8 graph down is taken apart first: the passes after it see plain biases.
@@ -31,6 +46,13 @@ SPLIT: Step = {"pass": "split_bias_gelu"}
 EMBEDDINGS: Step = {"pass": "embedding_rows"}
 SMOOTH: Step = {"pass": "smooth", "weight_range": "pair_safe"}
 SMOOTH_FIXED: Step = SMOOTH | {"fixed_scales": True}
+#: What prepares a graph for fixed scales of each form. TensorRT's Gather takes no integers, so the tables of
+#: int8-symmetric stay in float.
+FIXED: dict[str, list[Step]] = {
+    "int8-static": [SMOOTH_FIXED, EMBEDDINGS],
+    "int8-symmetric": [SMOOTH_FIXED | {"activations": "int8"}],
+    "w8a16": [SMOOTH_FIXED | {"weight_range": "full", "activations": "uint16"}, EMBEDDINGS],
+}
 #: In float, first only where that costs little.
 NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
 OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
@@ -164,8 +186,8 @@ def candidates_of(
         return _half_candidates(model, judge)
     if variant == "q4f16":
         return _half_block_candidates(model, judge, effort, progress)
-    if variant == "int8-static":
-        return _static_candidates(model, judge, QUANTIZE[variant], effort, progress)
+    if variant in FIXED:
+        return _static_candidates(model, judge, variant, effort, progress)
     if variant in BLOCKS:
         return _block_candidates(model, judge, BLOCKS[variant], effort, progress)
     return _int8_candidates(model, judge, QUANTIZE[variant], effort, progress)
@@ -204,19 +226,20 @@ def _int8_candidates(
 def _static_candidates(
     model: onnx.ModelProto,
     judge: Judge,
-    step: Step,
+    variant: str,
     effort: Effort | None,
     progress: Callable[[str], None],
 ) -> Iterator[Candidate]:
     """Yield the recipes with fixed scales, the fastest first; only the last ones compute attention scores in float."""
-    quantize = step | _widest(effort)
-    candidate = _prepare(model, judge, [SMOOTH_FIXED, EMBEDDINGS], quantize, is_screened=True)
+    quantize = QUANTIZE[variant] | _widest(effort)
+    candidate = _prepare(model, judge, FIXED[variant], quantize, is_screened=True)
     yield candidate
     for narrowing in _narrowing(candidate, judge, effort, progress):
-        candidate = _prepare(model, judge, [narrowing, SMOOTH_FIXED, EMBEDDINGS], quantize)
+        candidate = _prepare(model, judge, [narrowing, *FIXED[variant]], quantize)
         yield candidate
     most_careful = replace(candidate, quantize=quantize | {"scores": False})
-    yield most_careful
+    if most_careful.quantize != quantize:
+        yield most_careful
     yield from _sparing(most_careful, judge, effort, progress)
 
 
