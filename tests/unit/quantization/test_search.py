@@ -13,6 +13,8 @@ from onnxproof.cli import UserError
 from onnxproof.graph import external_data
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES
 from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.quantization.findings import Findings, read_findings, write_findings
+from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import candidates
 from onnxproof.quantization.search.candidates import PREPARATIONS, limit_effort
@@ -102,6 +104,33 @@ def test_a_model_with_an_outlier_channel_gets_the_passes_that_mend_it():
     judge = Judge(embedder(outlier=300.0), texts(), "sentence-similarity")
     again = apply_recipe(embedder(outlier=300.0), result.recipe, judge.calibration)
     assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("by_reference", [False, True], ids=["whole", "by reference"])
+@pytest.mark.parametrize("cosine_min", [0.9, 0.999, 0.999999])
+def test_the_search_of_another_variant_goes_on_from_what_one_has_found(tmp_path, monkeypatch, cosine_min, by_reference):
+    onnx.save(embedder(outlier=300.0), tmp_path / "float.onnx")
+    if by_reference:
+        monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 0)
+        monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
+
+    def searched(name, **arguments):
+        (tmp_path / name).mkdir()
+        model = external_data.load_model(tmp_path / "float.onnx", tmp_path / name)
+        result, _ = search(model, {"cosine_min": cosine_min}, **arguments)
+        external_data.save_model(result.model, tmp_path / f"{name}.onnx")
+        return result
+
+    findings = Findings()
+    first = searched("first", findings=findings)
+    rounded = {tmp_path / "first.onnx": findings.found_in(read_rounded_weights(first.model))}
+    write_findings(tmp_path / "found", "", findings.choices, rounded)
+    alone = searched("alone", variant="int8-invariant")
+    known = read_findings(tmp_path / "found", tmp_path, "", read_rounded_weights)
+    monkeypatch.setattr("onnxproof.quantization.passes.smooth.Smoothing.best", None)
+    helped = searched("helped", variant="int8-invariant", findings=known)
+    assert helped.recipe == alone.recipe
+    assert (tmp_path / "helped.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
 
 
 def labelled(model, count, limit):

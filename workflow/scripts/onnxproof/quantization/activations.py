@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.sessions import open_serialized, serialize_exposing
 
 #: One set of model inputs by name, as ``InferenceSession.run`` takes it.
@@ -54,9 +55,10 @@ class Calibration(list[Feeds]):
     all inputs again would give the same. Remembering takes no more memory than ``REMEMBERED_BYTES``.
     """
 
-    def __init__(self, feeds: Iterable[Feeds]) -> None:
-        """Take the inputs; nothing is recorded yet."""
+    def __init__(self, feeds: Iterable[Feeds], findings: Findings | None = None) -> None:
+        """Take the inputs, and what passes have found out on them before; nothing is recorded yet."""
         super().__init__(feeds)
+        self.findings = findings or Findings()
         self._recorded: dict[bytes, dict[str, Activation]] = {}
         #: The scales that smoothing has chosen, by a digest of all that they depend on, see ``smooth``.
         self.smoothing: dict[bytes, NDArray[np.float32]] = {}
@@ -72,6 +74,11 @@ class Calibration(list[Feeds]):
         self._recorded[key] = recorded
         while sum(each.nbytes for kept in self._recorded.values() for each in kept.values()) > REMEMBERED_BYTES:
             del self._recorded[next(iter(self._recorded))]
+
+
+def findings_of(calibration: Iterable[Feeds]) -> Findings:
+    """Return what is known of models that were run on these inputs; nothing where they are plain ones."""
+    return calibration.findings if isinstance(calibration, Calibration) else Findings()
 
 
 def record_activations(

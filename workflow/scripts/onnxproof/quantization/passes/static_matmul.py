@@ -17,8 +17,9 @@ from onnxproof.quantization.activations import Feeds, record_activations
 from onnxproof.quantization.grids import Grid, symmetric_grid, unsigned_grid
 from onnxproof.quantization.passes.dynamic_matmul import store_weight
 from onnxproof.quantization.passes.products import included_targets, with_bias
-from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.rounding import quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
+from onnxproof.quantization.weights import QuantizedWeight
 
 #: What may stand between the product of queries and keys and its softmax.
 SCALE_AND_MASK = {"Add", "Div", "Mul", "Where"}

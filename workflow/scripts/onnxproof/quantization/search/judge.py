@@ -25,6 +25,7 @@ from onnxproof.parity.answers import (
 )
 from onnxproof.parity.metrics import finite
 from onnxproof.quantization.activations import Calibration
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.half_emulation import emulated
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.sessions import open_session
@@ -52,6 +53,7 @@ class Judge:
         labels: int = 2,
         batch_size: int = 8,
         examples: Examples | None = None,
+        findings: Findings | None = None,
     ) -> None:
         """Run the float ``model`` on every input alone.
 
@@ -62,10 +64,12 @@ class Judge:
             labels: number of the model's labels, see ``count_labels``.
             batch_size: inputs in a padded batch, for what depends on neighbours.
             examples: the last of the inputs, where those have labels.
+            findings: what passes have found out about the model on these inputs before.
         """
         self.inputs, self.task, self.labels, self.batch_size = inputs, task, labels, batch_size
         names = [value.name for value in model.graph.input]
-        self.calibration = Calibration(inputs.feed([index], names) for index in range(len(inputs.items)))
+        feeds = (inputs.feed([index], names) for index in range(len(inputs.items)))
+        self.calibration = Calibration(feeds, findings)
         self.outputs = run_items(open_session(model), inputs, task)
         self.expected = read_answers(task, self.outputs, labels)
         self.examples = examples

@@ -19,6 +19,7 @@ from onnxproof.cli import UserError
 from onnxproof.graph.external_data import weight_bytes
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.half_bounds import Bound
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
@@ -100,6 +101,7 @@ def find_recipe(
     labels: int = 2,
     batch_size: int = 8,
     examples: Examples | None = None,
+    findings: Findings | None = None,
     progress: Callable[[str], None] = print,
 ) -> SearchResult:
     """Return the first recipe of the ladder that reaches the targets, or the one that comes nearest.
@@ -115,6 +117,8 @@ def find_recipe(
         labels: number of the model's labels, see ``count_labels``.
         batch_size: inputs in the padded batch that ``batch_cosine_min`` is measured with.
         examples: the last of the inputs, where those have labels: a recipe must then keep the task's metric on them.
+        findings: what the search of another variant has found out about the model on these inputs; what this one finds
+            out is added.
         progress: told, in one line, of each rung tried.
 
     Raises:
@@ -129,7 +133,7 @@ def find_recipe(
         own, last = inputs.items[: len(inputs.items) - labelled], inputs.items[len(inputs.items) - labelled :]
         inputs = replace(inputs, items=[*own[:: math.ceil(len(own) / effort.inputs)], *last])
         progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
-    judge = Judge(model, inputs, task, labels, batch_size, examples)
+    judge = Judge(model, inputs, task, labels, batch_size, examples, findings)
     _check_examples(judge)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     rungs: list[Rung] = []
