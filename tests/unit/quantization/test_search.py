@@ -230,7 +230,41 @@ def test_where_no_recipe_reaches_the_targets_the_nearest_is_taken_and_every_rung
     nearest = max(result.rungs, key=lambda rung: rung.metrics["cosine_min"])
     assert result.recipe == nearest.recipe != result.rungs[0].recipe
     assert lines[-1] == "no int8 recipe reaches every target; the nearest is taken"
-    assert sum("misses cosine_min" in line for line in lines) == 5
+    assert sum("misses cosine_min" in line for line in lines) == 5 + 1  # the nearest once more, with all metrics
+
+
+def test_batches_and_speed_are_measured_only_where_the_answers_alone_reach_the_targets():
+    result, lines = search(embedder(outlier=300.0), {"cosine_min": 0.999, "batch_cosine_min": 0.5})
+    *missing, taken = result.rungs
+    assert missing
+    for rung in missing:
+        assert rung.missed == ["cosine_min"]
+        assert rung.speedup is None
+        assert "batch_cosine_min" not in rung.metrics
+    assert taken.speedup > 0
+    assert taken.metrics["batch_cosine_min"] > 0.5
+    assert ["x speed" in line for line in lines] == [False] * len(missing) + [True]
+
+
+@pytest.mark.parametrize(
+    ("cosine_min", "batch_cosine_min"), [(0.9999999, 0.5), (0.9999999, 0.9999999), (0.99, 1.0), (0.9, 1.0), (1.0, 1.0)]
+)
+@pytest.mark.parametrize("outlier", [1.0, 20.0, 300.0])
+def test_the_nearest_is_the_one_that_it_is_where_everything_is_measured(outlier, cosine_min, batch_cosine_min):
+    targets = {"cosine_min": cosine_min, "batch_cosine_min": batch_cosine_min}
+    result, _ = search(embedder(outlier), targets)
+    assert not result.reached
+    judge = Judge(embedder(outlier), texts(), "sentence-similarity")
+    distances = []
+    for rung in result.rungs:
+        metrics = judge.measure(apply_recipe(embedder(outlier), rung.recipe, judge.calibration))
+        distances.append(max(distances_to(targets, metrics).values()))
+    nearest = distances.index(min(distances))
+    assert result.recipe == result.rungs[nearest].recipe
+    assert result.rungs[nearest].speedup > 0
+    assert result.rungs[nearest].distance == distances[nearest]
+    again = apply_recipe(embedder(outlier), result.recipe, judge.calibration)
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
 def test_without_targets_the_fastest_recipe_is_good_enough():
@@ -331,14 +365,14 @@ def test_a_rung_that_rounding_cannot_mend_is_not_rounded_with_care(monkeypatch):
     assert found.model.SerializeToString(deterministic=True) == with_care.model.SerializeToString(deterministic=True)
 
 
-def test_each_rung_is_run_in_batches_once_whether_it_is_rounded_with_care_or_not(monkeypatch):
+def test_a_rung_is_run_in_batches_once_and_only_where_its_answers_alone_reach_the_targets(monkeypatch):
     counted = []
     measure = Judge.measure_batched
     monkeypatch.setattr(Judge, "measure_batched", lambda *given: counted.append(given) or measure(*given))
     found, _ = search(embedder(outlier=300.0), {"cosine_min": 0.999})
     assert {rung.recipe[-1]["rounding"] for rung in found.rungs} == {"nearest", "compensated"}
-    assert all("batch_cosine_min" in rung.metrics for rung in found.rungs)
-    assert len(counted) == len(found.rungs)
+    assert ["batch_cosine_min" in rung.metrics for rung in found.rungs] == [not rung.missed for rung in found.rungs]
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,14 @@ class Judge:
         outputs = run_items(session, self.inputs, self.task)
         answers = self.answers(outputs)
         metrics = measure_answers(self.task, self.expected, answers) | measure_likelihoods(self.outputs, outputs)
+        if self.examples is not None:
+            metrics |= {self.examples.name: finite(self._quality(answers))}
         return Alone(session, answers, metrics)
 
     def measure_batched(self, alone: "Alone") -> Metrics:
         """Return all metrics of a model that was run on every input alone, see ``measure``."""
         batched = self.answers(run_items(alone.session, self.inputs, self.task, self.batch_size))
-        metrics = alone.metrics | {"batch_cosine_min": batch_invariance(alone.answers, batched)["cosine_min"]}
-        if self.examples is None:
-            return metrics
-        return metrics | {self.examples.name: finite(self._quality(alone.answers))}
+        return alone.metrics | {"batch_cosine_min": batch_invariance(alone.answers, batched)["cosine_min"]}
 
     def _quality(self, answers: Answers) -> float:
         """Return the metric of the answers to the labelled inputs, see ``Examples.quality``; NaN without such."""
