@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import onnx
@@ -381,3 +382,17 @@ def test_a_rung_is_run_in_batches_once_and_only_where_its_answers_alone_reach_th
 )
 def test_only_measures_that_do_not_jump_end_a_rung_early(distances, hopeless):
     assert search_module.is_hopeless(distances) is hopeless
+
+
+def test_a_search_that_takes_long_says_how_far_each_of_its_steps_is(monkeypatch):
+    monkeypatch.setattr("onnxproof.progress.EVERY_S", 0.0)
+    _, lines = search(embedder(outlier=300.0), {"cosine_min": 0.999})
+    told = {line.partition(":")[0] for line in lines if re.search(r": \d+ of \d+ \w+ done, about \d+ s left$", line)}
+    assert told == {
+        "running the float model",
+        "running the calibration inputs",
+        "choosing scales",
+        "rounding weights",
+        "comparing answers",
+        "comparing answers in batches",
+    }

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.quantization.activations import Feeds, findings_of
+from onnxproof.quantization.activations import Feeds, count_steps, findings_of
 from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.sessions import open_exposing
 from onnxproof.quantization.targets import Target
@@ -128,8 +128,10 @@ def record_correlations(
         for feeds in calibration:
             for tensor, values in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
                 sums[tensor].add(values.reshape(-1, values.shape[-1]))
+        progress = count_steps("rounding weights", len(tensors), "activations", calibration)
         for tensor in tensors:
             yield tensor, sums.pop(tensor).mean()
+            progress.count(1)
 
 
 class _Products:

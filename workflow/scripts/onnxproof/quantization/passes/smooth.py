@@ -20,7 +20,14 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Activation, Calibration, Feeds, findings_of, record_activations
+from onnxproof.quantization.activations import (
+    Activation,
+    Calibration,
+    Feeds,
+    count_steps,
+    findings_of,
+    record_activations,
+)
 from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.integer_error import integer_product_error, static_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
@@ -67,6 +74,7 @@ def smooth_activations(
 
     def choose() -> dict[str, NDArray[np.float32]]:
         activations = record_activations(model, calibration, list(groups))
+        progress = count_steps("choosing scales", len(groups), "activations", calibration)
         chosen = {}
         for tensor, targets in groups.items():
             if all(_owns_weight(editor, target) for target in targets):
@@ -74,6 +82,7 @@ def smooth_activations(
                 scales = _best(search, tensor, calibration) if strength is None else search.by_strength(strength)
                 if (scales != 1).any():
                     chosen[tensor] = scales
+            progress.count(1)
         return chosen
 
     key = key_of(model, smooth=strength, weight_range=weight_range, fixed_scales=fixed_scales)

@@ -121,7 +121,7 @@ def find_recipe(
         examples: the last of the inputs, where those have labels: a recipe must then keep the task's metric on them.
         findings: what the search of another variant has found out about the model on these inputs; what this one finds
             out is added.
-        progress: told, in one line, of each rung tried.
+        progress: told, in one line, of each rung tried; and how far a step is that takes long.
 
     Raises:
         UserError: the metric of the labelled inputs is not finite, or the variant is no quantized one.
@@ -135,7 +135,7 @@ def find_recipe(
         own, last = inputs.items[: len(inputs.items) - labelled], inputs.items[len(inputs.items) - labelled :]
         inputs = replace(inputs, items=[*own[:: math.ceil(len(own) / effort.inputs)], *last])
         progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
-    judge = Judge(model, inputs, task, labels, batch_size, examples, findings)
+    judge = Judge(model, inputs, task, labels, batch_size, examples, findings, progress)
     _check_examples(judge)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
     trials: list[Trial] = []
