@@ -108,6 +108,16 @@ def write_some(folder):
     return key_of(linear(), weight_range="pair_safe")
 
 
+def test_the_same_findings_are_the_same_bytes(tmp_path):
+    contents = set()
+    for number in range(8):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_some(folder)
+        contents.add((folder / "found").read_bytes())
+    assert len(contents) == 1
+
+
 def test_weights_are_read_of_the_very_file_that_was_written(tmp_path):
     key = write_some(tmp_path)
     assert read_findings(tmp_path / "found", tmp_path, "origin", read_rounded_weights).rounded(key)

@@ -23,6 +23,7 @@ from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.ladder import distances_to, find_recipe
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
+from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 WIDTH, CLASSES = 24, 4
 
@@ -396,3 +397,18 @@ def test_a_search_that_takes_long_says_how_far_each_of_its_steps_is(monkeypatch)
         "comparing answers",
         "comparing answers in batches",
     }
+
+
+@pytest.mark.parametrize("variant", QUANTIZED_VARIANTS)
+def test_a_search_makes_the_same_bytes_of_weights_in_memory_and_in_files(tmp_path, monkeypatch, variant):
+    monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
+    onnx.save(embedder(outlier=20.0), tmp_path / "float.onnx")
+    made = []
+    for whole_below in (1 << 20, 0):
+        scratch = tmp_path / str(whole_below)
+        scratch.mkdir()
+        model = external_data.load_model(tmp_path / "float.onnx", scratch, whole_below)
+        result, _ = search(model, {"cosine_min": 0.999}, variant=variant)
+        external_data.save_model(result.model, scratch / "model.onnx")
+        made.append((scratch / "model.onnx").read_bytes())
+    assert made[0] == made[1]

@@ -33,19 +33,20 @@ PAGE = 4096
 _FOLDER, _SCRATCH = "onnxproof.weights_folder", "onnxproof.scratch"
 
 
-def load_model(path: Path, scratch: Path) -> onnx.ModelProto:
-    """Load a model: whole, or by reference where its weights take ``BY_REFERENCE_BYTES``.
+def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onnx.ModelProto:
+    """Load a model: whole, or by reference where it is large.
 
     Args:
         path: the graph; weights in files beside it are found.
         scratch: an existing folder that outlives the model, for weights that are added to it.
+        whole_below: with fewer bytes of weights a model is loaded whole; None for ``BY_REFERENCE_BYTES``.
 
     Raises:
         UserError: weights are to be read from anywhere but plain files of the graph's own folder.
     """
     model = onnx.load(path, load_external_data=False)
     check_external_data(model, path.parent)
-    if weight_bytes(model) < BY_REFERENCE_BYTES:
+    if weight_bytes(model) < (BY_REFERENCE_BYTES if whole_below is None else whole_below):
         external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model
     folder = Path(os.path.commonpath([path.parent.resolve(), scratch.resolve()]))

@@ -27,7 +27,8 @@ Choice = dict[str, NDArray[Any]]
 #: Rounded weights are remembered up to so many bytes.
 REMEMBERED_BYTES = 1 << 27
 
-_ORIGIN, _KEYS, _ROUNDED = "origin", "keys", "rounded"
+#: The one entry of the metadata: of several, safetensors would not keep the order.
+_FACTS = "search"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def write_findings(path: Path, origin: str, choices: Mapping[str, Choice], round
         for key, names in found.items()
     ]
     keys = sorted(choices)  # a choice may be to leave all as it is
-    write_bytes(path, save(arrays, {_ORIGIN: origin, _KEYS: json.dumps(keys), _ROUNDED: json.dumps(files)}))
+    facts = {"origin": origin, "keys": keys, "rounded": files}
+    write_bytes(path, save(arrays, {_FACTS: json.dumps(facts)}))
 
 
 def read_findings(
@@ -132,18 +134,19 @@ def read_findings(
         if not path.is_file():
             raise ValueError("there is no such file")
         with safe_open(path, framework="numpy") as stored:
-            facts = stored.metadata() or {}
-            if not {_ORIGIN, _KEYS, _ROUNDED} <= facts.keys():
+            metadata = stored.metadata() or {}
+            if _FACTS not in metadata:
                 raise ValueError("nothing that a search has found out is in it")
-            if facts[_ORIGIN] != origin:
+            facts = json.loads(metadata[_FACTS])
+            if facts["origin"] != origin:
                 return Findings()
-            choices: dict[str, Choice] = {key: {} for key in json.loads(facts[_KEYS])}
+            choices: dict[str, Choice] = {key: {} for key in facts["keys"]}
             for place in stored.keys():  # noqa: SIM118 - not a mapping
                 key, name = place.split("/", 1)
                 choices[key][name] = stored.get_tensor(place)
         files = {
             entry["key"]: RoundedFile(folder / entry["file"], frozenset(entry["names"]), read)
-            for entry in json.loads(facts[_ROUNDED])
+            for entry in facts["rounded"]
             if _has_digest(folder / entry["file"], entry["sha256"])
         }
     except (OSError, SafetensorError, KeyError, ValueError) as error:
