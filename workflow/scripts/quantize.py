@@ -229,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
         "--texts", type=Path, default=CALIBRATION_TEXTS, help="calibration texts, .jsonl or .txt (default: bundled)"
     )
     parser.add_argument("--labelled", type=Path, help="labelled inputs on which a recipe must keep the task's metric")
-    parser.add_argument("--found", type=Path, help="file to write what other variants' searches can use to")
+    parser.add_argument("--found", type=Path, help="file for what other variants' searches can use")
     parser.add_argument(
         "--known",
         type=Path,
