@@ -19,7 +19,8 @@ COMMAND = ("snakemake", "--rulegraph", "mermaid-js")
 def rule_graph() -> networkx.DiGraph:
     """Return the rules of the default target, with an edge from each rule to those that read its outputs.
 
-    An edge is left out where a longer path leads from the one to the other (transitive reduction).
+    An edge is left out where a longer path leads from the one to the other (transitive reduction), and where a rule
+    reads what it made of another variant.
 
     Raises:
         subprocess.CalledProcessError: Snakemake failed.
@@ -28,7 +29,8 @@ def rule_graph() -> networkx.DiGraph:
     run = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", run.stdout))
     edges = re.findall(r"(id\d+) --> (id\d+)", run.stdout)
-    return networkx.transitive_reduction(networkx.DiGraph((names[start], names[end]) for start, end in edges))
+    between = [(names[start], names[end]) for start, end in edges if start != end]
+    return networkx.transitive_reduction(networkx.DiGraph(between))
 
 
 def as_mermaid(graph: networkx.DiGraph) -> str:

@@ -96,6 +96,17 @@ def test_a_target_reruns_the_search_of_its_variant_and_what_follows(copy_of_fini
     }
 
 
+def test_another_search_that_was_gone_on_from_is_no_reason_to_search_again(copy_of_finished):
+    project = copy_of_finished
+    targets = {"targets": {"int8": {"cosine_min": 0.91}}}
+    project.configure(edited(project.config, "models", "sentences", "quantization", value=targets))
+    variants = [f"results/sentences/onnx/{variant}.json" for variant in ("int8", "int8-invariant")]
+    assert project.planned(*variants) == {"quantize": 1}
+    run = project.snakemake(*variants)
+    assert run.returncode == 0, run.stdout
+    assert project.planned(*variants) == {}
+
+
 def test_benchmark_settings_rerun_only_benchmarks_and_what_follows(copy_of_finished):
     project = copy_of_finished
     project.configure(edited(project.config, "benchmark", "rounds", value=3))

@@ -113,7 +113,7 @@ def test_the_manifest_tells_the_recipe_and_every_rung_tried(finished, model):
     assert settings["search"]["rungs"][-1]["recipe"] == settings["recipe"]
     for rung in settings["search"]["rungs"]:
         assert {"recipe", "metrics", "size_ratio", "speedup", "missed", "distance"} == rung.keys()
-        assert rung["speedup"] > 0
+    assert settings["search"]["rungs"][-1]["speedup"] > 0
     assert settings["portability"]["may_saturate"] == []
 
 

@@ -32,3 +32,10 @@ def test_a_short_step_tells_nothing():
 )
 def test_durations_have_the_unit_that_a_reader_expects(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_a_step_that_counts_anything_but_inputs_says_what():
+    lines: list[str] = []
+    times = iter([0.0, EVERY_S])
+    Progress("rounding weights", 4, lines.append, lambda: next(times), "activations").count(1)
+    assert lines == ["rounding weights: 1 of 4 activations done, about 60 s left"]

@@ -36,7 +36,7 @@ from onnxproof.engine.resources import (
     weights_mb,
 )
 from onnxproof.places import PROJECT, RESOURCES, SCRIPTS
-from onnxproof.vocabulary import MADE_OF, PYTORCH, QUANTIZED_VARIANTS, VARIANTS
+from onnxproof.vocabulary import MADE_OF, PYTORCH, QUANTIZED_VARIANTS, SEARCHED_LIKE, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -204,6 +204,23 @@ def quantized_from(wildcards) -> str:
 def manifest_quantized_from(wildcards) -> str:
     """Return the manifest of that graph."""
     return f"{quantized_from(wildcards)}.json"
+
+
+def searched_before(wildcards) -> list[str]:
+    """Return what the search of another variant has found out, and that variant, where this one's search can use it.
+
+    A recipe does not depend on them, only the time that it takes to find: where they are newer, nothing runs again.
+    """
+    other = SEARCHED_LIKE.get(wildcards.quantized)
+    if other not in MODELS[wildcards.model]["variants"]:
+        return []
+    folder = f"results/{wildcards.model}/onnx/{other}"
+    return [ancient(f"{folder}.search.safetensors"), ancient(folder)]
+
+
+def known_argument(wildcards, input) -> list[str]:
+    """Return the option that shows these to the search, where there are any."""
+    return ["--known", *input.known] if input.known else []
 
 
 def search_threads(wildcards) -> int:

@@ -1,6 +1,7 @@
 """Needs: the optimized variant, or fp32 where operators must be plain. Makes: a quantized variant.
 
-Its recipe is the fastest one that reaches the targets.
+Its recipe is the fastest one that reaches the targets. What its search finds out is left to the searches that would find
+out the same.
 """
 
 
@@ -10,9 +11,11 @@ rule quantize:
         manifest=manifest_quantized_from,
         texts=calibration_texts,
         labelled=rows_for_search,
+        known=searched_before,
     output:
         folder=directory("results/{model}/onnx/{quantized}"),
         manifest="results/{model}/onnx/{quantized}.json",
+        found="results/{model}/onnx/{quantized}.search.safetensors",
     log:
         "results/logs/quantize/{model}.{quantized}.log",
     benchmark:
@@ -27,10 +30,12 @@ rule quantize:
         code=script_digest("quantize"),
         targets=targets,
         labelled=labelled_argument,
+        known=known_argument,
     message:
         "{wildcards.model}: finding the recipe of {wildcards.quantized} (log: {log})"
     shell:
         "python {params.script:q} --model {wildcards.model:q} --variant {wildcards.quantized} "
         "--source {input.folder:q} --source-manifest {input.manifest:q} "
         "--targets {params.targets:q} --texts {input.texts:q} {params.labelled:q} "
+        "{params.known:q} --found {output.found:q} "
         "--output-dir {output.folder:q} --manifest {output.manifest:q} > {log:q} 2>&1"

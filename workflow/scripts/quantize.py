@@ -5,6 +5,7 @@ nearest is written and the parity gate decides; what was tried is in the manifes
 """
 
 import argparse
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,7 +22,9 @@ from onnxproof.graph.inputs import inputs_of_graph
 from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
+from onnxproof.quantization.findings import Findings, read_findings, write_findings
 from onnxproof.quantization.half_bounds import MARGIN, Bound
+from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
 from onnxproof.quantization.search.labelled import Examples, read_examples
 from onnxproof.quantization.search.ladder import find_recipe
@@ -41,6 +44,10 @@ from onnxproof.vocabulary import QUANTIZED_VARIANTS
 if TYPE_CHECKING:
     import onnx
 
+#: A graph with more bytes of weights is searched by reference, because a search holds several forms of it at once. The
+#: bytes of the result are the same either way.
+WHOLE_BELOW = 32 << 20
+
 
 def quantize(
     model: str,
@@ -52,20 +59,37 @@ def quantize(
     folder: Path,
     manifest: Path,
     labelled: Path | None = None,
+    found: Path | None = None,
+    known: tuple[Path, Path] | None = None,
 ) -> None:
     """Find the recipe of one float model, quantize it and describe the result and the search.
 
-    ``labelled`` is a file of labelled inputs that were kept aside for the search.
+    Args:
+        model: its name.
+        variant: the variant to make.
+        source: the folder of the float model.
+        source_manifest: its manifest.
+        targets: what a recipe must reach, by metric.
+        texts: calibration texts.
+        folder: the folder to write.
+        manifest: its manifest, to be written.
+        labelled: a file of labelled inputs that were kept aside for the search.
+        found: a file for what the search finds out and another variant's can use, if that is to be written.
+        known: such a file of another variant of the same float model, and that variant's folder.
     """
     task = read_variant(source_manifest)["task"]
+    origin = origin_of_search(source_manifest, texts, labelled)
+    findings = read_findings(*known, origin, read_rounded_weights) if known else Findings()
+    rounded = {}
     settings: dict[str, QuantizationSettings] = {}
     examples = read_examples(labelled) if labelled else None
     with staged_folder(folder) as stage:
         for file in separate_graphs(source):
             with tempfile.TemporaryDirectory(dir=stage, prefix=".quantize.") as scratch:
                 graph, settings[file] = quantize_graph(
-                    model, variant, source, file, task, targets, texts, Path(scratch), examples
+                    model, variant, source, file, task, targets, texts, Path(scratch), examples, findings
                 )
+                rounded[folder / file] = findings.found_in(read_rounded_weights(graph)) if found else {}
                 save_model(graph, stage / file)
         merge_decoders(stage)
         copy_support_files(source, stage)
@@ -78,6 +102,8 @@ def quantize(
             versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
         )
     write_json(manifest, description)
+    if found:
+        write_findings(found, origin, findings.choices, rounded)
     before, after = (model_bytes(path) / 1e6 for path in (source, folder))
     print(f"{model} {variant}: {before:.1f} MB to {after:.1f} MB", flush=True)
 
@@ -92,9 +118,10 @@ def quantize_graph(
     texts: Path,
     scratch: Path,
     examples: Examples | None = None,
+    findings: Findings | None = None,
 ) -> tuple["onnx.ModelProto", QuantizationSettings]:
     """Return one graph of a model, quantized by the recipe found for it, and how that went."""
-    model_in_float = load_model(source / file, scratch)
+    model_in_float = load_model(source / file, scratch, WHOLE_BELOW)
     config = read_transformer_config(source)
     entries = examples.entries if examples else []
     task_of_graph, inputs = inputs_of_graph(source, file, task, model_in_float.graph.input, texts, entries)
@@ -106,6 +133,7 @@ def quantize_graph(
         variant=variant,
         labels=count_labels(config),
         examples=examples,
+        findings=findings,
         progress=progress_printer(model, variant),
     )
     settings: QuantizationSettings = {
@@ -121,6 +149,16 @@ def quantize_graph(
     if found.bounds:
         settings["float16"] = certify(found.bounds, set(found.recipe[-1]["keep"]))
     return found.model, settings
+
+
+def origin_of_search(source_manifest: Path, texts: Path, labelled: Path | None) -> str:
+    """Return a digest of all that findings about a float model depend on, but for the choices themselves."""
+    facts = {
+        "files": read_variant(source_manifest)["files"],
+        "inputs": [sha256_of(path) for path in (texts, labelled) if path],
+        "versions": versions_of("onnx", "onnxruntime", "numpy", "tokenizers"),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def certify(bounds: Mapping[str, Bound], kept: set[str]) -> Certificate:
@@ -191,6 +229,14 @@ def main(argv: list[str] | None = None) -> None:
         "--texts", type=Path, default=CALIBRATION_TEXTS, help="calibration texts, .jsonl or .txt (default: bundled)"
     )
     parser.add_argument("--labelled", type=Path, help="labelled inputs on which a recipe must keep the task's metric")
+    parser.add_argument("--found", type=Path, help="file for what other variants' searches can use")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        nargs=2,
+        metavar=("FOUND", "FOLDER"),
+        help="such a file of another variant of the same model, and the folder of that variant",
+    )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the quantized model to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
     args = parser.parse_args(argv)
@@ -204,6 +250,8 @@ def main(argv: list[str] | None = None) -> None:
         args.output_dir,
         args.manifest,
         args.labelled,
+        args.found,
+        args.known,
     )
 
 

@@ -1,6 +1,7 @@
 """Models by reference: the same graphs, the same files, whatever the sizes at which weights stay outside."""
 
 import copy
+import shutil
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from messages import raises
 from onnxproof.cli import UserError
 from onnxproof.graph import external_data
 from onnxproof.graph.external_data import (
+    digest_of_model,
     gather_weights,
     load_model,
     make_tensor,
@@ -146,3 +148,27 @@ def test_weights_from_elsewhere_are_refused(tmp_path, weight, scratch):
     rename_weights(folder / "model.onnx", "data", "../data")
     with raises(UserError):
         load_model(folder / "model.onnx", scratch)
+
+
+def test_a_digest_does_not_depend_on_where_the_weights_are(path, tmp_path, weight, by_reference):
+    for name in ("first", "second"):
+        (tmp_path / name / "scratch").mkdir(parents=True)
+        for file in path.parent.glob(f"{path.name}*"):
+            shutil.copy(file, tmp_path / name)
+    places = (tmp_path / name for name in ("first", "second"))
+    first, second = (load_model(place / path.name, place / "scratch") for place in places)
+    assert digest_of_model(first) == digest_of_model(second)
+    first.graph.initializer.append(make_tensor(first, "new", 2 * weight))
+    assert digest_of_model(first) != digest_of_model(second)
+    second.graph.initializer.append(make_tensor(second, "new", 2 * weight))
+    assert digest_of_model(first) == digest_of_model(second)
+    second.graph.initializer[-1].CopyFrom(make_tensor(second, "new", 3 * weight))
+    assert digest_of_model(first) != digest_of_model(second)
+
+
+def test_equal_weights_are_stored_once(path, scratch, weight, by_reference):
+    model = load_model(path, scratch)
+    before = len(list(scratch.iterdir()))
+    for name, values in (("a", 2 * weight), ("b", 2 * weight), ("c", 3 * weight)):
+        model.graph.initializer.append(make_tensor(model, name, values))
+    assert len(list(scratch.iterdir())) == before + 2

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from onnxproof.cli import UserError
 from onnxproof.graph import external_data
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES
 from onnxproof.inputs.model_inputs import ModelInputs
+from onnxproof.quantization.findings import Findings, read_findings, write_findings
+from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import candidates
 from onnxproof.quantization.search.candidates import PREPARATIONS, limit_effort
@@ -20,6 +23,7 @@ from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.ladder import distances_to, find_recipe
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
+from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 WIDTH, CLASSES = 24, 4
 
@@ -102,6 +106,33 @@ def test_a_model_with_an_outlier_channel_gets_the_passes_that_mend_it():
     judge = Judge(embedder(outlier=300.0), texts(), "sentence-similarity")
     again = apply_recipe(embedder(outlier=300.0), result.recipe, judge.calibration)
     assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("by_reference", [False, True], ids=["whole", "by reference"])
+@pytest.mark.parametrize("cosine_min", [0.9, 0.999, 0.999999])
+def test_the_search_of_another_variant_goes_on_from_what_one_has_found(tmp_path, monkeypatch, cosine_min, by_reference):
+    onnx.save(embedder(outlier=300.0), tmp_path / "float.onnx")
+    if by_reference:
+        monkeypatch.setattr(external_data, "BY_REFERENCE_BYTES", 0)
+        monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
+
+    def searched(name, **arguments):
+        (tmp_path / name).mkdir()
+        model = external_data.load_model(tmp_path / "float.onnx", tmp_path / name)
+        result, _ = search(model, {"cosine_min": cosine_min}, **arguments)
+        external_data.save_model(result.model, tmp_path / f"{name}.onnx")
+        return result
+
+    findings = Findings()
+    first = searched("first", findings=findings)
+    rounded = {tmp_path / "first.onnx": findings.found_in(read_rounded_weights(first.model))}
+    write_findings(tmp_path / "found", "", findings.choices, rounded)
+    alone = searched("alone", variant="int8-invariant")
+    known = read_findings(tmp_path / "found", tmp_path, "", read_rounded_weights)
+    monkeypatch.setattr("onnxproof.quantization.passes.smooth.Smoothing.best", None)
+    helped = searched("helped", variant="int8-invariant", findings=known)
+    assert helped.recipe == alone.recipe
+    assert (tmp_path / "helped.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
 
 
 def labelled(model, count, limit):
@@ -201,7 +232,41 @@ def test_where_no_recipe_reaches_the_targets_the_nearest_is_taken_and_every_rung
     nearest = max(result.rungs, key=lambda rung: rung.metrics["cosine_min"])
     assert result.recipe == nearest.recipe != result.rungs[0].recipe
     assert lines[-1] == "no int8 recipe reaches every target; the nearest is taken"
-    assert sum("misses cosine_min" in line for line in lines) == 5
+    assert sum("misses cosine_min" in line for line in lines) == 5 + 1  # the nearest once more, with all metrics
+
+
+def test_batches_and_speed_are_measured_only_where_the_answers_alone_reach_the_targets():
+    result, lines = search(embedder(outlier=300.0), {"cosine_min": 0.999, "batch_cosine_min": 0.5})
+    *missing, taken = result.rungs
+    assert missing
+    for rung in missing:
+        assert rung.missed == ["cosine_min"]
+        assert rung.speedup is None
+        assert "batch_cosine_min" not in rung.metrics
+    assert taken.speedup > 0
+    assert taken.metrics["batch_cosine_min"] > 0.5
+    assert ["x speed" in line for line in lines] == [False] * len(missing) + [True]
+
+
+@pytest.mark.parametrize(
+    ("cosine_min", "batch_cosine_min"), [(0.9999999, 0.5), (0.9999999, 0.9999999), (0.99, 1.0), (0.9, 1.0), (1.0, 1.0)]
+)
+@pytest.mark.parametrize("outlier", [1.0, 20.0, 300.0])
+def test_the_nearest_is_the_one_that_it_is_where_everything_is_measured(outlier, cosine_min, batch_cosine_min):
+    targets = {"cosine_min": cosine_min, "batch_cosine_min": batch_cosine_min}
+    result, _ = search(embedder(outlier), targets)
+    assert not result.reached
+    judge = Judge(embedder(outlier), texts(), "sentence-similarity")
+    distances = []
+    for rung in result.rungs:
+        metrics = judge.measure(apply_recipe(embedder(outlier), rung.recipe, judge.calibration))
+        distances.append(max(distances_to(targets, metrics).values()))
+    nearest = distances.index(min(distances))
+    assert result.recipe == result.rungs[nearest].recipe
+    assert result.rungs[nearest].speedup > 0
+    assert result.rungs[nearest].distance == distances[nearest]
+    again = apply_recipe(embedder(outlier), result.recipe, judge.calibration)
+    assert again.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 
 def test_without_targets_the_fastest_recipe_is_good_enough():
@@ -302,14 +367,14 @@ def test_a_rung_that_rounding_cannot_mend_is_not_rounded_with_care(monkeypatch):
     assert found.model.SerializeToString(deterministic=True) == with_care.model.SerializeToString(deterministic=True)
 
 
-def test_each_rung_is_run_in_batches_once_whether_it_is_rounded_with_care_or_not(monkeypatch):
+def test_a_rung_is_run_in_batches_once_and_only_where_its_answers_alone_reach_the_targets(monkeypatch):
     counted = []
     measure = Judge.measure_batched
     monkeypatch.setattr(Judge, "measure_batched", lambda *given: counted.append(given) or measure(*given))
     found, _ = search(embedder(outlier=300.0), {"cosine_min": 0.999})
     assert {rung.recipe[-1]["rounding"] for rung in found.rungs} == {"nearest", "compensated"}
-    assert all("batch_cosine_min" in rung.metrics for rung in found.rungs)
-    assert len(counted) == len(found.rungs)
+    assert ["batch_cosine_min" in rung.metrics for rung in found.rungs] == [not rung.missed for rung in found.rungs]
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(
@@ -318,3 +383,32 @@ def test_each_rung_is_run_in_batches_once_whether_it_is_rounded_with_care_or_not
 )
 def test_only_measures_that_do_not_jump_end_a_rung_early(distances, hopeless):
     assert search_module.is_hopeless(distances) is hopeless
+
+
+def test_a_search_that_takes_long_says_how_far_each_of_its_steps_is(monkeypatch):
+    monkeypatch.setattr("onnxproof.progress.EVERY_S", 0.0)
+    _, lines = search(embedder(outlier=300.0), {"cosine_min": 0.999})
+    told = {line.partition(":")[0] for line in lines if re.search(r": \d+ of \d+ \w+ done, about \d+ s left$", line)}
+    assert told == {
+        "running the float model",
+        "running the calibration inputs",
+        "choosing scales",
+        "rounding weights",
+        "comparing answers",
+        "comparing answers in batches",
+    }
+
+
+@pytest.mark.parametrize("variant", QUANTIZED_VARIANTS)
+def test_a_search_makes_the_same_bytes_of_weights_in_memory_and_in_files(tmp_path, monkeypatch, variant):
+    monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
+    onnx.save(embedder(outlier=20.0), tmp_path / "float.onnx")
+    made = []
+    for whole_below in (1 << 20, 0):
+        scratch = tmp_path / str(whole_below)
+        scratch.mkdir()
+        model = external_data.load_model(tmp_path / "float.onnx", scratch, whole_below)
+        result, _ = search(model, {"cosine_min": 0.999}, variant=variant)
+        external_data.save_model(result.model, scratch / "model.onnx")
+        made.append((scratch / "model.onnx").read_bytes())
+    assert made[0] == made[1]

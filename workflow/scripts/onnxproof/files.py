@@ -103,14 +103,19 @@ def _describes_file(entry: Any) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step: readers see the old content or the new, never a part."""
+    """Write a text file in one step, see ``write_bytes``."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one step: readers see the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
     with _own(partial, partial.touch) as handle:
         try:
             os.ftruncate(handle, 0)
-            with open(handle, "w", encoding="utf-8", closefd=False) as stream:
-                stream.write(text)
+            with open(handle, "wb", closefd=False) as stream:
+                stream.write(content)
             os.fsync(handle)
             os.chmod(partial, 0o644)
             os.replace(partial, path)

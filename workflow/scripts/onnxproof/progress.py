@@ -15,7 +15,12 @@ class Progress:
     """
 
     def __init__(
-        self, name: str, total: int, show: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic
+        self,
+        name: str,
+        total: int,
+        show: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "inputs",
     ) -> None:
         """Start the clock.
 
@@ -24,8 +29,9 @@ class Progress:
             total: how many inputs there are to be counted.
             show: given each line.
             clock: returns seconds.
+            unit: what is counted, where that is no inputs.
         """
-        self.name, self.total, self.show, self.clock = name, total, show, clock
+        self.name, self.total, self.show, self.clock, self.unit = name, total, show, clock, unit
         self.done = 0
         self.start = self.told = clock()
 
@@ -37,4 +43,4 @@ class Progress:
             return
         self.told = now
         left = (now - self.start) / self.done * (self.total - self.done)
-        self.show(f"{self.name}: {self.done} of {self.total} inputs done, about {format_duration(left)} left")
+        self.show(f"{self.name}: {self.done} of {self.total} {self.unit} done, about {format_duration(left)} left")

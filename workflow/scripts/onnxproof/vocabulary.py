@@ -57,6 +57,9 @@ VARIANTS = ("fp32", "optimized", *QUANTIZED_VARIANTS)
 #: What a quantized variant is made of, where that is not ``optimized``: a graph of plain operators.
 MADE_OF = dict.fromkeys(("int8-static", "int8-symmetric", "w8a16"), "fp32")
 
+#: The variant whose search has found out much of what a variant's search is to find out: it is asked first.
+SEARCHED_LIKE = {"int8-invariant": "int8", "uint8": "int8"}
+
 #: Those that compute in float16.
 HALF_VARIANTS = ("fp16", "q4f16")
 

@@ -6,9 +6,9 @@ folder that the references start from is noted in the model's metadata, so that 
 What a pass adds is written to a scratch folder and referred to as well.
 """
 
+import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,19 +33,20 @@ PAGE = 4096
 _FOLDER, _SCRATCH = "onnxproof.weights_folder", "onnxproof.scratch"
 
 
-def load_model(path: Path, scratch: Path) -> onnx.ModelProto:
-    """Load a model: whole, or by reference where its weights take ``BY_REFERENCE_BYTES``.
+def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onnx.ModelProto:
+    """Load a model: whole, or by reference where it is large.
 
     Args:
         path: the graph; weights in files beside it are found.
         scratch: an existing folder that outlives the model, for weights that are added to it.
+        whole_below: with fewer bytes of weights a model is loaded whole; None for ``BY_REFERENCE_BYTES``.
 
     Raises:
         UserError: weights are to be read from anywhere but plain files of the graph's own folder.
     """
     model = onnx.load(path, load_external_data=False)
     check_external_data(model, path.parent)
-    if weight_bytes(model) < BY_REFERENCE_BYTES:
+    if weight_bytes(model) < (BY_REFERENCE_BYTES if whole_below is None else whole_below):
         external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model
     folder = Path(os.path.commonpath([path.parent.resolve(), scratch.resolve()]))
@@ -100,6 +101,20 @@ def weight_bytes(model: onnx.ModelProto) -> int:
     return int(model.ByteSize()) + sum(_place(tensor)[2] for tensor in _outside(model))
 
 
+def digest_of_model(model: onnx.ModelProto) -> str:
+    """Return a sha256 of a model's graph and constants, in hex.
+
+    Of the weights that a model by reference was loaded with, only their places count: they are to be the same files.
+    """
+    if weights_folder(model) is None:
+        return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+    plain = _without_folders(model)
+    for tensor in _outside(plain):
+        location, offset, length = _place(tensor)
+        _refer(tensor, Path(location).name, offset, length)
+    return hashlib.sha256(plain.SerializeToString(deterministic=True)).hexdigest()
+
+
 def read_tensor(model: onnx.ModelProto, tensor: onnx.TensorProto) -> NDArray[Any]:
     """Return a constant's values; those in a file are mapped into memory, read-only, as long as the array lives."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
@@ -127,17 +142,23 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     if folder is None:
         onnx.save(model, path)
         return
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    kept = [entry for entry in whole.metadata_props if entry.key not in (_FOLDER, _SCRATCH)]
-    del whole.metadata_props[:]
-    whole.metadata_props.extend(kept)
+    whole = _without_folders(model)
     if weight_bytes(model) < SINGLE_FILE_BYTES:
         for tensor in _outside(whole):
             _take_inside(tensor, folder)
     else:
         _gather(whole, folder, path.with_name(f"{path.name}_data"))
     onnx.save(whole, path)
+
+
+def _without_folders(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of a model by reference that does not say where on this machine its weights are."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [entry for entry in copy.metadata_props if entry.key not in (_FOLDER, _SCRATCH)]
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(kept)
+    return copy
 
 
 def weight_files(model: onnx.ModelProto) -> set[str]:
@@ -201,10 +222,12 @@ def _take_inside(tensor: onnx.TensorProto, folder: Path) -> None:
 def _write_outside(model: onnx.ModelProto, tensor: onnx.TensorProto, content: Any) -> None:
     folder, scratch = weights_folder(model), _property(model, _SCRATCH)
     assert folder is not None
-    with tempfile.NamedTemporaryFile(dir=scratch, delete=False) as stream:
-        stream.write(content)
-        length = stream.tell()
-    _refer(tensor, Path(stream.name).relative_to(folder).as_posix(), 0, length)
+    assert scratch is not None
+    # Named after its content, so that equal weights are stored once and the model has the same digest each time.
+    path = Path(scratch, hashlib.sha256(content).hexdigest())
+    if not path.exists():
+        path.write_bytes(content)
+    _refer(tensor, path.relative_to(folder).as_posix(), 0, path.stat().st_size)
 
 
 def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:

@@ -1,7 +1,7 @@
 """What flows through a model on calibration inputs: channel magnitudes, and a sample of rows."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxproof.progress import Progress
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.sessions import open_serialized, serialize_exposing
 
 #: One set of model inputs by name, as ``InferenceSession.run`` takes it.
@@ -54,12 +56,29 @@ class Calibration(list[Feeds]):
     all inputs again would give the same. Remembering takes no more memory than ``REMEMBERED_BYTES``.
     """
 
-    def __init__(self, feeds: Iterable[Feeds]) -> None:
-        """Take the inputs; nothing is recorded yet."""
+    def __init__(
+        self,
+        feeds: Iterable[Feeds],
+        findings: Findings | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> None:
+        """Take the inputs, and what passes have found out on them before; nothing is recorded yet.
+
+        Where it takes long to go through all inputs, ``tell`` is given a line now and then.
+        """
         super().__init__(feeds)
+        self.findings = findings or Findings()
+        self.tell = tell
         self._recorded: dict[bytes, dict[str, Activation]] = {}
         #: The scales that smoothing has chosen, by a digest of all that they depend on, see ``smooth``.
         self.smoothing: dict[bytes, NDArray[np.float32]] = {}
+
+    def __iter__(self) -> Iterator[Feeds]:
+        """Yield the inputs one by one; each counts as done when the next one is asked for."""
+        progress = Progress("running the calibration inputs", len(self), self.tell)
+        for feeds in super().__iter__():
+            yield feeds
+            progress.count(1)
 
     def recall(self, key: bytes) -> dict[str, Activation] | None:
         """Return what was recorded of a model, if it is still known."""
@@ -72,6 +91,17 @@ class Calibration(list[Feeds]):
         self._recorded[key] = recorded
         while sum(each.nbytes for kept in self._recorded.values() for each in kept.values()) > REMEMBERED_BYTES:
             del self._recorded[next(iter(self._recorded))]
+
+
+def findings_of(calibration: Iterable[Feeds]) -> Findings:
+    """Return what is known of models that were run on these inputs; nothing where they are plain ones."""
+    return calibration.findings if isinstance(calibration, Calibration) else Findings()
+
+
+def count_steps(name: str, total: int, unit: str, calibration: Iterable[Feeds]) -> Progress:
+    """Return what counts the steps of a pass, and tells of them what ``calibration`` tells its own steps."""
+    tell = calibration.tell if isinstance(calibration, Calibration) else print
+    return Progress(name, total, tell, unit=unit)
 
 
 def record_activations(

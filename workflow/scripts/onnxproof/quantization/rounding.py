@@ -13,14 +13,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.activations import Feeds, count_steps, findings_of
+from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.sessions import open_exposing
 from onnxproof.quantization.targets import Target
-from onnxproof.quantization.weights import INT8_MAX, PAIR_MAX, REDUCED_MAX, column_scales, quantize_columns
+from onnxproof.quantization.weights import (
+    INT8_MAX,
+    PAIR_MAX,
+    REDUCED_MAX,
+    QuantizedWeight,
+    column_scales,
+    quantize_columns,
+)
 
 Floats = NDArray[np.float64]
-#: int8 columns, shape (inputs, outputs), and their float32 scales, shape (outputs,).
-QuantizedWeight = tuple[NDArray[np.int8], NDArray[np.float32]]
 
 ROUNDINGS = ("nearest", "compensated")
 
@@ -65,12 +71,21 @@ def quantize_weights(
         for target in targets
         if target.name not in compensated
     }
-    widths = {tensor: found[0].shape[0] for tensor, found in readers.items()}
+    if not compensated:
+        return quantized
+    findings, key = findings_of(calibration), key_of(model, weight_range=weight_range)
+    rounded = {name: weight for name, weight in findings.rounded(key).items() if name in compensated}
+    widths = {
+        tensor: found[0].shape[0]
+        for tensor, found in readers.items()
+        if any(target.name not in rounded for target in found)
+    }
     for tensor, correlations in record_correlations(model, calibration, widths):
         spread = spread_of_errors(correlations)
         for target in readers[tensor]:
-            quantized[target.name] = round_columns(target.read_weight(), weight_range, spread)
-    return quantized
+            rounded[target.name] = round_columns(target.read_weight(), weight_range, spread)
+    findings.remember_rounded(key, rounded)
+    return quantized | rounded
 
 
 def compensated_readers(targets: Sequence[Target], rounding: str, widest: int | None) -> dict[str, list[Target]]:
@@ -113,8 +128,10 @@ def record_correlations(
         for feeds in calibration:
             for tensor, values in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
                 sums[tensor].add(values.reshape(-1, values.shape[-1]))
+        progress = count_steps("rounding weights", len(tensors), "activations", calibration)
         for tensor in tensors:
             yield tensor, sums.pop(tensor).mean()
+            progress.count(1)
 
 
 class _Products:

@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+#: int8 columns, shape (inputs, outputs), and their float32 scales, shape (outputs,).
+QuantizedWeight = tuple[NDArray[np.int8], NDArray[np.float32]]
+
 INT8_MAX = 127
 REDUCED_MAX = 63  # seven bits
 PAIR_MAX = 128  # 255 * 128 = 32640 fits in int16, 255 * 129 does not
@@ -13,7 +16,7 @@ SMALLEST_SCALE = np.finfo(np.float32).tiny
 WEIGHT_RANGES = ("full", "pair_safe", "reduced")
 
 
-def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> QuantizedWeight:
     """Quantize a matrix of shape (inputs, outputs) with one symmetric scale per column.
 
     x86 CPUs without VNNI multiply uint8 activations by int8 weights two at a time and add both products in a
@@ -31,6 +34,11 @@ def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> tuple[ND
     """
     scale = column_scales(weight, weight_range)
     return np.clip(np.rint(weight / scale), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+
+
+def count_bytes(weight: QuantizedWeight) -> int:
+    """Return the memory that a quantized weight takes."""
+    return sum(values.nbytes for values in weight)
 
 
 def column_scales(weight: NDArray[np.float32], weight_range: str) -> NDArray[np.float32]:

@@ -98,11 +98,11 @@ class TriedRecipe(TypedDict):
     recipe: list[Step]
     """Its passes in order."""
     metrics: Metrics
-    """What was measured."""
+    """What was measured: without ``batch_cosine_min`` where another metric misses its target."""
     size_ratio: float
     """Its size over that of the float model."""
-    speedup: float
-    """The time of the float model over its own."""
+    speedup: float | None
+    """The time of the float model over its own; None where it was not measured either."""
     missed: list[str]
     """The metrics beyond their targets."""
     distance: float | None

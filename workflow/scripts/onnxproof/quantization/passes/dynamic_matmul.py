@@ -16,8 +16,9 @@ import onnx
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.passes.products import included_targets, with_bias
-from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.rounding import quantize_weights
 from onnxproof.quantization.targets import Target
+from onnxproof.quantization.weights import QuantizedWeight
 from onnxproof.vocabulary import MICROSOFT
 
 #: What stands for zero where weights are stored as uint8: they are int8 with another sign bit.
@@ -63,6 +64,23 @@ def quantize_dynamic_matmul(
         weight = _store_weight(editor, target.node.input[1], weights[target.name], unsigned)
         editor.replace(target.node, rewrite(editor, target, activations[target.activation], weight))
     editor.finish()
+
+
+def read_rounded_weights(model: onnx.ModelProto) -> dict[str, QuantizedWeight]:
+    """Return the weights of a model that ``quantize_dynamic_matmul`` has made, by the names that its nodes had before.
+
+    Weights that are stored as uint8 are left out.
+    """
+    editor = GraphEditor(model)
+    scales = {node.name: node.input[1] for node in editor.of_type("Mul")}
+    weights: dict[str, QuantizedWeight] = {}
+    for node in editor.of_type("MatMulInteger", "QAttention"):
+        name = node.name.removesuffix("_quant")
+        integers = editor.constant(node.input[1])
+        scale = editor.constant(node.input[4] if node.op_type == "QAttention" else scales.get(f"{name}_scale", ""))
+        if integers is not None and integers.dtype == np.int8 and scale is not None:
+            weights[name] = integers, scale
+    return weights
 
 
 class StoredWeight(NamedTuple):

@@ -14,7 +14,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Feeds, record_activations
+from onnxproof.quantization.activations import Feeds, findings_of, record_activations
+from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.passes.products import included_targets
 from onnxproof.quantization.targets import Target, bias_behind, find_targets, stores_transposed
 
@@ -55,11 +56,21 @@ def keep_outlier_channels(
     # Of all that smoothing looks at too, so that one recording serves both.
     tensors = list(dict.fromkeys(target.activation for target in find_targets(editor))) if targets else []
     editor.finish()
-    activations = record_activations(model, calibration, tensors)
+
+    def choose() -> dict[str, NDArray[np.int64]]:
+        activations = record_activations(model, calibration, tensors)
+        chosen = {}
+        for target in targets:
+            outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
+            if len(outliers):
+                chosen[target.name] = outliers
+        return chosen
+
+    key = key_of(model, outliers_of=[target.name for target in targets], ratio=ratio, most=most)
+    chosen = findings_of(calibration).choose(key, choose)
     for target in targets:
-        outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
-        if len(outliers):
-            _split(editor, target, outliers)
+        if target.name in chosen:
+            _split(editor, target, chosen[target.name])
     editor.finish()
 
 

@@ -21,8 +21,9 @@ from onnxproof.quantization.integer_error import UINT8_MAX, choose_zero_point
 from onnxproof.quantization.passes.attention_parts import attend
 from onnxproof.quantization.passes.dynamic_matmul import store_weight
 from onnxproof.quantization.passes.products import included_targets, with_bias
-from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.rounding import quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
+from onnxproof.quantization.weights import QuantizedWeight
 from onnxproof.vocabulary import MICROSOFT
 
 SMALLEST_RANGE = np.float32(1e-12)  # an all-zero row must not be divided by zero

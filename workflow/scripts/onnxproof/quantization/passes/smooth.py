@@ -20,7 +20,15 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Activation, Calibration, Feeds, record_activations
+from onnxproof.quantization.activations import (
+    Activation,
+    Calibration,
+    Feeds,
+    count_steps,
+    findings_of,
+    record_activations,
+)
+from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.integer_error import integer_product_error, static_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
 
@@ -65,17 +73,29 @@ def smooth_activations(
     for target in find_targets(editor):
         groups.setdefault(target.activation, []).append(target)
     editor.finish()
-    recorded = record_activations(model, calibration, list(groups))
+
+    def choose() -> dict[str, NDArray[np.float32]]:
+        recorded = record_activations(model, calibration, list(groups))
+        progress = count_steps("choosing scales", len(groups), "activations", calibration)
+        chosen = {}
+        for tensor, targets in groups.items():
+            if all(_owns_weight(editor, target) for target in targets):
+                search = Smoothing(recorded[tensor], targets, weight_range, fixed_scales, activations)
+                scales = _best(search, tensor, calibration) if strength is None else search.by_strength(strength)
+                if (scales != 1).any():
+                    chosen[tensor] = scales
+            progress.count(1)
+        return chosen
+
+    key = key_of(model, smooth=strength, weight_range=weight_range, fixed_scales=fixed_scales, activations=activations)
+    chosen = findings_of(calibration).choose(key, choose)
     for tensor, targets in groups.items():
-        if not all(_owns_weight(editor, target) for target in targets):
+        if tensor not in chosen:
             continue
-        search = Smoothing(recorded[tensor], targets, weight_range, fixed_scales, activations)
-        scales = _best(search, tensor, calibration) if strength is None else search.by_strength(strength)
-        if (scales != 1).any():
-            for target in targets:
-                editor.change_constant(target.node, 1, _scaled_weight(target, scales))
-            if not _fold_into_producer(editor, tensor, targets, scales):
-                _insert_division(editor, tensor, targets, scales)
+        for target in targets:
+            editor.change_constant(target.node, 1, _scaled_weight(target, chosen[tensor]))
+        if not _fold_into_producer(editor, tensor, targets, chosen[tensor]):
+            _insert_division(editor, tensor, targets, chosen[tensor])
     editor.finish()
 
 

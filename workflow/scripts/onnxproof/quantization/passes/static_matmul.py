@@ -18,8 +18,9 @@ from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation, Feeds, record_activations
 from onnxproof.quantization.grids import Grid, activation_grid, symmetric_grid
 from onnxproof.quantization.passes.products import included_targets, with_bias
-from onnxproof.quantization.rounding import QuantizedWeight, quantize_weights
+from onnxproof.quantization.rounding import quantize_weights
 from onnxproof.quantization.targets import Target, bias_behind
+from onnxproof.quantization.weights import QuantizedWeight
 from onnxproof.vocabulary import MICROSOFT
 
 #: What may stand between the product of queries and keys and its softmax.

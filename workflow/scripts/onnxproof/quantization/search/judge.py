@@ -4,7 +4,7 @@ What computes in float16 is judged as hardware with float16 would compute it, se
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import onnx
@@ -24,7 +24,9 @@ from onnxproof.parity.answers import (
     run_items,
 )
 from onnxproof.parity.metrics import finite
+from onnxproof.progress import Progress
 from onnxproof.quantization.activations import Calibration
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.half_emulation import emulated
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.sessions import open_session
@@ -52,6 +54,8 @@ class Judge:
         labels: int = 2,
         batch_size: int = 8,
         examples: Examples | None = None,
+        findings: Findings | None = None,
+        tell: Callable[[str], None] = print,
     ) -> None:
         """Run the float ``model`` on every input alone.
 
@@ -62,11 +66,15 @@ class Judge:
             labels: number of the model's labels, see ``count_labels``.
             batch_size: inputs in a padded batch, for what depends on neighbours.
             examples: the last of the inputs, where those have labels.
+            findings: what passes have found out about the model on these inputs before.
+            tell: given a line now and then where running all inputs takes long.
         """
         self.inputs, self.task, self.labels, self.batch_size = inputs, task, labels, batch_size
         names = [value.name for value in model.graph.input]
-        self.calibration = Calibration(inputs.feed([index], names) for index in range(len(inputs.items)))
-        self.outputs = run_items(open_session(model), inputs, task)
+        feeds = (inputs.feed([index], names) for index in range(len(inputs.items)))
+        self.tell = tell
+        self.calibration = Calibration(feeds, findings, tell)
+        self.outputs = self._run("running the float model", open_session(model))
         self.expected = read_answers(task, self.outputs, labels)
         self.examples = examples
         self.quality = self._quality(self.expected)
@@ -74,7 +82,11 @@ class Judge:
     def on_fewer(self, model: onnx.ModelProto, count: int) -> "Judge":
         """Return a judge of about ``count`` of the inputs, spread evenly, that holds the answers of ``model``."""
         items = self.inputs.items[:: max(1, len(self.inputs.items) // count)]
-        return Judge(model, replace(self.inputs, items=items), self.task, self.labels, self.batch_size)
+        return Judge(model, replace(self.inputs, items=items), self.task, self.labels, self.batch_size, tell=self.tell)
+
+    def _run(self, name: str, session: Session, batch_size: int = 1) -> Outputs:
+        progress = Progress(name, len(self.inputs.items), self.tell)
+        return run_items(session, self.inputs, self.task, batch_size, progress.count)
 
     def answers(self, outputs: Outputs) -> Answers:
         """Return the task's answers, one array an input; a detector's in the order of the float model's."""
@@ -87,18 +99,17 @@ class Judge:
     def measure_alone(self, model: onnx.ModelProto) -> "Alone":
         """Run ``model`` on every input alone and measure the answers."""
         session = open_session(emulated(model))
-        outputs = run_items(session, self.inputs, self.task)
+        outputs = self._run("comparing answers", session)
         answers = self.answers(outputs)
         metrics = measure_answers(self.task, self.expected, answers) | measure_likelihoods(self.outputs, outputs)
+        if self.examples is not None:
+            metrics |= {self.examples.name: finite(self._quality(answers))}
         return Alone(session, answers, metrics)
 
     def measure_batched(self, alone: "Alone") -> Metrics:
         """Return all metrics of a model that was run on every input alone, see ``measure``."""
-        batched = self.answers(run_items(alone.session, self.inputs, self.task, self.batch_size))
-        metrics = alone.metrics | {"batch_cosine_min": batch_invariance(alone.answers, batched)["cosine_min"]}
-        if self.examples is None:
-            return metrics
-        return metrics | {self.examples.name: finite(self._quality(alone.answers))}
+        batched = self.answers(self._run("comparing answers in batches", alone.session, self.batch_size))
+        return alone.metrics | {"batch_cosine_min": batch_invariance(alone.answers, batched)["cosine_min"]}
 
     def _quality(self, answers: Answers) -> float:
         """Return the metric of the answers to the labelled inputs, see ``Examples.quality``; NaN without such."""
@@ -115,5 +126,5 @@ class Judge:
 
     def distance(self, model: onnx.ModelProto) -> float:
         """Return one number for ranking: see ``answer_distance``."""
-        answers = self.answers(run_items(open_session(emulated(model)), self.inputs, self.task))
+        answers = self.answers(self._run("comparing answers", open_session(emulated(model))))
         return answer_distance(self.task, self.expected, answers)

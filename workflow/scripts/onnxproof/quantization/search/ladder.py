@@ -9,7 +9,7 @@ nearest is taken: the verdict is the gate's alone.
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from onnxproof.cli import UserError
 from onnxproof.graph.external_data import weight_bytes
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.quantization.activations import Feeds
+from onnxproof.quantization.findings import Findings
 from onnxproof.quantization.half_bounds import Bound
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.candidates import ROUGHLY, Candidate, Effort, candidates_of, limit_effort
@@ -40,14 +41,16 @@ STEADY_METRICS = frozenset({"cosine_min", "cosine_mean", "mean_kl", "mean_relati
 class Trial:
     """A recipe, the model that it makes, that model's metrics, and how far they are from their targets.
 
-    See ``distances_to``.
+    See ``distances_to``. A trial that is not ``complete`` lacks the metrics of answers in batches, because those of
+    answers alone miss a target: its distance can only be larger. ``model`` is None where it is not kept.
     """
 
     recipe: list[Step]
-    model: onnx.ModelProto
+    model: onnx.ModelProto | None
     metrics: dict[str, float | None]
     distances: dict[str, float]
     bounds: Mapping[str, Bound]
+    complete: bool
 
     @property
     def missed(self) -> list[str]:
@@ -100,6 +103,7 @@ def find_recipe(
     labels: int = 2,
     batch_size: int = 8,
     examples: Examples | None = None,
+    findings: Findings | None = None,
     progress: Callable[[str], None] = print,
 ) -> SearchResult:
     """Return the first recipe of the ladder that reaches the targets, or the one that comes nearest.
@@ -115,7 +119,9 @@ def find_recipe(
         labels: number of the model's labels, see ``count_labels``.
         batch_size: inputs in the padded batch that ``batch_cosine_min`` is measured with.
         examples: the last of the inputs, where those have labels: a recipe must then keep the task's metric on them.
-        progress: told, in one line, of each rung tried.
+        findings: what the search of another variant has found out about the model on these inputs; what this one finds
+            out is added.
+        progress: told, in one line, of each rung tried; and how far a step is that takes long.
 
     Raises:
         UserError: the metric of the labelled inputs is not finite, or the variant is no quantized one.
@@ -129,25 +135,44 @@ def find_recipe(
         own, last = inputs.items[: len(inputs.items) - labelled], inputs.items[len(inputs.items) - labelled :]
         inputs = replace(inputs, items=[*own[:: math.ceil(len(own) / effort.inputs)], *last])
         progress(f"a large model: {len(inputs.items)} calibration inputs, and no search for its sensitive nodes")
-    judge = Judge(model, inputs, task, labels, batch_size, examples)
+    judge = Judge(model, inputs, task, labels, batch_size, examples, findings, progress)
     _check_examples(judge)
     typical = sorted(judge.calibration, key=_size)[len(judge.calibration) // 2]
+    trials: list[Trial] = []
     rungs: list[Rung] = []
-    nearest: Trial | None = None
-    for candidate in candidates_of(variant, model, judge, effort, progress):
-        trial = _try(judge, candidate, targets)
-        speedup = compare_speed(model, trial.model, typical)
-        size_ratio = weight_bytes(trial.model) / weights
+    nearest = 0
+
+    def describe(trial: Trial) -> Rung:
+        assert trial.model is not None
+        speedup = compare_speed(model, trial.model, typical) if trial.complete else None
         distance = trial.distance if trial.distance < math.inf else None
-        rungs.append(Rung(trial.recipe, trial.metrics, size_ratio, speedup, trial.missed, distance))
-        progress(rungs[-1].describe())
-        if not trial.missed:
-            return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort, _kept(judge, trial.metrics))
-        if nearest is None or trial.distance < nearest.distance:
-            nearest = trial
-    assert nearest is not None, "a ladder has a first rung"
+        size_ratio = weight_bytes(trial.model) / weights
+        rung = Rung(trial.recipe, trial.metrics, size_ratio, speedup, trial.missed, distance)
+        progress(rung.describe())
+        return rung
+
+    def result(trial: Trial) -> SearchResult:
+        assert trial.model is not None
+        return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort, _kept(judge, trial.metrics))
+
+    for candidate in candidates_of(variant, model, judge, effort, progress):
+        trials.append(_try(judge, candidate, targets))
+        rungs.append(describe(trials[-1]))
+        if not trials[-1].missed:
+            return result(trials[-1])
+        nearest = _nearest(trials)
+        trials = [trial if index == nearest else replace(trial, model=None) for index, trial in enumerate(trials)]
+    while trials[nearest].model is None or not trials[nearest].complete:
+        trials[nearest] = _complete(judge, trials[nearest], model, targets)
+        rungs[nearest] = describe(trials[nearest])
+        nearest = _nearest(trials)
     progress(f"no {variant} recipe reaches every target; the nearest is taken")
-    return SearchResult(nearest.recipe, nearest.model, rungs, nearest.bounds, effort, _kept(judge, nearest.metrics))
+    return result(trials[nearest])
+
+
+def _nearest(trials: Sequence[Trial]) -> int:
+    """Return the position of the first trial with the smallest distance."""
+    return min(range(len(trials)), key=lambda index: trials[index].distance)
 
 
 def _kept(judge: Judge, metrics: Mapping[str, float | None]) -> dict[str, Any] | None:
@@ -215,10 +240,27 @@ def _trial(
     alone: Alone,
     targets: Mapping[str, float | None],
 ) -> Trial:
-    metrics = judge.measure_batched(alone)
+    """Return what came of a candidate; it is run in padded batches only if its answers alone reach the targets."""
     recipe = [*candidate.preparation, quantize]
-    distances = distances_to(targets, metrics) | judge.lost(metrics)
-    return Trial(recipe, quantized, metrics, distances, candidate.bounds)
+    trial = Trial(recipe, quantized, alone.metrics, _distances(judge, targets, alone.metrics), candidate.bounds, False)
+    return trial if trial.missed else _measure_batched(judge, trial, alone, targets)
+
+
+def _complete(judge: Judge, trial: Trial, model: onnx.ModelProto, targets: Mapping[str, float | None]) -> Trial:
+    """Return a trial with all metrics; the float ``model`` is quantized again where that was not kept."""
+    quantized = trial.model or apply_recipe(model, trial.recipe, judge.calibration)
+    return _measure_batched(judge, replace(trial, model=quantized), judge.measure_alone(quantized), targets)
+
+
+def _measure_batched(judge: Judge, trial: Trial, alone: Alone, targets: Mapping[str, float | None]) -> Trial:
+    metrics = judge.measure_batched(alone)
+    return replace(trial, metrics=metrics, distances=_distances(judge, targets, metrics), complete=True)
+
+
+def _distances(
+    judge: Judge, targets: Mapping[str, float | None], metrics: Mapping[str, float | None]
+) -> dict[str, float]:
+    return distances_to(targets, metrics) | judge.lost(metrics)
 
 
 def compare_speed(left: onnx.ModelProto, right: onnx.ModelProto, feeds: Feeds) -> float:

@@ -10,6 +10,8 @@ Step = dict[str, Any]
 class Rung:
     """One recipe tried: its measured metrics, its size and speed against the float model, and the verdict.
 
+    Where the answers to inputs alone miss a target, those in batches are not measured, nor is ``speedup``.
+
     ``missed`` names the metrics beyond their targets; none missed means the recipe is good enough. ``distance`` says
     how far the worst of them is: 1 is at its target, 0 is the float model's own answer, None is not finite.
     """
@@ -17,7 +19,7 @@ class Rung:
     recipe: list[Step]
     metrics: dict[str, float | None]
     size_ratio: float
-    speedup: float
+    speedup: float | None
     missed: list[str]
     distance: float | None
 
@@ -30,4 +32,5 @@ class Rung:
         )
         verdict = f"misses {', '.join(self.missed)}" if self.missed else "reaches every target"
         float_nodes = f" ({kept} nodes in float)" if kept else ""
-        return f"{passes}{float_nodes}: {measured}; {self.size_ratio:.2f}x size, {self.speedup:.2f}x speed: {verdict}"
+        speed = f", {self.speedup:.2f}x speed" if self.speedup is not None else ""
+        return f"{passes}{float_nodes}: {measured}; {self.size_ratio:.2f}x size{speed}: {verdict}"
