@@ -128,12 +128,17 @@ def compare_answers(exact: np.ndarray, values: np.ndarray, classifies: bool) -> 
 
 
 def measure_model(model: str, args: argparse.Namespace, given: dict[str, Path | None]) -> dict[str, Any]:
-    """Make the files of one model and measure them in both runtimes; returns the content of its JSON."""
+    """Make the files of one model and measure them in both runtimes; returns the content of its JSON.
+
+    With ``--make-only``, that is empty.
+    """
     folder = args.output / "made" / model
     ours, task = our_folders(model, args.results, folder, args.results / args.tokenizer_of / "source")
     made, missing = make_files(model, task, ours[BASELINE], folder, given)
     if YARDSTICK not in made:
         raise UserError(f"{model}: {missing[YARDSTICK]}; the speed of every file is relative to that of {YARDSTICK}'s")
+    if args.make_only:
+        return {}
     sizes = read_model_sizes(ours[BASELINE] / "config.json")
     random, is_text = model in LOCAL_MODELS, not sizes.items
     cases = (TEXT_CASES if is_text else IMAGE_CASES)[: 1 if args.quick else None]
@@ -144,7 +149,7 @@ def measure_model(model: str, args: argparse.Namespace, given: dict[str, Path | 
         texts = texts[:: max(1, len(texts) // FEW_TEXTS)] if random or args.quick else texts
         tokenizer = str(ours["source"] / "tokenizer.json")
         judged = Traffic(texts, tokenizer, batch_size=1, most_tokens=min(MOST_TOKENS, sizes.max_tokens or MOST_TOKENS))
-    effort = Effort(warmup=1, rounds=args.rounds, iterations=2, seconds_per_case=300, seed=0)
+    effort = Effort(warmup=1, rounds=args.rounds, iterations=2, seconds_per_case=args.seconds, seed=0)
     exact: np.ndarray | None = None
     contenders: dict[str, dict[str, Any]] = {}
     for runtime in ("onnx", "openvino"):  # the exact answers are those of fp32 in onnxruntime
@@ -270,19 +275,24 @@ def main(argv: list[str] | None = None) -> None:
         help="of the results, or made on the spot",
     )
     parser.add_argument("--tokenizer-of", default="all-MiniLM-L6-v2", help="whose tokenizer the made models borrow")
+    parser.add_argument("--make-only", action="store_true", help="make the contenders' files and measure nothing")
     parser.add_argument("--quick", action="store_true", help="fewer inputs, and the first case alone")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each contender")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each contender in each case")
+    parser.add_argument("--seconds", type=float, default=300, help="for each case and runtime, with 3 turns at least")
     for name in ENVIRONMENTS:
         parser.add_argument(f"--{name}", type=Path, help=f"Python of the environment with {name}")
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)
     given = {name: getattr(args, name.replace("-", "_")) for name in ENVIRONMENTS}
+    records = []
     for model in args.models:
-        write_json(args.output / f"{model}.json", measure_model(model, args, given))
-    if args.table is not None:
-        found = [args.output / f"{model}.json" for model in args.models]
-        write_text(args.table, render_page([read_json(path) for path in found]))
+        record = measure_model(model, args, given)
+        if record:
+            write_json(args.output / f"{model}.json", record)
+            records.append(record)
+            if args.table is not None:  # after each model: a run that is ended keeps what it measured
+                write_text(args.table, render_page(records))
 
 
 if __name__ == "__main__":
