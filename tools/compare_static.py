@@ -37,6 +37,8 @@ from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.parity.metrics import cosine_similarity, finite
 from onnxproof.tasks.registry import TASKS
 
+#: In the order of the page.
+MODELS = ("all-MiniLM-L6-v2", "star-rating-tiny", *LOCAL_MODELS)
 RUNTIMES = {"openvino": "OpenVINO", "onnx": "onnxruntime"}
 YARDSTICK = "NNCF"
 TEXT_CASES = (Case(1, 128), Case(8, 128), Case(32, 128))
@@ -238,8 +240,21 @@ def section(record: dict[str, Any]) -> list[str]:
     return [*lines, *(["", *notes] if notes else []), ""]
 
 
-def render_page(records: list[dict[str, Any]]) -> str:
-    """Return the page of Markdown over the models of one or several runs on one machine."""
+def measured_so_far(folder: Path) -> list[dict[str, Any]]:
+    """Return the records in ``folder``, of this run and of earlier ones, in the order of the page.
+
+    Raises:
+        UserError: there are none.
+    """
+    records = [record for record in map(read_json, sorted(folder.glob("*.json"))) if "runtimes" in record]
+    if not records:
+        raise UserError(f"{folder}: holds no measurements; name models to measure with --models")
+    order = {model: place for place, model in enumerate(MODELS)}
+    return sorted(records, key=lambda record: order.get(record["model"], len(order)))
+
+
+def render_page(records: list[dict[str, Any]], note: str) -> str:
+    """Return the page of Markdown over the models of one or several runs on one machine; ``note`` ends its preface."""
     first = records[0]
     cpu = first["cpu"]
     return "\n".join(
@@ -251,7 +266,7 @@ def render_page(records: list[dict[str, Any]]) -> str:
             "answers with those of `fp32` in onnxruntime; *other answers* counts the inputs with another class. "
             f"Speed is relative to {YARDSTICK}'s file in OpenVINO: the median of the rounds' ratios, its 95 % interval "
             "and the median time. The files of one runtime took turns, each in a process of its own, so that other "
-            "work on the machine disturbed them alike.",
+            f"work on the machine disturbed them alike. {note}".strip(),
             "",
             *(line for record in records for line in section(record)),
             f"Versions: onnxruntime {first['versions']['onnxruntime']}; those of the tools are in `envs/`.",
@@ -268,11 +283,12 @@ def main(argv: list[str] | None = None) -> None:
         "--output", type=Path, default=Path("results/compare-static"), help="folder for files and measurements"
     )
     parser.add_argument("--table", type=Path, help="Markdown file to write")
+    parser.add_argument("--note", default="", help="a sentence for the page, such as what else the machine was doing")
     parser.add_argument(
         "--models",
-        nargs="+",
-        default=["all-MiniLM-L6-v2", "star-rating-tiny", *LOCAL_MODELS],
-        help="of the results, or made on the spot",
+        nargs="*",
+        default=list(MODELS),
+        help="of the results, or made on the spot; the page has those measured before too",
     )
     parser.add_argument("--tokenizer-of", default="all-MiniLM-L6-v2", help="whose tokenizer the made models borrow")
     parser.add_argument("--make-only", action="store_true", help="make the contenders' files and measure nothing")
@@ -285,14 +301,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     logging.disable(logging.WARNING)
     given = {name: getattr(args, name.replace("-", "_")) for name in ENVIRONMENTS}
-    records = []
     for model in args.models:
         record = measure_model(model, args, given)
         if record:
             write_json(args.output / f"{model}.json", record)
-            records.append(record)
             if args.table is not None:  # after each model: a run that is ended keeps what it measured
-                write_text(args.table, render_page(records))
+                write_text(args.table, render_page(measured_so_far(args.output), args.note))
+    if not args.models and args.table is not None:
+        write_text(args.table, render_page(measured_so_far(args.output), args.note))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from compare_static import compare_answers, entries_of, make_files, render_page
+from compare_static import MODELS, compare_answers, entries_of, main, make_files, measured_so_far, render_page
 from comparison import static_peers, static_quantize
 from comparison.static_peers import STATIC_PEERS, quantize_statically
 from messages import check_message, raises
 from onnx_folder import INPUTS, VOCAB_SIZE, write_onnx_folder
 from onnxproof.cli import UserError
+from onnxproof.files import write_json
 from onnxproof.inputs.model_inputs import pack
 
 
@@ -126,13 +127,23 @@ def test_the_page_tells_who_lost_and_who_is_missing():
         "missing": {"AMD Quark": "cannot"},
         "versions": {"onnxruntime": "1"},
     }
-    page = render_page([record])
+    page = render_page([record], "It was busy.")
+    assert "disturbed them alike. It was busy.\n" in page
     assert "`int8-static` are 0.9930 / 0.9980, those of NNCF's file 0.9400 / 0.9900. Its speed is 0.90" in page
     assert "| OpenVINO | **int8-static** | 0.9930 | 0.9980 | 23.0 | 0.90 (0.90–0.90), 11.1 ms |" in page
     assert "- AMD Quark: cannot" in page
     assert "- Olive in onnxruntime: why" in page
     assert "| onnxruntime | NNCF" not in page
     assert "other answers |" not in page
+
+
+def test_the_page_has_what_was_measured_before(tmp_path):
+    for model in ("another", *reversed(MODELS)):
+        write_json(tmp_path / f"{model}.json", {"model": model, "runtimes": {}})
+    write_json(tmp_path / "unrelated.json", {})
+    assert [record["model"] for record in measured_so_far(tmp_path)] == [*MODELS, "another"]
+    with raises(UserError):
+        main(["--models", "--output", str(tmp_path / "none"), "--table", str(tmp_path / "page.md")])
 
 
 def test_every_environment_has_its_lock():
