@@ -9,6 +9,7 @@ only measures.
 import argparse
 import contextlib
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
 
 
 def make_files(
-    model: str, task: str, fp32: Path, folder: Path, given: dict[str, Path | None]
+    model: str, task: str, fp32: Path, folder: Path, given: dict[str, Path | None], left_out: Sequence[str] = ()
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the folder that each tool filled, and why the others filled none, both by the names in the table."""
     random = model in LOCAL_MODELS
@@ -81,7 +82,9 @@ def make_files(
     made, missing = {}, {}
     for peer in STATIC_PEERS:
         python = interpreter_of(peer, given)
-        if peer.searches and random:
+        if peer.tool in left_out:
+            missing[peer.name] = "left out by --leave-out"
+        elif peer.searches and random:
             missing[peer.name] = "left out: which parts to keep in float says nothing with random weights"
         elif python is None:
             missing[peer.name] = f"left out: no --{peer.environment} was given"
@@ -136,7 +139,7 @@ def measure_model(model: str, args: argparse.Namespace, given: dict[str, Path | 
     """
     folder = args.output / "made" / model
     ours, task = our_folders(model, args.results, folder, args.results / args.tokenizer_of / "source")
-    made, missing = make_files(model, task, ours[BASELINE], folder, given)
+    made, missing = make_files(model, task, ours[BASELINE], folder, given, args.leave_out)
     if YARDSTICK not in made:
         raise UserError(f"{model}: {missing[YARDSTICK]}; the speed of every file is relative to that of {YARDSTICK}'s")
     if args.make_only:
@@ -291,6 +294,8 @@ def main(argv: list[str] | None = None) -> None:
         help="of the results, or made on the spot; the page has those measured before too",
     )
     parser.add_argument("--tokenizer-of", default="all-MiniLM-L6-v2", help="whose tokenizer the made models borrow")
+    tools = [peer.tool for peer in STATIC_PEERS if peer.name != YARDSTICK]
+    parser.add_argument("--leave-out", nargs="+", choices=tools, default=[], metavar="TOOL", help=", ".join(tools))
     parser.add_argument("--make-only", action="store_true", help="make the contenders' files and measure nothing")
     parser.add_argument("--quick", action="store_true", help="fewer inputs, and the first case alone")
     parser.add_argument("--threads", type=int, default=available_cores(), help="threads of each contender")

@@ -73,11 +73,13 @@ def test_a_tool_that_fails_is_told_by_its_last_line(items, tmp_path):
 def test_who_has_no_environment_is_a_line_with_the_reason(items, tmp_path, monkeypatch):
     monkeypatch.setattr("compare_static.calibration_items", lambda *asked: items)
     fp32 = write_onnx_folder(tmp_path / "fp32")
-    made, missing = make_files("m", "text-classification", fp32, tmp_path / "made", {"olive": tmp_path / "none"})
+    given = {"olive": tmp_path / "none"}
+    made, missing = make_files("m", "text-classification", fp32, tmp_path / "made", given, ["optimum"])
     assert list(made) == ["onnxruntime quantize_static"]
     assert made.keys() | missing.keys() == {peer.name for peer in STATIC_PEERS}
     check_message(missing["NNCF"])
     check_message(missing["Olive"])
+    check_message(missing["Optimum"])
 
 
 def test_files_of_nncf_run_in_openvino_alone():
