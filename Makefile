@@ -102,6 +102,28 @@ bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our varia
 	$(IN_VENV) python tools/compare_generators.py --table docs/generators.md $(BENCH) \
 	  $(foreach peer,$(WRITERS),--$(peer) .venv-$(peer)/bin/python)
 
+# Tools that quantize with fixed scales. AMD Quark has wheels for Linux and Windows.
+QUANTIZERS := openvino optimum olive neural-compressor $(if $(filter Linux-x86_64,$(MACHINE)),amd-quark)
+
+.PHONY: bench-static
+bench-static: setup $(QUANTIZERS:%=.venv-%/done)  ## compare our int8 with fixed scales with the public tools'; rewrites docs/static.md
+	$(IN_VENV) snakemake --cores all -- $(patsubst %,results/%/onnx/int8-static.json,$(MINILM) star-rating-tiny)
+	$(IN_VENV) python tools/compare_static.py --table docs/static.md $(BENCH) \
+	  $(foreach tool,$(QUANTIZERS),--$(tool) .venv-$(tool)/bin/python)
+
+# torch's CPU build alone, into an environment whose packages would ask for the one with CUDA; see torch.done.
+define install_torch
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
+  || $(BIN)/uv pip install --quiet --python $(1)/bin/python --no-deps --torch-backend cpu $(TORCH)
+endef
+
+TORCH_PEERS := olive amd-quark
+$(TORCH_PEERS:%=.venv-%/done): .venv-%/done: envs/peers/%.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
+	"$(PYTHON)" -m venv .venv-$*
+	$(call install_torch,.venv-$*)
+	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
@@ -110,8 +132,7 @@ bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our varia
 # An environment of its own, because optimum-onnx needs an older transformers. torch comes first, as in torch.done.
 .venv-optimum/done: envs/exporters/optimum.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-optimum
-	.venv-optimum/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
-	  || $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python --no-deps --torch-backend cpu $(TORCH)
+	$(call install_torch,.venv-optimum)
 	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python \
 	  --no-deps --require-hashes -r $<
 	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
@@ -214,8 +235,10 @@ lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and r
 	$(UV) pip compile pyproject.toml --group evaluation $(COMPILE) -o $(LOCKS)/evaluation.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
 	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp peers/model-signing \
-	  exporters/optimum; do \
+	  peers/neural-compressor exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
+	for peer in $(TORCH_PEERS); do \
+	  $(UV) pip compile envs/peers/$$peer.in --override envs/peers/no-torch.override $(COMPILE) -o envs/peers/$$peer.txt; done
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
 

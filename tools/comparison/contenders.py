@@ -1,8 +1,6 @@
 """Who takes part in the comparison: the files of each contender, and the runtime and settings it is run with."""
 
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +10,16 @@ from typing import Any
 
 from comparison.limit import PEAK_KINDS, save_peak_model
 from comparison.peers import quantize_with_optimum, quantize_with_sentence_transformers
+from comparison.static_peers import calibration_items, quantize_statically
 from onnxproof.benchmark.timing import Contender
 from onnxproof.files import sha256_of, staged_folder
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.folder import copy_support_files
 from onnxproof.hardware import cpu_description
-from onnxproof.inputs.calibration import calibration_inputs
-from onnxproof.inputs.model_inputs import pack
 
 BASELINE = "fp32"
 #: Our int8 with fixed scales, which other runtimes compute with integers too.
 STATIC = "int8-static"
-NNCF_SCRIPT = Path(__file__).with_name("nncf_quantize.py")
 #: How many calibration inputs static quantization gets.
 STATIC_INPUTS = 64
 
@@ -67,10 +63,11 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def save_recipe_variant(source: Path, task: str, variant: str, folder: Path) -> None:
+def save_recipe_variant(source: Path, task: str, variant: str, folder: Path, most: int = 4) -> None:
     """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
+    At most ``most`` calibration inputs are used.
     """
     import onnx
 
@@ -78,9 +75,7 @@ def save_recipe_variant(source: Path, task: str, variant: str, folder: Path) -> 
     from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
 
     model = onnx.load(source / MODEL_FILE)
-    names = [value.name for value in model.graph.input]
-    inputs = calibration_inputs(source, task, names)
-    feeds = [inputs.feed([index], names) for index in range(4)]
+    feeds = calibration_items(source, task, most)
     recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
     onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
     copy_support_files(source, folder)
@@ -90,24 +85,6 @@ def save_peer(source: Path, quantize: Callable[[Path, Path], None], folder: Path
     """Write what a public tool makes of the fp32 file; a copy of it, because some write beside their input."""
     with tempfile.TemporaryDirectory() as scratch:
         quantize(shutil.copytree(source, Path(scratch) / "source"), folder)
-    copy_support_files(source, folder)
-
-
-def save_nncf(source: Path, task: str, python: Path, folder: Path) -> None:
-    """Write what NNCF's post-training quantization makes of the fp32 file, calibrated on our calibration inputs."""
-    import onnx
-    from safetensors.numpy import save_file
-
-    names = [value.name for value in onnx.load(source / MODEL_FILE, load_external_data=False).graph.input]
-    inputs = calibration_inputs(source, task, names)
-    items = [dict(inputs.feed([index], names)) for index in range(min(STATIC_INPUTS, len(inputs.items)))]
-    save_file(pack(items), folder / "calibration.safetensors")
-    subprocess.run(
-        [python, "-P", NNCF_SCRIPT, source / MODEL_FILE, folder / "calibration.safetensors", folder / "model.xml"],
-        check=True,
-        stdout=sys.stderr,
-    )
-    (folder / "calibration.safetensors").unlink()
     copy_support_files(source, folder)
 
 
@@ -148,13 +125,17 @@ def make_entries(model: str, task: str, ours: dict[str, Path], folder: Path, env
     return entries + openvino_entries(model, task, fp32, static, folder, environments)
 
 
+def _save_nncf(python: Path, source: Path, task: str, folder: Path) -> None:
+    quantize_statically("nncf", python, source, calibration_items(source, task, STATIC_INPUTS), folder)
+
+
 def openvino_entries(
     model: str, task: str, fp32: Path, static: Path | None, folder: Path, environments: Environments
 ) -> list[Entry]:
     """Return OpenVINO's contenders, as far as there are environments to run them in."""
     entries = []
     if environments.openvino is not None:
-        nncf = make_once(folder / "nncf", partial(save_nncf, fp32, task, environments.openvino))
+        nncf = make_once(folder / "nncf", partial(_save_nncf, environments.openvino, fp32, task))
         for name, path, options, arithmetic in (
             ("OpenVINO, its default precision", fp32, {}, "float"),
             ("OpenVINO f32", fp32, {"precision": "f32"}, "float"),
