@@ -356,6 +356,27 @@ def test_missing_files_beside_the_graphs_are_found(stars, repository, tmp_path):
     assert kinds(found["findings"], "risk") == {"licence"}
 
 
+def test_folders_as_olive_lays_them_out(stars, tmp_path):
+    """A folder for each run of passes; the graphs are judged, and what Olive does not write is missed."""
+    onnx, folder = stars / "published" / "onnx", tmp_path / "repository"
+    for name, source in (("fp16", "model_fp16.onnx"), ("out", "model.onnx"), ("ptq-int8", "model_int8.onnx")):
+        published.lay_out_as_olive(onnx / source, folder / name, STARS)
+    found = audited(folder, stars / "original", tmp_path / "audit")
+    assert {file["name"]: (file["promised"], file["verdict"]) for file in found["files"]} == {
+        "fp16/model.onnx": ("fp16", "sound"),
+        "out/model.onnx": (None, "sound"),
+        "ptq-int8/model.onnx": ("int8", "sound"),
+    }
+    for file in found["files"]:
+        assert [Path(name).name for name in file["files"]] == ["model.onnx", "model.onnx.data"]
+        assert file["findings"] == []
+    told = [each["message"] for each in found["findings"] if each["severity"] == "wrong"]
+    assert told == [
+        "There is no tokenizer.json, so that most clients can't cut a text.",
+        "There is no config.json, so that nothing names the labels.",
+    ]
+
+
 def test_the_same_bytes_under_two_names_are_found(stars, repository, tmp_path):
     copied(stars / "published" / "onnx" / "model_fp16.onnx", repository / "onnx" / "model_int8.onnx")
     copied(stars / "published" / "onnx" / "model_fp16.onnx", repository / "onnx" / "model_fp16.onnx")
@@ -496,6 +517,22 @@ def test_pooling_beside_the_graphs(sentences, tmp_path, change):
         (folder / "modules.json").unlink()
     found = audited(folder, sentences / "original", tmp_path / "audit")
     assert kinds(found["findings"], "wrong" if change == "cls" else "risk") == {"pooling"}
+
+
+def test_a_pooler_under_another_name_is_not_blamed(sentences, tmp_path):
+    """Olive's export of a BERT has the pooler's vectors as ``tanh``; those of texts are pooled from the tokens'."""
+    folder = tmp_path / "repository"
+    published.write_support(sentences / "published", folder)
+    for path in folder.glob("*.onnx"):
+        path.unlink()
+    names = {"sentence_embedding": "tanh"}
+    published.renamed(sentences / "published" / "pooled_by_cls.onnx", folder / "model.onnx", names)
+    found = audited(folder, sentences / "original", tmp_path / "audit")
+    assert found["sound"], found["files"][0]["findings"]
+    assert found["files"][0]["alignment"]["outputs"] == {
+        "last_hidden_state": "token_embeddings",
+        "sentence_embedding": "last_hidden_state, pooled by mean, normalized",
+    }
 
 
 # Models that write: of several graphs, and with a cache

@@ -114,6 +114,18 @@ def test_a_sound_file_has_no_findings(tmp_path):
     assert seen.is_readable
 
 
+def test_weights_that_nothing_reads_are_told_and_are_no_weights(tmp_path):
+    """As Olive's pass HQQ leaves the floats beside the 4 bits that it makes of them."""
+    path = write_weights(tmp_path / "model.onnx", [TensorProto.INT8])
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1024, 512), np.float32), "left over"))
+    onnx.save(model, path)
+    seen = inspect([path])
+    assert seen.shares == {"int8": 1.0}
+    told = [each for each in seen.findings if each["kind"] == "unread"]
+    assert told == [{"severity": "note", "kind": "unread", "message": "No operator reads 2.1 MB of its weights."}]
+
+
 class FakeSession:
     """A session that answers with zeros of given shapes."""
 
@@ -168,6 +180,19 @@ def test_the_pooler_is_no_vector_of_a_text():
     session = FakeSession({"input_ids": LONG}, {"pooler_output": (3,)})
     with raises(NotAlignedError):
         AlignedSession(session, INPUTS, outputs, POOLING)
+
+
+def test_a_pooler_under_any_name_is_no_vector_of_a_text():
+    """torch.onnx's newer exporter, which Olive uses, names an output after its operator."""
+    outputs = {
+        name: np.zeros(shape, np.float32) for name, shape in (("sentence_embedding", 3), ("last_hidden_state", (5, 3)))
+    }
+    for tokens in ("last_hidden_state", "layer_norm_12"):
+        aligned = AlignedSession(
+            FakeSession({"input_ids": LONG}, {"tanh": (3,), tokens: (5, 3)}), INPUTS, outputs, POOLING
+        )
+        assert aligned.given == {"last_hidden_state": tokens}
+        assert aligned.computed == {"sentence_embedding": "last_hidden_state, pooled by mean, normalized"}
 
 
 def test_an_unknown_input_is_not_guessed():

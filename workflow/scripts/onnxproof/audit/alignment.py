@@ -40,6 +40,7 @@ OUTPUT_NAMES = {
     "start_logits": ("start_logits", "output_start_logits"),
     "end_logits": ("end_logits", "output_end_logits"),
 }
+TOKEN_VECTORS, TEXT_VECTORS = "last_hidden_state", "sentence_embedding"
 #: Outputs that have the shape of another, and are none that is compared.
 OTHER_OUTPUTS = ("pooler_output", "cls", "probabilities", "hidden_states.")
 #: The cache of keys and values: the layer, and which of the two.
@@ -86,11 +87,11 @@ class AlignedSession:
         self.given: dict[str, str] = {}
         self.computed: dict[str, str] = {}
         self.given = _align_outputs(self, inputs, outputs)
-        if "sentence_embedding" in outputs.keys() - self.given.keys() and "last_hidden_state" in self.given:
-            self.computed["sentence_embedding"] = _pooled_by(modules)
+        if TEXT_VECTORS in outputs.keys() - self.given.keys() and TOKEN_VECTORS in self.given:
+            self.computed[TEXT_VECTORS] = _pooled_by(modules)
         missing = outputs.keys() - self.given.keys() - self.computed.keys()
-        if "sentence_embedding" in self.given:
-            missing -= {"last_hidden_state"}  # whoever takes the vectors of texts needs none of tokens
+        if TEXT_VECTORS in self.given:
+            missing -= {TOKEN_VECTORS}  # whoever takes the vectors of texts needs none of tokens
         if missing:
             raise NotAlignedError(
                 f"none of its outputs ({_listed(value.name for value in session.get_outputs())}) can be told to be the "
@@ -121,14 +122,14 @@ class AlignedSession:
         theirs = {ours: name for value in self.session.get_outputs() if (ours := _cache_name(name := value.name))}
         theirs |= self.given
         asked = [theirs[name] for name in names if name in theirs]
-        if self.computed and (hidden := self.given["last_hidden_state"]) not in asked:
+        if self.computed and (hidden := self.given[TOKEN_VECTORS]) not in asked:
             asked.append(hidden)
         made = dict(zip(asked, self.session.run(asked, self._feed(feed)), strict=True))
         made = {name: _as_float(values) for name, values in made.items()}
         found = {name: made[theirs[name]] for name in names if name in theirs}
         for name in names:
             if name in self.computed:
-                found[name] = pool(made[self.given["last_hidden_state"]], feed[MASK], self.modules)
+                found[name] = pool(made[self.given[TOKEN_VECTORS]], feed[MASK], self.modules)
         return [found[name] for name in names]
 
     def _feed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -206,7 +207,9 @@ def _align_outputs(session: AlignedSession, inputs: ModelInputs, outputs: Mappin
     if not left or len(found) == len(outputs):
         return found
     shapes = _shapes_of(session, inputs, left)
-    for ours in outputs.keys() - found.keys():
+    for ours in sorted(outputs.keys() - found.keys(), key=lambda name: name != TOKEN_VECTORS):
+        if ours == TEXT_VECTORS and TOKEN_VECTORS in found:
+            continue  # a BERT's pooler gives that shape too, under any name; what is pooled from tokens is certain
         wanted = outputs[ours].shape
         alike = [name for name, shape in shapes.items() if shape == wanted]
         rivals = [name for name in outputs if name not in found and outputs[name].shape == wanted]
