@@ -107,15 +107,22 @@ bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our varia
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
 	@touch $@
 
-# An environment of its own, because optimum-onnx needs an older transformers. torch comes first, as in torch.done.
+# An environment with a lock and torch. torch comes first, as in torch.done.
+define WITH_TORCH
+"$(PYTHON)" -m venv $(@D)
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
+  || $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --torch-backend cpu $(TORCH)
+UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
+@$(BIN)/uv pip check --quiet --python $(@D)/bin/python
+@touch $@
+endef
+
+# An environment of its own, because optimum-onnx needs an older transformers.
 .venv-optimum/done: envs/exporters/optimum.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
-	"$(PYTHON)" -m venv .venv-optimum
-	.venv-optimum/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
-	  || $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python --no-deps --torch-backend cpu $(TORCH)
-	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python \
-	  --no-deps --require-hashes -r $<
-	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
-	@touch $@
+	$(WITH_TORCH)
+
+.venv-olive/done: envs/peers/olive.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
+	$(WITH_TORCH)
 
 .PHONY: bench-pipeline
 bench-pipeline: setup  ## compare what the pipeline costs with the public commands; rewrites docs/pipeline-cost.md
@@ -136,8 +143,8 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: audit-page
-audit-page: setup-dev setup-optimum  ## audit what public tools make of three models; rewrites docs/audit.md
-	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools --benchmark
+audit-page: setup-dev setup-optimum .venv-olive/done  ## audit what public tools make of three models; rewrites docs/audit.md
+	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools --olive .venv-olive/bin/python --benchmark
 
 .PHONY: clients
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
@@ -214,7 +221,7 @@ lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and r
 	$(UV) pip compile pyproject.toml --group evaluation $(COMPILE) -o $(LOCKS)/evaluation.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
 	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp peers/model-signing \
-	  exporters/optimum; do \
+	  peers/olive exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
