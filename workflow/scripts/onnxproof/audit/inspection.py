@@ -150,6 +150,7 @@ def _look_at_operators(seen: Inspection, model: onnx.ModelProto) -> None:
 
 def _look_at_axes(seen: Inspection, model: onnx.ModelProto) -> None:
     constants = {tensor.name for tensor in model.graph.initializer}
+    goes_on = any("past" in value.name for value in model.graph.input)
     for value in model.graph.input:
         if value.name in constants or "past" in value.name:
             continue
@@ -157,7 +158,7 @@ def _look_at_axes(seen: Inspection, model: onnx.ModelProto) -> None:
         if sizes and sizes[0] > 0 and len(sizes) > 1:
             seen.takes_one_at_a_time = seen.takes_one_at_a_time or sizes[0] == 1
             seen.tell("wrong", "frozen-axis", f"The batch axis of its inputs is fixed at {sizes[0]}.")
-        if len(sizes) == 2 and sizes[1] > 0:
+        if len(sizes) == 2 and sizes[1] > (1 if goes_on else 0):  # with a cache, one token after another is enough
             seen.tell("wrong", "frozen-axis", f"The length of its inputs is fixed at {sizes[1]} tokens.")
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from onnxproof.audit.alignment import MADE
 from onnxproof.audit.measuring import Task
-from onnxproof.audit.repository import OnnxModel, finding
+from onnxproof.audit.repository import OnnxModel, finding, has_optimums_name
 from onnxproof.benchmark import timing
 from onnxproof.benchmark.timing import Case, Contender, Effort, ModelSizes, Worker
 from onnxproof.checkpoint.reading import CONFIG
@@ -97,8 +97,10 @@ def _contender(task: Task, model: OnnxModel, file: AuditedFile) -> Contender:
     """Return a file as the benchmark times it: its graphs, and the original's names of their inputs.
 
     Raises:
-        UserError: its only decoder is a merged one, which the benchmark does not run.
+        UserError: the benchmark does not run it: its only decoder is a merged one, or its graphs are not Optimum's.
     """
+    if ENCODER_FILE in model.graphs and not all(map(has_optimums_name, model.graphs.values())):
+        raise UserError("an encoder and a decoder under other names than Optimum's are not timed")
     if ENCODER_FILE in model.graphs and DECODER_FILE not in model.graphs:
         raise UserError("a merged decoder is not timed, and there is no other")
     fed = file["alignment"]["inputs"] if "alignment" in file else {}
