@@ -18,7 +18,8 @@ from onnx_folder import write_onnx_folder
 from onnxproof.audit.alignment import AlignedSession, NotAlignedError, pool
 from onnxproof.audit.encoder_decoders import RenamedSession, StartingDecoder, open_encoder_decoder
 from onnxproof.audit.inspection import compare_with_promise, inspect
-from onnxproof.audit.repository import onnx_models, promised_precision
+from onnxproof.audit.repository import OnnxModel, onnx_models, promised_precision
+from onnxproof.audit.speed import contender_of
 from onnxproof.audit.tokenizing import limit_of
 from onnxproof.checkpoint.reading import Checkpoint, Module
 from onnxproof.cli import UserError
@@ -80,6 +81,7 @@ def test_parts_of_an_encoder_decoder_under_other_names():
         "genai/decoder.onnx",
         "ort/tiny_encoder_fp16.onnx",
         "ort/tiny_decoder_fp16.onnx",
+        "ort/tiny_decoder_model_fp16.onnx",
         "ort/tiny-decoder_with_past.onnx",
         "olive/encoder/model.onnx",
         "olive/decoder_model_merged/model.onnx",
@@ -96,6 +98,7 @@ def test_parts_of_an_encoder_decoder_under_other_names():
             "decoder_model_merged.onnx": "olive/decoder_model_merged/model.onnx",
         },
         {"model.onnx": "ort/tiny-decoder_with_past.onnx"},
+        {"model.onnx": "ort/tiny_decoder_model_fp16.onnx"},
         {"encoder_model.onnx": "ort/tiny_encoder_fp16.onnx", "decoder_model.onnx": "ort/tiny_decoder_fp16.onnx"},
         {"model.onnx": "sentence-encoder.onnx"},
     ]
@@ -298,6 +301,18 @@ def test_graphs_that_are_no_encoder_decoder_of_the_original(tmp_path, change, re
     files = {name: one_graph(tmp_path / name, *values) for name, values in kept.items()}
     with raises(NotAlignedError):
         open_encoder_decoder(files, 1, recorded)
+
+
+@pytest.mark.parametrize(
+    "graphs",
+    [
+        {"encoder_model.onnx": "encoder.onnx", "decoder_model.onnx": "decoder.onnx"},
+        {"encoder_model.onnx": "encoder_model.onnx", "decoder_model_merged.onnx": "decoder_model_merged.onnx"},
+    ],
+)
+def test_graphs_that_the_benchmark_does_not_run(graphs):
+    with raises(UserError):
+        contender_of(SimpleNamespace(), OnnxModel(graphs), {})
 
 
 def test_caches_and_positions_of_other_tools():

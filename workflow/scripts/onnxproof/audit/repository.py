@@ -70,6 +70,8 @@ def onnx_models(names: Iterable[str]) -> list[OnnxModel]:
         if path.suffix != ".onnx" or path.name.startswith("."):
             continue
         key, part = _part_of(path) or (("", name), MODEL_FILE)
+        if part in found.get(key, {}):  # x_decoder.onnx beside x_decoder_model.onnx: one of them belongs to nothing
+            key, part = ("", name), MODEL_FILE
         found.setdefault(key, {})[part] = name
     models = []
     for graphs in found.values():
