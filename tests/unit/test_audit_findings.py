@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import audit
+from audit_public_tools import keep_times
 from hub_server import HubServer
 from messages import raises
 from onnx_folder import write_onnx_folder
@@ -313,6 +314,18 @@ def test_graphs_that_are_no_encoder_decoder_of_the_original(tmp_path, change, re
 def test_graphs_that_the_benchmark_does_not_run(graphs):
     with raises(UserError):
         contender_of(SimpleNamespace(), OnnxModel(graphs), {})
+
+
+def test_the_page_keeps_times_of_the_same_bytes_alone():
+    def entry(digest: str) -> dict:
+        return {"name": "model.onnx", "files": {"model.onnx": {"size": 1, "sha256": digest}}}
+
+    earlier = {"timing": {"seed": 0}, "files": [entry("a") | {"speed": [{"p50_ms": 1.0}]}]}
+    same, other = {"files": [entry("a")]}, {"files": [entry("b")]}
+    keep_times(same, earlier)
+    keep_times(other, earlier)
+    assert same == earlier
+    assert other == {"timing": {"seed": 0}, "files": [entry("b")]}
 
 
 def test_caches_and_positions_of_other_tools():
