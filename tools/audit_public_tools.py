@@ -43,7 +43,7 @@ and what its words mean: [auditing.md](auditing.md). "wrong" means beyond the li
 must keep; they are in `config.yaml` under `parity.thresholds`. The embeddings are compared on bundled texts, the
 classifier on reviews that it was not trained on, and the generator on stories that it was not trained on. The audits
 took {seconds:.0f} s with one thread on {cpu}, which other programs used too. Times are of the last run with
-`--benchmark`; a file that was another one then, or was not there, has none.
+`--benchmark`; files that were added or changed since have none.
 
 All files of a model are in one folder, as a publisher leaves them: with the files that Optimum writes beside its
 export, with a folder for each output of Olive, and with no card.
