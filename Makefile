@@ -111,32 +111,27 @@ bench-static: setup $(QUANTIZERS:%=.venv-%/done)  ## compare our int8 with fixed
 	$(IN_VENV) python tools/compare_static.py --table docs/static.md $(BENCH) \
 	  $(foreach tool,$(QUANTIZERS),--$(tool) .venv-$(tool)/bin/python)
 
-# torch's CPU build alone, into an environment whose packages would ask for the one with CUDA; see torch.done.
-define install_torch
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
-  || $(BIN)/uv pip install --quiet --python $(1)/bin/python --no-deps --torch-backend cpu $(TORCH)
-endef
-
-TORCH_PEERS := olive amd-quark
-$(TORCH_PEERS:%=.venv-%/done): .venv-%/done: envs/peers/%.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
-	"$(PYTHON)" -m venv .venv-$*
-	$(call install_torch,.venv-$*)
-	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
-	@touch $@
-
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
 	@touch $@
 
-# An environment of its own, because optimum-onnx needs an older transformers. torch comes first, as in torch.done.
+# An environment with a lock and torch. torch comes first, as in torch.done.
+define WITH_TORCH
+"$(PYTHON)" -m venv $(@D)
+$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCH) 2>/dev/null \
+  || $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --torch-backend cpu $(TORCH)
+UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
+@$(BIN)/uv pip check --quiet --python $(@D)/bin/python
+@touch $@
+endef
+
+# An environment of its own, because optimum-onnx needs an older transformers.
 .venv-optimum/done: envs/exporters/optimum.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
-	"$(PYTHON)" -m venv .venv-optimum
-	$(call install_torch,.venv-optimum)
-	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python .venv-optimum/bin/python \
-	  --no-deps --require-hashes -r $<
-	@$(BIN)/uv pip check --quiet --python .venv-optimum/bin/python
-	@touch $@
+	$(WITH_TORCH)
+
+.venv-olive/done .venv-amd-quark/done: .venv-%/done: envs/peers/%.txt $(LOCKS)/torch-cpu.txt $(VENV)/uv.done
+	$(WITH_TORCH)
 
 .PHONY: bench-pipeline
 bench-pipeline: setup  ## compare what the pipeline costs with the public commands; rewrites docs/pipeline-cost.md
@@ -157,8 +152,8 @@ coverage: setup-dev  ## run every supported architecture and task through the ch
 	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
 
 .PHONY: audit-page
-audit-page: setup-dev setup-optimum  ## audit what public tools make of three models; rewrites docs/audit.md
-	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools --benchmark
+audit-page: setup-dev setup-optimum .venv-olive/done  ## audit what public tools make of three models; rewrites docs/audit.md
+	$(BIN)/python tools/audit_public_tools.py --work results/audits/public-tools --olive .venv-olive/bin/python --benchmark
 
 .PHONY: clients
 clients: setup-dev setup-optimum $(VENV)/clients.done  ## compare what each client answers from a release; rewrites docs/clients.md; needs Node
@@ -235,10 +230,9 @@ lock: $(VENV)/uv.done  ## resolve the dependencies of pyproject.toml again and r
 	$(UV) pip compile pyproject.toml --group evaluation $(COMPILE) -o $(LOCKS)/evaluation.txt
 	$(UV) pip compile pyproject.toml --group dev $(COMPILE) -o $(LOCKS)/dev.txt
 	for peer in peers/openvino peers/onnxruntime-openvino peers/onnxruntime-genai peers/llama-cpp peers/model-signing \
-	  peers/neural-compressor exporters/optimum; do \
+	  peers/neural-compressor peers/olive exporters/optimum; do \
 	  $(UV) pip compile envs/$$peer.in $(COMPILE) -o envs/$$peer.txt; done
-	for peer in $(TORCH_PEERS); do \
-	  $(UV) pip compile envs/peers/$$peer.in --override envs/peers/no-torch.override $(COMPILE) -o envs/peers/$$peer.txt; done
+	$(UV) pip compile envs/peers/amd-quark.in --override envs/peers/no-torch.override $(COMPILE) -o envs/peers/amd-quark.txt
 	$(UV) pip compile pyproject.toml --group cluster $(COMPILE) -o $(LOCKS)/cluster.txt
 COMPILE := --universal --python-version 3.11 --generate-hashes --no-emit-package torch --no-header --no-annotate --quiet
 

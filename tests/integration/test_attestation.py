@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from conftest import install, made_once, python_with
 import attest
 import verify_release
 from messages import check_message, raises
+from onnxproof import files
 from onnxproof.cli import UserError
 from onnxproof.files import SNAKEMAKE_MARK, describe_files, sha256_of
 from onnxproof.release import signature
+from onnxproof.release.attestation import make_bom
 from project import ROOT
 from publish_release import check_release
 
@@ -181,6 +185,35 @@ def test_an_altered_release_is_not_attested(release):
     assert not (release / signature.STATEMENT).exists()
 
 
+def test_each_file_is_read_once(release, monkeypatch):
+    read = Counter()
+
+    def counted(path: Path) -> str:
+        read[path.relative_to(release).as_posix()] += 1
+        return sha256_of(path)
+
+    for module in (files, verify_release, attest):
+        monkeypatch.setattr(module, "sha256_of", counted)
+    attest.attest(release, None)
+    once = dict(read)
+    assert once == dict.fromkeys(describe_files(release).keys() - {signature.STATEMENT}, 1)
+
+
+def test_a_file_that_is_altered_while_it_is_attested_is_refused_when_verified(release, monkeypatch, capsys):
+    """What is stated is what was checked, whatever lies there later."""
+
+    def alter_first(*given):
+        flip(release / "tokenizer.json")
+        return make_bom(*given)
+
+    monkeypatch.setattr(attest, "make_bom", alter_first)
+    attest.attest(release, None)
+    status, checks, _ = verified(release, capsys)
+    assert status == 1
+    assert checks["tokenizer.json"]["verdict"] == "FAIL"
+    assert checks[signature.STATEMENT]["seen"] == "it is about other files: tokenizer.json"
+
+
 def test_a_key_that_is_not_there_and_a_program_that_is_not_installed(release, monkeypatch, tmp_path):
     (tmp_path / signature.TOOL).touch(mode=0o755)
     monkeypatch.setattr(signature, "OWN_ENVIRONMENT", tmp_path)
@@ -191,6 +224,69 @@ def test_a_key_that_is_not_there_and_a_program_that_is_not_installed(release, mo
     with raises(UserError):
         attest.attest(release, tmp_path / signature.TOOL)
     assert not (release / signature.STATEMENT).exists()
+
+
+@pytest.fixture
+def noted(tmp_path, monkeypatch) -> Path:
+    """A file of the arguments that a stand-in for Model Signing's program was given; it signs and verifies all."""
+    program, notes = tmp_path / signature.TOOL, tmp_path / "arguments"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, pathlib, sys\n"
+        f"pathlib.Path({str(notes)!r}).write_text(json.dumps(sys.argv[1:]))\n"
+        "if 'sign' in sys.argv: pathlib.Path(sys.argv[sys.argv.index('--signature') + 1]).touch()\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(signature, "OWN_ENVIRONMENT", tmp_path)
+    return notes
+
+
+def test_a_signature_without_a_key(release, noted, capsys):
+    attest.main([str(release), "--keyless"])
+    paths = [str(release / name) for name in (signature.SIGNATURE, SNAKEMAKE_MARK)]
+    begin = ["--log-level", "ERROR", "sign", "sigstore", str(release), "--use_ambient_credentials"]
+    assert json.loads(noted.read_text()) == [*begin, "--signature", paths[0], "--ignore-paths", paths[1]]
+    assert (release / signature.STATEMENT).is_file()
+    assert "not signed" not in capsys.readouterr().out
+    who = ("--identity", "someone@example.com", "--identity-provider", "https://accounts.example.com")
+    status, checks, state = verified(release, capsys, *who)
+    assert (status, state) == (0, "verified")
+    assert checks[signature.SIGNATURE]["seen"] == "by someone@example.com, says https://accounts.example.com"
+    begin = ["--log-level", "ERROR", "verify", "sigstore", str(release), "--signature", paths[0]]
+    expected = ["--identity", "someone@example.com", "--identity_provider", "https://accounts.example.com"]
+    assert json.loads(noted.read_text()) == [*begin, *expected]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--identity", "someone@example.com"),
+        ("--identity-provider", "https://accounts.example.com"),
+        ("--identity", "a@b.c", "--identity-provider", "https://b.c", "--public-key", "signer.pub"),
+    ],
+)
+def test_half_of_an_identity_and_two_signers_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        verify_release.main(["release", *options])
+    assert ended.value.code == 2
+    check_message(capsys.readouterr().err.strip().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_without_a_network_there_is_no_keyless_signature(release, signing, monkeypatch, tmp_path, capsys):
+    """The real program, which finds no server and has nothing in its cache."""
+    monkeypatch.setattr(signature, "OWN_ENVIRONMENT", signing / "environment/bin")
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with raises(UserError):
+        attest.attest(release, None, is_keyless=True)
+    assert not (release / signature.SIGNATURE).exists()
+    (release / signature.SIGNATURE).write_text("{}")
+    who = ("--identity", "someone@example.com", "--identity-provider", "https://accounts.example.com")
+    status, checks, state = verified(release, capsys, *who)
+    assert (status, state) == (1, "refused")
+    check_message(checks[signature.SIGNATURE]["seen"])
 
 
 @pytest.mark.slow
@@ -213,6 +309,8 @@ def test_what_model_signing_says_is_told_without_digests():
     assert signature.shortened(said) == "Signature mismatch: Hash mismatch for 'README.md'"
     said = """Verification failed with error: Signature mismatch: ["Extra files found in model 'm': x"]"""
     assert signature.shortened(said) == "Signature mismatch: Extra files found in model 'm': x"
+    said = "Signing failed with error: Failed to refresh TUF metadata"
+    assert signature.shortened(said) == "Sigstore's servers cannot be reached: Failed to refresh TUF metadata"
     assert len(signature.shortened("x" * 999)) == signature.LONGEST_REASON
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from jsonschema import validate
 
 import audit
 import published
+from architectures import save_whisper
 from audit_public_tools import export_with_optimum
 from kinds import save_case
 from onnxproof.config.resolve import resolve_models
@@ -356,6 +359,27 @@ def test_missing_files_beside_the_graphs_are_found(stars, repository, tmp_path):
     assert kinds(found["findings"], "risk") == {"licence"}
 
 
+def test_folders_as_olive_lays_them_out(stars, tmp_path):
+    """A folder for each run of passes; the graphs are judged, and what Olive does not write is missed."""
+    onnx, folder = stars / "published" / "onnx", tmp_path / "repository"
+    for name, source in (("fp16", "model_fp16.onnx"), ("out", "model.onnx"), ("ptq-int8", "model_int8.onnx")):
+        published.lay_out_as_olive(onnx / source, folder / name, STARS)
+    found = audited(folder, stars / "original", tmp_path / "audit")
+    assert {file["name"]: (file["promised"], file["verdict"]) for file in found["files"]} == {
+        "fp16/model.onnx": ("fp16", "sound"),
+        "out/model.onnx": (None, "sound"),
+        "ptq-int8/model.onnx": ("int8", "sound"),
+    }
+    for file in found["files"]:
+        assert [Path(name).name for name in file["files"]] == ["model.onnx", "model.onnx.data"]
+        assert file["findings"] == []
+    told = [each["message"] for each in found["findings"] if each["severity"] == "wrong"]
+    assert told == [
+        "There is no tokenizer.json, so that most clients can't cut a text.",
+        "There is no config.json, so that nothing names the labels.",
+    ]
+
+
 def test_the_same_bytes_under_two_names_are_found(stars, repository, tmp_path):
     copied(stars / "published" / "onnx" / "model_fp16.onnx", repository / "onnx" / "model_int8.onnx")
     copied(stars / "published" / "onnx" / "model_fp16.onnx", repository / "onnx" / "model_fp16.onnx")
@@ -498,6 +522,22 @@ def test_pooling_beside_the_graphs(sentences, tmp_path, change):
     assert kinds(found["findings"], "wrong" if change == "cls" else "risk") == {"pooling"}
 
 
+def test_a_pooler_under_another_name_is_not_blamed(sentences, tmp_path):
+    """Olive's export of a BERT has the pooler's vectors as ``tanh``; those of texts are pooled from the tokens'."""
+    folder = tmp_path / "repository"
+    published.write_support(sentences / "published", folder)
+    for path in folder.glob("*.onnx"):
+        path.unlink()
+    names = {"sentence_embedding": "tanh"}
+    published.renamed(sentences / "published" / "pooled_by_cls.onnx", folder / "model.onnx", names)
+    found = audited(folder, sentences / "original", tmp_path / "audit")
+    assert found["sound"], found["files"][0]["findings"]
+    assert found["files"][0]["alignment"]["outputs"] == {
+        "last_hidden_state": "token_embeddings",
+        "sentence_embedding": "last_hidden_state, pooled by mean, normalized",
+    }
+
+
 # Models that write: of several graphs, and with a cache
 
 
@@ -566,6 +606,72 @@ def test_an_encoder_without_a_decoder_is_not_judged(writer):
     file = writer("bart", change)
     assert file["verdict"] == "not judged"
     assert kinds(file["findings"], "note") == {"not-aligned"}
+
+
+def test_graphs_in_float16_as_transformers_js_names_them(writer):
+    """Inputs, outputs and caches are float16 too."""
+
+    def change(folder: Path) -> None:
+        (folder / "decoder_model_merged.onnx").unlink()
+        for part in ("encoder_model", "decoder_model", "decoder_with_past_model"):
+            published.to_float16(folder / f"{part}.onnx", folder / f"{part}_fp16.onnx")
+            (folder / f"{part}.onnx").unlink()
+
+    file = writer("bart", change)
+    assert (file["name"], file["promised"], file["verdict"]) == ("encoder_model_fp16.onnx", "fp16", "sound")
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+def test_a_folder_for_each_graph_of_an_encoder_decoder(writer):
+    def change(folder: Path) -> None:
+        (folder / "decoder_model_merged.onnx").unlink()
+        for part in ("encoder", "decoder", "decoder_with_past"):
+            (folder / part).mkdir()
+            (folder / f"{part}_model.onnx").rename(folder / part / "model.onnx")
+
+    file = writer("bart", change)
+    assert (file["name"], file["verdict"]) == ("encoder/model.onnx", "sound")
+    assert file["task_metrics"]["greedy_token_match"] == 1
+
+
+@pytest.fixture(scope="session")
+def listener(tmp_path_factory, genai_python) -> Path:
+    """The recorded answers of a Whisper, and what the model builder of onnxruntime-genai makes of it."""
+
+    def make(folder: Path) -> None:
+        save_whisper(folder / "model", "WhisperForConditionalGeneration", seconds=30, bins=80)
+        record("whisper", folder / "model", EVALUATION_TEXTS, folder)
+        find = "import onnxruntime_genai; print(onnxruntime_genai.__path__[0])"
+        place = subprocess.run([genai_python, "-c", find], capture_output=True, text=True, check=True, timeout=60)
+        builder = Path(place.stdout.strip()) / "models" / "builder.py"
+        words = ["-i", folder / "model", "-o", folder / "files", "-c", folder / "cache", "-p", "fp32", "-e", "cpu"]
+        subprocess.run([sys.executable, builder, *words], capture_output=True, check=True, timeout=120)
+
+    return made_once(tmp_path_factory, "audited-listener", make)
+
+
+def exchange_layers(folder: Path) -> None:
+    """Let the encoder call the keys of one layer those of the other."""
+    names = {f"present_key_cross_{layer}": f"present_key_cross_{1 - layer}" for layer in (0, 1)}
+    published.renamed(folder / "encoder.onnx", folder / "encoder.onnx", names)
+
+
+def turn_weight(folder: Path) -> None:
+    """Damage the decoder."""
+    published.change_weight(folder / "decoder.onnx", lambda values: -values[::-1], (64, 64))
+
+
+@pytest.mark.parametrize("damage", [None, exchange_layers, turn_weight])
+def test_graphs_of_onnxruntime_genai(listener, tmp_path, damage):
+    folder = tmp_path / "repository"
+    shutil.copytree(listener / "files", folder)
+    if damage is not None:
+        damage(folder)
+    found = audited(folder, listener, tmp_path / "audit")
+    [file] = found["files"]
+    assert {"encoder.onnx", "decoder.onnx"} <= file["files"].keys()
+    assert (file["verdict"], kinds(file["findings"])) == (("wrong", {"answers"}) if damage else ("sound", set()))
+    assert damage is not None or file["task_metrics"]["greedy_token_match"] == 1
 
 
 def written_by(path: Path, prompt: list[int], count: int) -> list[int]:

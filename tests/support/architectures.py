@@ -569,13 +569,18 @@ def save_network(folder: Path, model_class: str, config: Any) -> None:
     randomize(getattr(transformers, model_class)(config)).save_pretrained(folder)
 
 
-def save_whisper(folder: Path, model_class: str) -> None:
-    """Save a Whisper that hears one second."""
+def save_whisper(folder: Path, model_class: str, seconds: int = 1, bins: int = 16) -> None:
+    """Save a Whisper that hears some seconds, in so many bands of frequencies."""
     import transformers
 
     words = write_tokenizer(folder)
-    transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
-    sizes = SPEECH_SIZES | {"vocab_size": words, "num_mel_bins": 16, "max_source_positions": 50, "num_labels": 6}
+    transformers.WhisperFeatureExtractor(feature_size=bins, chunk_length=seconds).save_pretrained(folder)
+    sizes = SPEECH_SIZES | {
+        "vocab_size": words,
+        "num_mel_bins": bins,
+        "max_source_positions": 50 * seconds,
+        "num_labels": 6,
+    }
     sizes |= {"suppress_tokens": [], "begin_suppress_tokens": []}
     save_network(folder, model_class, transformers.WhisperConfig(**sizes))
 

@@ -158,6 +158,23 @@ def with_int32_inputs(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
+def lay_out_as_olive(source: Path, folder: Path, model: Path) -> None:
+    """Write a file as ``olive run`` leaves its output: weights in ``model.onnx.data``, and JSON about passes.
+
+    Olive 0.13 writes neither ``config.json`` nor a tokenizer.
+    """
+    folder.mkdir(parents=True)
+    path = folder / "model.onnx"
+    onnx.save(onnx.load(source), path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    described = {"type": "onnxmodel", "config": {"model_path": str(path), "model_attributes": config}}
+    made = {"parent_model_id": None, "model_id": "978167ad", "model_config_data": described, "metrics": None}
+    (folder / "model_config.json").write_text(json.dumps(described, indent=4), encoding="utf-8")
+    for name in ("footprint.json", "output_footprint.json"):
+        (folder / name).write_text(json.dumps({"978167ad": made}), encoding="utf-8")
+    (folder / "run_history.txt").write_text("[RunHistory(model_id='978167ad', parent_model_id=None)]")
+
+
 # Damages
 
 

@@ -12,12 +12,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import audit
+from audit_public_tools import keep_times
 from hub_server import HubServer
 from messages import raises
 from onnx_folder import write_onnx_folder
 from onnxproof.audit.alignment import AlignedSession, NotAlignedError, pool
+from onnxproof.audit.encoder_decoders import RenamedSession, StartingDecoder, open_encoder_decoder
 from onnxproof.audit.inspection import compare_with_promise, inspect
-from onnxproof.audit.repository import onnx_models, promised_precision
+from onnxproof.audit.repository import OnnxModel, onnx_models, promised_precision
+from onnxproof.audit.speed import contender_of
 from onnxproof.audit.tokenizing import limit_of
 from onnxproof.checkpoint.reading import Checkpoint, Module
 from onnxproof.cli import UserError
@@ -73,6 +76,35 @@ def test_graphs_of_an_encoder_decoder_are_one_model():
     ]
 
 
+def test_parts_of_an_encoder_decoder_under_other_names():
+    names = [
+        "genai/encoder.onnx",
+        "genai/decoder.onnx",
+        "ort/tiny_encoder_fp16.onnx",
+        "ort/tiny_decoder_fp16.onnx",
+        "ort/tiny_decoder_model_fp16.onnx",
+        "ort/tiny-decoder_with_past.onnx",
+        "olive/encoder/model.onnx",
+        "olive/decoder_model_merged/model.onnx",
+        "clip/text_encoder.onnx",
+        "clip/vision_encoder.onnx",
+        "sentence-encoder.onnx",
+    ]
+    assert [model.graphs for model in onnx_models(names)] == [
+        {"model.onnx": "clip/text_encoder.onnx"},
+        {"model.onnx": "clip/vision_encoder.onnx"},
+        {"encoder_model.onnx": "genai/encoder.onnx", "decoder_model.onnx": "genai/decoder.onnx"},
+        {
+            "encoder_model.onnx": "olive/encoder/model.onnx",
+            "decoder_model_merged.onnx": "olive/decoder_model_merged/model.onnx",
+        },
+        {"model.onnx": "ort/tiny-decoder_with_past.onnx"},
+        {"model.onnx": "ort/tiny_decoder_model_fp16.onnx"},
+        {"encoder_model.onnx": "ort/tiny_encoder_fp16.onnx", "decoder_model.onnx": "ort/tiny_decoder_fp16.onnx"},
+        {"model.onnx": "sentence-encoder.onnx"},
+    ]
+
+
 def write_weights(path: Path, dtypes: list[int]) -> Path:
     """Write a graph of products with matrices of these types."""
     nodes, weights, last = [], [], "x"
@@ -112,6 +144,18 @@ def test_a_sound_file_has_no_findings(tmp_path):
     seen = inspect([write_onnx_folder(tmp_path / "onnx") / "model.onnx"])
     assert seen.findings == []
     assert seen.is_readable
+
+
+def test_weights_that_nothing_reads_are_told_and_are_no_weights(tmp_path):
+    """As Olive's pass HQQ leaves the floats beside the 4 bits that it makes of them."""
+    path = write_weights(tmp_path / "model.onnx", [TensorProto.INT8])
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1024, 512), np.float32), "left over"))
+    onnx.save(model, path)
+    seen = inspect([path])
+    assert seen.shares == {"int8": 1.0}
+    told = [each for each in seen.findings if each["kind"] == "unread"]
+    assert told == [{"severity": "note", "kind": "unread", "message": "No operator reads 2.1 MB of its weights."}]
 
 
 class FakeSession:
@@ -170,10 +214,118 @@ def test_the_pooler_is_no_vector_of_a_text():
         AlignedSession(session, INPUTS, outputs, POOLING)
 
 
+def test_a_pooler_under_any_name_is_no_vector_of_a_text():
+    """torch.onnx's newer exporter, which Olive uses, names an output after its operator."""
+    outputs = {
+        name: np.zeros(shape, np.float32) for name, shape in (("sentence_embedding", 3), ("last_hidden_state", (5, 3)))
+    }
+    for tokens in ("last_hidden_state", "layer_norm_12"):
+        aligned = AlignedSession(
+            FakeSession({"input_ids": LONG}, {"tanh": (3,), tokens: (5, 3)}), INPUTS, outputs, POOLING
+        )
+        assert aligned.given == {"last_hidden_state": tokens}
+        assert aligned.computed == {"sentence_embedding": "last_hidden_state, pooled by mean, normalized"}
+
+
 def test_an_unknown_input_is_not_guessed():
     session = FakeSession({"input_ids": LONG, "left": LONG}, {"logits": (3,)})
     with raises(NotAlignedError):
         AlignedSession(session, INPUTS, LOGITS, [])
+
+
+def test_a_graph_that_writes_by_itself_is_not_compared():
+    session = FakeSession({"input_ids": LONG, "max_length": INT}, {"sequences": (1, 20)})
+    with raises(NotAlignedError):
+        AlignedSession(session, INPUTS, LOGITS, [])
+
+
+class StepDecoder:
+    """A decoder of one token at a time, as onnxruntime converts a T5: the logit is the sum of what it was fed."""
+
+    def get_inputs(self):
+        shapes = {"input_ids": ["batch", 1], "past_key_self_0": ["batch", 1, "past", 1]}
+        return [SimpleNamespace(name=name, type=INT, shape=shape) for name, shape in shapes.items()]
+
+    def get_outputs(self):
+        return [SimpleNamespace(name=name, type="tensor(float)", shape=[]) for name in ("logits", "present_key_self_0")]
+
+    def run(self, names, feed, /):
+        assert feed["input_ids"].shape[1] == 1
+        present = np.concatenate([feed["past_key_self_0"], feed["input_ids"][:, None, :, None]], axis=2)
+        found = {"logits": present.sum(axis=2), "present_key_self_0": present}
+        return [found[name] for name in names]
+
+
+def test_a_decoder_of_one_token_at_a_time_starts_from_an_empty_cache():
+    session = StepDecoder()
+    names = {
+        "input_ids": "input_ids",
+        "past_key_self_0": "past_key_values.0.decoder.key",
+        "logits": "logits",
+        "present_key_self_0": "present.0.decoder.key",
+    }
+    decoder = StartingDecoder(RenamedSession(session, names))
+    assert [value.name for value in decoder.get_inputs()] == ["input_ids"]
+    logits, cache = decoder.run(None, {"input_ids": np.array([[1, 2, 3], [4, 5, 6]])})
+    assert logits[..., 0].tolist() == [[1, 3, 6], [4, 9, 15]]
+    assert cache.shape == (2, 1, 3, 1)
+
+
+def one_graph(path: Path, inputs: list[str], outputs: list[str]) -> Path:
+    """Write a graph whose outputs are its first input."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "length"]) for name in inputs + outputs]
+    nodes = [helper.make_node("Identity", [inputs[0]], [name]) for name in outputs]
+    graph = helper.make_graph(nodes, "graph", values[: len(inputs)], values[len(inputs) :])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+RECORDED = ("input_ids", "attention_mask", "decoder_input_ids")
+GRAPHS = {"encoder_model.onnx": (["input_ids"], ["hidden_states"]), "decoder_model.onnx": (["input_ids"], ["logits"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "recorded"),
+    [
+        ({}, ("input_ids", "attention_mask")),
+        ({"encoder_model.onnx": None}, RECORDED),
+        ({"decoder_model.onnx": None}, RECORDED),
+        ({"encoder_model.onnx": (["mel_left"], ["hidden_states"])}, RECORDED),
+        ({"encoder_model.onnx": (["input_ids"], ["left", "right"])}, RECORDED),
+        ({"decoder_model.onnx": (["input_ids", "decoder_input_ids"], ["logits"])}, RECORDED),
+        ({"decoder_model.onnx": (["input_ids", "n_layer_self_k_cache"], ["logits"])}, RECORDED),
+        ({"decoder_model.onnx": (["encoder_hidden_states"], ["logits"])}, RECORDED),
+    ],
+)
+def test_graphs_that_are_no_encoder_decoder_of_the_original(tmp_path, change, recorded):
+    kept = {name: values for name, values in (GRAPHS | change).items() if values is not None}
+    files = {name: one_graph(tmp_path / name, *values) for name, values in kept.items()}
+    with raises(NotAlignedError):
+        open_encoder_decoder(files, 1, recorded)
+
+
+@pytest.mark.parametrize(
+    "graphs",
+    [
+        {"encoder_model.onnx": "encoder.onnx", "decoder_model.onnx": "decoder.onnx"},
+        {"encoder_model.onnx": "encoder_model.onnx", "decoder_model_merged.onnx": "decoder_model_merged.onnx"},
+    ],
+)
+def test_graphs_that_the_benchmark_does_not_run(graphs):
+    with raises(UserError):
+        contender_of(SimpleNamespace(), OnnxModel(graphs), {})
+
+
+def test_the_page_keeps_times_of_the_same_bytes_alone():
+    def entry(digest: str) -> dict:
+        return {"name": "model.onnx", "files": {"model.onnx": {"size": 1, "sha256": digest}}}
+
+    earlier = {"timing": {"seed": 0}, "files": [entry("a") | {"speed": [{"p50_ms": 1.0}]}]}
+    same, other = {"files": [entry("a")]}, {"files": [entry("b")]}
+    keep_times(same, earlier)
+    keep_times(other, earlier)
+    assert same == earlier
+    assert other == {"timing": {"seed": 0}, "files": [entry("b")]}
 
 
 def test_caches_and_positions_of_other_tools():

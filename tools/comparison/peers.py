@@ -1,9 +1,9 @@
 """What public tools make of an fp32 ONNX folder: each function writes an int8 ``model.onnx``, given their defaults.
 
-``source`` is written to: give each its own copy.
+Optimum and sentence-transformers write to ``source``: give each its own copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from onnxproof.graph.files import MODEL_FILE
 from onnxproof.original.exporters.optimum import exporter_environment, find_interpreter, run_printing
 
 SCRIPT = Path(__file__).with_name("optimum_quantize.py")
+OLIVE_SCRIPT = Path(__file__).with_name("olive_passes.py")
 
 
 def quantize_with_onnxruntime(source: Path, folder: Path) -> None:
@@ -43,3 +44,22 @@ def _quantize_elsewhere(words: tuple[str, ...], source: Path, folder: Path) -> N
     status, last = run_printing(command, exporter_environment())
     if status:
         raise UserError(f"{words[0]} {words[1]} cannot quantize {source}: {last[:300]}")
+
+
+def run_olive(python: Path, source: Path, folder: Path, passes: Mapping[str, str]) -> None:
+    """Write what passes of Olive make of ``model.onnx`` in ``source``, a folder each, by the names of the folders.
+
+    Args:
+        python: of the environment with Olive.
+        source: an fp32 ONNX folder, which is left as it is.
+        folder: gets the folders.
+        passes: the type of each pass, with its defaults.
+
+    Raises:
+        UserError: Olive fails; the message holds its last line.
+    """
+    named = [f"{name}={kind}" for name, kind in passes.items()]
+    command = [str(python), str(OLIVE_SCRIPT), str(source / MODEL_FILE), str(folder), *named]
+    status, last = run_printing(command, exporter_environment())
+    if status:
+        raise UserError(f"Olive cannot quantize {source}: {last[:300]}")

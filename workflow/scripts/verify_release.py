@@ -11,7 +11,8 @@ This file is part of every release and needs only Python 3.10, onnxruntime, nump
 
 With ``--labelled``, it also measures the task's metric again on the labelled data that the model was judged by, and
 says whether what was recorded holds. That needs the libraries of the metric. With ``--public-key``, the release must
-be signed by the owner of that key. That needs OpenSSF Model Signing.
+be signed by the owner of that key. With ``--identity`` and ``--identity-provider``, it must be signed without a key, by
+whom the provider confirms, and Sigstore's servers must be reached. Both need OpenSSF Model Signing.
 
 It prints what it measured and exits with 1 where anything is missing, changed or beyond its limit. The modules in the
 folder ``verifier`` beside it, which measure and judge, are those of the gate.
@@ -25,6 +26,7 @@ import importlib
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,7 +50,7 @@ try:
     from onnxproof.parity.gate import Verdict, judge, limits_of_few
     from onnxproof.parity.measure import measure_sessions, open_sessions
     from onnxproof.release.golden import GOLDEN_FILE, QUALITY_FILE, read_golden
-    from onnxproof.release.signature import SIGNATURE, STATEMENT, statement_problem, verify_signature
+    from onnxproof.release.signature import SIGNATURE, STATEMENT, Identity, statement_problem, verify_signature
     from onnxproof.vocabulary import METRICS
 except ImportError as error:
     print(f"error: {error}; verify_release needs the folder 'verifier' of its release, {NEEDED}", file=sys.stderr)
@@ -129,8 +131,20 @@ def read_manifest(folder: Path) -> ReleaseManifest:
     return manifest
 
 
-def check_files(folder: Path, manifest: ReleaseManifest, digest: str | None = None) -> list[Check]:
-    """Compare every file with the manifest, the manifest with ``SHA256SUMS``, and that with ``digest``, if given."""
+def check_files(
+    folder: Path,
+    manifest: ReleaseManifest,
+    digest: str | None = None,
+    hashed: Mapping[str, str] | None = None,
+) -> list[Check]:
+    """Compare every file with the manifest, the manifest with ``SHA256SUMS``, and that with ``digest``, if given.
+
+    Args:
+        folder: the release.
+        manifest: that of the release.
+        digest: the hex sha256 of ``SHA256SUMS``, as the user knows it.
+        hashed: the hex sha256 of each file, where all were read already; None reads them.
+    """
     checks = []
     wanted = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     sums_file = folder / SUMS
@@ -155,7 +169,7 @@ def check_files(folder: Path, manifest: ReleaseManifest, digest: str | None = No
             checks.append(Check(name, "exists", "missing", "", "FAIL"))
         elif size is not None and path.stat().st_size != size:
             checks.append(Check(name, "bytes", f"{path.stat().st_size:,}", f"{size:,}", "FAIL"))
-        elif (found := sha256_of(path)) != expected:
+        elif (found := sha256_of(path) if hashed is None else hashed[name]) != expected:
             checks.append(Check(name, "sha256", f"{found[:12]}…", f"{expected[:12]}…", "FAIL"))
         else:
             whole += 1
@@ -163,8 +177,8 @@ def check_files(folder: Path, manifest: ReleaseManifest, digest: str | None = No
     return [Check("files", "sha256", seen, "all", "pass" if whole == len(wanted) else "FAIL"), *checks]
 
 
-def check_attestation(folder: Path, public_key: Path | None) -> list[Check]:
-    """Check the statement of a release, if it has one, and its signature, if the signer's key is given.
+def check_attestation(folder: Path, signer: Path | Identity | None) -> list[Check]:
+    """Check the statement of a release, if it has one, and its signature, if the signer is named.
 
     Raises:
         UserError: the key cannot be read, or Model Signing is not installed.
@@ -174,12 +188,12 @@ def check_attestation(folder: Path, public_key: Path | None) -> list[Check]:
         problem = statement_problem(folder)
         seen = problem or "about the files that are here"
         checks.append(Check(STATEMENT, "subjects", seen, "", "FAIL" if problem else "pass"))
-    if public_key is not None:
-        if not public_key.is_file():
-            raise UserError(f"--public-key: {public_key}: no such file")
-        problem = verify_signature(folder, public_key)
-        seen = problem or f"by the owner of {public_key.name}"
-        checks.append(Check(SIGNATURE, "signature", seen, "", "FAIL" if problem else "pass"))
+    if signer is not None:
+        if isinstance(signer, Path) and not signer.is_file():
+            raise UserError(f"--public-key: {signer}: no such file")
+        problem = verify_signature(folder, signer)
+        who = f"the owner of {signer.name}" if isinstance(signer, Path) else f"{signer.name}, says {signer.provider}"
+        checks.append(Check(SIGNATURE, "signature", problem or f"by {who}", "", "FAIL" if problem else "pass"))
     return checks
 
 
@@ -193,11 +207,11 @@ def state_of_signature(folder: Path, checks: list[Check]) -> Literal["absent", "
     return "verified" if verdicts == ["pass"] else "refused"
 
 
-def describe_signature(folder: Path, public_key: Path | None) -> str:
+def describe_signature(folder: Path, signer: Path | Identity | None) -> str:
     """Return whether a release is signed, for a person."""
     if not (folder / SIGNATURE).is_file():
         return "not signed"
-    checked = "checked below" if public_key else "not checked: name the signer's key with --public-key"
+    checked = "checked below" if signer else "not checked: name the signer with --public-key or --identity"
     return f"signed ({SIGNATURE}), {checked}"
 
 
@@ -429,7 +443,7 @@ def verify(
     threads: int = 0,
     digest: str | None = None,
     labelled: Any = None,
-    public_key: Path | None = None,
+    signer: Path | Identity | None = None,
 ) -> list[Check]:
     """Return every check of a release; ``threads`` 0 lets onnxruntime choose. For ``labelled`` see ``check_labelled``.
 
@@ -437,7 +451,7 @@ def verify(
         UserError: the folder holds no manifest that could be read; see also ``check_attestation``.
     """
     manifest = read_manifest(folder)
-    checks = [*check_files(folder, manifest, digest), *check_attestation(folder, public_key)]
+    checks = [*check_files(folder, manifest, digest), *check_attestation(folder, signer)]
     try:
         golden = read_golden(folder)
     except Exception as error:  # missing, cut short or altered: in every case there is nothing to replay
@@ -482,6 +496,12 @@ def main(argv: list[str] | None = None) -> int:
         "--public-key", type=Path, metavar="PEM", help="the signer's key: the release must be signed with it"
     )
     parser.add_argument(
+        "--identity", metavar="NAME", help="who must have signed it without a key, such as an e-mail address"
+    )
+    parser.add_argument(
+        "--identity-provider", metavar="URL", help="who vouches for --identity, such as https://accounts.google.com"
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         nargs="?",
@@ -497,6 +517,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.json and args.json.is_dir():
         parser.error(f"--json: {args.json} is a folder, not a file to write; name the release before --json")
+    if (args.identity is None) != (args.identity_provider is None):
+        parser.error("--identity and --identity-provider name a signer together: give both")
+    if args.identity and args.public_key:
+        parser.error("--public-key and --identity both name the signer: give one of them")
+    signer = Identity(args.identity, args.identity_provider) if args.identity else args.public_key
     try:
         import numpy
         import onnxruntime
@@ -508,7 +533,7 @@ def main(argv: list[str] | None = None) -> int:
         labelled = (args.labelled, args.documents, args.max_inputs) if args.labelled else None
         # What the card's program prints is no part of the answer.
         with contextlib.redirect_stdout(sys.stderr if args.json == STANDARD_OUTPUT else sys.stdout):
-            checks = verify(args.folder, args.threads, args.digest, labelled, args.public_key)
+            checks = verify(args.folder, args.threads, args.digest, labelled, signer)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -534,7 +559,7 @@ def main(argv: list[str] | None = None) -> int:
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     if (args.folder / SUMS).is_file():
         print(f"{SUMS} has the sha256 {sha256_of(args.folder / SUMS)}")
-    print(f"This release is {describe_signature(args.folder, args.public_key)}")
+    print(f"This release is {describe_signature(args.folder, signer)}")
     print(f"\n{as_table(checks)}\n", flush=True)
     if args.json:
         args.json.write_text(text, encoding="utf-8")

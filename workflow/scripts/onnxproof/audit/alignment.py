@@ -31,7 +31,7 @@ INPUT_NAMES = {
     POSITIONS: ("position_ids", "positions"),
     "pixel_values": ("pixel_values", "pixels", "images", "image"),
     "input_values": ("input_values", "audio", "waveform"),
-    "input_features": ("input_features",),
+    "input_features": ("input_features", "audio_features", "mel"),
 }
 OUTPUT_NAMES = {
     "last_hidden_state": ("last_hidden_state", "token_embeddings", "hidden_states", "last_hidden_states"),
@@ -40,6 +40,7 @@ OUTPUT_NAMES = {
     "start_logits": ("start_logits", "output_start_logits"),
     "end_logits": ("end_logits", "output_end_logits"),
 }
+TOKEN_VECTORS, TEXT_VECTORS = "last_hidden_state", "sentence_embedding"
 #: Outputs that have the shape of another, and are none that is compared.
 OTHER_OUTPUTS = ("pooler_output", "cls", "probabilities", "hidden_states.")
 #: The cache of keys and values: the layer, and which of the two.
@@ -79,6 +80,8 @@ class AlignedSession:
             UserError: the graph cannot be run on the first input.
         """
         self.session = session
+        if any(value.name == "sequences" for value in session.get_outputs()):
+            raise NotAlignedError("it writes whole texts itself, so that there are no logits to compare")
         self.types = {value.name: value.type for value in session.get_inputs()}
         known = inputs.items[0].keys() | inputs.shared.keys()
         self.fed = _align_inputs(session.get_inputs(), known)
@@ -86,15 +89,15 @@ class AlignedSession:
         self.given: dict[str, str] = {}
         self.computed: dict[str, str] = {}
         self.given = _align_outputs(self, inputs, outputs)
-        if "sentence_embedding" in outputs.keys() - self.given.keys() and "last_hidden_state" in self.given:
-            self.computed["sentence_embedding"] = _pooled_by(modules)
+        if TEXT_VECTORS in outputs.keys() - self.given.keys() and TOKEN_VECTORS in self.given:
+            self.computed[TEXT_VECTORS] = _pooled_by(modules)
         missing = outputs.keys() - self.given.keys() - self.computed.keys()
-        if "sentence_embedding" in self.given:
-            missing -= {"last_hidden_state"}  # whoever takes the vectors of texts needs none of tokens
+        if TEXT_VECTORS in self.given:
+            missing -= {TOKEN_VECTORS}  # whoever takes the vectors of texts needs none of tokens
         if missing:
             raise NotAlignedError(
-                f"none of its outputs ({_listed(value.name for value in session.get_outputs())}) can be told to be the "
-                f"original's {_listed(sorted(missing))}"
+                f"none of its outputs ({listed(value.name for value in session.get_outputs())}) can be told to be the "
+                f"original's {listed(sorted(missing))}"
             )
 
     def get_inputs(self) -> list[Value]:
@@ -121,14 +124,14 @@ class AlignedSession:
         theirs = {ours: name for value in self.session.get_outputs() if (ours := _cache_name(name := value.name))}
         theirs |= self.given
         asked = [theirs[name] for name in names if name in theirs]
-        if self.computed and (hidden := self.given["last_hidden_state"]) not in asked:
+        if self.computed and (hidden := self.given[TOKEN_VECTORS]) not in asked:
             asked.append(hidden)
         made = dict(zip(asked, self.session.run(asked, self._feed(feed)), strict=True))
-        made = {name: _as_float(values) for name, values in made.items()}
+        made = {name: as_float(values) for name, values in made.items()}
         found = {name: made[theirs[name]] for name in names if name in theirs}
         for name in names:
             if name in self.computed:
-                found[name] = pool(made[self.given["last_hidden_state"]], feed[MASK], self.modules)
+                found[name] = pool(made[self.given[TOKEN_VECTORS]], feed[MASK], self.modules)
         return [found[name] for name in names]
 
     def _feed(self, feed: Mapping[str, Array]) -> dict[str, Array]:
@@ -148,7 +151,8 @@ def _is_made(name: str) -> bool:
     return name.startswith(MADE)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return the first four of some names in words, and how many more there are."""
     names = list(names)
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -162,7 +166,7 @@ def _cache_name(name: str) -> str | None:
     return None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a name without what TensorFlow and wrappers add to it, such as ``:0`` and ``model/``."""
     return re.sub(r":\d+$", "", name).rpartition("/")[2].lower()
 
@@ -172,7 +176,7 @@ def _align_inputs(values: Sequence[Value], known: Iterable[str]) -> dict[str, st
     known, found, unknown = set(known), {}, []
     for value in values:
         cache = _cache_name(value.name)
-        same = [ours for ours, names in INPUT_NAMES.items() if _plain(value.name) in names]
+        same = [ours for ours, names in INPUT_NAMES.items() if plain_name(value.name) in names]
         if value.name in known:
             found[value.name] = value.name
         elif cache is not None:
@@ -186,7 +190,7 @@ def _align_inputs(values: Sequence[Value], known: Iterable[str]) -> dict[str, st
     if unknown == [value.name for value in values] and len(unknown) == 1 and len(known - {MASK, "token_type_ids"}) == 1:
         found[unknown.pop()] = (known - {MASK, "token_type_ids"}).pop()  # its only input can be nothing else
     if unknown:
-        raise NotAlignedError(f"the original has no input like {_listed(unknown)}; it takes {_listed(sorted(known))}")
+        raise NotAlignedError(f"the original has no input like {listed(unknown)}; it takes {listed(sorted(known))}")
     if twice := [name for name in found.values() if list(found.values()).count(name) > 1]:
         raise NotAlignedError(f"several of its inputs could be {twice[0]}")
     return found
@@ -198,15 +202,17 @@ def _align_outputs(session: AlignedSession, inputs: ModelInputs, outputs: Mappin
     found = {}
     for ours in outputs:
         names = OUTPUT_NAMES.get(ours, (ours,))
-        same = [name for name in own if name == ours] or [name for name in own if _plain(name) in names]
+        same = [name for name in own if name == ours] or [name for name in own if plain_name(name) in names]
         if len(same) == 1:
             found[ours] = same[0]
     left = [name for name in own if name not in found.values() and _cache_name(name) is None]
-    left = [name for name in left if not _plain(name).startswith(OTHER_OUTPUTS)]
+    left = [name for name in left if not plain_name(name).startswith(OTHER_OUTPUTS)]
     if not left or len(found) == len(outputs):
         return found
     shapes = _shapes_of(session, inputs, left)
-    for ours in outputs.keys() - found.keys():
+    for ours in sorted(outputs.keys() - found.keys(), key=lambda name: name != TOKEN_VECTORS):
+        if ours == TEXT_VECTORS and TOKEN_VECTORS in found:
+            continue  # a BERT's pooler gives that shape too, under any name; what is pooled from tokens is certain
         wanted = outputs[ours].shape
         alike = [name for name, shape in shapes.items() if shape == wanted]
         rivals = [name for name in outputs if name not in found and outputs[name].shape == wanted]
@@ -225,7 +231,8 @@ def _shapes_of(session: AlignedSession, inputs: ModelInputs, names: list[str]) -
     return {name: np.shape(values)[1:] for name, values in zip(names, made, strict=True)}
 
 
-def _as_float(values: Array) -> Array:
+def as_float(values: Array) -> Array:
+    """Return floats of other widths as float32, and anything else as it is."""
     return values.astype(np.float32) if values.dtype in (np.float16, np.float64) else values
 
 

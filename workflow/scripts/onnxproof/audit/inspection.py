@@ -29,7 +29,7 @@ PASSING = ("Cast", "DequantizeLinear", "Transpose", "Identity", "Reshape")
 LOOKUPS = ("Gather", "GatherBlockQuantized", "EmbedLayerNormalization")
 #: A share of weights from here on is meant; less is left over by a converter.
 MEANT = 0.05
-#: Bytes in a file of weights that no tensor refers to, from which on they are told.
+#: Bytes that are for nothing, from which on they are told: in a file of weights, or of weights that no operator reads.
 MOST_UNUSED_BYTES = 1 << 20
 
 TYPE_NAMES: dict[int, str] = {
@@ -150,6 +150,7 @@ def _look_at_operators(seen: Inspection, model: onnx.ModelProto) -> None:
 
 def _look_at_axes(seen: Inspection, model: onnx.ModelProto) -> None:
     constants = {tensor.name for tensor in model.graph.initializer}
+    goes_on = any("past" in value.name for value in model.graph.input)
     for value in model.graph.input:
         if value.name in constants or "past" in value.name:
             continue
@@ -157,7 +158,7 @@ def _look_at_axes(seen: Inspection, model: onnx.ModelProto) -> None:
         if sizes and sizes[0] > 0 and len(sizes) > 1:
             seen.takes_one_at_a_time = seen.takes_one_at_a_time or sizes[0] == 1
             seen.tell("wrong", "frozen-axis", f"The batch axis of its inputs is fixed at {sizes[0]}.")
-        if len(sizes) == 2 and sizes[1] > 0:
+        if len(sizes) == 2 and sizes[1] > (1 if goes_on else 0):  # with a cache, one token after another is enough
             seen.tell("wrong", "frozen-axis", f"The length of its inputs is fixed at {sizes[1]} tokens.")
 
 
@@ -225,15 +226,22 @@ def _count_weights(seen: Inspection, model: onnx.ModelProto) -> None:
             width = 4
         if width is not None and node.domain == MICROSOFT:
             bits[node.input[0 if node.op_type == "GatherBlockQuantized" else 1]] = width
+    read = consumers.keys() | {value.name for value in model.graph.output}
+    unread = 0
     for name, tensor in _named_constants(model.graph):
+        if name not in read:
+            unread += _bytes_of(tensor)
+            continue
         kind, count = TYPE_NAMES.get(tensor.data_type), math.prod(tensor.dims)
         if bits.get(name) == 4 and tensor.data_type in (TensorProto.UINT8, TensorProto.INT8):
             kind, count = "int4", 2 * count
         if kind is None or count < SMALLEST_WEIGHT:
             continue
         seen.elements[kind] += count
-        if name in consumers and not _is_table(name, consumers):
+        if not _is_table(name, consumers):
             seen.in_products[kind] += count
+    if unread > MOST_UNUSED_BYTES:
+        seen.tell("note", "unread", f"No operator reads {unread / 1e6:.1f} MB of its weights.")
 
 
 def _named_constants(graph: onnx.GraphProto) -> Iterator[tuple[str, TensorProto]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnx import TensorProto
 
 from onnxproof.audit.alignment import AlignedSession, NotAlignedError, modules_of
+from onnxproof.audit.encoder_decoders import open_encoder_decoder
 from onnxproof.audit.final import measure_final
 from onnxproof.audit.inspection import Inspection, compare_with_promise, inspect, look_at_inputs
 from onnxproof.audit.repository import OnnxModel, promised_precision
@@ -16,14 +17,13 @@ from onnxproof.audit.weights import explain_weights
 from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.cli import first_line
 from onnxproof.files import Files, sha256_of
-from onnxproof.graph.encoder_decoder import Branch, EncoderDecoder
 from onnxproof.graph.external_data import load_model, save_model
-from onnxproof.graph.files import DECODER_FILE, ENCODER_FILE, MERGED_FILE, MODEL_FILE
+from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.generation import empty_cache
 from onnxproof.graph.sessions import open_session
 from onnxproof.inputs.model_inputs import LIKELIHOODS, Reference
 from onnxproof.parity.gate import Verdict, judge, limits_of_few
-from onnxproof.parity.measure import Measurement, Sessions, measure_sessions, open_sessions
+from onnxproof.parity.measure import Measurement, Sessions, measure_sessions
 from onnxproof.quantization.half_emulation import emulated
 from onnxproof.records.audit import AuditedFile
 from onnxproof.records.common import Limits
@@ -141,20 +141,11 @@ def _measure(task: Task, model: OnnxModel, seen: Inspection, variant: str, recor
 
 
 def _open(task: Task, files: Mapping[str, Path]) -> Sessions:
-    """Open the graphs of a model, and align those of a model of one."""
+    """Open the graphs of a model, and align them."""
     if MODEL_FILE in files:
-        session = open_session(files[MODEL_FILE], task.threads, as_written=False)
-        return Sessions(_aligned(task, session))
-    if ENCODER_FILE not in files:
-        raise NotAlignedError(f"of an encoder-decoder, there is no {ENCODER_FILE}")
-    if DECODER_FILE in files:
-        return open_sessions(files, task.original.transformer_folder, task.threads, as_written=False)
-    if MERGED_FILE not in files:
-        raise NotAlignedError(f"of an encoder-decoder, there is neither {DECODER_FILE} nor {MERGED_FILE}")
-    encoder, decoder = (
-        open_session(files[name], task.threads, as_written=False) for name in (ENCODER_FILE, MERGED_FILE)
-    )
-    return Sessions(EncoderDecoder(encoder, Branch(decoder, False), Branch(decoder, True)))
+        return Sessions(_aligned(task, open_session(files[MODEL_FILE], task.threads, as_written=False)))
+    inputs = task.reference.inputs
+    return open_encoder_decoder(files, task.threads, inputs.items[0].keys() | inputs.shared.keys())
 
 
 def _aligned(task: Task, session: object) -> AlignedSession:

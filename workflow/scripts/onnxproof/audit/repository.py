@@ -29,6 +29,9 @@ WORDS = {
 PROMISES = {word: precision for precision, words in WORDS.items() for word in words}
 #: The graphs of an encoder-decoder, without ``.onnx``: the longest name first, for one begins with another.
 PARTS = tuple(name.removesuffix(".onnx") for name in (DECODER_WITH_PAST_FILE, MERGED_FILE, DECODER_FILE, ENCODER_FILE))
+#: The same in names of other tools: ``tiny_decoder_fp32``, ``whisper-encoder``, ``decoder_with_past``.
+PART_WORD = re.compile(r"(?:^|[^a-z])(encoder|decoder)(?:_model)?(?:_(with_past|merged)(?:_model)?)?(?![a-z])")
+ORDER = (MODEL_FILE, ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE)
 #: Files beside graphs that hold weights: as Optimum, onnxruntime, onnxscript and onnxruntime-genai name them.
 WEIGHT_ENDINGS = (".onnx_data", ".onnx.data", ".data", ".weights", ".bin", ".pb")
 #: What onnxruntime-genai keeps beside a graph.
@@ -57,20 +60,52 @@ def finding(severity: Severity, kind: str, message: str) -> Finding:
 def onnx_models(names: Iterable[str]) -> list[OnnxModel]:
     """Return the ONNX models among a repository's paths, sorted; the graphs of an encoder-decoder are one model.
 
-    Graphs belong together if they are in one folder and what follows the names of Optimum is the same:
-    ``encoder_model_fp16.onnx`` and ``decoder_model_fp16.onnx``.
+    Graphs belong together if they are in one folder and their names differ in nothing but the part:
+    ``encoder_model_fp16.onnx`` and ``decoder_model_fp16.onnx``, or ``tiny_encoder.onnx`` and ``tiny_decoder.onnx``. Of
+    graphs that are called ``model.onnx``, the folders count: ``encoder/model.onnx`` and ``decoder/model.onnx``.
     """
     found: dict[tuple[str, str], dict[str, str]] = {}
     for name in sorted(names):
         path = PurePosixPath(name)
         if path.suffix != ".onnx" or path.name.startswith("."):
             continue
-        part = next((part for part in PARTS if path.stem.startswith(part)), None)
-        key = (str(path.parent), path.name if part is None else path.stem.removeprefix(part))
-        found.setdefault(key, {})[MODEL_FILE if part is None else f"{part}.onnx"] = name
-    order = [MODEL_FILE, ENCODER_FILE, DECODER_FILE, DECODER_WITH_PAST_FILE, MERGED_FILE]
-    models = [OnnxModel({part: graphs[part] for part in order if part in graphs}) for graphs in found.values()]
+        key, part = _part_of(path) or (("", name), MODEL_FILE)
+        if part in found.get(key, {}):  # x_decoder.onnx beside x_decoder_model.onnx: one of them belongs to nothing
+            key, part = ("", name), MODEL_FILE
+        found.setdefault(key, {})[part] = name
+    models = []
+    for graphs in found.values():
+        if any(map(has_optimums_name, graphs.values())) or _is_whole(graphs):
+            models.append(OnnxModel({part: graphs[part] for part in ORDER if part in graphs}))
+        else:  # whatever else is called an encoder, such as one of CLIP's
+            models += [OnnxModel({MODEL_FILE: name}) for name in graphs.values()]
     return sorted(models, key=lambda model: model.name)
+
+
+def has_optimums_name(name: str) -> bool:
+    """Tell whether a path is named as Optimum names a graph of an encoder-decoder."""
+    return PurePosixPath(name).stem.startswith(PARTS)
+
+
+def _part_of(path: PurePosixPath) -> tuple[tuple[str, str], str] | None:
+    """Return what the graphs of one encoder-decoder have in common, and which of them a path is; None for others."""
+    folder, stem = path.parent, path.stem
+    part = next((part for part in PARTS if stem.startswith(part)), None)
+    if part is not None:
+        return (str(folder), stem.removeprefix(part)), f"{part}.onnx"
+    if path.name == MODEL_FILE:
+        folder, stem = folder.parent, f"{folder.name}/"
+    found = PART_WORD.search(stem)
+    if found is None:
+        return None
+    which = ENCODER_FILE
+    if found[1] == "decoder":
+        which = {"with_past": DECODER_WITH_PAST_FILE, "merged": MERGED_FILE}.get(found[2] or "", DECODER_FILE)
+    return (str(folder), f"{stem[: found.start(1)]}*{stem[found.end() :]}"), which
+
+
+def _is_whole(graphs: dict[str, str]) -> bool:
+    return ENCODER_FILE in graphs and (DECODER_FILE in graphs or MERGED_FILE in graphs)
 
 
 def promised_precision(name: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from onnxproof.audit.alignment import MADE
 from onnxproof.audit.measuring import Task
-from onnxproof.audit.repository import OnnxModel, finding
+from onnxproof.audit.repository import OnnxModel, finding, has_optimums_name
 from onnxproof.benchmark import timing
 from onnxproof.benchmark.timing import Case, Contender, Effort, ModelSizes, Worker
 from onnxproof.checkpoint.reading import CONFIG
@@ -54,12 +54,14 @@ def time_files(
             found.append(finding("note", "speed", f"The original was not timed: {first_line(error)[:300]}"))
         if fp32 is not None:
             with contextlib.suppress(UserError):  # told where its own turn comes
-                others[fp32] = stack.enter_context(Worker(_contender(task, *runnable[fp32]), task.threads))
+                others[fp32] = stack.enter_context(Worker(contender_of(task, *runnable[fp32]), task.threads))
         for name, (model, file) in runnable.items():
             rivals = {other: worker for other, worker in others.items() if other != name}
             with contextlib.ExitStack() as own:
                 try:
-                    worker = others.get(name) or own.enter_context(Worker(_contender(task, model, file), task.threads))
+                    worker = others.get(name) or own.enter_context(
+                        Worker(contender_of(task, model, file), task.threads)
+                    )
                 except UserError as error:
                     file["findings"].append(finding("note", "speed", f"Not timed: {first_line(error)[:300]}"))
                     continue
@@ -93,12 +95,14 @@ def _original(task: Task) -> Contender:
     return Contender(reference["model"], PYTORCH, "pytorch", task.original.folder, reference["task"])
 
 
-def _contender(task: Task, model: OnnxModel, file: AuditedFile) -> Contender:
+def contender_of(task: Task, model: OnnxModel, file: AuditedFile) -> Contender:
     """Return a file as the benchmark times it: its graphs, and the original's names of their inputs.
 
     Raises:
-        UserError: its only decoder is a merged one, which the benchmark does not run.
+        UserError: the benchmark does not run it: its only decoder is a merged one, or its graphs are not Optimum's.
     """
+    if ENCODER_FILE in model.graphs and not all(map(has_optimums_name, model.graphs.values())):
+        raise UserError("an encoder and a decoder under other names than Optimum's are not timed")
     if ENCODER_FILE in model.graphs and DECODER_FILE not in model.graphs:
         raise UserError("a merged decoder is not timed, and there is no other")
     fed = file["alignment"]["inputs"] if "alignment" in file else {}

@@ -171,8 +171,13 @@ def _look_at_length(repository: Checkpoint, original: Checkpoint) -> Iterator[Fi
 
 def _look_at_labels(repository: Checkpoint, original: Checkpoint) -> Iterator[Finding]:
     ours = original.config.get("id2label")
-    theirs = repository.config.get("id2label") if repository.has("config.json") else None
-    if not ours or theirs == ours:
+    if not ours:
+        return
+    if not repository.has("config.json"):
+        yield finding("wrong", "labels", "There is no config.json, so that nothing names the labels.")
+        return
+    theirs = repository.config.get("id2label")
+    if theirs == ours:
         return
     if not theirs:
         yield finding("wrong", "labels", "config.json names no labels ('id2label'), and the original's does.")

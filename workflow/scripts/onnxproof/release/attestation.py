@@ -30,7 +30,7 @@ def make_statement(manifest: ReleaseManifest, subjects: Mapping[str, str]) -> di
 
     Args:
         manifest: that of the release. A release holds only what passed.
-        subjects: the hex sha256 of each file, see ``subjects_of``.
+        subjects: the hex sha256 of each file but the statement and the signature.
     """
     passed = [
         f"{variant}: {words}"
