@@ -106,14 +106,11 @@ class BlockLadder:
 
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
 ON_CPU = 4
-#: Without zero points, onnxruntime's kernel takes a tenth less time for one row.
-SYMMETRIC_FOUR_BITS: Step = {"bits": 4, "block_size": 128}
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
 EIGHT_BITS: Step = {"bits": 8, "block_size": 32}
 SMALLEST_TABLE: Step = {"bits": 4, "block_size": 128}
 SMALL_TABLE: Step = {"bits": 4, "block_size": 32}
 _FOUR_BIT_RUNGS = (
-    BlockRung(SMALLEST_TABLE, SYMMETRIC_FOUR_BITS),
     BlockRung(SMALLEST_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS | {"block_size": 128}),
     BlockRung(SMALL_TABLE, FOUR_BITS),
