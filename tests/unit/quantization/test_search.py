@@ -135,6 +135,25 @@ def test_the_search_of_another_variant_goes_on_from_what_one_has_found(tmp_path,
     assert (tmp_path / "helped.onnx").read_bytes() == (tmp_path / "alone.onnx").read_bytes()
 
 
+def test_with_fixed_scales_no_outliers_are_taken_from_products_that_share_what_they_read():
+    model = embedder(outlier=300.0)
+    second = next(node for node in model.graph.node if node.name == "second")
+    twin = helper.make_node("MatMul", list(second.input), ["h2_twin"], name="twin")
+    together = helper.make_node("Add", ["h2_first", "h2_twin"], ["h2"])
+    second.output[0] = "h2_first"
+    place = list(model.graph.node).index(second) + 1
+    nodes = [*model.graph.node[:place], twin, together, *model.graph.node[place:]]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+    result, _ = search(model, {"cosine_min": 1.0}, variant="int8-static")
+
+    steps = [step for rung in result.rungs for step in rung.recipe if step["pass"] == "outlier_channels"]
+    assert steps
+    assert {name for step in steps for name in step["include"]} <= {"first", "third"}
+
+
 def labelled(model, count, limit):
     """Labelled inputs that the float model answers rightly, by the label that it gives each."""
     inputs = texts(count, seed=9)

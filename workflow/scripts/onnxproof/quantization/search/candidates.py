@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -246,12 +247,19 @@ def _static_candidates(
 def _narrowing(
     candidate: Candidate, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
 ) -> Iterator[Step]:
-    """Yield what keeps the outliers of more and more products in float; of all at once where the model is large."""
+    """Yield what keeps the outliers of more and more products in float; of all at once where the model is large.
+
+    Queries, keys and values stay as they are: they read one rounded tensor, which would have to be rounded once more.
+    """
     if effort:
         yield OUTLIERS | {"widening": False}
         return
-    shapes = {target.name: target.shape for target in find_targets(GraphEditor(candidate.prepared))}
-    ranking = [name for name in _rank_by_sensitivity(candidate, judge, progress) if shapes[name][0] >= shapes[name][1]]
+    targets = find_targets(GraphEditor(candidate.prepared))
+    readers = Counter(target.activation for target in targets)
+    narrow = {
+        target.name for target in targets if target.shape[0] >= target.shape[1] and readers[target.activation] == 1
+    }
+    ranking = [name for name in _rank_by_sensitivity(candidate, judge, progress) if name in narrow]
     for count in dict.fromkeys(math.ceil(share * len(ranking)) for share in NARROWED if ranking):
         yield OUTLIERS | {"include": sorted(ranking[:count])}
 
