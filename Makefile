@@ -148,8 +148,9 @@ bench-memory: setup-dev  ## print the memory that each rule takes for models of 
 	$(BIN)/python tools/measure_memory.py
 
 .PHONY: coverage
+# ALSO="fp16 int8-static" makes these variants of each case too.
 coverage: setup-dev  ## run every supported architecture and task through the chain, into docs/coverage.md
-	$(BIN)/python tools/coverage_matrix.py --output docs/coverage.md
+	$(BIN)/python tools/coverage_matrix.py $(if $(ALSO),--also $(ALSO)) --output docs/coverage.md
 
 .PHONY: audit-page
 audit-page: setup-dev setup-optimum .venv-olive/done  ## audit what public tools make of three models; rewrites docs/audit.md

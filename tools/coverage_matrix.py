@@ -3,7 +3,8 @@
 It has three columns: ``saved4``, the cases of ``architectures`` in folders that transformers 4.57 saved; ``saved5``,
 the same cases saved by transformers 5; and ``new``, the cases of ``new_architectures``. Two processes share the rows,
 since starting Python for each step of each case would take hours. Finished rows are kept in a file, and a run that was
-interrupted goes on from there.
+interrupted goes on from there. ``--also int8-static fp16`` makes further variants of each case that passes; what they
+miss is in a table of its own.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from list_architectures import FAILING, FAILING_TASKS
 from new_architectures import new_cases
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
+from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 ROOT = project_path.ROOT
 #: Who saved the folders of a column, or which cases are in it.
@@ -52,6 +54,15 @@ INT8_THRESHOLDS = {
     "pixel_agreement": 0.95,
     "mean_relative_diff": 0.05,
     "batch_cosine_min": 0.9,
+}
+#: What variants with fixed or tokens' own scales must keep besides, because a batch changes nothing.
+UNCHANGING = {"batch_cosine_min": 0.99999}
+#: What further variants must keep besides what int8 must; None: the gate's own limits.
+OWN_LIMITS: dict[str, dict[str, float] | None] = {
+    "fp16": None,
+    "int8-static": UNCHANGING,
+    "int8-symmetric": UNCHANGING,
+    "int8-invariant": UNCHANGING,
 }
 LONGEST_REASON = 250
 EVALUATION_TEXTS = 24
@@ -92,7 +103,8 @@ KNOWN_FAILURES: dict[tuple[str, str], str] = {
 class Row:
     """What became of one case in one column; ``reason`` is empty where it passed the whole chain.
 
-    ``made_from`` is the sha256 of the exported graphs and of the reference, which decide all that follows.
+    ``made_from`` is the sha256 of the exported graphs and of the reference, which decide all that follows. ``others``
+    has what further variants miss, by their names: nothing where they pass.
     """
 
     column: str
@@ -106,6 +118,7 @@ class Row:
     reason: str = ""
     made_from: str = ""
     seconds: float = 0.0
+    others: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
@@ -151,7 +164,13 @@ def few_texts(folder: Path) -> Path:
     return file
 
 
-def run_case(case: Architecture, column: str = "saved5", saved: Path | None = None, records: Path | None = None) -> Row:
+def run_case(
+    case: Architecture,
+    column: str = "saved5",
+    saved: Path | None = None,
+    records: Path | None = None,
+    also: Sequence[str] = (),
+) -> Row:
     """Run the chain on a case's model and judge every variant.
 
     Args:
@@ -160,6 +179,7 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
         saved: the folder of its model; None to save it now.
         records: the rows of finished cases. Where one was made from the same graphs and the same reference, as those
             of one model saved by two versions mostly are, its variants are the same too and are not made again.
+        also: further variants to make and judge, where the others pass.
     """
     import torch
 
@@ -167,6 +187,7 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
 
     torch.set_num_threads(1)
     row = Row(column, case.name, case.task)
+    twin = None
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -186,13 +207,14 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
                     largest = max(output["max_relative_diff"] for output in parity["outputs"].values())
                     row.fp32 = f"{largest:.0e}"
                     row.made_from = digest_of(manifest, read_json(folder / "results" / "reference.json"))
-                    twin = twin_of(row, records) if records else None
+                    twin = twin_of(row, records, also) if records else None
                     if twin:
-                        row.fused, row.integers, row.int8, row.reason = (
+                        row.fused, row.integers, row.int8, row.reason, row.others = (
                             twin.fused,
                             twin.integers,
                             twin.int8,
                             twin.reason,
+                            twin.others,
                         )
                         break
                 elif variant == "optimized":
@@ -205,12 +227,32 @@ def run_case(case: Architecture, column: str = "saved5", saved: Path | None = No
                 if failures:
                     row.reason = f"{variant}: {'; '.join(map(str, failures))}"
                     break
-        except UserError as error:
-            row.reason = str(error).removeprefix(f"{case.name}: ")[:LONGEST_REASON]
-        except Exception as error:  # a defect of ours, which must not hide the other cases
-            row.reason = f"a step crashed: {type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
+        except Exception as error:
+            row.reason = describe_error(case.name, error)
+        if not row.reason and twin is None:
+            row.others = {variant: run_variant(case.name, folder / "results", variant) for variant in also}
     row.seconds = time.monotonic() - start
     return row
+
+
+def run_variant(name: str, results: Path, variant: str) -> str:
+    """Make a further variant of a case that passed; return what it misses, and why it cannot be made."""
+    from chain import missed, quantize_variant
+
+    own = OWN_LIMITS.get(variant, {})
+    limits = None if own is None else INT8_THRESHOLDS | own
+    try:
+        parity = quantize_variant(name, results, variant, INT8_THRESHOLDS)[1]
+    except Exception as error:
+        return describe_error(name, error)
+    return "; ".join(map(str, missed(parity, limits)))
+
+
+def describe_error(name: str, error: Exception) -> str:
+    """Return why a case did not pass; what is not meant for users is a defect of ours."""
+    if isinstance(error, UserError):
+        return str(error).removeprefix(f"{name}: ")[:LONGEST_REASON]
+    return f"a step crashed: {type(error).__name__}: {' '.join(str(error).split())}"[:LONGEST_REASON]
 
 
 def digest_of(manifest: dict[str, Any], reference: dict[str, Any]) -> str:
@@ -219,16 +261,21 @@ def digest_of(manifest: dict[str, Any], reference: dict[str, Any]) -> str:
     return hashlib.sha256(files.encode()).hexdigest()
 
 
-def twin_of(row: Row, records: Path) -> Row | None:
-    """Return a finished row of the same case that was made from the same graphs and reference."""
+def twin_of(row: Row, records: Path, also: Sequence[str]) -> Row | None:
+    """Return a finished row of the same case, with these variants, that was made from the same graphs and reference."""
     return next(
         (
             other
             for other in read_records(records).values()
-            if other.name == row.name and other.made_from == row.made_from
+            if other.name == row.name and other.made_from == row.made_from and has_variants(other, also)
         ),
         None,
     )
+
+
+def has_variants(row: Row, also: Sequence[str]) -> bool:
+    """Tell whether a row has these further variants; one that failed before them needs none."""
+    return bool(row.reason) or set(also) <= row.others.keys()
 
 
 def fused_of(settings: dict[str, Any]) -> dict[str, int]:
@@ -254,7 +301,9 @@ def describe_metrics(metrics: dict[str, float | None]) -> str:
     return ", ".join(f"{name} {'not finite' if value is None else format(value, '.4f')}" for name, value in shown)
 
 
-def run_rows(wanted: Sequence[tuple[str, str]], processes: int, records: Path | None = None) -> Iterator[Row]:
+def run_rows(
+    wanted: Sequence[tuple[str, str]], processes: int, records: Path | None = None, also: Sequence[str] = ()
+) -> Iterator[Row]:
     """Run cases, given as (column, name), in a few processes of one thread each; yield rows as they are finished."""
     older = [name for column, name in wanted if column == "saved4"]
     if older:
@@ -262,15 +311,15 @@ def run_rows(wanted: Sequence[tuple[str, str]], processes: int, records: Path | 
         save_with_older(older, SAVED)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        for job in as_completed([pool.submit(run_named_case, column, name, records) for column, name in wanted]):
+        for job in as_completed([pool.submit(run_named_case, column, name, records, also) for column, name in wanted]):
             yield job.result()
 
 
-def run_named_case(column: str, name: str, records: Path | None) -> Row:
+def run_named_case(column: str, name: str, records: Path | None, also: Sequence[str]) -> Row:
     """Run the case of this name, with the chain's own output left out."""
     case = next(case for case in cases_of(column) if case.name == name)
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        return run_case(case, column, SAVED / name if column == "saved4" else None, records)
+        return run_case(case, column, SAVED / name if column == "saved4" else None, records, also)
 
 
 def read_records(file: Path) -> dict[tuple[str, str], Row]:
@@ -331,6 +380,7 @@ def write_table(rows: Iterable[Row], file: Path) -> None:
             lines.append(f"| {case.name} | {_verdict(row)} | {_details(row)} |")
     lines += [
         "",
+        *_further_variants(list(found.values())),
         "## Types that are refused",
         "",
         "transformers has a class for them, but they are refused before anything is downloaded.",
@@ -342,6 +392,37 @@ def write_table(rows: Iterable[Row], file: Path) -> None:
         "",
     ]
     file.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _further_variants(rows: Sequence[Row]) -> list[str]:
+    """Return the section about variants that were made of cases that pass; nothing where there are none."""
+    variants = list(dict.fromkeys(variant for row in rows for variant in row.others))
+    if not variants:
+        return []
+    lines = [
+        "## Further variants",
+        "",
+        "They were made of cases that pass, and judged as int8 is; fp16 by the gate's own limits. *Not finite*: an "
+        "answer is infinite or no number.",
+        "",
+        "| variant | cases | pass | miss a limit | not finite | not made |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for variant in variants:
+        missed = [row.others[variant] for row in rows if variant in row.others]
+        bad = [reason for reason in missed if "not finite" in reason]
+        limits = [reason for reason in missed if "allowed" in reason and reason not in bad]
+        passed = missed.count("")
+        others = len(missed) - passed - len(bad) - len(limits)
+        lines.append(f"| {variant} | {len(missed)} | {passed} | {len(limits)} | {len(bad)} | {others} |")
+    lines += ["", "| case | folder | variant | reason |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {row.name} | {COLUMNS[row.column]} | {variant} | {reason.replace('|', '/')} |"
+        for row in rows
+        for variant, reason in row.others.items()
+        if reason
+    ]
+    return [*lines, ""]
 
 
 def _verdict(row: Row | None) -> str:
@@ -364,6 +445,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="only cases whose names contain one of these")
     parser.add_argument("--column", choices=COLUMNS, action="append", help="only these columns; all when left out")
+    parser.add_argument(
+        "--also", nargs="+", default=[], choices=QUANTIZED_VARIANTS, metavar="VARIANT", help="make these variants too"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--records", type=Path, default=RECORDS, help="file of finished rows, which are not run again")
     parser.add_argument("--again", action="store_true", help="also run rows again that are finished")
@@ -384,7 +468,8 @@ def main(argv: list[str] | None = None) -> int:
     args.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with args.records.open("a", encoding="utf-8") as records:
-        for row in run_rows([key for key in chosen if key not in finished], args.processes, args.records):
+        wanted = [key for key in chosen if key not in finished or not has_variants(finished[key], args.also)]
+        for row in run_rows(wanted, args.processes, args.records, args.also):
             finished[row.column, row.name] = row
             print(json.dumps(asdict(row)), file=records, flush=True)
             print(f"{row.seconds:5.1f} s  {row.column} {row.name}: {row.reason or 'passed'}", flush=True)

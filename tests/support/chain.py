@@ -14,6 +14,7 @@ from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.parity.gate import Verdict, judge
 from onnxproof.records.parity import ParityRecord
 from onnxproof.records.variant import VariantRecord, read_variant
+from onnxproof.vocabulary import MADE_OF
 
 #: The gate's default limits, by variant.
 THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]
@@ -33,19 +34,30 @@ def run_chain(
     """
     onnx = results / "onnx"
     record_reference.record(model, snapshot, task, texts, 1, 4, results / "reference", results / "reference.json")
-    reference = read_reference(results / "reference", results / "reference.json")
-
-    def measured(variant: str) -> tuple[VariantRecord, ParityRecord]:
-        manifest = read_variant(onnx / f"{variant}.json")
-        return manifest, measure_parity.measure(onnx / variant, manifest, reference, batch_size=4, threads=1)
-
     export.export(model, snapshot, task, onnx / "fp32", onnx / "fp32.json")
-    yield measured("fp32")
-    source = (onnx / "optimized", onnx / "optimized.json")
-    optimize.optimize(model, onnx / "fp32", onnx / "fp32.json", *source)
-    yield measured("optimized")
-    quantize.quantize(model, "int8", *source, targets, CALIBRATION_TEXTS, onnx / "int8", onnx / "int8.json")
-    yield measured("int8")
+    yield measure_variant(results, "fp32")
+    optimize.optimize(model, onnx / "fp32", onnx / "fp32.json", onnx / "optimized", onnx / "optimized.json")
+    yield measure_variant(results, "optimized")
+    yield quantize_variant(model, results, "int8", targets)
+
+
+def quantize_variant(
+    model: str, results: Path, variant: str, targets: dict[str, float | None]
+) -> tuple[VariantRecord, ParityRecord]:
+    """Make a quantized variant of what ``run_chain`` has made; return its manifest and parity."""
+    onnx = results / "onnx"
+    source = MADE_OF.get(variant, "optimized")
+    files = (onnx / variant, onnx / f"{variant}.json")
+    quantize.quantize(model, variant, onnx / source, onnx / f"{source}.json", targets, CALIBRATION_TEXTS, *files)
+    return measure_variant(results, variant)
+
+
+def measure_variant(results: Path, variant: str) -> tuple[VariantRecord, ParityRecord]:
+    """Return the manifest of a variant, and its parity."""
+    folder = results / "onnx" / variant
+    manifest = read_variant(folder.with_name(f"{variant}.json"))
+    reference = read_reference(results / "reference", results / "reference.json")
+    return manifest, measure_parity.measure(folder, manifest, reference, batch_size=4, threads=1)
 
 
 def missed(parity: ParityRecord, thresholds: dict[str, float | None] | None = None) -> list[Verdict]:

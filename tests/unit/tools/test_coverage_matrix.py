@@ -1,0 +1,32 @@
+"""The table of further variants in the document about architectures."""
+
+from coverage_matrix import Row, has_variants, write_table
+
+
+def row(name, reason="", **others):
+    return Row("saved5", name, "fill-mask", int8="top1_agreement 1.0000", reason=reason, others=others)
+
+
+def test_further_variants_are_counted_by_what_became_of_them(tmp_path):
+    rows = [
+        row("bert fill-mask", fp16="", w8=""),
+        row("roberta fill-mask", fp16="cosine_min: measured not finite, allowed >= 0.9", w8=""),
+        row("deberta fill-mask", fp16="cosine_min: measured 0.5, allowed >= 0.9", w8="a step crashed: KeyError: 'x'"),
+    ]
+    write_table(rows, tmp_path / "coverage.md")
+    text = (tmp_path / "coverage.md").read_text()
+    assert "| fp16 | 3 | 1 | 1 | 1 | 0 |" in text
+    assert "| w8 | 3 | 2 | 0 | 0 | 1 |" in text
+    assert "| deberta fill-mask | saved by 5 | w8 | a step crashed: KeyError: 'x' |" in text
+    assert "| bert fill-mask | saved by 5 | fp16" not in text
+
+
+def test_without_further_variants_nothing_is_said_of_them(tmp_path):
+    write_table([row("bert fill-mask")], tmp_path / "coverage.md")
+    assert "Further variants" not in (tmp_path / "coverage.md").read_text()
+
+
+def test_a_row_is_run_again_for_a_variant_that_it_lacks():
+    assert has_variants(row("bert fill-mask", fp16=""), ["fp16"])
+    assert not has_variants(row("bert fill-mask", fp16=""), ["fp16", "w8"])
+    assert has_variants(row("bert fill-mask", reason="int8: batch_cosine_min"), ["fp16"]), "nothing is made of it"
