@@ -35,7 +35,8 @@ from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.judge import Judge
 
 TASK = "text-generation"
-#: Bits of the table of embeddings, and weights in a block of the products: the first recipe of `q4`, and its fourth.
+#: Bits of the table of embeddings, and weights in a block of the table and of the products: the first recipe of `q4`,
+#: and its first one with 8 bits for the table.
 FORMS = ((4, 128), (8, 32))
 
 Rounding = Callable[[onnx.ModelProto], onnx.ModelProto]
@@ -75,7 +76,7 @@ def measure_form(results: Path, texts: Path, bits: int, block: int, threads: int
         model = load_model(results / "onnx/optimized" / MODEL_FILE, Path(scratch))
         _, inputs = inputs_of_graph(results / "onnx/optimized", MODEL_FILE, TASK, model.graph.input, texts, [])
         judge = Judge(model, inputs, TASK)
-        with_table = apply_recipe(model, [{"pass": "embedding_blocks", "bits": bits, "block_size": 32}])
+        with_table = apply_recipe(model, [{"pass": "embedding_blocks", "bits": bits, "block_size": block}])
         for name, rounded in roundings(block, judge).items():
             path = Path(scratch) / MODEL_FILE
             copy = onnx.ModelProto()
