@@ -4,8 +4,6 @@ This step only measures; ``gate_evaluation.py`` judges. So the evidence survives
 """
 
 import argparse
-import importlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,21 +79,6 @@ def quality_of_classes(metric: Metric, labels: Sequence[Any], scores: Any, names
     ]
 
 
-def import_without_pandas(name: str) -> None:
-    """Import a module that loads pandas where it finds it, and does as well without.
-
-    scikit-learn takes a quarter less time so. The environment of this step, ``envs/evaluation.yaml``, has no pandas;
-    the one that runs all steps has.
-    """
-    if "pandas" in sys.modules:
-        return
-    sys.modules["pandas"] = None  # type: ignore[assignment]  # importing it fails as if it were not installed
-    try:
-        importlib.import_module(name)
-    finally:
-        del sys.modules["pandas"]
-
-
 def score(
     original: EvaluatedOriginal,
     original_answers: Path,
@@ -114,8 +97,6 @@ def score(
         raise UserError(f"{variant_answers}: has {len(answered)} answers, and the original {len(rows)}; run again")
     metric, kind, names = METRICS[original["metric"]], original["kind"], original["labels"]
     try:
-        if metric.library == "scikit-learn":
-            import_without_pandas("sklearn.metrics")
         compared = compare(metric, labels, before, after)
     except ModuleNotFoundError as error:
         raise UserError(

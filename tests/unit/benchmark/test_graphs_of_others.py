@@ -9,9 +9,8 @@ import pytest
 import published
 from messages import raises
 from onnx_folder import VOCAB_SIZE, write_onnx_folder
-from onnxproof.audit import speed
 from onnxproof.audit.repository import OnnxModel
-from onnxproof.audit.speed import own_fp32
+from onnxproof.audit.speed import contender_of, own_fp32
 from onnxproof.benchmark import runtimes, worker
 from onnxproof.cli import UserError
 
@@ -74,4 +73,4 @@ def test_the_fp32_file_that_others_are_compared_with():
 def test_a_merged_decoder_alone_is_not_timed():
     graphs = {"encoder_model.onnx": "encoder_model.onnx", "decoder_model_merged.onnx": "decoder_model_merged.onnx"}
     with raises(UserError):
-        speed._contender(None, OnnxModel(graphs), {"name": "encoder_model.onnx"})
+        contender_of(None, OnnxModel(graphs), {"name": "encoder_model.onnx"})
