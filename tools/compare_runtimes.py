@@ -34,9 +34,8 @@ from comparison.measuring import (
     measure_speed,
     start_peaks,
 )
-from comparison.models import LOCAL_MODELS
+from comparison.models import LOCAL_MODELS, finished_model, local_model
 from comparison.pages import write_pages
-from export import export
 from onnxproof.benchmark.timing import Case, Effort, ModelSizes, check_cases, read_model_sizes
 from onnxproof.benchmark.worker import draw_inputs
 from onnxproof.cli import UserError, run_script
@@ -64,19 +63,10 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
     """
     variants = (BASELINE, "optimized", "int8", "int8-invariant")
     if model not in LOCAL_MODELS:
-        folders = {variant: results / model / "onnx" / variant for variant in variants}
-        if (results / model / "onnx" / STATIC).is_dir():
-            folders[STATIC] = results / model / "onnx" / STATIC
-        for path in folders.values():
-            if not (path / MODEL_FILE).is_file():
-                raise UserError(f"{path}: no {MODEL_FILE}; make it with: snakemake --cores all {path}.json")
-        task: str = read_json(results / model / "onnx" / f"{BASELINE}.json")["task"]
-        return {"source": results / model / "source", **folders}, task
-    save, task = LOCAL_MODELS[model]
-    source = make_once(folder / "source", partial(save, tokenizer=tokenizer))
-    fp32, optimized = folder / BASELINE, folder / "optimized"
-    if not fp32.is_dir():
-        export(model, source, task, fp32, folder / "fp32.json")
+        has_static = (results / model / "onnx" / STATIC).is_dir()
+        return finished_model(model, results, (*variants, STATIC) if has_static else variants)
+    made, task = local_model(model, folder, tokenizer)
+    fp32, optimized = made[BASELINE], folder / "optimized"
     if not optimized.is_dir():
         optimize(model, fp32, folder / "fp32.json", optimized, folder / "optimized.json")
     quantized = {
@@ -85,7 +75,7 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
         )
         for variant in (*variants[2:], STATIC)
     }
-    return {"source": source, BASELINE: fp32, "optimized": optimized, **quantized}, task
+    return {**made, "optimized": optimized, **quantized}, task
 
 
 def operations_of_an_item(fp32: Path, case: Case, sizes: ModelSizes) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 import project_path
 from comparison.contenders import BASELINE, STATIC, Entry, make_once, save_recipe_variant
 from comparison.measuring import Field, Traffic, measure_speed
-from comparison.models import LOCAL_MODELS
+from comparison.models import LOCAL_MODELS, finished_model, local_model
 from comparison.pages import describe_case
 from comparison.static_peers import (
     ENVIRONMENTS,
@@ -28,11 +28,9 @@ from comparison.static_peers import (
     interpreter_of,
     quantize_statically,
 )
-from export import export
 from onnxproof.benchmark.timing import Case, Contender, Effort, ModelSizes, check_cases, read_model_sizes
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json, write_text
-from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import available_cores, cpu_description
 from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts
 from onnxproof.parity.metrics import cosine_similarity, finite
@@ -58,19 +56,10 @@ def our_folders(model: str, results: Path, folder: Path, tokenizer: Path) -> tup
         UserError: the finished run lacks one.
     """
     if model not in LOCAL_MODELS:
-        folders = {variant: results / model / "onnx" / variant for variant in (BASELINE, STATIC)}
-        for path in folders.values():
-            if not (path / MODEL_FILE).is_file():
-                raise UserError(f"{path}: no {MODEL_FILE}; make it with: snakemake --cores all {path}.json")
-        found: str = read_json(results / model / "onnx" / f"{BASELINE}.json")["task"]
-        return {"source": results / model / "source", **folders}, found
-    save, task = LOCAL_MODELS[model]
-    source = make_once(folder / "source", partial(save, tokenizer=tokenizer))
-    fp32 = folder / BASELINE
-    if not fp32.is_dir():
-        export(model, source, task, fp32, folder / "fp32.json")
-    static = make_once(folder / STATIC, partial(save_recipe_variant, fp32, task, STATIC, most=FEW_INPUTS))
-    return {"source": source, BASELINE: fp32, STATIC: static}, task
+        return finished_model(model, results, (BASELINE, STATIC))
+    made, task = local_model(model, folder, tokenizer)
+    static = partial(save_recipe_variant, made[BASELINE], task, STATIC, most=FEW_INPUTS)
+    return {**made, STATIC: make_once(folder / STATIC, static)}, task
 
 
 def make_files(

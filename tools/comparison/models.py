@@ -4,11 +4,15 @@ Speed depends on the shape alone. What int8 costs a model with random weights sa
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from comparison.contenders import BASELINE, make_once
+from export import export
+from onnxproof.cli import UserError
 from onnxproof.files import read_json, write_json
+from onnxproof.graph.files import MODEL_FILE
 
 #: Files of a fast tokenizer, which a text model without one of its own borrows.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -62,3 +66,27 @@ LOCAL_MODELS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "bert-base-multilingual-shape": (save_multilingual_bert, "text-classification"),
     "vit-base-shape": (save_vit, "image-classification"),
 }
+
+
+def finished_model(model: str, results: Path, variants: Iterable[str]) -> tuple[dict[str, Path], str]:
+    """Return the folders of ``source`` and of these variants of a finished run, fp32 among them, and the task.
+
+    Raises:
+        UserError: the run lacks one.
+    """
+    folders = {variant: results / model / "onnx" / variant for variant in variants}
+    for path in folders.values():
+        if not (path / MODEL_FILE).is_file():
+            raise UserError(f"{path}: no {MODEL_FILE}; make it with: snakemake --cores all {path}.json")
+    task: str = read_json(results / model / "onnx" / f"{BASELINE}.json")["task"]
+    return {"source": results / model / "source", **folders}, task
+
+
+def local_model(model: str, folder: Path, tokenizer: Path) -> tuple[dict[str, Path], str]:
+    """Return the folders of ``source`` and of fp32 of one of ``LOCAL_MODELS``, made where missing, and the task."""
+    save, task = LOCAL_MODELS[model]
+    source = make_once(folder / "source", lambda place: save(place, tokenizer))
+    fp32 = folder / BASELINE
+    if not fp32.is_dir():
+        export(model, source, task, fp32, folder / "fp32.json")
+    return {"source": source, BASELINE: fp32}, task
