@@ -142,7 +142,7 @@ def test_answers_that_are_not_finite_keep_nothing():
     assert own.distance(0.95, 0.9) == 0.0
 
 
-def test_a_configuration_that_asks_for_it(tmp_path, classifier):
+def test_a_configuration_that_asks_for_it(tmp_path, classifier, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", {"text": "a", "label": 1})
     asked = {"data": "rows.jsonl", "search_share": 0.2}
     assert told(tmp_path, asked) == []
@@ -155,6 +155,11 @@ def test_a_configuration_that_asks_for_it(tmp_path, classifier):
     config = json.loads((classifier / "config.json").read_text())
     architecture = config["architectures"][0].replace("SequenceClassification", "TokenClassification")
     (classifier / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
-    assert told(tmp_path, asked, source={"path": "model"}) == [
-        "models.X.evaluation.search_share is for text classifiers and embedders, and not for token-classification"
-    ]
+    unfit = ["models.X.evaluation.search_share is for text classifiers and embedders, and not for token-classification"]
+    assert told(tmp_path, asked, source={"path": "model"}) == unfit
+    record = tmp_path / "demo_model-1.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: demo-model\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert told(tmp_path, asked, source={"package": "demo-model", "path": "model"}) == unfit
+    assert told(tmp_path, asked, source={"package": "not-there", "path": "model"}) == []

@@ -1,6 +1,5 @@
 """What the schema cannot tell about a configuration: its names, and the files, packages and revisions it names."""
 
-import functools
 import importlib.metadata
 import os.path
 import re
@@ -9,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxproof.config.labelled import evaluation_problems, search_problems
+from onnxproof.config.packages import distribution_folders
 from onnxproof.config.problem import NAME_PATTERN, ConfigError, KeyPath, Problem, listed, seen
 from onnxproof.config.schema import config_schema, did_you_mean, schema_problems
 from onnxproof.vocabulary import PYTORCH, VARIANTS
@@ -264,7 +264,7 @@ def _package_problems(path: KeyPath, package: str, subfolder: str, allow_pickle:
         yield Problem(key, f"must be relative and stay inside the package {seen(package)}", subfolder)
         return
     try:
-        root, folders = _distribution_folders(package)
+        root, folders = distribution_folders(package)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         yield Problem((*path, "package"), "but no installed distribution has this name", package)
         return
@@ -273,18 +273,6 @@ def _package_problems(path: KeyPath, package: str, subfolder: str, allow_pickle:
         yield Problem(key, f"but the package {seen(package)} has no such folder.{hint}", subfolder)
         return
     yield from _folder_problems(key, subfolder, root, allow_pickle)
-
-
-@functools.cache
-def _distribution_folders(package: str) -> tuple[Path, frozenset[str]]:
-    """Return where a distribution is installed and its folders; none where it keeps no list of its files.
-
-    Raises:
-        PackageNotFoundError, ValueError: no distribution of this name is installed, or none can have it.
-    """
-    distribution = importlib.metadata.distribution(package)
-    parents = (str(parent) for file in distribution.files or () for parent in file.parents)
-    return Path(str(distribution.locate_file(""))), frozenset(parents) - {"."}
 
 
 def _folder_problems(key: KeyPath, path: str, base: Path, allow_pickle: bool) -> Iterator[Problem]:

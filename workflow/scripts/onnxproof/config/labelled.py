@@ -1,5 +1,6 @@
 """The labelled data that a configuration names: what can be told of them before any job."""
 
+import importlib.metadata
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from onnxproof.checkpoint.inference import choose_task
 from onnxproof.cli import UserError
+from onnxproof.config.packages import distribution_folders
 from onnxproof.config.problem import KeyPath, Problem
 from onnxproof.evaluation.aside import SEARCHED_METRICS, SEARCHED_TASKS
 from onnxproof.evaluation.data import READERS, read_rows
@@ -77,7 +79,13 @@ def search_problems(path: KeyPath, evaluation: Any, settings: Mapping[str, Any],
 
 def _task_of(source: Any, folder: Path) -> str | None:
     """Return the task of a local model; None where it is not here, or has none, which other checks tell."""
-    path = source.get("path") if isinstance(source, dict) and "package" not in source else None
+    source = source if isinstance(source, dict) else {}
+    path, package = source.get("path"), source.get("package")
+    if isinstance(package, str):
+        try:
+            folder = distribution_folders(package)[0]
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            return None
     if not isinstance(path, str) or not (folder / path).is_dir():
         return None
     with suppress(UserError):
