@@ -134,15 +134,17 @@ rule score_evaluation:
         "results/logs/score_evaluation/{model}.{variant}.log",
     conda:
         "../../envs/evaluation.yaml"
+    threads: PARITY_THREADS
     resources:
         **needs("score_evaluation"),
     params:
+        start=script_path("onnxproof/engine/fork_client"),
         script=script_path("score_evaluation"),
         code=script_digest("score_evaluation"),
     message:
         "{wildcards.model}: scoring {wildcards.variant} on the labelled data (log: {log})"
     shell:
-        "python {params.script:q} --original {input.original:q} --original-manifest {input.original_manifest:q} "
+        "python {params.start:q} {params.script:q} --original {input.original:q} --original-manifest {input.original_manifest:q} "
         "--variant {input.answers:q} --variant-manifest {input.manifest:q} "
         "--scores {output.scores:q} --output {output.record:q} > {log:q} 2>&1"
 

@@ -5,7 +5,7 @@ Snakemake calls these functions only where this workflow is not a module of anot
 
 import subprocess
 
-from onnxproof.engine.fork_server import start_server
+from onnxproof.engine.fork_server import MODULES, MODULES_OF_SCORING, start_server
 from onnxproof.engine.patches import count_forked_jobs, keep_one_timer
 from onnxproof.engine.run_lock import lock_folder
 
@@ -16,14 +16,21 @@ LEAST_FORKED_JOBS = 2
 def import_pytorch_once() -> None:
     """Start the process that forks the jobs of this run that import PyTorch, if they run here and not in containers.
 
-    Benchmarks are none of them: they measure the memory of a process that has imported what it needs and no more.
+    Where it is started, it forks those that score labelled data too. Benchmarks are none of them: they measure the
+    memory of a process that has imported what it needs and no more.
     """
-    forking = (rules.export, rules.record_reference, rules.record_evaluation)
     waiting = set(workflow.dag.needrun_jobs())
-    jobs = sum(job in waiting for proxy in forking for job in jobs_of(proxy))
+    jobs = count_jobs(waiting, rules.export, rules.record_reference, rules.record_evaluation)
+    scoring = count_jobs(waiting, rules.score_evaluation)
+    modules = (*MODULES, *MODULES_OF_SCORING) if scoring else MODULES
     elsewhere = workflow.non_local_exec or workflow.deployment_settings.deployment_method or workflow.touch
     if jobs >= LEAST_FORKED_JOBS and not elsewhere and workflow.is_main_process and count_forked_jobs():
-        start_server(jobs, PARITY_THREADS)
+        start_server(jobs + scoring, PARITY_THREADS, modules)
+
+
+def count_jobs(waiting: set, *proxies) -> int:
+    """Return how many of the jobs that this run has to do are of some rules."""
+    return sum(job in waiting for proxy in proxies for job in jobs_of(proxy))
 
 
 def jobs_of(proxy) -> list:

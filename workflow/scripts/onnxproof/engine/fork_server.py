@@ -50,6 +50,8 @@ MODULES = (
     "transformers.pipelines",
     "networkx",
 )
+#: What jobs that score answers to labelled data import with scikit-learn, which itself imports pandas.
+MODULES_OF_SCORING = ("scipy.stats", "scipy.sparse.linalg", "joblib")
 #: Read by libraries when they are loaded; Snakemake sets them for each job.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
