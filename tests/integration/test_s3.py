@@ -127,12 +127,17 @@ def test_a_run_with_its_results_in_s3(endpoint, tiny_models, tmp_path):
 
     alone = fails_the_gate(there).snakemake("--no-hooks", *options(endpoint))
     assert alone.returncode != 0
+    # A job that fails ends alone, also if its old folder was removed.
+    assert "Failed to get mtime" not in alone.stdout, alone.stdout
+    for rule in ("gate_parity", "release"):
+        assert f"Error in rule {rule}:" in alone.stdout, alone.stdout
     left = kept(endpoint)
     assert not {"results/stars/parity/optimized.ok", "results/stars/release.json"} & left
     assert not [key for key in left if key.startswith("results/stars/release/")]
     assert {"results/stars/parity/optimized.json", "results/stars/parity/fp32.ok"} <= left
 
-    failed = there.snakemake(*options(endpoint))
+    # The summary is as the run before left it.
+    failed = there.snakemake("--forcerun", "summary", *options(endpoint))
     assert failed.returncode != 0
     assert re.search(r"^FAIL stars optimized: max_probability_diff", failed.stdout, re.MULTILINE)
     assert (

@@ -27,7 +27,7 @@ from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
 from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts
-from onnxproof.engine.patches import plan_with_less_work
+from onnxproof.engine.patches import forget_removed_folders, plan_with_less_work
 from onnxproof.engine.resources import (
     estimate_disk_mb,
     estimate_memory_mb,
@@ -47,6 +47,7 @@ CONFIG_FILE = Path("config.yaml")
 IS_MODULE = not workflow.modifier.is_main_snakefile()
 if not IS_MODULE:
     plan_with_less_work()
+    forget_removed_folders()
 
 
 def checked(check, *arguments):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import sys
 import threading
 import time
 import tomllib
@@ -64,3 +65,26 @@ def test_another_version_is_left_alone(scheduler, monkeypatch):
     assert not patches.plan_with_less_work.__wrapped__()
     assert Job.log_info.__module__ == "snakemake.jobs"
     assert scheduler._schedule_reevalutation == "Snakemake's own"
+
+
+def test_the_s3_plugin_forgets_a_removed_folder(monkeypatch):
+    class StorageObject:
+        """A folder, as the plugin keeps it in mind."""
+
+        def __init__(self) -> None:
+            self._is_dir, self.removed = True, False
+
+        def remove(self) -> None:
+            self.removed = True
+
+    monkeypatch.setitem(sys.modules, "snakemake_storage_plugin_s3", SimpleNamespace(StorageObject=StorageObject))
+    assert patches.forget_removed_folders()
+    folder = StorageObject()
+    folder.remove()
+    assert folder.removed
+    assert folder._is_dir is None
+
+
+def test_without_the_s3_plugin_nothing_is_replaced(monkeypatch):
+    monkeypatch.delitem(sys.modules, "snakemake_storage_plugin_s3", raising=False)
+    assert not patches.forget_removed_folders()

@@ -5,6 +5,7 @@ As a module of another workflow it replaces nothing.
 
 import gc
 import importlib.metadata
+import sys
 import threading
 from collections.abc import Collection
 from functools import cache
@@ -122,3 +123,25 @@ def is_named(process: psutil.Process, names: Collection[str]) -> bool:
         return process.name() in names
     except psutil.NoSuchProcess:
         return False
+
+
+def forget_removed_folders() -> bool:
+    """Let the S3 plugin see that a folder is no longer there, once it was removed.
+
+    The plugin remembers that a name was a folder's. A job that fails after its old output was removed then seems to
+    have it still, and Snakemake ends the whole run when it asks how old that is.
+
+    Returns:
+        Whether the plugin is in use.
+    """
+    plugin = sys.modules.get("snakemake_storage_plugin_s3")
+    if plugin is None:
+        return False
+    remove = plugin.StorageObject.remove
+
+    def remove_and_forget(self: Any) -> None:
+        remove(self)
+        self._is_dir = None
+
+    plugin.StorageObject.remove = remove_and_forget
+    return True
