@@ -87,15 +87,15 @@ bench: setup $(PEERS:%=.venv-%/done)  ## compare our files with other runtimes a
 	$(IN_VENV) python tools/compare_runtimes.py --table docs/runtimes.md $(BENCH) \
 	  $(foreach peer,$(PEERS),--$(peer) .venv-$(peer)/bin/python)
 
-# LLAMA=llama-cpp adds llama.cpp, which is built from source: it takes a compiler, and half an hour on two cores.
+# LLAMA=llama-cpp adds llama.cpp, which is built from source: it takes cmake, a compiler, and half an hour on two cores.
 WRITERS := openvino onnxruntime-genai $(LLAMA)
 
 .PHONY: bench-blocks
-bench-blocks: setup  ## compare our rounding of weights to 4 bits with onnxruntime's, on the trained language model; rewrites docs/blocks.md
+bench-blocks: setup $(LLAMA:%=.venv-%/done)  ## compare our rounding of weights to 4 bits with onnxruntime's, on the trained language model; rewrites docs/blocks.md
 	$(IN_VENV) snakemake --cores all --configfile examples/story-teller.yaml -- \
 	  $(addprefix results/story-teller-tiny/,reference.json onnx/optimized.json)
 	$(IN_VENV) python tools/compare_blocks.py --results results/story-teller-tiny \
-	  --texts examples/story-calibration.jsonl --table docs/blocks.md
+	  --texts examples/story-calibration.jsonl --table docs/blocks.md $(if $(LLAMA),--llama-cpp .venv-llama-cpp/bin/python)
 
 .PHONY: bench-generators
 bench-generators: setup $(WRITERS:%=.venv-%/done)  ## compare how fast our variants of a language model write with public tools; rewrites docs/generators.md
@@ -114,6 +114,14 @@ bench-static: setup $(QUANTIZERS:%=.venv-%/done)  ## compare our int8 with fixed
 .venv-%/done: envs/peers/%.txt $(VENV)/uv.done
 	"$(PYTHON)" -m venv .venv-$*
 	$(BIN)/uv pip install --quiet --python .venv-$*/bin/python --no-deps --require-hashes -r $<
+	@touch $@
+
+# Without the part for images, which the comparisons do not need.
+.venv-llama-cpp/done: envs/peers/llama-cpp.txt $(VENV)/uv.done
+	"$(PYTHON)" -m venv $(@D)
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF $(CMAKE_ARGS)" \
+	  $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $< \
+	  || { echo "error: llama.cpp was not built: it takes cmake and a compiler of C++, see above; leave LLAMA=llama-cpp out" >&2; exit 1; }
 	@touch $@
 
 # An environment with a lock and torch. torch comes first, as in torch.done.

@@ -12,12 +12,13 @@ from filelock import FileLock
 
 from onnxproof.cli import UserError
 from onnxproof.original.exporters.optimum import find_interpreter
-from project import Project, make_project
+from project import ROOT, Project, make_project
 from tiny_models import save_classifier, save_sentence_transformer
 
 TRANSFORMERS_JS = "@huggingface/transformers@4.3.1"
 FASTEMBED = "fastembed==0.9.1"
 GENAI = "onnxruntime-genai==0.18.0"
+OPENVINO = "openvino==2026.4.1"
 
 
 def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
@@ -105,6 +106,21 @@ def fastembed(tmp_path_factory) -> Path:
 def genai_python(tmp_path_factory) -> Path:
     """The Python of an environment with onnxruntime-genai."""
     return python_with(GENAI, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def openvino_python(tmp_path_factory) -> Path:
+    """The Python of an environment with OpenVINO."""
+    return python_with(OPENVINO, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def llama_python() -> Path:
+    """The Python of the environment with llama.cpp, which takes half an hour to build."""
+    python = ROOT / ".venv-llama-cpp/bin/python"
+    if not python.is_file():
+        pytest.skip("`make .venv-llama-cpp/done` builds llama.cpp, which this test needs")
+    return python
 
 
 def python_with(requirement: str, tmp_path_factory) -> Path:

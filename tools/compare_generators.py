@@ -35,7 +35,13 @@ TASK = "text-generation"
 
 
 def make_contenders(
-    shape: str, folder: Path, layers: int, hidden: int, vocabulary: int, environments: Environments
+    shape: str,
+    folder: Path,
+    layers: int,
+    hidden: int,
+    vocabulary: int,
+    environments: Environments,
+    plan: WritingPlan,
 ) -> list[Contender]:
     """Return all contenders, the fp32 baseline first, their files made where they are missing."""
     source = make_once(
@@ -60,7 +66,7 @@ def make_contenders(
     graphs = {BASELINE: fp32, "optimized": optimized, **ours, **public}
     return [
         *(Contender(shape, name, "onnx", path) for name, path in graphs.items()),
-        *public_tools(shape, source, fp32, folder, environments),
+        *public_tools(shape, source, fp32, folder, environments, plan),
         Contender(shape, "PyTorch eager", "pytorch", source, TASK),
         Contender(shape, "PyTorch bf16", "pytorch", source, TASK, {"bfloat16": True}),
     ]
@@ -135,8 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     shape = f"qwen3-{args.layers}x{args.hidden}-{args.vocabulary}"
     environments = Environments(args.openvino, args.onnxruntime_genai, args.llama_cpp)
     made = args.output / "made" / shape
-    contenders = make_contenders(shape, made, args.layers, args.hidden, args.vocabulary, environments)
     plan = WritingPlan(args.prompts, args.contexts, args.batches, args.new_tokens)
+    contenders = make_contenders(shape, made, args.layers, args.hidden, args.vocabulary, environments, plan)
     effort = Effort(warmup=0, rounds=args.rounds, iterations=1, seconds_per_case=60, seed=0)
     record = args.output / f"{shape}.json"
     last = read_json(record)["contenders"] if args.only and record.is_file() else {}

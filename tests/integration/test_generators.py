@@ -262,3 +262,37 @@ def test_ways_to_round_to_four_bits_are_compared(finished, tmp_path, monkeypatch
     assert len(rows) == 5
     assert all(0 < float(row[2]) < 1 for row in rows)
     assert all(0 < float(row[4].removesuffix(" |")) < 1 for row in rows)
+
+
+def test_files_of_llama_cpp_are_held_to_the_same_answers(finished, monkeypatch):
+    """With onnxruntime in the place of llama.cpp, which not every machine of the tests has."""
+    import compare_blocks
+    from onnxproof.graph.generation import decoder_feed, empty_cache
+    from onnxproof.graph.sessions import open_session
+
+    results = finished / "writer"
+    session = open_session(results / "onnx/fp32/model.onnx", 1)
+    names = [value.name for value in session.get_inputs()]
+    cache = {name: values[None] for name, values in empty_cache(session.get_inputs()).items()}
+
+    def write_file(checkpoint, python, kind, folder):
+        assert (checkpoint / "model.safetensors").is_file()
+        (folder / "model.gguf").write_bytes(b"")
+
+    def answer(name, python, isolated, script, folder, texts, logits, threads):
+        shift = 0.5 if "Q4" in folder.name else 0.0
+        answers = {}
+        for number, tokens in np.load(texts).items():
+            (rows,) = session.run(["logits"], decoder_feed(tokens[None], 0, names) | cache)
+            answers[number] = rows[0] * (1 + shift)
+        np.savez(logits, **answers)
+
+    monkeypatch.setattr(compare_blocks, "save_gguf", write_file)
+    monkeypatch.setattr(compare_blocks, "run_tool", answer)
+    rows = [row.split(" | ") for row in compare_blocks.measure_llama(results, Path(sys.executable), 1)]
+    assert [row[1] for row in rows] == ["llama.cpp, F32", "llama.cpp, Q8_0", "llama.cpp, Q4_K_M"]
+    for row in rows[:2]:
+        assert float(row[3]) == pytest.approx(1, abs=1e-5)
+        assert float(row[4].removesuffix(" |")) == pytest.approx(0, abs=1e-6)
+    assert float(rows[2][3]) != pytest.approx(1, abs=1e-4)
+    assert float(rows[2][4].removesuffix(" |")) > 1e-4

@@ -12,6 +12,7 @@ from pathlib import Path
 from comparison.contenders import make_once, optimum_preset, save_peer
 from comparison.generators import BLOCKS_OF_OTHERS, OURS_IN_GENAI
 from comparison.peers import quantize_with_onnxruntime, quantize_with_optimum
+from onnxproof.benchmark.generation import WritingPlan
 from onnxproof.benchmark.timing import Contender
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE
@@ -20,8 +21,8 @@ from onnxproof.original.exporters.optimum import run_printing
 from onnxproof.release.genai import write_genai_config
 
 HERE = Path(__file__).parent
-#: What llama.cpp keeps room for: the longest case of the comparison's defaults.
-ROOM = {"most_tokens": 8192, "most_texts": 8}
+#: The types of llama.cpp that are compared: 8 bits, and the 4 bits that its authors recommend.
+GGUF_KINDS = ("Q8_0", "Q4_K_M")
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,19 @@ def save_gguf(source: Path, python: Path, kind: str, folder: Path) -> None:
     run_tool("llama.cpp", python, "-P", HERE / "llama_quantize.py", source, folder, kind)
 
 
-def public_tools(shape: str, source: Path, fp32: Path, folder: Path, given: Environments) -> Iterator[Contender]:
-    """Yield the contenders that others wrote, their files made where they are missing."""
+def room_for(plan: WritingPlan) -> dict[str, int]:
+    """Return how many tokens of how many texts llama.cpp keeps room for in its cache: those of the longest case.
+
+    A turn of next tokens begins with one that is not timed.
+    """
+    longest = max(case.batch * (case.context + plan.new_tokens + 1) for case in plan.cases())
+    return {"most_tokens": longest, "most_texts": max(plan.batch_sizes)}
+
+
+def public_tools(
+    shape: str, source: Path, fp32: Path, folder: Path, given: Environments, plan: WritingPlan
+) -> Iterator[Contender]:
+    """Yield the contenders that others wrote, their files made where they are missing; ``plan`` is what is timed."""
     per_tensor = quantize_with_optimum(optimum_preset(), per_channel=False)
     for name, quantize in (("onnxruntime dynamic int8", quantize_with_onnxruntime), ("Optimum int8", per_tensor)):
         made = make_once(folder / name.replace(" ", "-"), partial(save_peer, fp32, quantize))
@@ -114,6 +126,6 @@ def public_tools(shape: str, source: Path, fp32: Path, folder: Path, given: Envi
             made = make_once(folder / f"nncf-{mode}", partial(save_nncf_weights, fp32, given.openvino, mode))
             yield Contender(shape, f"OpenVINO, NNCF {mode}", "openvino", made, python=python)
     if given.llama is not None:
-        for kind in ("Q8_0", "Q4_K_M"):
+        for kind in GGUF_KINDS:
             made = make_once(folder / f"gguf-{kind}", partial(save_gguf, source, given.llama, kind))
-            yield Contender(shape, f"llama.cpp {kind}", "llama", made, options=ROOM, python=str(given.llama))
+            yield Contender(shape, f"llama.cpp {kind}", "llama", made, options=room_for(plan), python=str(given.llama))

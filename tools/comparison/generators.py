@@ -113,7 +113,9 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "Each contender takes turns with `fp32`; the first figure is the speed-up over `fp32` in the same run, with "
         "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have the recipe that the search tries first: blocks "
         "of 128 weights, and of 32 in the table of embeddings of `w8`. Files of public tools have blocks of 32, which "
-        "is what the tools take by themselves, and of 128.\n",
+        "is what the tools take by themselves, and of 128. llama.cpp has forms of its own, and a cache in "
+        "float16. The first peak of memory is that of one text, its longest prompt included; the second is that of "
+        "all cases.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]
@@ -129,15 +131,18 @@ def _render_shape(record: dict[str, Any]) -> str:
         f"## {record['shape']}\n",
         f"Layers x channels - tokens of the vocabulary; {format_threads(record['threads'])} of {cpu['model']}."
         f"{'' if record['shape'] == FULL else f' A trial: Qwen3-0.6B is {FULL}.'}\n",
-        f"| contender | {' | '.join(titles)} | MB | peak RSS, MB |",
-        f"| --- |{' --- |' * (len(titles) + 2)}",
+        f"| contender | {' | '.join(titles)} | MB | peak RSS, 1 text, MB | peak RSS, MB |",
+        f"| --- |{' --- |' * (len(titles) + 3)}",
     ]
     for name, facts in timed.items():
         cases = {(case["step"], case["batch"], case["context"]): case for case in facts["generation"]["cases"]}
         cells = [_cell(cases.get((case["step"], case["batch"], case["context"]))) for case in first]
+        # Steps go from small to large, and each peak is that of the process until then.
+        of_one = max((case["peak_rss_mb"] for case in cases.values() if case["batch"] == 1), default=None)
         peak = max(case["peak_rss_mb"] for case in cases.values())
+        alone = "–" if of_one is None else f"{of_one:.0f}"
         shown = f"**{name}**" if name in OURS else name
-        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {peak:.0f} |")
+        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {alone} | {peak:.0f} |")
     left_out = {name: facts["skipped"] for name, facts in record["contenders"].items() if "skipped" in facts}
     lines += ["", "Not compared:", ""]
     lines += [f"- {name}: {reason}." for name, reason in {**record["skipped"], **left_out}.items()]

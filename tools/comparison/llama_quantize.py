@@ -1,7 +1,7 @@
 """Write GGUF files of a Qwen3 checkpoint: run by the interpreter that has llama-cpp-python and gguf, alone.
 
-Usage: llama_quantize.py checkpoint folder type. The type is one of llama.cpp's, such as Q4_K_M. The file has no
-vocabulary: tokens go in and come out as numbers.
+Usage: llama_quantize.py checkpoint folder type. The type is one of llama.cpp's, such as Q4_K_M, or F32 for weights as
+they are. The weights of the checkpoint are float32. The file has no vocabulary: tokens go in and come out as numbers.
 """
 
 import json
@@ -70,13 +70,16 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
 
 def main(checkpoint: str, folder: str, kind: str) -> None:
     """Quantize as llama.cpp's own command does, without an importance matrix."""
+    made, whole = Path(folder) / "model.gguf", Path(folder) / "whole.gguf"
+    write_gguf(Path(checkpoint), whole)
+    if kind == "F32":
+        whole.rename(made)
+        return
     import llama_cpp
 
-    whole = Path(folder) / "whole.gguf"
-    write_gguf(Path(checkpoint), whole)
     settings = llama_cpp.llama_model_quantize_default_params()
     settings.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    status = llama_cpp.llama_model_quantize(str(whole).encode(), f"{folder}/model.gguf".encode(), settings)
+    status = llama_cpp.llama_model_quantize(str(whole).encode(), str(made).encode(), settings)
     whole.unlink()
     if status:
         raise SystemExit(f"llama.cpp cannot quantize {checkpoint} to {kind}: status {status}")

@@ -259,6 +259,13 @@ def test_size_of_an_onnx_model_counts_its_external_data(tmp_path):
     assert timing.size_mb(files) == pytest.approx(3.5)
 
 
+def test_size_of_a_model_of_llama_cpp_is_that_of_its_file(tmp_path):
+    for name in ("model.gguf", "config.json"):
+        (tmp_path / name).write_bytes(b"x" * 1_500_000)
+    files = timing.model_files(Contender("tiny", "llama.cpp Q8_0", "llama", tmp_path))
+    assert timing.size_mb(files) == pytest.approx(1.5)
+
+
 def test_size_of_a_checkpoint_counts_each_weight_once(tmp_path):
     dense = tmp_path / "2_Dense"
     dense.mkdir()

@@ -6,8 +6,10 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from comparison.generator_peers import room_for
 from comparison.generators import BLOCKS_OF_OTHERS, SKIPPED, render_page, save_block_variant, save_with_onnxruntime
 from graphs import FLOAT, INT64, build
+from onnxproof.benchmark.generation import WritingPlan
 from records import make_step, make_writing
 
 WORDS, WIDTH = 512, 64
@@ -79,6 +81,7 @@ def test_the_public_quantizer_gets_the_tied_head_as_a_constant(write, tmp_path, 
 def test_the_page_tells_winners_losers_and_who_was_left_out():
     fp32 = [make_step("first_token", 1, 32, 40.0), make_step("next_token", 8, 128, 20.0)]
     rival = [make_step("first_token", 1, 32, 10.0, 40.0), make_step("next_token", 8, 128, 40.0, 20.0)]
+    rival[1]["peak_rss_mb"] = 400.0
     ours = [make_step("first_token", 1, 32, 20.0, 40.0)]
     record = {
         "shape": "qwen3-2x256-4096",
@@ -94,10 +97,10 @@ def test_the_page_tells_winners_losers_and_who_was_left_out():
         "versions": {"onnxruntime": "1.32.0"},
     }
     lines = render_page([record]).splitlines()
-    assert "| contender | first token, 1x32 | next token, 8x128 | MB | peak RSS, MB |" in lines
-    assert "| fp32 | 1.00 (1.00–1.00), 40.0 ms, 800/s | 1.00 (1.00–1.00), 20.0 ms, 400/s | 100 | 190 |" in lines
-    assert "| **q4** | 2.00 (1.90–2.12), 20.0 ms, 1600/s | – | 13 | 190 |" in lines
-    assert "| rival | 4.00 (3.80–4.24), 10.0 ms, 3200/s | 0.50 (0.47–0.53), 40.0 ms, 200/s | 15 | 190 |" in lines
+    assert "| contender | first token, 1x32 | next token, 8x128 | MB | peak RSS, 1 text, MB | peak RSS, MB |" in lines
+    assert "| fp32 | 1.00 (1.00–1.00), 40.0 ms, 800/s | 1.00 (1.00–1.00), 20.0 ms, 400/s | 100 | 190 | 190 |" in lines
+    assert "| **q4** | 2.00 (1.90–2.12), 20.0 ms, 1600/s | – | 13 | 190 | 190 |" in lines
+    assert "| rival | 4.00 (3.80–4.24), 10.0 ms, 3200/s | 0.50 (0.47–0.53), 40.0 ms, 200/s | 15 | 190 | 400 |" in lines
     trial = (
         "Layers x channels - tokens of the vocabulary; 2 threads of A CPU. A trial: Qwen3-0.6B is qwen3-28x1024-151936."
     )
@@ -105,3 +108,10 @@ def test_the_page_tells_winners_losers_and_who_was_left_out():
     assert "A trial" not in render_page([record | {"shape": "qwen3-28x1024-151936"}])
     assert "- PyTorch bf16: no such type here." in lines
     assert sum(line.startswith("- ") for line in lines) == len(SKIPPED) + 1
+
+
+def test_llama_cpp_has_room_for_the_longest_case():
+    plan = WritingPlan(prompt_lengths=[32, 512], context_lengths=[128], batch_sizes=[1, 8], new_tokens=8)
+    assert room_for(plan) == {"most_tokens": 8 * (128 + 8 + 1), "most_texts": 8}
+    alone = WritingPlan(prompt_lengths=[2048], context_lengths=[128], batch_sizes=[1], new_tokens=8)
+    assert room_for(alone) == {"most_tokens": 2048 + 8 + 1, "most_texts": 1}

@@ -119,7 +119,7 @@ class LlamaWriter:
     """A GGUF file in llama.cpp; each text of a batch is a sequence of its context."""
 
     def __init__(self, model: Any, threads: int, most_tokens: int, most_texts: int) -> None:
-        """Take a loaded ``llama_model``, and how many tokens and texts a batch has at most."""
+        """Take a loaded ``llama_model``, and how many tokens all texts of a batch and how many texts it has at most."""
         import llama_cpp
 
         self.api = llama_cpp
@@ -131,7 +131,7 @@ class LlamaWriter:
         self.context = llama_cpp.llama_init_from_model(model, settings)
         self.memory = llama_cpp.llama_get_memory(self.context)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        self.chunk = settings.n_batch
+        self.chunk = llama_cpp.llama_n_batch(self.context)  # no more than the context has room for
 
     def read(self, prompt: Array) -> Text:
         """See ``Writer``: one text."""
@@ -141,6 +141,15 @@ class LlamaWriter:
             part = tokens[start : start + self.chunk]
             self._decode([(int(token), start + place, 0) for place, token in enumerate(part)], 1)
         return Text(self._likeliest(1), None, len(tokens))
+
+    def logits(self, tokens: Array) -> Array:
+        """Return the logits after each token of a text, float32 (tokens, vocabulary), from int64 (tokens,).
+
+        At most as many tokens as are read at once: 512.
+        """
+        self.api.llama_memory_clear(self.memory, True)
+        self._decode([(int(token), place, 0) for place, token in enumerate(tokens)], len(tokens))
+        return np.stack([self._row(place, len(tokens)) for place in range(len(tokens))])
 
     def step(self, text: Text) -> Text:
         """See ``Writer``."""
@@ -175,5 +184,9 @@ class LlamaWriter:
             self.api.llama_batch_free(batch)
 
     def _likeliest(self, count: int) -> Array:
-        rows = [self.api.llama_get_logits_ith(self.context, place - count) for place in range(count)]
-        return np.array([[np.ctypeslib.as_array(row, (self.vocabulary,)).argmax()] for row in rows])
+        return np.array([[self._row(place, count).argmax()] for place in range(count)])
+
+    def _row(self, place: int, count: int) -> Array:
+        """Return the logits of one of the last ``count`` tokens; the next call of the runtime overwrites them."""
+        row = self.api.llama_get_logits_ith(self.context, place - count)
+        return np.ctypeslib.as_array(row, (self.vocabulary,))

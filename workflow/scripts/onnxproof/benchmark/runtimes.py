@@ -294,6 +294,8 @@ def load_llama(folder: Path, threads: int, *, most_tokens: int, most_texts: int)
     rss = current_rss_mb()
     start = time.perf_counter_ns()
     model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
+    if not model:
+        raise UserError(f"{file}: llama.cpp cannot load it; its own message is on stderr")
     writer = LlamaWriter(model, threads, most_tokens, most_texts)
     return _only_writes(writer, {}, (time.perf_counter_ns() - start) / 1e6, rss)
 

@@ -178,7 +178,7 @@ def check_inputs(contender: Contender, input_types: dict[str, str]) -> None:
 
 
 def model_files(contender: Contender) -> list[Path]:
-    """Return the files that hold the model: the graph and its external data, or the checkpoint's weights.
+    """Return the files that hold the model: the graph and its external data, a GGUF file, or a checkpoint's weights.
 
     Of a checkpoint folder with several formats, only what is loaded counts: safetensors before pickles.
 
@@ -187,6 +187,8 @@ def model_files(contender: Contender) -> list[Path]:
     """
     if contender.runtime == "openvino" and (contender.folder / "model.xml").is_file():
         return [contender.folder / "model.xml", contender.folder / "model.bin"]
+    if contender.runtime == "llama" and (contender.folder / "model.gguf").is_file():
+        return [contender.folder / "model.gguf"]
     if contender.runtime != "pytorch":
         if not (has_several_graphs(contender.folder) or (contender.folder / "model.onnx").is_file()):
             raise UserError(f"{contender.label}: {contender.folder / 'model.onnx'}: no such file")

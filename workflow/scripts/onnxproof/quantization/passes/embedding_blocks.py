@@ -110,9 +110,8 @@ def _unpacked_rows(
     rows = writer.add("Gather", [integers, ids], "packed", axis=0)
     values = writer.add("Cast", [rows], "bytes", to=onnx.TensorProto.FLOAT)
     if weight.format.bits == 4:
-        four = editor.share_constant("four_bits", np.array(4, dtype=np.uint8))
-        shifted = writer.add("BitShift", [rows, four], "shifted", direction="RIGHT")
-        high = writer.add("Cast", [shifted], "high", to=onnx.TensorProto.FLOAT)
+        # Not BitShift: OpenVINO computes it as a division, and rounds the quotient.
+        high = writer.add("Floor", [writer.add("Mul", [values, number(1 / 16)], "sixteenths")], "high")
         above = writer.add("Mul", [high, number(16)], "above")
         low = writer.add("Sub", [values, above], "low")
         halves = [writer.add("Unsqueeze", [half, last_axis], f"half_{at}") for at, half in enumerate((low, high))]
