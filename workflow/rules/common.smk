@@ -48,7 +48,7 @@ CONFIG_FILE = Path("config.yaml")
 IS_MODULE = not workflow.modifier.is_main_snakefile()
 if not IS_MODULE:
     plan_with_less_work()
-remember_facts(Path(".snakemake/onnxproof.code.json"))
+    remember_facts(Path(".snakemake/onnxproof.code.json"))
 
 
 def checked(check, *arguments):

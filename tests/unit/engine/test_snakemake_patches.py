@@ -63,6 +63,7 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         (io.is_flagged, "isinstance(value, AnnotatedStringInterface)"),
         (output_index.OutputIndex.match_producers, "rule.is_producer(targetfile)"),
         (io.check, "_double_slash_regex.search(iofile)"),
+        (io.apply_wildcards, "WILDCARD_REGEX.sub(format_match, pattern)"),
         (rules.Rule.apply_input_function, "Wildcards(fromdict=wildcards)"),
         (Job.is_valid, "self.rule.expand_log(self.wildcards_dict)"),
         (Job.check_protected_output, "tg.create_task(f.protected())"),
@@ -83,13 +84,13 @@ import itertools, logging, os, re
 from types import SimpleNamespace
 import snakemake.api
 from snakemake import dag, io, iocontainers, output_index, rules
-from snakemake.exceptions import ChildIOException
+from snakemake.exceptions import ChildIOException, WildcardError
 from onnxproof.engine import patches
 
 messages = []
 io.logger.warning = messages.append
 flagged, check, OldIndex = io.is_flagged, io.check, output_index.OutputIndex
-check_outputs = dag.DAG.check_directory_outputs
+check_outputs, fill = dag.DAG.check_directory_outputs, io.apply_wildcards
 assert patches.plan_with_less_work()
 assert (io.is_flagged, io.check, output_index.OutputIndex) != (flagged, check, OldIndex)
 count = 0
@@ -149,6 +150,20 @@ class Job:
     def __init__(self, output):
         self.output = output
 
+def filled(apply, pattern, wildcards):
+    try:
+        made = apply(pattern, wildcards)
+        return made, type(made)
+    except WildcardError as error:
+        return str(error)
+
+patterns = ["", "plain", "{a}", "x/{a,[0-9]+}/{b}.y", "{a}{b}{a}", "{{a}}", "{ a }", "{missing}", "{a", "a}"]
+patterns += [io.directory("{a}/b"), io.ancient("no wildcard"), io._IOFile("{b}", None), io._IOFile("c", None)]
+for pattern in patterns:
+    for wildcards in ({"a": "1", "b": "{a}"}, {"a": 1, "b": ""}, {}, {"b": "2"}):
+        compare(filled(fill, pattern, wildcards), filled(io.apply_wildcards, pattern, wildcards))
+assert filled(io.apply_wildcards, "x/{a,[0-9]+}/{b}.y", {"a": 1, "b": 2})[0] == "x/1/2.y"
+
 def complaint(checks, *outputs):
     try:
         checks(SimpleNamespace(jobs=[Job(output) for output in outputs]))
@@ -170,7 +185,7 @@ def test_what_is_replaced_does_the_same():
         [sys.executable, "-c", COMPARED], cwd=ROOT / "workflow/scripts", capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) == 11 * 4 + 15 * 2 + 13 + 1 + 8
+    assert int(run.stdout) == 11 * 4 + 15 * 2 + 13 + 1 + 8 + 14 * 4
 
 
 #: Logs a job of two rules twice with a quiet handler or another; prints how often a command was written.

@@ -46,6 +46,7 @@ def plan_with_less_work() -> bool:
     _ask_for_flags_directly()
     _match_each_pattern_once()
     _check_suspicious_paths_only()
+    _find_wildcards_once()
     _expand_once()
     _plan_without_resources()
     _compare_paths_as_lists()
@@ -162,6 +163,33 @@ def _check_suspicious_paths_only() -> None:
             check_all(iofile, *arguments, **options)
 
     _replace(check_all, check)
+
+
+def _find_wildcards_once() -> None:
+    """Search a pattern for its wildcards once, not for each job that fills them in."""
+    from snakemake import io
+    from snakemake.exceptions import WildcardError
+
+    @lru_cache(maxsize=1000)
+    def pieces_of(pattern: str) -> tuple[list[str], list[str]]:
+        """Return what stands before, between and behind the wildcards, and their names."""
+        found = list(io.WILDCARD_REGEX.finditer(pattern))
+        ends = [0, *(match.end() for match in found)]
+        starts = [*(match.start() for match in found), len(pattern)]
+        texts = [pattern[start:end] for start, end in zip(ends, starts, strict=True)]
+        return texts, [match.group("name") for match in found]
+
+    def apply_wildcards(pattern: str, wildcards: Any) -> str:
+        if "{" not in pattern:
+            return str(pattern)
+        (first, *others), names = pieces_of(str(pattern))
+        try:
+            filled = [str(wildcards[name]) + text for name, text in zip(names, others, strict=True)]
+        except KeyError as error:
+            raise WildcardError(str(error)) from error
+        return "".join([first, *filled])
+
+    _replace(io.apply_wildcards, apply_wildcards)
 
 
 def _expand_once() -> None:
