@@ -26,7 +26,8 @@ from onnxproof.config.labelled import files_named
 from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
-from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts
+from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts, remember_facts
+from onnxproof.engine.name_pattern import any_of
 from onnxproof.engine.patches import forget_removed_folders, plan_with_less_work
 from onnxproof.engine.resources import (
     estimate_disk_mb,
@@ -48,6 +49,7 @@ IS_MODULE = not workflow.modifier.is_main_snakefile()
 if not IS_MODULE:
     plan_with_less_work()
     forget_removed_folders()
+    remember_facts(Path(".snakemake/onnxproof.code.json"))
 
 
 def checked(check, *arguments):
@@ -85,7 +87,7 @@ container: os.path.relpath(PROJECT / "envs" / "onnxproof.sif")
 
 
 wildcard_constraints:
-    model="|".join(map(re.escape, MODELS)),
+    model=any_of(MODELS),
     machine="|".join(map(re.escape, MACHINES)) or MATCHES_NOTHING,
     audit="|".join(map(re.escape, AUDITS)) or MATCHES_NOTHING,
     variant="|".join(VARIANTS),

@@ -5,6 +5,7 @@ one answer judges the variants both alone and in padded batches.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,9 @@ from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
-from onnxproof.parity.answers import align_queries, batch_invariance, read_answers
+from onnxproof.parity.answers import measure_neighbours
 from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.records.reference import (
-    Invariance,
     OwnInvariance,
     RecordedInputs,
     RecordedOutput,
@@ -37,10 +37,6 @@ from onnxproof.records.reference import (
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
-
-#: Of PyTorch's answers in batches, so many batches are looked at first; a cosine from here on is that of rounding.
-FIRST_BATCHES = 8
-ROUNDING_COSINE = 1 - 1e-6
 
 
 def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
@@ -71,29 +67,19 @@ def check_finite(model: str, outputs: list[Item]) -> None:
 def measure_own_invariance(
     original: Original, inputs: ModelInputs, alone: list[Item], judged: str, labels: int, batch_size: int
 ) -> OwnInvariance:
-    """Return how far PyTorch's answers in padded batches are from its answers alone.
+    """Return how far PyTorch's answers in padded batches are from its answers alone, see ``measure_neighbours``.
 
     Some architectures let padding into their answers: those that convolve over tokens, or pool all of them. A variant
-    can be no better than its original. Where the first batches, spread evenly, differ by no more than rounding, so do
-    the others, for padding is in all of them; only where they do not is every input run.
+    can be no better than its original.
     """
     batches = inputs.batches(TASKS[original.task].fit_batch(batch_size), list(inputs.items[0]))
-    first = batches[:: max(1, len(batches) // FIRST_BATCHES)]
-    batched: dict[int, Item] = {}
-    measured: Invariance = {"max_abs_diff": None, "cosine_min": None}
-    for some in (first, [batch for batch in batches if batch not in first]):
-        for indices in some:
-            batched |= zip(indices, original.run(inputs, indices), strict=True)
-        pairs = [(alone[index], outputs) for index, outputs in sorted(batched.items())]
-        expected, actual = (
-            {name: [item[name] for item in items] for name in items[0]} for items in zip(*pairs, strict=True)
-        )
-        aligned = align_queries(original.task, expected, actual)
-        answers, in_batch = (read_answers(judged, outputs, labels) for outputs in (expected, aligned))
-        measured = batch_invariance(answers, in_batch)
-        if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
-            break
-    return {"batch_size": batch_size, "inputs": len(batched), **measured}
+    outputs = {name: [item[name] for item in alone] for name in alone[0]}
+
+    def run(indices: Sequence[int]) -> dict[int, Item]:
+        return dict(zip(indices, original.run(inputs, indices), strict=True))
+
+    count, measured = measure_neighbours(original.task, judged, labels, inputs, batches, outputs, run)
+    return {"batch_size": batch_size, "inputs": count, **measured}
 
 
 def generate_some(original: Original, inputs: ModelInputs) -> dict[int, list[int]]:

@@ -1,7 +1,9 @@
 """The benchmark's arithmetic, its checks before anything runs, and what it reads of the machine."""
 
+import contextlib
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -403,3 +405,36 @@ def test_counts_are_at_least_one(option, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse_arguments([*ARGUMENTS, "--variant", "int8", option, "0"])
     assert "0 is not at least 1" in capsys.readouterr().err
+
+
+def test_processes_start_together_and_load_one_after_the_other(monkeypatch):
+    events = []
+
+    class Told:
+        def __init__(self, contender, threads):
+            events.append("starts")
+            self.loaded = {"load_ms": float(len(events))}
+
+        def ask(self, command):
+            events.append(command)
+
+        def kill(self):
+            events.append("is killed")
+
+        def __enter__(self):
+            events.append("loads")
+            return self
+
+        def __exit__(self, *_):
+            events.append("ends")
+
+    monkeypatch.setattr(timing, "Worker", Told)
+    assert timing.sample_loading(Contender("m", "int8", "onnx", Path("none")), 1, 2) == [1.0, 2.0]
+    assert events == [*["starts"] * 2, *["memory"] * 2, *["loads", "ends"] * 2, *["is killed"] * 2]
+
+
+def test_a_worker_that_nobody_enters_is_killed():
+    with contextlib.ExitStack() as stack:
+        [worker] = timing.start_workers([Contender("m", "int8", "onnx", Path("none"))], 1, stack)
+        assert worker.process.poll() is None
+    assert worker.process.returncode is not None

@@ -31,6 +31,8 @@ def scripts(tmp_path, monkeypatch) -> Path:
 
 
 def forget() -> None:
+    sources._known.clear()
+    sources._memory.clear()
     for cached in vars(sources).values():
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
@@ -246,10 +248,10 @@ def test_what_is_imported_for_the_type_checker_alone_is_no_part(scripts):
 
 def test_the_records_are_types_but_for_the_functions_that_read_them():
     for path in (sources.SCRIPTS / "onnxproof/records").glob("*.py"):
-        tree, _ = sources._read(path)
+        tree, _ = sources._without_types(path.read_text())
         found = [node for node in tree.body if not isinstance(node, ast.Expr | ast.Import | ast.ImportFrom)]
         assert all(isinstance(node, ast.FunctionDef) and node.name.startswith("read_") for node in found), path
-        assert sources._does_something(path) == bool(found)
+        assert sources._facts_of(path).does_something == bool(found)
 
 
 def test_no_code_reads_annotations():
@@ -291,3 +293,38 @@ def reword(path: Path) -> int:
             count += 1
     path.write_text(ast.unparse(tree))
     return count
+
+
+def test_what_was_found_is_remembered_and_gives_the_same_digests(scripts, tmp_path_factory, monkeypatch):
+    memory = tmp_path_factory.mktemp("memory") / "code.json"
+    (scripts / "judge.py").write_text(TYPED + "\n\nimport onnxproof.other as other\n")
+    before = digests()
+    forget()
+    sources.remember_facts(memory)
+    first = {script: digest_of_scripts(script) for script in before}
+    forget()
+    sources.remember_facts(memory)
+    monkeypatch.setattr(sources, "_find_facts", lambda text: pytest.fail("parsed again"))
+    assert {script: digest_of_scripts(script) for script in before} == first == before
+    assert files_of_script("judge")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"finder": "another", "facts": {}}', '{"facts": 1}', "{}"])
+def test_what_cannot_be_remembered_is_found_anew(scripts, tmp_path_factory, content):
+    memory = tmp_path_factory.mktemp("memory") / "code.json"
+    before = digests()
+    forget()
+    memory.write_text(content)
+    sources.remember_facts(memory)
+    assert {script: digest_of_scripts(script) for script in before} == before
+    assert memory.read_text() != content
+
+
+def test_an_edit_of_what_is_remembered_is_noticed(scripts, tmp_path_factory):
+    sources.remember_facts(tmp_path_factory.mktemp("memory") / "code.json")
+    before = digest_of_scripts("make")
+    (scripts / "make.py").write_text(FILES["make.py"] + "EDITED = True\n")
+    memory = sources._memory[0]
+    forget()
+    sources.remember_facts(memory)
+    assert digest_of_scripts("make") != before

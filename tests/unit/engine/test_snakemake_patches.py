@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import inspect
+import subprocess
 import sys
 import threading
 import time
@@ -10,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from snakemake import common, rules
+import snakemake.api  # noqa: F401 - some of its modules cannot be imported first
+from snakemake import common, io, output_index, rules
+from snakemake.dag import DAG
 from snakemake.jobs import Job
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -52,11 +55,176 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         assert not scheduler._open_jobs.acquire(blocking=False), f"woken more than {woken} times"
 
 
-def test_snakemake_still_writes_a_command_three_times_to_log_it_and_asks_for_parameters_each_time():
+@pytest.mark.parametrize(
+    ("function", "does"),
+    [
+        (Job.log_info, "shellcmd=self.shellcmd"),
+        (common.get_function_params, "inspect.signature(func)"),
+        (io.is_flagged, "isinstance(value, AnnotatedStringInterface)"),
+        (output_index.OutputIndex.match_producers, "rule.is_producer(targetfile)"),
+        (io.check, "_double_slash_regex.search(iofile)"),
+        (io.apply_wildcards, "WILDCARD_REGEX.sub(format_match, pattern)"),
+        (rules.Rule.apply_input_function, "Wildcards(fromdict=wildcards)"),
+        (Job.is_valid, "self.rule.expand_log(self.wildcards_dict)"),
+        (Job.check_protected_output, "tg.create_task(f.protected())"),
+        (JobScheduler._finish_jobs, "self._free_resources(job)"),
+        (JobScheduler._free_resources, "job.scheduler_resources.items()"),
+        (Job.conda_env_spec.fget, "self.wildcards_dict, self.params, self.input"),
+        (DAG.check_directory_outputs, "(Path(f).absolute(), job)"),
+    ],
+)
+def test_snakemake_still_does_what_a_plan_can_do_without(function, does):
     """Once this fails, measure whether the patch is still needed."""
-    assert inspect.getsource(Job.log_info).count("self.shellcmd") == 3
-    assert "inspect.signature(func)" in inspect.getsource(common.get_function_params)
-    assert rules.get_function_params is common.get_function_params
+    assert does in inspect.getsource(function)
+
+
+#: Compares what is replaced with what it replaces; prints how often they were compared.
+COMPARED = """
+import itertools, logging, os, re
+from types import SimpleNamespace
+import snakemake.api
+from snakemake import dag, io, iocontainers, output_index, rules
+from snakemake.exceptions import ChildIOException, WildcardError
+from onnxproof.engine import patches
+
+messages = []
+io.logger.warning = messages.append
+flagged, check, OldIndex = io.is_flagged, io.check, output_index.OutputIndex
+check_outputs, fill = dag.DAG.check_directory_outputs, io.apply_wildcards
+assert patches.plan_with_less_work()
+assert (io.is_flagged, io.check, output_index.OutputIndex) != (flagged, check, OldIndex)
+count = 0
+
+def compare(old, new):
+    global count
+    count += 1
+    assert old == new, (old, new)
+
+named = io._IOFile(io.directory(io.temp("results/{model}/a")), None)
+values = ["plain", len, named, named.apply_wildcards({"model": "m"}), named._file, io.ancient("b")]
+values += [io._IOFile("c", None), io.flag("d", "temp", False), io._IOFile(lambda wildcards: "e", None)]
+values += [None, iocontainers.Log()]
+for value, flag in itertools.product(values, ("temp", "directory", "ancient", "storage_object")):
+    compare(flagged(value, flag), io.is_flagged(value, flag))
+
+def warnings_of(checks, *arguments, **options):
+    messages.clear()
+    checks(*arguments, **options)
+    return list(messages)
+
+paths = ["", "results/m/a", "./a", "../a", " a", "a ", "a\\nb", "a//b", "s3://a/b", "//a", "/a", ".a"]
+paths += ["a/{b c}", "{{b c}}", "{b}"]
+for path, stored in itertools.product(paths, (False, True)):
+    compare(warnings_of(check, path, is_storage=stored), warnings_of(io.check, path, is_storage=stored))
+assert sum(bool(warnings_of(io.check, path)) for path in paths) == 7
+
+class Rule:
+    def __init__(self, *patterns):
+        self.files = [io._IOFile(pattern, None) for pattern in patterns]
+
+    def products(self):
+        return self.files
+
+    def is_producer(self, path):
+        return any(file.match(path) for file in self.files)
+
+made = [
+    Rule("results/{model,a|ab}/source", "logs/{model}.log"),
+    Rule("results/{model}/onnx/{variant,x|y}.json", "results/{model}/onnx/{variant}"),
+    Rule("results/summary.csv"),
+    Rule("{anything}.csv"),
+]
+old, new = OldIndex(made), output_index.OutputIndex(made)
+paths = ["results/a/source", "results/c/source", "results/c/onnx/x.json", "results/c/onnx/z.json"]
+paths += ["results/summary.csv", "logs/a.log", "logs/.log", "results/source", "results/onnx/x", "results", "", "x.csv"]
+for path in [*paths, "results/x.csv"]:
+    compare(old.match_producers(path), new.match_producers(path))
+assert len(new.match_producers("results/summary.csv")) == 2
+
+one, two = ({"model": "m", "variant": variant} for variant in "xy")
+made_once = rules.Wildcards(fromdict=one)
+assert rules.Wildcards(fromdict=dict(one)) is made_once
+compare(dict(iocontainers.Wildcards(fromdict=two).items()), dict(rules.Wildcards(fromdict=two).items()))
+
+class Job:
+    def __init__(self, output):
+        self.output = output
+
+def filled(apply, pattern, wildcards):
+    try:
+        made = apply(pattern, wildcards)
+        return made, type(made)
+    except WildcardError as error:
+        return str(error)
+
+patterns = ["", "plain", "{a}", "x/{a,[0-9]+}/{b}.y", "{a}{b}{a}", "{{a}}", "{ a }", "{missing}", "{a", "a}"]
+patterns += [io.directory("{a}/b"), io.ancient("no wildcard"), io._IOFile("{b}", None), io._IOFile("c", None)]
+for pattern in patterns:
+    for wildcards in ({"a": "1", "b": "{a}"}, {"a": 1, "b": ""}, {}, {"b": "2"}):
+        compare(filled(fill, pattern, wildcards), filled(io.apply_wildcards, pattern, wildcards))
+assert filled(io.apply_wildcards, "x/{a,[0-9]+}/{b}.y", {"a": 1, "b": 2})[0] == "x/1/2.y"
+
+def complaint(checks, *outputs):
+    try:
+        checks(SimpleNamespace(jobs=[Job(output) for output in outputs]))
+    except ChildIOException as error:
+        return re.sub("0x[0-9a-f]+", "", str(error))
+
+folder = os.getcwd()
+cases = [[["a/b"], ["a/c"]], [["a"], ["a/c"]], [["a/c"], ["a"], ["b"]], [["a", "a/c"]], [["a"], ["a.b"], ["a.b/c"]]]
+cases += [[["./a"], [f"{folder}/a/b"]], [[f"{folder}/a"], ["a-b", "ab"]], [["a/x"], ["a"], ["a b"]]]
+for case in cases:
+    compare(complaint(check_outputs, *case), complaint(dag.DAG.check_directory_outputs, *case))
+assert [bool(complaint(check_outputs, *case)) for case in cases] == [False, True, True, False, True, True, False, True]
+print(count)
+"""
+
+
+def test_what_is_replaced_does_the_same():
+    run = subprocess.run(
+        [sys.executable, "-c", COMPARED], cwd=ROOT / "workflow/scripts", capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) == 11 * 4 + 15 * 2 + 13 + 1 + 8 + 14 * 4
+
+
+#: Logs a job of two rules twice with a quiet handler or another; prints how often a command was written.
+WRITTEN = """
+import logging, sys
+from types import SimpleNamespace
+import snakemake.api
+from snakemake.jobs import Job
+from snakemake.logging import DefaultFilter
+from snakemake.settings.enums import Quietness
+from onnxproof.engine import patches
+
+logger, handler = logging.getLogger("snakemake.logging"), logging.StreamHandler()
+logger.setLevel(logging.INFO)
+logger.handlers = [handler]
+quiet = {"rules": {Quietness.RULES}, "reason": {Quietness.REASON}}[sys.argv[1]]
+handler.addFilter(DefaultFilter(quiet, False, False, True, False))
+written = []
+Job.log_info = lambda job: written.append(job.command_to_log)
+Job.shellcmd = property(lambda job: "command")
+patches.plan_with_less_work()
+for name in ("one", "two"):
+    for _ in range(2):
+        job = SimpleNamespace(rule=SimpleNamespace(name=name))
+        Job.log_info(job)
+print(len(written))
+"""
+
+
+def test_a_job_that_is_not_shown_is_written_once_for_each_rule():
+    for quiet, count in (("rules", "2"), ("reason", "4")):
+        run = subprocess.run(
+            [sys.executable, "-c", WRITTEN, quiet],
+            cwd=ROOT / "workflow/scripts",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.stdout.strip() == count, run.stderr
 
 
 def test_another_version_is_left_alone(scheduler, monkeypatch):

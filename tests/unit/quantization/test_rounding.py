@@ -7,6 +7,7 @@ from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.rounding import (
     DAMPING,
+    compensating,
     quantize_weights,
     record_correlations,
     round_columns,
@@ -54,6 +55,20 @@ def test_inputs_that_do_not_correlate_are_rounded_to_the_nearest():
     weight = random_weight()
     integers, _ = round_columns(weight, "full", spread_of_errors(np.eye(len(weight))))
     np.testing.assert_array_equal(integers, quantize_columns(weight, "full")[0])
+
+
+def test_each_row_makes_up_for_the_errors_of_all_rows_before_it():
+    x, weight = correlated_rows(), random_weight().astype(np.float64)
+    spread = spread_of_errors(x.T.astype(np.float64) @ x / len(x))
+    one_by_one, in_blocks = weight.copy(), weight.copy()
+    for row in range(len(weight)):
+        one_by_one[row] -= np.rint(one_by_one[row])
+        one_by_one[row + 1 :] -= np.outer(spread[row, row + 1 :] / spread[row, row], one_by_one[row])
+    for start, stop in ((0, 1), (1, 64), (64, 130)):
+        for row in compensating(in_blocks, spread, slice(start, stop)):
+            in_blocks[row] -= np.rint(in_blocks[row])
+    np.testing.assert_allclose(in_blocks, one_by_one, rtol=0, atol=1e-9)
+    assert np.abs(one_by_one).max() <= 0.5
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 130, 259])

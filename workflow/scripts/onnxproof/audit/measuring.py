@@ -128,7 +128,7 @@ def _measure(task: Task, model: OnnxModel, seen: Inspection, variant: str, recor
     record |= {
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
+        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
         "limits": [verdict.as_record() for verdict in verdicts],
     }
     missed = [verdict for verdict in verdicts if not verdict.passed]
@@ -171,7 +171,7 @@ def _judged(task: Task, model: OnnxModel, variant: str, measured: Measurement, b
         "task": task.reference.manifest["task"],
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, **measured.batch_invariance},
+        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
         "reference_batch_invariance": task.reference.manifest["batch_invariance"],
     }
 

@@ -12,6 +12,7 @@ from onnxproof.benchmark.timing import (
     Rounds,
     Worker,
     compare,
+    start_workers,
     summarize,
     time_in_turns,
 )
@@ -155,7 +156,7 @@ def measure(
     results: list[WritingResult] = []
     for threads in thread_counts:
         with contextlib.ExitStack() as stack:
-            workers = [stack.enter_context(Worker(contender, threads)) for contender in contenders]
+            workers = [stack.enter_context(worker) for worker in start_workers(contenders, threads, stack)]
             if left_out is None:
                 limits = limits_of(workers, sizes)
                 refused = {case: limits.refuses(case, plan.new_tokens) for case in plan.cases()}

@@ -16,14 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.benchmark.peer_writers import GenaiWriter, LlamaWriter, OpenVinoWriter
 from onnxproof.benchmark.writing import OnnxWriter, TorchWriter, Writer, can_write
-from onnxproof.checkpoint.snapshot import remote_code_allowed
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.graph.generation import empty_cache
 from onnxproof.inputs.prompts import PAST
-from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
 from onnxproof.tasks.registry import TASKS
 
 BYTES_PER_MB = 1_000_000
@@ -231,6 +228,8 @@ def load_openvino(folder: Path, threads: int, *, precision: str | None = None) -
     """
     import openvino
 
+    from onnxproof.benchmark.peer_writers import OpenVinoWriter
+
     own = folder / "model.xml"
     settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     if precision is not None:
@@ -269,6 +268,8 @@ def load_genai(folder: Path, threads: int) -> LoadedModel:
     """Load a folder with a ``genai_config.json`` into onnxruntime-genai, which writes and does nothing else."""
     import onnxruntime_genai
 
+    from onnxproof.benchmark.peer_writers import GenaiWriter
+
     decoder = read_json(folder / "genai_config.json")["model"]["decoder"]
     config = onnxruntime_genai.Config(str(folder))
     options = {"intra_op_num_threads": threads, "inter_op_num_threads": 1}
@@ -288,6 +289,8 @@ def load_llama(folder: Path, threads: int, *, most_tokens: int, most_texts: int)
     Its cache has room for ``most_tokens`` of ``most_texts`` texts together, and is made when the file is loaded.
     """
     import llama_cpp
+
+    from onnxproof.benchmark.peer_writers import LlamaWriter
 
     (file,) = folder.glob("*.gguf")
     llama_cpp.llama_backend_init()
@@ -324,6 +327,8 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
     ``torch.compile``, whose work falls into the first calls of each shape.
     """
     import torch
+
+    from onnxproof.checkpoint.snapshot import remote_code_allowed
 
     model_class = pytorch_class(task)
     rss = current_rss_mb()
@@ -387,6 +392,8 @@ def load_pytorch(folder: Path, task: str, *, bfloat16: bool = False, compiled: b
 
 def pytorch_class(task: str) -> Any:
     """Import and return the class that loads a checkpoint for ``task``, one of TASKS."""
+    from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
+
     if task == "sentence-similarity":
         return import_sentence_transformers().SentenceTransformer
     return getattr(import_transformers(), TASKS[task].auto_class)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -216,12 +216,9 @@ class Worker:
     """A child process that holds one contender and nothing else; a context manager that always reaps it."""
 
     def __init__(self, contender: Contender, threads: int) -> None:
-        """Start the process and load the contender; ``loaded`` is its answer.
-
-        Raises:
-            UserError: the contender could not be loaded.
-        """
-        self.contender = contender
+        """Start the process, which imports what every contender needs. It loads its own when it is entered."""
+        self.contender, self.threads = contender, threads
+        self.loaded: dict[str, Any] = {}  #: the answer to ``load``
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the worker)
         # The command line keeps the current folder off the path (-P): its files must not shadow a library.
         self.process = subprocess.Popen(
@@ -233,12 +230,20 @@ class Worker:
             text=True,
             encoding="utf-8",
         )
+
+    def __enter__(self) -> Self:
+        """Load the contender and return the worker.
+
+        Raises:
+            UserError: the contender could not be loaded.
+        """
+        contender = self.contender
         try:
             self.loaded = self.ask(
                 "load",
                 runtime=contender.runtime,
                 folder=str(contender.folder),
-                threads=threads,
+                threads=self.threads,
                 task=contender.task,
                 options=contender.options,
             )
@@ -247,6 +252,7 @@ class Worker:
         except BaseException:
             self.kill()
             raise
+        return self
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Send a command and return its answer.
@@ -275,10 +281,6 @@ class Worker:
         tail = "".join(f"\n  | {line}" for line in lines[-STDERR_TAIL_LINES:])
         contender = self.contender
         return UserError(f"{contender.label}: benchmark step {command!r} failed on {contender.folder}: {reason}{tail}")
-
-    def __enter__(self) -> Self:
-        """Return the worker."""
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -310,12 +312,31 @@ def worker_environment(threads: int) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **pools, **offline}
 
 
+def start_workers(contenders: Sequence[Contender], threads: int, stack: contextlib.ExitStack) -> list[Worker]:
+    """Start a process for each contender, all at once, so that their imports take as long as those of one.
+
+    Each is to be entered. Those that are not are killed at the end of ``stack``.
+    """
+    workers = []
+    for contender in contenders:
+        workers.append(Worker(contender, threads))
+        stack.callback(workers[-1].kill)
+    return workers
+
+
 def sample_loading(contender: Contender, threads: int, repeats: int) -> list[float]:
-    """Return the loading times in ms of ``repeats`` fresh processes, imports excluded."""
+    """Return the loading times in ms of ``repeats`` fresh processes, imports excluded.
+
+    One loads after the other, once all have finished their imports and wait.
+    """
     samples = []
-    for _ in range(repeats):
-        with Worker(contender, threads) as worker:
-            samples.append(worker.loaded["load_ms"])
+    with contextlib.ExitStack() as stack:
+        workers = start_workers([contender] * repeats, threads, stack)
+        for worker in workers:
+            worker.ask("memory")
+        for worker in workers:
+            with worker:
+                samples.append(worker.loaded["load_ms"])
     return samples
 
 
@@ -446,7 +467,7 @@ def measure(
         UserError: a worker failed.
     """
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(contender, threads)) for contender in contenders]
+        workers = [stack.enter_context(worker) for worker in start_workers(contenders, threads, stack)]
         results = []
         for case in cases:
             results.append(measure_case(workers, case, threads, sizes, effort))

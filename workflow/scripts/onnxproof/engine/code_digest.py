@@ -1,11 +1,20 @@
-"""Which files a script is made of and what they do, so that an edit reruns exactly the rules that it concerns."""
+"""Which files a script is made of and what they do, so that an edit reruns exactly the rules that it concerns.
+
+What a file says is found in its syntax tree. To parse all of ours takes a second, and every start of Snakemake asks for
+it, so that it can be remembered on the disk, see ``remember_facts``.
+"""
 
 import ast
 import hashlib
+import json
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+from onnxproof.files import write_text
 from onnxproof.places import SCRIPTS
 
 PACKAGE = "onnxproof"
@@ -93,27 +102,104 @@ def _ends_in(node: ast.AST, name: str) -> bool:
     return name in (getattr(node, "id", None), getattr(node, "attr", None))
 
 
+class Alias(NamedTuple):
+    """A name that an import statement imports, what it is called from then on, and whether only types use it."""
+
+    name: str
+    called: str
+    of_types: bool
+
+
+class Facts(NamedTuple):
+    """What a file says, wherever it lies.
+
+    ``words`` is a digest of what it does, but for its imports. ``does_something`` is whether it holds more than a
+    docstring and types, as the ``__init__.py`` of most packages does not. Of an import from a module, ``imports`` has
+    that module first, of others None.
+    """
+
+    words: str
+    does_something: bool
+    imports: list[tuple[str | None, list[Alias]]]
+
+
+#: Facts by the sha256 of the file that they are of, and the file on the disk that remembers them, where there is one.
+_known: dict[str, Facts] = {}
+_memory: list[Path] = []
+#: From so many files on, what is remembered is begun anew: old versions of files are among them.
+MOST_REMEMBERED = 2000
+
+
+def remember_facts(path: Path) -> None:
+    """Read what an earlier process has found in our files, and have this one add to it.
+
+    What other code found, or another version of Python, is not read. Without the file, or where it cannot be written,
+    all is found anew.
+    """
+    _memory[:] = [path]
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["finder"] == _finder() and len(stored["facts"]) < MOST_REMEMBERED:
+            for sha256, (words, does_something, imports) in stored["facts"].items():
+                listed = [(module, [Alias(*alias) for alias in aliases]) for module, aliases in imports]
+                _known[sha256] = Facts(words, does_something, listed)
+
+
+def _write_facts() -> None:
+    for path in _memory:
+        with suppress(OSError, ImportError):  # of locks, which Windows has not
+            write_text(path, json.dumps({"finder": _finder(), "facts": _known}))
+
+
 @cache
-def _read(path: Path) -> tuple[ast.Module, set[str]]:
+def _finder() -> str:
+    """Return what tells this code, and the grammar that it reads, from another."""
+    return f"{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()} {sys.version_info[:2]}"
+
+
+@cache
+def _facts_of(path: Path) -> Facts:
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 not in _known:
+        _known[sha256] = _find_facts(content.decode())
+    return _known[sha256]
+
+
+def _find_facts(text: str) -> Facts:
+    tree, types = _without_types(text)
+    words: list[str] = []
+    _add_words(tree, False, words)
+    does_something = any(
+        not isinstance(node, ast.Expr) and not (isinstance(node, ast.ImportFrom) and _names_of(node) <= types)
+        for node in tree.body
+    )
+    return Facts(hashlib.sha256("\0".join(words).encode()).hexdigest(), does_something, list(_imports_of(tree, types)))
+
+
+def _without_types(text: str) -> tuple[ast.Module, set[str]]:
     """Return a file's syntax tree without what only a type checker reads, and the names that stand there alone."""
     remover = _TypeRemover()
-    tree: ast.Module = remover.visit(ast.parse(path.read_text(encoding="utf-8")))
+    tree: ast.Module = remover.visit(ast.parse(text))
     return tree, remover.names - {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
-@cache
-def _modules(path: Path) -> list[tuple[ast.Import | ast.ImportFrom, list[Path]]]:
-    """Return each import of a file, anywhere in it, with the files of the helper package that it runs."""
-    found: list[tuple[ast.Import | ast.ImportFrom, list[Path]]] = []
-    for node in ast.walk(_read(path)[0]):
-        if isinstance(node, ast.Import):
-            names = {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        else:
-            continue
-        found.append((node, sorted({file for name in names for file in _files_of_module(name)})))
-    return found
+def _imports_of(tree: ast.Module, types: set[str]) -> Iterator[tuple[str | None, list[Alias]]]:
+    """Yield each import, anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and node.module and not node.level):
+            called = [(alias.name, alias.asname or alias.name) for alias in node.names]
+            yield getattr(node, "module", None), [Alias(name, known, known in types) for name, known in called]
+
+
+def _files_of_import(module: str | None, aliases: list[Alias]) -> list[Path]:
+    """Return the files of the helper package that an import runs."""
+    names = {_full_name(module, alias) for alias in aliases} | ({module} if module else set())
+    return sorted({file for name in names for file in _files_of_module(name)})
+
+
+def _full_name(module: str | None, alias: Alias) -> str:
+    return f"{module}.{alias.name}" if module else alias.name
 
 
 @cache
@@ -135,7 +221,7 @@ def files_of_script(name: str) -> list[str]:
     while waiting:
         path = waiting.pop()
         seen.add(path)
-        waiting |= {file for _, files in _modules(path) for file in files} - seen
+        waiting |= {file for found in _facts_of(path).imports for file in _files_of_import(*found)} - seen
     return [str(script), *sorted(str(path) for path in seen - {script})]
 
 
@@ -153,36 +239,25 @@ def _digest_of_file(path: Path) -> str:
     Of an import the names count, but not the module of this package that they come from: its own digest counts in its
     place, so that renaming or moving it changes nothing. Nor does the order of imports, which follows from their names.
     """
-    words: list[str] = []
-    tree, types = _read(path)
-    _add_words(tree, False, words)
+    facts = _facts_of(path)
     imports = []
-    for node, files in _modules(path):
-        origin = None if files else getattr(node, "module", None)
+    for module, aliases in facts.imports:
+        origin = None if _files_of_import(module, aliases) else module
         names = sorted(
-            ("" if _is_module(node, alias) else alias.name, alias.asname or alias.name)
-            for alias in node.names
-            if (alias.asname or alias.name) not in types
+            ("" if _is_module(_full_name(module, alias)) else alias.name, alias.called)
+            for alias in aliases
+            if not alias.of_types
         )
         if names:
             imports.append(repr((origin, names)))
-    return hashlib.sha256("\0".join([*words, *sorted(imports)]).encode()).hexdigest()
+    return hashlib.sha256("\0".join([facts.words, *sorted(imports)]).encode()).hexdigest()
 
 
-def _is_module(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:
+@cache
+def _is_module(name: str) -> bool:
     """Tell whether what is imported is a module of this package, not something in it."""
-    name = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
     stem = SCRIPTS.joinpath(*name.split("."))
     return name.split(".")[0] == PACKAGE and (stem.is_dir() or stem.with_suffix(".py").is_file())
-
-
-def _does_something(path: Path) -> bool:
-    """Tell whether a file holds more than a docstring and types, as the ``__init__.py`` of most packages does not."""
-    tree, types = _read(path)
-    return any(
-        not isinstance(node, ast.Expr) and not (isinstance(node, ast.ImportFrom) and _names_of(node) <= types)
-        for node in tree.body
-    )
 
 
 def _names_of(node: ast.ImportFrom) -> set[str]:
@@ -238,10 +313,13 @@ def digest_of_scripts(*names: str) -> str:
     Comments, docstrings, messages, types and the names of modules do not count, so that rewording or moving one of them
     makes no one repeat a job.
     """
-    parts = []
+    parts, known = [], len(_known)
     for name in names:
         script, *modules = map(Path, files_of_script(name))
-        parts += [_digest_of_file(script), *sorted(_digest_of_file(path) for path in modules if _does_something(path))]
+        doing = [path for path in modules if _facts_of(path).does_something]
+        parts += [_digest_of_file(script), *sorted(map(_digest_of_file, doing))]
+    if len(_known) > known:
+        _write_facts()
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 

@@ -5,13 +5,17 @@ As a module of another workflow it replaces nothing.
 
 import gc
 import importlib.metadata
+import itertools
+import logging
 import sys
 import threading
 from collections.abc import Collection
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import Any
 
 import psutil
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from onnxproof.engine.fork_client import job_name
 
@@ -24,10 +28,10 @@ GARBAGE = (100_000, 20, 20)
 
 @cache
 def plan_with_less_work() -> bool:
-    """Let Snakemake do once what it does several times for each job that it plans.
+    """Let Snakemake do once what it does several times for each job that it plans, and not at all what nobody sees.
 
-    It asks for the parameters of a function each time it calls it, and writes a job's command three times to log it
-    once. Python looks for garbage after each 700 new objects, and finds none, because a plan keeps what it makes.
+    The plan stays the same. Python looks for garbage after each 700 new objects, and finds none, because a plan keeps
+    what it makes.
 
     Returns:
         Whether anything was replaced, at the first call: another version of Snakemake is left alone.
@@ -35,12 +39,42 @@ def plan_with_less_work() -> bool:
     if importlib.metadata.version("snakemake") != SNAKEMAKE:
         return False
     gc.set_threshold(*GARBAGE)
-    from snakemake import common, jobs, rules
+    from snakemake import common
 
-    common.get_function_params = rules.get_function_params = cache(common.get_function_params)
+    _replace(common.get_function_params, cache(common.get_function_params))
+    _log_what_is_shown()
+    _ask_for_flags_directly()
+    _match_each_pattern_once()
+    _check_suspicious_paths_only()
+    _find_wildcards_once()
+    _expand_once()
+    _plan_without_resources()
+    _compare_paths_as_lists()
+    return True
+
+
+def _replace(old: Any, new: Any) -> None:
+    """Put a function or class of Snakemake in the place of another, in all modules that have imported that one."""
+    called = old.__name__
+    for name, module in list(sys.modules.items()):
+        if name.startswith("snakemake") and getattr(module, called, None) is old:
+            setattr(module, called, new)
+
+
+def _log_what_is_shown() -> None:
+    """Write a job's message and command for the log once instead of three times, and only if a handler takes them.
+
+    The first job of each rule is written in any case, so that a quiet plan finds the mistakes in a rule too.
+    """
+    from snakemake import jobs
+
     command_of, log_info = jobs.Job.shellcmd.fget, jobs.Job.log_info
+    written = set()
 
     def log_with_one_command(job: Any, *arguments: Any, **options: Any) -> None:
+        if job.rule.name in written and not any(map(_is_shown, (LogEvent.JOB_INFO, LogEvent.SHELLCMD))):
+            return
+        written.add(job.rule.name)
         job.command_to_log = command_of(job)
         try:
             log_info(job, *arguments, **options)
@@ -52,7 +86,182 @@ def plan_with_less_work() -> bool:
         return found
 
     jobs.Job.log_info, jobs.Job.shellcmd = log_with_one_command, property(command)
-    return True
+
+
+def _is_shown(event: LogEvent) -> bool:
+    """Tell whether any handler of Snakemake's log, or of those above it, takes a message about an event."""
+    record = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO", "event": event})
+    log: logging.Logger | None = logging.getLogger("snakemake.logging")
+    while log:
+        if any(handler.filter(record) for handler in log.handlers):
+            return True
+        log = log.parent if log.propagate else None
+    return False
+
+
+def _ask_for_flags_directly() -> None:
+    """Answer whether a file is ``temp()``, in object storage and so on without a look at abstract base classes.
+
+    Snakemake asks this 270 times for each job.
+    """
+    from snakemake import io
+
+    ask = io.is_flagged
+
+    def is_flagged(value: Any, flag: str) -> bool:
+        kind = type(value)
+        if kind is io._IOFile:
+            value = value._file
+            kind = type(value)
+        if kind is io.AnnotatedString:
+            return bool(value.flags.get(flag))
+        return kind is not str and bool(ask(value, flag))
+
+    _replace(ask, is_flagged)
+
+
+def _match_each_pattern_once() -> None:
+    """Find the rules that make a file by those patterns alone whose beginning and end fit its path.
+
+    Snakemake finds the rules of such patterns, and then matches all patterns of these rules, log files included.
+    """
+    from snakemake import output_index
+    from snakemake.common.prefix_lookup import PrefixLookup
+
+    class OutputIndex(output_index.OutputIndex):
+        """Look up structure for rules by what they make."""
+
+        def __init__(self, rules: list[Any]) -> None:
+            super().__init__(rules)
+            patterns = [(rule, pattern) for rule in rules for pattern in rule.products()]
+            self._patterns = PrefixLookup(
+                [
+                    (str(pattern.constant_prefix()), (rule, str(pattern.constant_suffix()), pattern))
+                    for rule, pattern in patterns
+                ]
+            )
+
+        def match_producers(self, targetfile: str) -> set[Any]:
+            return {
+                rule
+                for _, (rule, suffix, pattern) in self._patterns.match_iter(targetfile)
+                if targetfile.endswith(suffix) and pattern.match(targetfile)
+            }
+
+    _replace(output_index.OutputIndex, OutputIndex)
+
+
+def _check_suspicious_paths_only() -> None:
+    """Search a path for what Snakemake warns of only if it holds one of the characters that are necessary for it."""
+    from snakemake import io
+
+    check_all = io.check
+
+    def check(iofile: str, *arguments: Any, **options: Any) -> None:
+        fine = iofile and iofile[0] not in " ./" and iofile[-1] != " "
+        if not fine or "//" in iofile or "{" in iofile or "\n" in iofile:
+            check_all(iofile, *arguments, **options)
+
+    _replace(check_all, check)
+
+
+def _find_wildcards_once() -> None:
+    """Search a pattern for its wildcards once, not for each job that fills them in."""
+    from snakemake import io
+    from snakemake.exceptions import WildcardError
+
+    @lru_cache(maxsize=1000)
+    def pieces_of(pattern: str) -> tuple[list[str], list[str]]:
+        """Return what stands before, between and behind the wildcards, and their names."""
+        found = list(io.WILDCARD_REGEX.finditer(pattern))
+        ends = [0, *(match.end() for match in found)]
+        starts = [*(match.start() for match in found), len(pattern)]
+        texts = [pattern[start:end] for start, end in zip(ends, starts, strict=True)]
+        return texts, [match.group("name") for match in found]
+
+    def apply_wildcards(pattern: str, wildcards: Any) -> str:
+        if "{" not in pattern:
+            return str(pattern)
+        (first, *others), names = pieces_of(str(pattern))
+        try:
+            filled = [str(wildcards[name]) + text for name, text in zip(names, others, strict=True)]
+        except KeyError as error:
+            raise WildcardError(str(error)) from error
+        return "".join([first, *filled])
+
+    _replace(io.apply_wildcards, apply_wildcards)
+
+
+def _expand_once() -> None:
+    """Keep what was made of a job's wildcards: the object that its functions are given, its log and its benchmark.
+
+    Snakemake makes the object for each function, and expands the two files once more to see that this can be done. It
+    also starts a task for each output to see whether that is protected.
+    """
+    from snakemake import iocontainers, jobs, rules
+    from snakemake.exceptions import ProtectedOutputException
+
+    @lru_cache(maxsize=1)
+    def made_of(items: tuple[tuple[str, str], ...]) -> Any:
+        return iocontainers.Wildcards(fromdict=dict(items))
+
+    def wildcards(fromdict: dict[str, str]) -> Any:
+        return made_of(tuple(fromdict.items()))
+
+    def is_valid(job: Any) -> None:
+        job.benchmark, job.log  # noqa: B018 - properties that expand and keep them
+
+    async def check_protected_output(job: Any) -> None:
+        protected = [file for file in job.output if await file.protected()]
+        if protected:
+            raise ProtectedOutputException(job, protected)
+
+    rules.Wildcards = wildcards
+    jobs.Job.is_valid, jobs.Job.check_protected_output = is_valid, check_protected_output
+
+
+def _plan_without_resources() -> None:
+    """Leave out what only a job that runs has need of: a plan that shows no jobs takes and frees no resources.
+
+    A rule's environment, where it is known already, is not asked for with the parameters of each of its jobs.
+    """
+    from snakemake import jobs, rules
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    free, environment_of = JobScheduler._free_resources, jobs.Job.conda_env_spec.fget
+
+    def free_resources(scheduler: Any, job: Any) -> None:
+        if not scheduler.dryrun:
+            free(scheduler, job)
+
+    def conda_env_spec(job: Any) -> Any:
+        known = job.rule._expanded_conda_env
+        return environment_of(job) if known is rules._NOT_CACHED else known
+
+    JobScheduler._free_resources = free_resources
+    jobs.Job.conda_env_spec = property(conda_env_spec)
+
+
+def _compare_paths_as_lists() -> None:
+    """Look for outputs within outputs in sorted lists of strings: to sort ``Path`` takes a multiple of the time."""
+    from snakemake import dag
+    from snakemake.exceptions import ChildIOException
+
+    def parts_of(folder: Path, path: str) -> list[str]:
+        whole = path if path.startswith("/") else f"{folder}/{path}"
+        return [part for part in whole.split("/") if part not in ("", ".")]
+
+    def check_directory_outputs(plan: Any) -> None:
+        folder = Path.cwd()
+        outputs = sorted(
+            ((parts_of(folder, file), str(file), job) for job in plan.jobs for file in job.output),
+            key=lambda each: each[0],
+        )
+        for (parent, outer, owner), (child, inner, other) in itertools.pairwise(outputs):
+            if parent != child and child[: len(parent)] == parent and owner != other:
+                raise ChildIOException(parent=(Path(outer).absolute(), owner), child=(Path(inner).absolute(), other))
+
+    dag.DAG.check_directory_outputs = check_directory_outputs
 
 
 def keep_one_timer(scheduler: Any) -> bool:

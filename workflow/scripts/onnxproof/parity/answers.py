@@ -43,6 +43,10 @@ Answers = Sequence[Array]
 Outputs = Mapping[str, Sequence[Array]]
 Metrics = dict[str, float | None]
 
+#: Of the answers in batches, those of so many batches are looked at first; a cosine from here on is that of rounding.
+FIRST_BATCHES = 8
+ROUNDING_COSINE = 1 - 1e-6
+
 _JUDGED = TASKS | PARTS | HEADS
 
 
@@ -62,15 +66,27 @@ def run_items(
     Rows of padding are left out. Outputs that the graph lacks are left out too. After each run, ``tell`` is given the
     number of its inputs.
     """
-    graph_inputs = [value.name for value in session.get_inputs()]
-    names = [value.name for value in session.get_outputs() if value.name in _JUDGED[task].outputs]
     found: dict[int, dict[str, Array]] = {}
-    for indices in inputs.batches(_JUDGED[task].fit_batch(batch_size), graph_inputs):
-        values = dict(zip(names, _run(session, names, inputs.feed(indices, graph_inputs)), strict=True))
-        for row, index in enumerate(indices):
-            found[index] = outputs_of_item(task, values, inputs, row, index)
+    for indices in batches_of(session, inputs, task, batch_size):
+        found |= run_batch(session, inputs, task, indices)
         tell(len(indices))
     return {name: [found[index][name] for index in range(len(found))] for name in found[0]}
+
+
+def batches_of(session: "Session", inputs: ModelInputs, task: str, batch_size: int) -> list[list[int]]:
+    """Return the numbers of the inputs that share a batch, of at most so many inputs or what the task allows."""
+    graph_inputs = [value.name for value in session.get_inputs()]
+    return inputs.batches(_JUDGED[task].fit_batch(batch_size), graph_inputs)
+
+
+def run_batch(
+    session: "Session", inputs: ModelInputs, task: str, indices: Sequence[int]
+) -> dict[int, dict[str, Array]]:
+    """Run some inputs together through an onnxruntime session; return the task's outputs by the input's number."""
+    graph_inputs = [value.name for value in session.get_inputs()]
+    names = [value.name for value in session.get_outputs() if value.name in _JUDGED[task].outputs]
+    values = dict(zip(names, _run(session, names, inputs.feed(indices, graph_inputs)), strict=True))
+    return {index: outputs_of_item(task, values, inputs, row, index) for row, index in enumerate(indices)}
 
 
 def _run(session: "Session", names: list[str], feed: Mapping[str, Array]) -> Sequence[Array]:
@@ -188,6 +204,58 @@ def row_cosines(expected: Answers, actual: Answers) -> Array:
     return np.concatenate(
         [cosine_similarity(as_rows(left), as_rows(right)) for left, right in zip(expected, actual, strict=True)]
     )
+
+
+def measure_neighbours(
+    task: str,
+    judged_as: str,
+    labels: int,
+    inputs: ModelInputs,
+    batches: Sequence[Sequence[int]],
+    alone: Outputs,
+    run: Callable[[Sequence[int]], Mapping[int, Mapping[str, Array]]],
+) -> tuple[int, "Invariance"]:
+    """Return how many inputs were run in padded batches, and what the neighbours there change in the answers.
+
+    Where the first batches differ by no more than rounding, so do the others, for they have no more padding than the
+    first ones; only where they do not is every input run.
+
+    Args:
+        task: the task's name.
+        judged_as: what its head makes of it, see ``heads.judged_as``.
+        labels: number of the model's labels.
+        inputs: all inputs.
+        batches: numbers of the inputs that share a batch.
+        alone: the outputs of each input alone.
+        run: returns the outputs of a batch, by the input's number.
+    """
+    first = _first_batches(inputs, batches)
+    in_batch: dict[int, Mapping[str, Array]] = {}
+    measured: Invariance = {"max_abs_diff": None, "cosine_min": None}
+    for some in (first, [batch for batch in batches if batch not in first]):
+        for indices in some:
+            in_batch |= run(indices)
+        chosen = sorted(in_batch)
+        expected = {name: [values[index] for index in chosen] for name, values in alone.items()}
+        actual = {name: [in_batch[index][name] for index in chosen] for name in in_batch[chosen[0]]}
+        aligned = align_queries(task, expected, actual)
+        measured = batch_invariance(*(read_answers(judged_as, outputs, labels) for outputs in (expected, aligned)))
+        if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
+            break
+    return len(in_batch), measured
+
+
+def _first_batches(inputs: ModelInputs, batches: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Return about ``FIRST_BATCHES`` of the batches, spread evenly, and the one with the most padding."""
+    sizes = [sum(values.size for values in item.values()) for item in inputs.items]
+
+    def padding(batch: Sequence[int]) -> int:
+        of_batch = [sizes[index] for index in batch]
+        return len(batch) * max(of_batch) - sum(of_batch)
+
+    chosen = [*batches[:: max(1, len(batches) // FIRST_BATCHES)]]
+    padded = max(batches, key=padding)
+    return chosen if padded in chosen else [*chosen, padded]
 
 
 def batch_invariance(alone: Answers, in_batch: Answers) -> "Invariance":

@@ -111,6 +111,7 @@ def measure_fixed(
         {output: compare_output(chosen.outputs[output], alone[output]) for output in chosen.outputs},
         measure_answers(judged_as, expected, answers),
         batch_invariance(*changed),
+        len(places),
         expected,
         answers,
     )

@@ -1,6 +1,6 @@
 """Measure opened graphs against recorded answers: in the pipeline, and again where a release is verified."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,12 @@ from onnxproof.graph.sessions import Session, open_session
 from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Reference
 from onnxproof.parity.answers import (
     align_queries,
-    batch_invariance,
+    batches_of,
     measure_answers,
     measure_likelihoods,
+    measure_neighbours,
     read_answers,
+    run_batch,
     run_items,
     tell_nobody,
 )
@@ -40,12 +42,14 @@ class Sessions:
 class Measurement:
     """What was measured, in the fields of ``parity/{variant}.json``, and the answers that were compared.
 
-    ``expected`` (PyTorch's) and ``answers`` have one (rows, features) array an input, see ``read_answers``.
+    So many inputs as ``batched`` says were run in batches too. ``expected`` (PyTorch's) and ``answers`` have one (rows,
+    features) array an input, see ``read_answers``.
     """
 
     outputs: "dict[str, OutputDifference]"
     task_metrics: dict[str, float | None]
     batch_invariance: "Invariance"
+    batched: int
     expected: list[Array]
     answers: list[Array]
 
@@ -66,15 +70,15 @@ def measure_sessions(
 ) -> Measurement:
     """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
 
-    Each input is run alone, and again in a padded batch. A merged decoder is held to the same: its outputs stand
-    beside the others, and the worse text counts.
+    Each input is run alone, and again in a padded batch as far as ``measure_neighbours`` asks for it. A merged decoder
+    is held to the same: its outputs stand beside the others, and the worse text counts.
 
     Args:
         name: the model and the variant, for messages.
         sessions: the variant's graphs.
         reference: inputs and recorded answers, whole or those that a release carries.
         batch_size: inputs in a padded batch.
-        tell: given the number of inputs after each run of them; each input is run once for each of ``runs_of_inputs``.
+        tell: given the number of inputs after each run of them; each input counts once for each of ``runs_of_inputs``.
 
     Raises:
         UserError: a graph lacks an output that was recorded, wants an input that was not, cannot be run, or gives an
@@ -84,12 +88,18 @@ def measure_sessions(
     judged_as = reference.manifest["judged_as"]
     inputs = recorded_inputs(name, session, reference)
     alone = align_queries(task, reference.outputs, run_items(session, inputs, task, tell=tell))
-    batched = align_queries(task, alone, run_items(session, inputs, task, batch_size, tell))
+
+    def run(indices: Sequence[int]) -> dict[int, dict[str, Array]]:
+        tell(len(indices))
+        return run_batch(session, inputs, task, indices)
+
+    batches = batches_of(session, inputs, task, batch_size)
+    batched, changed = measure_neighbours(task, judged_as, labels, inputs, batches, alone, run)
+    if batched < len(inputs.items):
+        tell(len(inputs.items) - batched)
     computed = [name for name in reference.outputs if name != LIKELIHOODS]
     compared = {output: compare_output(reference.outputs[output], alone[output]) for output in computed}
-    expected, answers, answers_in_batch = (
-        read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone, batched)
-    )
+    expected, answers = (read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone))
     if sessions.merged is not None:
         outputs = run_items(sessions.merged, inputs, task, tell=tell)
         compared |= {
@@ -101,7 +111,8 @@ def measure_sessions(
         generation_metrics(sessions, reference)
         | measure_answers(judged_as, expected, answers)
         | measure_likelihoods(reference.outputs, alone),
-        batch_invariance(answers, answers_in_batch),
+        changed,
+        batched,
         expected,
         answers,
     )

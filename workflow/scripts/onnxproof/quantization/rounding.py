@@ -197,20 +197,21 @@ def round_columns(weight: NDArray[np.float32], weight_range: str, spread: Floats
 
 
 def compensating(remaining: Floats, spread: Floats, block: slice) -> Iterator[int]:
-    """Yield the rows of a block one by one; let the rows after each one make up for its error, in place.
+    """Yield the rows of a block one by one, each made up for the errors of the rows before it, in place.
 
     Args:
         remaining: what is left of the weights, (inputs, outputs). Of the row that was yielded, the caller must subtract
             what it is rounded to: its error stays.
         spread: of the inputs' errors, see ``spread_of_errors``.
-        block: the rows. Errors go to the other rows of the block at once, and to those behind it together.
+        block: the rows. A row takes the errors of those before it when it is its turn, in one product: to change all
+            later rows after each one would take four times the memory traffic. The rows behind the block take all of
+            its errors together.
     """
     errors = np.zeros((block.stop - block.start, remaining.shape[1]))
-    for row in range(block.start, block.stop):
+    for done, row in enumerate(range(block.start, block.stop)):
+        remaining[row] -= spread[block.start : row, row] @ errors[:done]
         yield row
-        errors[row - block.start] = remaining[row] / spread[row, row]
-        later = slice(row + 1, block.stop)
-        remaining[later] -= np.outer(spread[row, later], errors[row - block.start])
+        errors[done] = remaining[row] / spread[row, row]
     remaining[block.stop :] -= spread[block, block.stop :].T @ errors
 
 
@@ -243,9 +244,9 @@ def inverse_of_lower(factor: Floats) -> Floats:
 def _nearest(values: Floats, partner: NDArray[np.int8] | None, weight_range: str) -> NDArray[np.int8]:
     """Round one row within the weight range; ``partner`` is the row whose products share an int16 sum with it."""
     most = REDUCED_MAX if weight_range == "reduced" else INT8_MAX
-    low, high = np.full(len(values), -most), np.full(len(values), most)
-    if weight_range == "pair_safe" and partner is not None:
-        wide = partner.astype(np.int64)
-        high = np.minimum(high, PAIR_MAX - np.maximum(wide, 0))
-        low = np.maximum(low, -PAIR_MAX - np.minimum(wide, 0))
-    return np.clip(np.rint(values), low, high).astype(np.int8)
+    integers = np.clip(np.rint(values), -most, most).astype(np.int8)
+    if weight_range != "pair_safe" or partner is None:
+        return integers
+    wide = partner.astype(np.int16)
+    low, high = -PAIR_MAX - np.minimum(wide, 0), PAIR_MAX - np.maximum(wide, 0)
+    return np.clip(integers, low, high).astype(np.int8)

@@ -60,11 +60,16 @@ class BatchInvariance(Invariance):
 
     batch_size: int
     """Inputs in a batch."""
+    inputs: NotRequired[int]
+    """How many inputs were compared, all where it is not said: the first batches are enough where they show no more
+    than rounding."""
 
 
-class OwnInvariance(BatchInvariance):
+class OwnInvariance(Invariance):
     """What the neighbours in a padded batch change in PyTorch's own answers."""
 
+    batch_size: int
+    """Inputs in a batch."""
     inputs: int
     """How many inputs were compared."""
 
