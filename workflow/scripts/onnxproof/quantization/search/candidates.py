@@ -57,6 +57,8 @@ FIXED: dict[str, list[Step]] = {
 #: In float, first only where that costs little.
 NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
 OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
+#: Where scales are fixed. Computed anew, they cost OpenVINO less, see the pass.
+FIXED_OUTLIERS: Step = OUTLIERS | {"widening": False, "anew": True}
 
 #: What is done to the float model before it is quantized, from the fastest result to the most careful.
 PREPARATIONS: list[list[Step]] = [
@@ -252,7 +254,7 @@ def _narrowing(
     Queries, keys and values stay as they are: they read one rounded tensor, which would have to be rounded once more.
     """
     if effort:
-        yield OUTLIERS | {"widening": False}
+        yield FIXED_OUTLIERS
         return
     targets = find_targets(GraphEditor(candidate.prepared))
     readers = Counter(target.activation for target in targets)
@@ -261,7 +263,7 @@ def _narrowing(
     }
     ranking = [name for name in _rank_by_sensitivity(candidate, judge, progress) if name in narrow]
     for count in dict.fromkeys(math.ceil(share * len(ranking)) for share in NARROWED if ranking):
-        yield OUTLIERS | {"include": sorted(ranking[:count])}
+        yield FIXED_OUTLIERS | {"include": sorted(ranking[:count])}
 
 
 def _block_candidates(
