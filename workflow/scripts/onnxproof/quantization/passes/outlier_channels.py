@@ -175,7 +175,9 @@ def _maker_of(editor: GraphEditor, tensor: str) -> tuple[Target | None, NDArray[
         bias = editor.float_constant(node.input[2], rank=1) if len(node.input) > 2 else None
         return (products[tensor], bias) if bias is not None or len(node.input) == 2 else (None, None)
     last = editor.producer(tensor)
-    for product in (name for name in last.input if name in products) if last is not None else ():
+    if last is None:
+        return None, None
+    for product in products.keys() & set(last.input):
         node = products[product].node
         if len(node.input) == 2 and bias_behind(editor, node) is last:
             [other] = (name for name in last.input if name != product)
