@@ -120,11 +120,12 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64], ane
     masking = editor.new_node("Mul", [tensor, mask_name], [rest], f"{node.name}_mask")
     selected = editor.new_tensor(f"{output}_outliers")
     nodes = _compute_anew(editor, target, outliers, selected) if anew else []
-    remark = STAYS_FLOAT if nodes else ""
+    is_anew = bool(nodes)
     nodes = nodes or _select(editor, target, outliers, selected)
     small_weight = editor.add_constant(f"{node.name}_outlier_weight", weight[outliers])
     small = editor.new_node("MatMul", [selected, small_weight], [product], f"{node.name}_outlier_product")
-    small.doc_string = remark
+    if is_anew:  # an empty remark would be another byte in the file
+        small.doc_string = STAYS_FLOAT
     join = editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join")
     editor.insert_before(node, [masking])
     editor.insert_after(last, [*nodes, small, join])
