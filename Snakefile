@@ -72,6 +72,7 @@ rule all_audits:
 rule all_benchmarks:
     input:
         benchmark_files(MODELS),
+        provider_files(MODELS),
 
 
 # Never part of `all`: it sends files to the Hub, once publish.dry_run is false.

@@ -53,6 +53,11 @@ FILES = (
     File("reference/texts.json", "reference.RecordedTexts", "The texts that each input was made from."),
     File("onnx/{variant}.json", "variant.VariantRecord"),
     File("parity/{variant}.json", "parity.ParityRecord"),
+    File(
+        "parity/{provider}/{variant}.json",
+        "parity.ParityRecord",
+        "The same where another execution provider than that of the CPU computes the variant's answers.",
+    ),
     File("fixed/{variant}/{shape}.json", "fixed.FixedRecord"),
     File("parity/browser.json", "browser.BrowserRecord"),
     File("evaluation/kept_aside.json", "evaluation.KeptAside"),

@@ -99,6 +99,17 @@ def test_every_model_has_its_jobs(tmp_path):
 
 
 @pytest.mark.slow
+def test_answers_of_each_further_execution_provider_are_measured(tmp_path):
+    project = make_project(tmp_path)
+    write_models(project, 2)
+    providers = ["CPUExecutionProvider", "OpenVINOExecutionProvider", "CUDAExecutionProvider"]
+    project.configure({"models_from": ["models.csv"], "benchmark": {"providers": providers}})
+    planned = project.planned()
+    assert planned["measure_parity_on_provider"] == 2 * 3 * 2
+    assert planned["measure_parity"] == planned["gate_parity"] == 2 * 3
+
+
+@pytest.mark.slow
 def test_planning_grows_linearly_with_the_number_of_models(tmp_path):
     project = make_project(tmp_path)
     first, few, some, many = (calls_to_plan(project, count) for count in (10, 10, 30, 70))

@@ -140,6 +140,7 @@ def make_parity(variant: str = "fp32", **changes: Any) -> ParityRecord:
         "model": "tiny",
         "variant": variant,
         "task": "text-classification",
+        "provider": "CPUExecutionProvider",
         "reference": "pytorch",
         "model_sha256": SHA256,
         "inputs": {"count": 3, "sha256": SHA256},

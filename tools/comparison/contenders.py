@@ -67,16 +67,26 @@ def save_recipe_variant(source: Path, task: str, variant: str, folder: Path, mos
     """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
+    With fixed scales, it is the recipe that keeps the outliers of all ``narrow_products`` in float.
     At most ``most`` calibration inputs are used.
     """
     import onnx
 
     from onnxproof.quantization.recipe import apply_recipe
-    from onnxproof.quantization.search.candidates import PREPARATIONS, QUANTIZE
+    from onnxproof.quantization.search.candidates import (
+        FIXED,
+        FIXED_OUTLIERS,
+        PREPARATIONS,
+        QUANTIZE,
+        narrow_products,
+    )
 
     model = onnx.load(source / MODEL_FILE)
     feeds = calibration_items(source, task, most)
-    recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
+    preparation = PREPARATIONS[0]
+    if variant in FIXED:
+        preparation = [FIXED_OUTLIERS | {"include": narrow_products(model)}, *FIXED[variant]]
+    recipe = [*preparation, QUANTIZE[variant] | {"rounding": "nearest"}]
     onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
     copy_support_files(source, folder)
 

@@ -15,7 +15,7 @@ from typing import Any
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.folder import copy_support_files
-from onnxproof.inputs.calibration import calibration_inputs
+from onnxproof.inputs.calibration import MAX_TOKENS_OF_FIXED, calibration_inputs
 from onnxproof.inputs.model_inputs import pack
 
 SCRIPT = Path(__file__).with_name("static_quantize.py")
@@ -57,11 +57,19 @@ def calibration_items(source: Path, task: str, most: int | None = None) -> list[
     import onnx
 
     names = [value.name for value in onnx.load(source / MODEL_FILE, load_external_data=False).graph.input]
-    inputs = calibration_inputs(source, task, names)
+    inputs = calibration_inputs(source, task, names, max_tokens=MAX_TOKENS_OF_FIXED)
     return [dict(inputs.feed([index], names)) for index in range(len(inputs.items))][:most]
 
 
-def quantize_statically(tool: str, python: Path, source: Path, items: list[dict[str, Any]], folder: Path) -> None:
+def quantize_statically(
+    tool: str,
+    python: Path,
+    source: Path,
+    items: list[dict[str, Any]],
+    folder: Path,
+    *,
+    most_minutes: float | None = None,
+) -> None:
     """Write what a tool makes of the fp32 file in ``source``, calibrated on ``items``, with its support files.
 
     Args:
@@ -70,9 +78,11 @@ def quantize_statically(tool: str, python: Path, source: Path, items: list[dict[
         source: an ONNX folder; it is copied, because some tools write beside their input.
         items: see ``calibration_items``.
         folder: gets ``model.onnx``, or ``model.xml`` from NNCF.
+        most_minutes: a tool that needs more is ended; None waits for ever.
 
     Raises:
-        UserError: the interpreter is missing, or the tool fails; the message holds its last line.
+        UserError: the interpreter is missing, or the tool fails or does not end in time. Where it fails, the message
+            holds its last line.
     """
     from safetensors.numpy import save_file
 
@@ -85,9 +95,18 @@ def quantize_statically(tool: str, python: Path, source: Path, items: list[dict[
         save_file(pack(items), calibration)
         command = [str(python), "-P", str(SCRIPT), tool, str(copy), str(calibration), str(folder)]
         # In the scratch folder, because Quark leaves files where it runs.
-        run = subprocess.run(
-            command, cwd=scratch, env={**os.environ, **SETTINGS}, capture_output=True, text=True, errors="replace"
-        )
+        try:
+            run = subprocess.run(
+                command,
+                cwd=scratch,
+                env={**os.environ, **SETTINGS},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=None if most_minutes is None else 60 * most_minutes,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{tool} did not end in {most_minutes:g} minutes on {source / MODEL_FILE}") from None
     if run.returncode:
         lines = [line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()]
         raise UserError(f"{tool} cannot quantize {source / MODEL_FILE}: {lines[-1][:300] if lines else run.returncode}")

@@ -37,7 +37,7 @@ from onnxproof.engine.resources import (
     weights_mb,
 )
 from onnxproof.places import PROJECT, RESOURCES, SCRIPTS
-from onnxproof.vocabulary import MADE_OF, PYTORCH, QUANTIZED_VARIANTS, SEARCHED_LIKE, VARIANTS
+from onnxproof.vocabulary import CPU_PROVIDER, MADE_OF, PYTORCH, QUANTIZED_VARIANTS, SEARCHED_LIKE, VARIANTS
 
 # Whatever --cores says: other threads add up in another order, and the recorded bytes must not depend on that. One,
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
@@ -93,6 +93,7 @@ wildcard_constraints:
     variant="|".join(VARIANTS),
     quantized="|".join(QUANTIZED_VARIANTS),
     shape="[0-9]+(x[0-9]+)*",
+    provider="[A-Za-z]+ExecutionProvider",
 
 
 def resource_path(path: str | Path) -> str:
@@ -249,6 +250,26 @@ def benchmark_files(models) -> list[str]:
         for variant in [*MODELS[model]["variants"], *([PYTORCH] if MODELS[model]["benchmark"]["pytorch"] else [])]
         for folder in ["", *(f"{machine}/" for machine in further_machines(model))]
     ]
+
+
+def other_providers(model: str) -> list[str]:
+    """Return the execution providers that a model's files are timed with, beside that of the CPU."""
+    return [provider for provider in MODELS[model]["benchmark"]["providers"] if provider != CPU_PROVIDER]
+
+
+def provider_files(models) -> list[str]:
+    """Return the parity of all configured variants with each execution provider that they are timed with."""
+    return [
+        f"results/{model}/parity/{provider}/{variant}.json"
+        for model in models
+        for variant in MODELS[model]["variants"]
+        for provider in other_providers(model)
+    ]
+
+
+def provider_argument(wildcards) -> list[str]:
+    """Return the option that names the execution provider in a path, where there is one."""
+    return ["--provider", wildcards.provider] if "provider" in wildcards.keys() else []
 
 
 def audit_files(pattern: str) -> list[str]:
@@ -584,6 +605,7 @@ def proof_of_variants(wildcards) -> list[str]:
         "parity/{variant}.json",
         "benchmark/{variant}.json",
         *(f"benchmark/{machine}/{{variant}}.json" for machine in further_machines(wildcards.model)),
+        *(f"parity/{provider}/{{variant}}.json" for provider in other_providers(wildcards.model)),
     ]
     return [
         f"results/{wildcards.model}/{file.format(variant=variant)}"

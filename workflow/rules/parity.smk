@@ -67,12 +67,32 @@ rule measure_parity:
         code=script_digest("measure_parity"),
         threads=PARITY_THREADS,
         batch_size=parity_batch_size,
+        provider=provider_argument,
     message:
         "{wildcards.model}: comparing {wildcards.variant} with PyTorch (log: {log})"
     shell:
         "python {params.script:q} --onnx-dir {input.folder:q} --onnx-manifest {input.manifest:q} "
         "--reference {input.reference:q} --reference-manifest {input.reference_manifest:q} "
-        "--batch-size {params.batch_size} --threads {params.threads} --output {output:q} > {log:q} 2>&1"
+        "--batch-size {params.batch_size} --threads {params.threads} {params.provider:q} "
+        "--output {output:q} > {log:q} 2>&1"
+
+
+# Where other execution providers are timed, their answers are measured too. No gate judges them.
+use rule measure_parity as measure_parity_on_provider with:
+    output:
+        report(
+            "results/{model}/parity/{provider}/{variant}.json",
+            caption="../report/parity.rst",
+            category="Parity",
+            subcategory="{model}",
+            labels={"variant": "{variant}", "provider": "{provider}"},
+        ),
+    log:
+        "results/logs/measure_parity/{model}.{variant}.{provider}.log",
+    benchmark:
+        "results/{model}/cost/measure_parity.{variant}.{provider}.tsv"
+    message:
+        "{wildcards.model}: comparing {wildcards.variant} on {wildcards.provider} with PyTorch (log: {log})"
 
 
 rule gate_parity:

@@ -11,6 +11,7 @@ rule summary:
         variant_files("results/{model}/onnx/{variant}.json", VARIANTS),
         variant_files("results/{model}/parity/{variant}.json", VARIANTS),
         benchmark_files(MODELS),
+        provider_files(MODELS),
         [f"results/{model}/evaluation/{variant}.json" for model in MODELS for variant in evaluated(model)],
         template=resource_path("report.html.j2"),
         script=resource_path("report.js"),

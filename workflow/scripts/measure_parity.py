@@ -23,7 +23,7 @@ from onnxproof.progress import Progress
 from onnxproof.records.parity import ParityRecord, ProvenFiles, Sample
 from onnxproof.records.reference import ReferenceRecord
 from onnxproof.records.variant import VariantRecord, read_variant
-from onnxproof.vocabulary import HALF_VARIANTS
+from onnxproof.vocabulary import CPU_PROVIDER, HALF_VARIANTS
 
 
 def measure(
@@ -32,19 +32,20 @@ def measure(
     reference: Reference[ReferenceRecord],
     batch_size: int,
     threads: int,
+    provider: str = CPU_PROVIDER,
 ) -> ParityRecord:
-    """Return the parity of one variant.
+    """Return the parity of one variant, computed by an execution provider of onnxruntime.
 
     Raises:
-        UserError: see ``measure_sessions``.
+        UserError: see ``measure_sessions`` and ``check_provider``.
     """
     model, variant = manifest["model"], manifest["variant"]
     with tempfile.TemporaryDirectory(prefix="emulated.") as scratch:
         files = files_of_variant(onnx_folder)
-        emulates = variant in HALF_VARIANTS
+        emulates = variant in HALF_VARIANTS and provider == CPU_PROVIDER
         if emulates:
             files = emulate_files(files, Path(scratch))
-        sessions = open_sessions(files, onnx_folder, threads)
+        sessions = open_sessions(files, onnx_folder, threads, provider=provider)
         name, runs = f"{model} {variant}", reference.answered * runs_of_inputs(sessions)
         progress = Progress(name, runs, partial(print, flush=True))
         measured = measure_sessions(name, sessions, reference, batch_size, progress.count)
@@ -53,6 +54,7 @@ def measure(
         "model": model,
         "variant": variant,
         "task": reference.manifest["task"],
+        "provider": provider,
         "reference": "pytorch",
         **proven_files(manifest),
         "inputs": {"count": recorded["count"], "sha256": recorded["sha256"]},
@@ -116,10 +118,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--reference-manifest", type=Path, required=True, help="its manifest")
     parser.add_argument("--batch-size", type=int, default=8, help="inputs in a padded batch")
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads")
+    parser.add_argument("--provider", default=CPU_PROVIDER, help="onnxruntime's execution provider that computes")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args(argv)
     reference = read_reference(args.reference, args.reference_manifest)
-    parity = measure(args.onnx_dir, read_variant(args.onnx_manifest), reference, args.batch_size, args.threads)
+    manifest = read_variant(args.onnx_manifest)
+    parity = measure(args.onnx_dir, manifest, reference, args.batch_size, args.threads, args.provider)
     write_json(args.output, parity)
     print(f"{parity['model']} {parity['variant']}: {parity['task_metrics']}", flush=True)
 

@@ -20,12 +20,14 @@ from onnxproof.graph.files import separate_graphs
 from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
 from onnxproof.graph.inputs import inputs_of_graph
 from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.inputs.calibration import MAX_TOKENS, MAX_TOKENS_OF_FIXED
 from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
 from onnxproof.quantization.findings import Findings, read_findings, write_findings
 from onnxproof.quantization.half_bounds import MARGIN, Bound
 from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
+from onnxproof.quantization.search.candidates import FIXED
 from onnxproof.quantization.search.labelled import Examples, read_examples
 from onnxproof.quantization.search.ladder import find_recipe
 from onnxproof.records.variant import (
@@ -124,7 +126,8 @@ def quantize_graph(
     model_in_float = load_model(source / file, scratch, WHOLE_BELOW)
     config = read_transformer_config(source)
     entries = examples.entries if examples else []
-    task_of_graph, inputs = inputs_of_graph(source, file, task, model_in_float.graph.input, texts, entries)
+    longest = MAX_TOKENS_OF_FIXED if variant in FIXED else MAX_TOKENS
+    task_of_graph, inputs = inputs_of_graph(source, file, task, model_in_float.graph.input, texts, entries, longest)
     found = find_recipe(
         model_in_float,
         inputs,

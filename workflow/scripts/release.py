@@ -85,7 +85,7 @@ from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import QUALITY_FILE, write_golden
 from onnxproof.release.tokenizer import settle_tokenizer, tell_limits
 from onnxproof.tasks.heads import NONE, SIGMOID
-from onnxproof.vocabulary import METRICS
+from onnxproof.vocabulary import CPU_PROVIDER, METRICS
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
@@ -578,9 +578,11 @@ def announce_cache_sizes(folder: Path) -> dict[str, str]:
     return {"config.json": "the sizes of the decoder stand where transformers.js looks for them too"}
 
 
-def recommended_file(choice: Recommendation, file: str) -> RecommendedFile:
-    """Return a recommendation with the file of the release that it is about."""
-    return {
+def recommended_file(
+    choice: Recommendation, file: str, results: Path, thresholds: Mapping[str, Limits]
+) -> RecommendedFile:
+    """Return a recommendation with the file of the release that it is about, and its answers with another provider."""
+    recommended: RecommendedFile = {
         "file": file,
         "purpose": choice.purpose,
         "in_float": choice.in_float,
@@ -590,6 +592,11 @@ def recommended_file(choice: Recommendation, file: str) -> RecommendedFile:
         "shapes": list(choice.shapes),
         "speedup": choice.speedup,
     }
+    if choice.provider != CPU_PROVIDER:
+        parity = read_parity(results / "parity" / choice.provider / f"{choice.variant}.json")
+        missed = [verdict.metric for verdict in judge(parity, thresholds[choice.variant]) if not verdict.passed]
+        recommended["answers"] = {"task_metrics": parity["task_metrics"], "missed": missed}
+    return recommended
 
 
 def evaluation_in_config(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -649,7 +656,10 @@ def describe_release(
         },
         "headline": headline(first["parity"], first["benchmark"]),
         "variants": variants,
-        "recommended": [recommended_file(choice, variants[choice.variant]["file"]) for choice in recommend(benchmarks)],
+        "recommended": [
+            recommended_file(choice, variants[choice.variant]["file"], results, thresholds)
+            for choice in recommend(benchmarks)
+        ],
         "inputs": {
             "source": source["files"],
             "reference": reference["files"],

@@ -40,6 +40,8 @@ def save_masked_model(folder):
 def test_texts_fit_the_model(folder):
     inputs = calibration_inputs(folder, "feature-extraction", TEXT)
     assert max(len(item["input_ids"]) for item in inputs.items) == 40
+    shorter = calibration_inputs(folder, "feature-extraction", TEXT, max_tokens=30)
+    assert max(len(item["input_ids"]) for item in shorter.items) == 30
     (folder / "own.txt").write_text("good\nbad\n")
     assert len(calibration_inputs(folder, "feature-extraction", TEXT, folder / "own.txt").items) == 2
 

@@ -3,8 +3,11 @@ import pytest
 from onnx import helper
 
 from graphs import FLOAT, build, constants_of, linear_model, op_types, run
+from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels, outlier_channels
+from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
+from onnxproof.quantization.targets import find_targets
 
 
 def inputs(seed=0):
@@ -73,3 +76,77 @@ def test_a_bias_stays_behind_the_product_that_is_quantized():
 
     assert op_types(model) == ["Mul", "MatMul", "Add", "Gather", "MatMul", "Add"]
     np.testing.assert_allclose(run(model, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def feed_forward(biased=True, gemm=False, function="Relu"):
+    """x (rows, 16) → product named ``first`` → activation function → product named ``second`` → y (rows, 5).
+
+    Two of the 24 channels between both products are large.
+    """
+    rng = np.random.default_rng(1)
+    first = rng.normal(size=(16, 24)).astype(np.float32)
+    first[:, [3, 11]] *= 60
+    constants = {
+        "first_weight": first,
+        "first_bias": rng.normal(size=24).astype(np.float32),
+        "second_weight": rng.normal(size=(24, 5)).astype(np.float32),
+    }
+    if gemm:
+        inputs = ["x", "first_weight", *(["first_bias"] if biased else [])]
+        nodes = [helper.make_node("Gemm", inputs, ["made"], name="first")]
+    else:
+        nodes = [helper.make_node("MatMul", ["x", "first_weight"], ["product" if biased else "made"], name="first")]
+        if biased:
+            nodes.append(helper.make_node("Add", ["first_bias", "product"], ["made"], name="bias"))
+    attributes = {"alpha": 0.3} if function == "LeakyRelu" else {}
+    nodes += [
+        helper.make_node(function, ["made"], ["inner"], name="function", **attributes),
+        helper.make_node("MatMul", ["inner", "second_weight"], ["y"], name="second"),
+    ]
+    return build(nodes, {"x": (FLOAT, ["rows", 16])}, {"y": (FLOAT, ["rows", 5])}, constants)
+
+
+def plain_inputs():
+    return {"x": np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("gemm", [True, False])
+@pytest.mark.parametrize("function", ["Relu", "LeakyRelu"])
+def test_outliers_behind_a_function_are_computed_anew(biased, gemm, function):
+    model, x = feed_forward(biased, gemm, function), plain_inputs()
+    [expected] = run(model, x)
+
+    keep_outlier_channels(model, [x], anew=True, include=["second"])
+
+    editor = GraphEditor(model)
+    assert [node.op_type for node in editor.readers("inner")] == ["Mul"]
+    assert "Gather" not in op_types(model)
+    assert constants_of(model)["second_outliers_weight"].shape == (16, 2)
+    assert not constants_of(model)["second_weight_1"][[3, 11]].any()
+    np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-4, atol=1e-3)
+    assert {target.name for target in find_targets(editor)} == {"first", "second", "second_outliers_product"}
+
+
+def test_outliers_that_are_computed_anew_meet_their_weights_in_float():
+    x = plain_inputs()
+    [expected] = run(feed_forward(), x)
+
+    def error(anew):
+        model = feed_forward()
+        if anew:
+            keep_outlier_channels(model, [x], anew=True, include=["second"])
+        quantize_static_matmul(model, [x], scores=False)
+        assert op_types(model).count("QuantizeLinear") == 2
+        return np.square(run(model, x)[0] - expected).mean()
+
+    assert error(anew=True) < error(anew=False) / 4
+
+
+@pytest.mark.parametrize("function", ["Softmax", "Abs"])
+def test_channels_that_come_from_anything_else_are_selected(function):
+    model, x = feed_forward(function=function), plain_inputs()
+    [expected] = run(model, x)
+    keep_outlier_channels(model, [x], anew=True, include=["second"], ratio=1.0)
+    assert "Gather" in op_types(model)
+    np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-4, atol=1e-3)

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxproof.formatting import format_figure
 from onnxproof.graph.providers import read_provider
 from onnxproof.release.card import render_model_card, target_lines
 from records import make_prepared, make_released_variant
@@ -100,3 +101,24 @@ def test_the_card_says_it_where_providers_are_named(release):
     for line in target_lines(verdicts):
         assert f"- {line}\n" in card
     assert "execution providers" not in render_model_card(make_prepared(VARIANTS), {})
+
+
+@pytest.mark.parametrize(
+    ("missed", "words"), [([], "within all its limits"), (["mean_kl"], "beyond its limits for mean_kl")]
+)
+def test_the_card_says_how_far_answers_are_with_the_provider_that_is_recommended(missed, words):
+    choice = {
+        "file": "onnx/model.onnx",
+        "in_float": False,
+        "variant": "fp32",
+        "provider": "OpenVINOExecutionProvider",
+        "session": {"intra_op_threads": 2},
+        "shapes": ["1x128"],
+        "speedup": 2.5,
+        "answers": {"task_metrics": {"top1_agreement": 0.999}, "missed": missed},
+    }
+    recommended = [choice | {"purpose": purpose} for purpose in ("latency", "throughput")]
+    card = render_model_card(make_prepared(VARIANTS, recommended=recommended), {})
+    assert card.count("`onnx/model.onnx` with OpenVINOExecutionProvider:") == 1
+    line = f"`onnx/model.onnx` with OpenVINOExecutionProvider: `top1_agreement` {format_figure(0.999)}, {words}."
+    assert f"\n\n{line}\n" in card

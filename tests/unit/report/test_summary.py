@@ -309,7 +309,8 @@ def test_a_model_that_writes_has_a_table_of_its_steps(made):
     )
 
 
-def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):
+@pytest.mark.parametrize(("difference", "verdict"), [(0.0, "within"), (0.5, "outside")])
+def test_another_provider_is_told_with_its_own_answers(made, difference, verdict):
     results, settings = made
     model = "all-MiniLM-L6-v2"
     path = results / model / "benchmark/fp32.json"
@@ -317,12 +318,16 @@ def test_another_provider_is_told_with_what_the_gate_did_not_judge(made):
     cases = [case | {"p50_ms": case["p50_ms"] / 9, "speedup_vs_fp32": 9.0} for case in record["cases"]]
     other = record | {"provider": "OpenVINOExecutionProvider", "cases": cases, "baseline": {"cases": record["cases"]}}
     synthetic.write(path, record | {"other_providers": [other]})
+    parity = json.loads((results / model / "parity/fp32.json").read_text())
+    parity["task_metrics"]["cosine_min"] = 1 - difference
+    synthetic.write(results / model / "parity/OpenVINOExecutionProvider/fp32.json", parity)
     [loaded] = load_models(results, {model: settings[model]})
     told = [sentence for purpose, sentence in recommend_in_words(loaded) if purpose.endswith("within the limits")]
     assert len(told) == 2
     for sentence in told:
         assert sentence.startswith("fp32 on OpenVINOExecutionProvider with 2 threads: 9.00× as fast as fp32, at ")
-        assert sentence.endswith("The gate measured its answers on CPUExecutionProvider.")
+        assert f"Its answers are {verdict} the thresholds (" in sentence
+        assert sentence.endswith(f": {format_figure(1 - difference)}). The gate judged those on CPUExecutionProvider.")
 
 
 def test_real_inputs_are_shown_with_everyones_answers(summarized):

@@ -70,6 +70,16 @@ def test_a_tool_that_fails_is_told_by_its_last_line(items, tmp_path):
         quantize_statically("olive", Path("no/python"), fp32, items, tmp_path / "made")
 
 
+def test_a_tool_that_does_not_end_is_ended(items, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_onnx_folder(tmp_path / "fp32")
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\nexec sleep 60\n")
+    endless.chmod(0o755)
+    with raises(UserError):
+        quantize_statically("nncf-accuracy", endless, Path("fp32"), items, tmp_path / "made", most_minutes=0.001)
+
+
 def test_who_has_no_environment_is_a_line_with_the_reason(items, tmp_path, monkeypatch):
     monkeypatch.setattr("compare_static.calibration_items", lambda *asked: items)
     fp32 = write_onnx_folder(tmp_path / "fp32")

@@ -20,6 +20,7 @@ from onnxproof.benchmark.writing import OnnxWriter, TorchWriter, Writer, can_wri
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.graph.generation import empty_cache
+from onnxproof.graph.sessions import check_provider, options_of_provider
 from onnxproof.inputs.prompts import PAST
 from onnxproof.tasks.registry import TASKS
 
@@ -169,13 +170,7 @@ def load_onnx(
     """
     import onnxruntime
 
-    offered = onnxruntime.get_available_providers()
-    if provider not in offered:
-        raise UserError(
-            f"the execution provider {provider!r} (benchmark.providers) is not in the onnxruntime installed here, "
-            "which offers: "
-            f"{', '.join(offered)}"
-        )
+    check_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = threads if parallel else 1
@@ -187,9 +182,7 @@ def load_onnx(
         import onnxproof.graph.encoder_decoder  # noqa: F401 - what it imports is not the model's memory
     rss = current_rss_mb()
     start = time.perf_counter_ns()
-    # OpenVINO does not heed the session's threads.
-    own = {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" else {}
-    session = open_graph(folder, options, (provider, own), graphs)
+    session = open_graph(folder, options, (provider, options_of_provider(provider, threads)), graphs)
     load_ms = (time.perf_counter_ns() - start) / 1e6
     outputs = [node.name for node in session.get_outputs()]
     inputs = session.get_inputs() if names is None else named_by_original(session.get_inputs(), names)

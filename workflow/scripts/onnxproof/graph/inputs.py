@@ -17,7 +17,7 @@ from onnxproof.graph.encoder_decoder import ENCODER_MASK, HIDDEN_STATES, Encoder
 from onnxproof.graph.files import DECODER_FILE, EMBEDDING_FILE, ENCODER_FILE, MODEL_FILE, VISION_FILE
 from onnxproof.graph.generation import with_empty_cache
 from onnxproof.graph.vision_language import VisionLanguage, graph_name
-from onnxproof.inputs.calibration import calibration_inputs, prompt_images, prompt_words
+from onnxproof.inputs.calibration import MAX_TOKENS, calibration_inputs, prompt_images, prompt_words
 from onnxproof.inputs.image_places import image_marks, image_positions, image_prompt
 from onnxproof.inputs.material import WRITTEN_TOKENS, Entry, image_prompt_item, written_item
 from onnxproof.inputs.model_inputs import (
@@ -44,6 +44,7 @@ def inputs_of_graph(
     graph_inputs: Sequence[Any],
     texts: Path = CALIBRATION_TEXTS,
     more: Sequence[Entry] = (),
+    max_tokens: int = MAX_TOKENS,
 ) -> tuple[str, ModelInputs]:
     """Return what a graph is judged as, one of the tasks, and its calibration inputs.
 
@@ -54,18 +55,20 @@ def inputs_of_graph(
         graph_inputs: the inputs of the graph.
         texts: a file of texts for a text model.
         more: what a text model of one graph is asked after these texts, one item each.
+        max_tokens: longer texts are cut.
 
     Raises:
         UserError: see ``calibration_inputs``.
     """
     if file == MODEL_FILE:
-        made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts, more)
+        made = calibration_inputs(folder, task, [value.name for value in graph_inputs], texts, more, max_tokens)
         return task, with_empty_cache(made, graph_inputs)
     model = open_variant(folder, 1)
     if isinstance(model, VisionLanguage):
         return _inputs_of_part(model, folder, file, graph_inputs)
     assert isinstance(model, EncoderDecoder), "a folder of several graphs"
-    inputs = calibration_inputs(folder, task, [value.name for value in model.encoder.get_inputs()], texts)
+    names = [value.name for value in model.encoder.get_inputs()]
+    inputs = calibration_inputs(folder, task, names, texts, max_tokens=max_tokens)
     if file == ENCODER_FILE:
         return "feature-extraction", without(inputs, {DECODER_TOKENS, MASKED_POSITIONS})
     if DECODER_TOKENS not in inputs.items[0]:

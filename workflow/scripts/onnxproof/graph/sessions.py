@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from onnxproof.cli import UserError
+
 PROVIDER = "CPUExecutionProvider"
 
 #: Where a float activation meets weights behind DequantizeLinear, onnxruntime rounds it to 8 bits on a CPU unless it is
@@ -42,15 +44,43 @@ class Session(Protocol):
         """Return the named outputs, all of them for None, one array each."""
 
 
-def open_session(path: Path, threads: int, *, as_written: bool = True, optimized: bool = True) -> Session:
-    """Open a model on the CPU with ``threads`` intra-op threads and sequential execution.
+def options_of_provider(provider: str, threads: int) -> dict[str, str]:
+    """Return the options of an execution provider itself: OpenVINO does not heed the session's threads."""
+    return {"num_of_threads": str(threads)} if provider == "OpenVINOExecutionProvider" and threads else {}
+
+
+def check_provider(provider: str) -> None:
+    """Refuse an execution provider that onnxruntime would silently replace by the CPU's.
+
+    Raises:
+        UserError: this onnxruntime has no such execution provider.
+    """
+    import onnxruntime
+
+    offered = onnxruntime.get_available_providers()
+    if provider not in offered:
+        raise UserError(
+            f"the execution provider {provider!r} (benchmark.providers) is not in the onnxruntime installed here, "
+            "which offers: "
+            f"{', '.join(offered)}"
+        )
+
+
+def open_session(
+    path: Path, threads: int, *, as_written: bool = True, optimized: bool = True, provider: str = PROVIDER
+) -> Session:
+    """Open a model with ``threads`` intra-op threads and sequential execution, on the CPU or with another provider.
 
     With 0 threads, onnxruntime chooses how many. ``as_written`` computes activations with the precision that the file
     has for them, see ``AS_WRITTEN``; without it, as a program that sets no option does. Without ``optimized``, each
     node is computed as it stands: nothing is fused.
+
+    Raises:
+        UserError: see ``check_provider``.
     """
     import onnxruntime
 
+    check_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -60,5 +90,6 @@ def open_session(path: Path, threads: int, *, as_written: bool = True, optimized
         options.add_session_config_entry(key, value)
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session: Session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+    providers = [(provider, options_of_provider(provider, threads))]
+    session: Session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     return session

@@ -47,10 +47,18 @@ Array = NDArray[Any]
 
 #: Ranges of activations hardly change beyond this length, and time grows with it.
 MAX_TOKENS = 128
+#: Where the ranges are fixed for all inputs, the little that changes counts: MiniLM's lowest cosine was 0.984 on texts
+#: of 256 tokens with ranges of 128, and 0.998 with these.
+MAX_TOKENS_OF_FIXED = 256
 
 
 def calibration_inputs(
-    folder: Path, task: str, inputs: list[str], texts: Path = CALIBRATION_TEXTS, more: Sequence[Entry] = ()
+    folder: Path,
+    task: str,
+    inputs: list[str],
+    texts: Path = CALIBRATION_TEXTS,
+    more: Sequence[Entry] = (),
+    max_tokens: int = MAX_TOKENS,
 ) -> ModelInputs:
     """Return calibration inputs for a task: texts, drawn images or synthesized sounds.
 
@@ -60,6 +68,7 @@ def calibration_inputs(
         inputs: names of the graph's inputs; a cache of keys and values is left to ``with_empty_cache``.
         texts: a file of texts for a text model, see ``read_texts``.
         more: what such a model is asked after these texts, one item each.
+        max_tokens: longer texts are cut.
 
     Raises:
         UserError: the texts cannot be read, the folder has no tokenizer or no token for a masked word, or the graph
@@ -68,7 +77,7 @@ def calibration_inputs(
     config = read_transformer_config(folder)
     takes = model_takes(config.get("model_type"))
     if takes == "text":
-        made = _text_inputs(folder, task, config, texts, more)
+        made = _text_inputs(folder, task, config, texts, more, max_tokens)
     elif takes == "sound":
         made = _sound_inputs(folder, config)
     else:
@@ -80,9 +89,11 @@ def calibration_inputs(
     return made
 
 
-def _text_inputs(folder: Path, task: str, config: ModelConfig, texts: Path, more: Sequence[Entry]) -> ModelInputs:
+def _text_inputs(
+    folder: Path, task: str, config: ModelConfig, texts: Path, more: Sequence[Entry], max_tokens: int
+) -> ModelInputs:
     tokenizer = _open_tokenizer(folder)
-    longest = min(MAX_TOKENS, most_tokens(config) or MAX_TOKENS)
+    longest = min(max_tokens, most_tokens(config) or max_tokens)
     generates = task in GENERATING_TASKS
     tokenizer.enable_truncation(prompt_limit(longest) if generates else longest)
     mask_id = None

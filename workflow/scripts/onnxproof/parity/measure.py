@@ -10,7 +10,7 @@ from onnxproof.cli import UserError
 from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_merged
 from onnxproof.graph.files import MERGED_FILE
 from onnxproof.graph.generation import measure_generation, with_empty_cache
-from onnxproof.graph.sessions import Session, open_session
+from onnxproof.graph.sessions import PROVIDER, Session, open_session
 from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Reference
 from onnxproof.parity.answers import (
     align_queries,
@@ -54,9 +54,11 @@ class Measurement:
     answers: list[Array]
 
 
-def open_sessions(files: Mapping[str, Path], folder: Path, threads: int, *, as_written: bool = True) -> Sessions:
+def open_sessions(
+    files: Mapping[str, Path], folder: Path, threads: int, *, as_written: bool = True, provider: str = PROVIDER
+) -> Sessions:
     """Open the graphs of a variant, see ``open_graphs`` for ``files`` and ``folder``, ``open_session`` for the rest."""
-    open_graph = partial(open_session, threads=threads, as_written=as_written)
+    open_graph = partial(open_session, threads=threads, as_written=as_written, provider=provider)
     separate = open_graphs(files, folder, open_graph)
     return Sessions(separate, open_merged(files, open_graph, separate))
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor, attribute_of
 
+#: The remark (``doc_string``) of a product that no pass quantizes: a pass before has put it there to stay in float.
+STAYS_FLOAT = "stays in float"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -39,14 +42,14 @@ def find_targets(editor: GraphEditor) -> list[Target]:
     MatMul with a constant second operand of rank 2; Gemm without transposed activation and with alpha = beta
     = 1; com.microsoft Attention whose query, key and value have one size and which keeps no past. Conv is
     left out on purpose: onnxruntime's integer convolution is slower than its float one. So are products of
-    two activations.
+    two activations, and those with the remark ``STAYS_FLOAT``.
     """
     found = (_target_of(editor, node) for node in editor.of_type("MatMul", "Gemm", "Attention"))
     return [target for target in found if target is not None]
 
 
 def _target_of(editor: GraphEditor, node: onnx.NodeProto) -> Target | None:
-    if len(node.input) < 2 or node.input[0] == node.input[1]:
+    if len(node.input) < 2 or node.input[0] == node.input[1] or node.doc_string == STAYS_FLOAT:
         return None
     read, stored = editor.float_reader(node.input[1], rank=2), editor.constant_shape(node.input[1])
     if read is None or stored is None or _selects_channels(editor.producer(node.input[0])):

@@ -89,6 +89,8 @@ class ProvenFiles(TypedDict):
 class ParityRecord(Judged, ProvenFiles):
     """How far the answers of one variant are from PyTorch's."""
 
+    provider: str
+    """The execution provider of onnxruntime that computed the variant's answers."""
     reference: Literal["pytorch"]
     """Whose answers it is compared with."""
     inputs: JudgedInputs

@@ -254,6 +254,15 @@ class Session(TypedDict):
     """Whether memory that was taken is kept."""
 
 
+class AnswersThere(TypedDict):
+    """How far a file's answers are from PyTorch's with another execution provider than that of the CPU."""
+
+    task_metrics: Metrics
+    """What the task's answers are compared by."""
+    missed: list[str]
+    """The metrics that are beyond the limits of the variant. No gate judges them."""
+
+
 class RecommendedFile(TypedDict):
     """What was fastest for a purpose."""
 
@@ -273,6 +282,8 @@ class RecommendedFile(TypedDict):
     """The timed shapes that ``speedup`` is the geometric mean over."""
     speedup: float
     """The time of fp32 on the CPU, with the most threads that were measured, over its own."""
+    answers: NotRequired[AnswersThere]
+    """Its answers with this provider; absent where it is that of the CPU, whose answers the gate judges."""
 
 
 class ProvenInputs(TypedDict):

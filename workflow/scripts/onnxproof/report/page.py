@@ -302,14 +302,15 @@ def recommend_in_words(model: Model) -> list[tuple[str, str]]:
         variant = variants[choice.variant]
         threads = format_threads(choice.session["intra_op_threads"])
         where = f" on {variant.place}" if len(model.places) > 1 else ""
-        judged = "" if choice.provider == CPU_PROVIDER else f" The gate measured its answers on {CPU_PROVIDER}."
+        answering = model.on_providers.get((choice.variant, choice.provider), variant)
+        judged = "" if answering is variant else f" The gate judged those on {CPU_PROVIDER}."
         told.append(
             (
                 f"{choice.purpose.capitalize()}, {'in float' if choice.in_float else 'within the limits'}",
                 f"{choice.variant} on {choice.provider} with {threads}: "
                 f"{format_times(choice.speedup)} as fast as fp32{where}, at {' and '.join(choice.shapes)}"
                 f"{' (batch x tokens before the next one)' if choice.writes else ''}. "
-                f"{_describe_accuracy(variant)}{judged}",
+                f"{_describe_accuracy(answering)}{judged}",
             )
         )
     return told

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from onnxproof.records.parity import Sample, read_parity
 from onnxproof.records.run import ShownModel, ShownModels
 from onnxproof.records.source import SourceRecord, read_source
 from onnxproof.records.variant import read_variant
-from onnxproof.vocabulary import METRICS, PYTORCH, Step
+from onnxproof.vocabulary import CPU_PROVIDER, METRICS, PYTORCH, Step
 
 BASELINE = "fp32"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
@@ -171,7 +171,8 @@ class Model:
     """A model: where it came from, and its variants, PyTorch first.
 
     ``elsewhere`` holds, for each further kind of machine, the same variants as they were timed there; ``recommended``
-    is for the first kind.
+    is for the first kind. ``on_providers`` has the variants that are recommended with another execution provider than
+    that of the CPU, by their names and the provider's: their metrics and verdicts are those of their answers there.
     """
 
     name: str
@@ -182,6 +183,7 @@ class Model:
     variants: tuple[Variant, ...]
     elsewhere: tuple[tuple[Variant, ...], ...] = ()
     recommended: tuple[Recommendation, ...] = ()
+    on_providers: Mapping[tuple[str, str], Variant] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Variant, ...]:
@@ -264,6 +266,7 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
         for variant in names
     )
     passed = [variant.name for variant in variants if variant.verdict == "pass"]
+    recommended = tuple(recommend({name: benchmarks[name] for name in passed}))
     return Model(
         name=name,
         source=_describe_source(source),
@@ -278,8 +281,26 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
             )
             for machine in entry.get("machines", [])[1:]
         ),
-        recommended=tuple(recommend({name: benchmarks[name] for name in passed})),
+        recommended=recommended,
+        on_providers=_load_on_providers(folder, recommended, variants, thresholds),
     )
+
+
+def _load_on_providers(
+    folder: Path,
+    recommended: Sequence[Recommendation],
+    variants: Sequence[Variant],
+    thresholds: Mapping[str, Limits],
+) -> dict[tuple[str, str], Variant]:
+    """Return ``Model.on_providers``."""
+    found = {}
+    for choice in recommended:
+        if choice.provider != CPU_PROVIDER:
+            parity = read_parity(folder / "parity" / choice.provider / f"{choice.variant}.json")
+            variant = next(variant for variant in variants if variant.name == choice.variant)
+            verdicts = tuple(judge(parity, thresholds.get(choice.variant, {})))
+            found[choice.variant, choice.provider] = replace(variant, metrics=measurements(parity), verdicts=verdicts)
+    return found
 
 
 def _load_quality(folder: Path, variant: str, entry: ShownModel) -> Quality:

@@ -57,6 +57,8 @@ FIXED: dict[str, list[Step]] = {
 #: In float, first only where that costs little.
 NARROW_OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 8, "widening": False}
 OUTLIERS: Step = {"pass": "outlier_channels", "ratio": 3.0, "most": 4}
+#: Where scales are fixed. Computed anew, they cost OpenVINO less, see the pass.
+FIXED_OUTLIERS: Step = OUTLIERS | {"widening": False, "anew": True}
 
 #: What is done to the float model before it is quantized, from the fastest result to the most careful.
 PREPARATIONS: list[list[Step]] = [
@@ -247,21 +249,27 @@ def _static_candidates(
 def _narrowing(
     candidate: Candidate, judge: Judge, effort: Effort | None, progress: Callable[[str], None]
 ) -> Iterator[Step]:
-    """Yield what keeps the outliers of more and more products in float; of all at once where the model is large.
-
-    Queries, keys and values stay as they are: they read one rounded tensor, which would have to be rounded once more.
-    """
+    """Yield what keeps the outliers of more and more products in float; of all at once where the model is large."""
+    narrow = narrow_products(candidate.prepared)
     if effort:
-        yield OUTLIERS | {"widening": False}
+        yield FIXED_OUTLIERS | {"include": narrow}
         return
-    targets = find_targets(GraphEditor(candidate.prepared))
-    readers = Counter(target.activation for target in targets)
-    narrow = {
-        target.name for target in targets if target.shape[0] >= target.shape[1] and readers[target.activation] == 1
-    }
     ranking = [name for name in _rank_by_sensitivity(candidate, judge, progress) if name in narrow]
     for count in dict.fromkeys(math.ceil(share * len(ranking)) for share in NARROWED if ranking):
-        yield OUTLIERS | {"include": sorted(ranking[:count])}
+        yield FIXED_OUTLIERS | {"include": sorted(ranking[:count])}
+
+
+def narrow_products(model: onnx.ModelProto) -> list[str]:
+    """Return, sorted, the names of the products whose outliers may stay in float where scales are fixed.
+
+    They are those that do not widen and read their activation alone. Queries, keys and values read one rounded tensor,
+    which would have to be rounded once more.
+    """
+    targets = find_targets(GraphEditor(model))
+    readers = Counter(target.activation for target in targets)
+    return sorted(
+        target.name for target in targets if target.shape[0] >= target.shape[1] and readers[target.activation] == 1
+    )
 
 
 def _block_candidates(
