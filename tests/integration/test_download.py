@@ -428,7 +428,8 @@ def test_a_listing_without_a_checksum_is_refused(checksum: str | None):
         size_and_checksum("tiny", REPO, listed)
 
 
-def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path):
+def test_a_full_disk_is_told_before_the_first_byte(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=12_300_000_000))
     listed = types.SimpleNamespace(rfilename="model.safetensors", size=10**18, lfs=None, blob_id="0" * 40)
     with raises(UserError):
         check_room("tiny", REPO, [listed], tmp_path)

@@ -153,7 +153,7 @@ def test_every_rule_with_an_environment_has_the_image_of_the_same_lock():
     command = [sys.executable, "-c", TELLING_IMAGES]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     rules = json.loads(run.stdout.splitlines()[-1])
-    assert len(rules) == 25
+    assert len(rules) == 26
     for rule, (environment, image) in rules.items():
         assert image == "envs/onnxproof.sif", rule
         pins = pins_of(ROOT / "envs" / Path(environment).name)

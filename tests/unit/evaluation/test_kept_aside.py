@@ -157,9 +157,9 @@ def test_a_configuration_that_asks_for_it(tmp_path, classifier, monkeypatch):
     (classifier / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
     unfit = ["models.X.evaluation.search_share is for text classifiers and embedders, and not for token-classification"]
     assert told(tmp_path, asked, source={"path": "model"}) == unfit
-    record = tmp_path / "demo_model-1.0.dist-info"
+    record = tmp_path / "unfit_model-1.0.dist-info"
     record.mkdir()
-    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: demo-model\nVersion: 1.0\n")
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: unfit-model\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert told(tmp_path, asked, source={"package": "demo-model", "path": "model"}) == unfit
+    assert told(tmp_path, asked, source={"package": "unfit-model", "path": "model"}) == unfit
     assert told(tmp_path, asked, source={"package": "not-there", "path": "model"}) == []
