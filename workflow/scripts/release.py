@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from onnxproof.benchmark.other_providers import read_provider_answers
 from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.checkpoint.sentence_modules import settle_modules
 from onnxproof.checkpoint.untrusted import stays_inside
@@ -44,6 +45,7 @@ from onnxproof.records.fixed import read_fixed
 from onnxproof.records.parity import read_parity
 from onnxproof.records.reference import Usage, read_reference_record
 from onnxproof.records.release import (
+    AnswersElsewhere,
     BrowserResults,
     Copied,
     Evidence,
@@ -85,7 +87,7 @@ from onnxproof.release.genai import write_genai_config
 from onnxproof.release.golden import QUALITY_FILE, write_golden
 from onnxproof.release.tokenizer import settle_tokenizer, tell_limits
 from onnxproof.tasks.heads import NONE, SIGMOID
-from onnxproof.vocabulary import CPU_PROVIDER, METRICS
+from onnxproof.vocabulary import METRICS
 
 #: Where each variant goes, in the layout that transformers.js and the Hub use. ``optimized`` only takes the
 #: place of ``fp32`` where that is not asked for: onnxruntime fuses the plain graph by itself when it loads it,
@@ -578,11 +580,9 @@ def announce_cache_sizes(folder: Path) -> dict[str, str]:
     return {"config.json": "the sizes of the decoder stand where transformers.js looks for them too"}
 
 
-def recommended_file(
-    choice: Recommendation, file: str, results: Path, thresholds: Mapping[str, Limits]
-) -> RecommendedFile:
-    """Return a recommendation with the file of the release that it is about, and its answers with another provider."""
-    recommended: RecommendedFile = {
+def recommended_file(choice: Recommendation, file: str) -> RecommendedFile:
+    """Return a recommendation with the file of the release that it is about."""
+    return {
         "file": file,
         "purpose": choice.purpose,
         "in_float": choice.in_float,
@@ -592,11 +592,6 @@ def recommended_file(
         "shapes": list(choice.shapes),
         "speedup": choice.speedup,
     }
-    if choice.provider != CPU_PROVIDER:
-        parity = read_parity(results / "parity" / choice.provider / f"{choice.variant}.json")
-        missed = [verdict.metric for verdict in judge(parity, thresholds[choice.variant]) if not verdict.passed]
-        recommended["answers"] = {"task_metrics": parity["task_metrics"], "missed": missed}
-    return recommended
 
 
 def evaluation_in_config(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -642,8 +637,19 @@ def describe_release(
         )
         for variant, path in shipped.items()
     }
+    answered: list[AnswersElsewhere] = [
+        {
+            "file": variants[variant]["file"],
+            "variant": variant,
+            "provider": provider,
+            "task_metrics": answers.parity["task_metrics"],
+            "missed": answers.missed,
+        }
+        for (variant, provider), answers in read_provider_answers(results, benchmarks, thresholds).items()
+    ]
+    unfit = {(one["variant"], one["provider"]) for one in answered if one["missed"]}
     first = next(iter(variants.values()))
-    return {
+    described: ReleaseDescription = {
         "model": model,
         "task": reference["task"],
         "source": origin_of(source),
@@ -657,8 +663,7 @@ def describe_release(
         "headline": headline(first["parity"], first["benchmark"]),
         "variants": variants,
         "recommended": [
-            recommended_file(choice, variants[choice.variant]["file"], results, thresholds)
-            for choice in recommend(benchmarks)
+            recommended_file(choice, variants[choice.variant]["file"]) for choice in recommend(benchmarks, unfit)
         ],
         "inputs": {
             "source": source["files"],
@@ -682,6 +687,9 @@ def describe_release(
             "commands": [command.format(model=model) for command in COMMANDS],
         },
     }
+    if answered:
+        described["other_providers"] = answered
+    return described
 
 
 def copy_verifier(folder: Path, with_quality: bool = False) -> None:

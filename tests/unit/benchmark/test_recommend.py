@@ -68,6 +68,13 @@ def test_another_provider_competes_but_not_as_exact():
     ]
 
 
+def test_a_provider_with_which_answers_miss_a_limit_is_left_out():
+    fast = record({2: [1.0, 2.0, 10.0]}, provider=OTHER)
+    benchmarks = {"fp32": record(FP32, None) | {"other_providers": [fast]}}
+    assert [choice.provider for choice in recommend(benchmarks, {("fp32", OTHER)})] == [CPU, CPU]
+    assert OTHER in [choice.provider for choice in recommend(benchmarks, {("int8", OTHER), ("fp32", CPU)})]
+
+
 def test_runs_on_a_busy_machine_are_compared_by_their_ratios():
     busy = {threads: [3 * value for value in values] for threads, values in FP32.items()}
     quick = {threads: [value / 2 for value in values] for threads, values in busy.items()}

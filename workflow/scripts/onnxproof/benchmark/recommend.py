@@ -5,7 +5,7 @@ fp32 in the same run; fp32's own times there put several numbers of threads on o
 compared by the times of their next tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import TypeVar, cast
@@ -90,13 +90,17 @@ def fastest(runs: Iterable[AnyRun], batch: int) -> AnyRun | None:
     return max((run for run in runs if run.shapes(batch)), key=lambda run: run.speedup(batch), default=None)
 
 
-def recommend(benchmarks: Mapping[str, BenchmarkRecord]) -> list[Recommendation]:
+def recommend(
+    benchmarks: Mapping[str, BenchmarkRecord], unfit: Collection[tuple[str, str]] = ()
+) -> list[Recommendation]:
     """Return, for each purpose, the fastest of the float files, and the fastest of all where that is another one.
 
     Args:
         benchmarks: the content of ``benchmark/{variant}.json`` by variant, of those that passed their gates.
+        unfit: variants and execution providers that are never recommended together: their answers miss a limit.
     """
-    every = [run for variant, record in benchmarks.items() for run in _runs(variant, record)]
+    timed = (run for variant, record in benchmarks.items() for run in _runs(variant, record))
+    every = [run for run in timed if (run.variant, run.provider) not in unfit]
     runs = [run for run in every if run.writes] or every  # next tokens and other calls are not compared
     found: list[Recommendation] = []
     for purpose, batch in batches_of_purposes(runs).items():

@@ -254,13 +254,20 @@ class Session(TypedDict):
     """Whether memory that was taken is kept."""
 
 
-class AnswersThere(TypedDict):
+class AnswersElsewhere(TypedDict):
     """How far a file's answers are from PyTorch's with another execution provider than that of the CPU."""
 
+    file: str
+    """The path in the release."""
+    variant: str
+    """What is in it."""
+    provider: str
+    """The execution provider."""
     task_metrics: Metrics
     """What the task's answers are compared by."""
     missed: list[str]
-    """The metrics that are beyond the limits of the variant. No gate judges them."""
+    """The metrics that are beyond the limits of the variant. No gate judges them, but no file is recommended with a
+    provider with which it misses one."""
 
 
 class RecommendedFile(TypedDict):
@@ -282,8 +289,6 @@ class RecommendedFile(TypedDict):
     """The timed shapes that ``speedup`` is the geometric mean over."""
     speedup: float
     """The time of fp32 on the CPU, with the most threads that were measured, over its own."""
-    answers: NotRequired[AnswersThere]
-    """Its answers with this provider; absent where it is that of the CPU, whose answers the gate judges."""
 
 
 class ProvenInputs(TypedDict):
@@ -364,6 +369,8 @@ class ReleaseDescription(TypedDict):
     """What the model card shows first."""
     variants: dict[str, ReleasedVariant]
     """The variants that are shipped, by name."""
+    other_providers: NotRequired[list[AnswersElsewhere]]
+    """The answers with other execution providers; absent where none was timed."""
     recommended: list[RecommendedFile]
     """Which file to run."""
     inputs: ProvenInputs

@@ -1,6 +1,6 @@
 """The model card of a release, in the Hub's format: YAML metadata, then Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,7 @@ from onnxproof.places import RESOURCES
 from onnxproof.records.evaluation import EvaluationData
 from onnxproof.records.reference import Usage
 from onnxproof.records.release import (
-    AnswersThere,
     PreparedRelease,
-    RecommendedFile,
     ReleaseDescription,
     ReleasedReference,
     ReleasedVariant,
@@ -372,15 +370,6 @@ def _short(value: Any) -> Any:
     return f"{len(value)} nodes" if isinstance(value, list) and len(value) > MOST_NAMED else value
 
 
-def answers_there(recommended: Sequence[RecommendedFile]) -> list[tuple[str, str, AnswersThere]]:
-    """Return how far the recommended files are from PyTorch with other providers than the CPU's, each once.
-
-    An entry is the file, the provider, and its answers there.
-    """
-    found = {(choice["file"], choice["provider"]): choice["answers"] for choice in recommended if "answers" in choice}
-    return [(file, provider, answers) for (file, provider), answers in found.items()]
-
-
 def render_model_card(
     manifest: PreparedRelease,
     source_metadata: dict[str, Any],
@@ -413,7 +402,7 @@ def render_model_card(
         words={variant: recipe_in_words(facts["settings"]) for variant, facts in manifest["variants"].items()},
         metrics=METRICS,
         choice=VARIANTS,
-        answers_there=answers_there(manifest["recommended"]),
+        other_providers=manifest.get("other_providers", []),
         target_lines=target_lines(manifest.get("targets", {})),
     )
     return f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n\n{body}"

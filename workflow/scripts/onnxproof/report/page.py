@@ -313,6 +313,9 @@ def recommend_in_words(model: Model) -> list[tuple[str, str]]:
                 f"{_describe_accuracy(answering)}{judged}",
             )
         )
+    for (name, provider), answering in model.on_providers.items():
+        if answering.failures:
+            told.append(("Not recommended", f"{name} on {provider}: {_describe_accuracy(answering)}"))
     return told
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from onnxproof.benchmark.other_providers import read_provider_answers
 from onnxproof.benchmark.recommend import Recommendation, recommend
 from onnxproof.cli import UserError
 from onnxproof.evaluation.gate import Verdict as Quality
@@ -22,7 +23,7 @@ from onnxproof.records.parity import Sample, read_parity
 from onnxproof.records.run import ShownModel, ShownModels
 from onnxproof.records.source import SourceRecord, read_source
 from onnxproof.records.variant import read_variant
-from onnxproof.vocabulary import CPU_PROVIDER, METRICS, PYTORCH, Step
+from onnxproof.vocabulary import METRICS, PYTORCH, Step
 
 BASELINE = "fp32"
 MAIN_SEQUENCE = 128  # a sentence or short paragraph: what most requests look like
@@ -171,8 +172,8 @@ class Model:
     """A model: where it came from, and its variants, PyTorch first.
 
     ``elsewhere`` holds, for each further kind of machine, the same variants as they were timed there; ``recommended``
-    is for the first kind. ``on_providers`` has the variants that are recommended with another execution provider than
-    that of the CPU, by their names and the provider's: their metrics and verdicts are those of their answers there.
+    is for the first kind. ``on_providers`` has the variants that were timed with another execution provider than that
+    of the CPU, by their names and the provider's: their metrics and verdicts are those of their answers there.
     """
 
     name: str
@@ -265,8 +266,13 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
         )
         for variant in names
     )
-    passed = [variant.name for variant in variants if variant.verdict == "pass"]
-    recommended = tuple(recommend({name: benchmarks[name] for name in passed}))
+    passed = {variant.name: variant for variant in variants if variant.verdict == "pass"}
+    fit = {name: benchmarks[name] for name in passed}
+    on_providers = {
+        (name, provider): replace(passed[name], metrics=measurements(answers.parity), verdicts=answers.verdicts)
+        for (name, provider), answers in read_provider_answers(folder, fit, thresholds).items()
+    }
+    unfit = {key for key, variant in on_providers.items() if variant.failures}
     return Model(
         name=name,
         source=_describe_source(source),
@@ -281,26 +287,9 @@ def _load_model(results: Path, name: str, entry: ShownModel, place: str) -> Mode
             )
             for machine in entry.get("machines", [])[1:]
         ),
-        recommended=recommended,
-        on_providers=_load_on_providers(folder, recommended, variants, thresholds),
+        recommended=tuple(recommend(fit, unfit)),
+        on_providers=on_providers,
     )
-
-
-def _load_on_providers(
-    folder: Path,
-    recommended: Sequence[Recommendation],
-    variants: Sequence[Variant],
-    thresholds: Mapping[str, Limits],
-) -> dict[tuple[str, str], Variant]:
-    """Return ``Model.on_providers``."""
-    found = {}
-    for choice in recommended:
-        if choice.provider != CPU_PROVIDER:
-            parity = read_parity(folder / "parity" / choice.provider / f"{choice.variant}.json")
-            variant = next(variant for variant in variants if variant.name == choice.variant)
-            verdicts = tuple(judge(parity, thresholds.get(choice.variant, {})))
-            found[choice.variant, choice.provider] = replace(variant, metrics=measurements(parity), verdicts=verdicts)
-    return found
 
 
 def _load_quality(folder: Path, variant: str, entry: ShownModel) -> Quality:
