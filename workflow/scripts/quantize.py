@@ -7,6 +7,7 @@ nearest is written and the parity gate decides; what was tried is in the manifes
 import argparse
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -167,7 +168,12 @@ def origin_of_search(source_manifest: Path, texts: Path, labelled: Path | None) 
 def certify(bounds: Mapping[str, Bound], kept: set[str]) -> Certificate:
     """Return the bounds of all nodes of a graph in float16, and which of them are ``kept`` in float32."""
     nodes: dict[str, NodeBound] = {
-        name: {"largest": bound.largest, "of": bound.of, "lost": bound.lost, "float32": name in kept}
+        name: {
+            "largest": bound.largest if math.isfinite(bound.largest) else None,
+            "of": bound.of,
+            "lost": bound.lost,
+            "float32": name in kept,
+        }
         for name, bound in bounds.items()
     }
     return {"margin": MARGIN, "nodes": nodes}

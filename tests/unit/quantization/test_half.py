@@ -1,6 +1,7 @@
 """float16: what a graph is bound to stay within, how it is turned to float16, and how hardware would compute it."""
 
 import itertools
+import json
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnxproof.quantization.half_emulation import emulated, uses_half
 from onnxproof.quantization.passes.block_weights import quantize_block_weights, stored_weight
 from onnxproof.quantization.passes.half import HIDDEN, halve, soften_masks
 from onnxproof.quantization.passes.tied_tables import share_tied_tables
+from quantize import certify
 
 HALF = TensorProto.FLOAT16
 
@@ -31,6 +33,15 @@ def unary(op_type, inputs=8, constants=None, name="node", **attributes):
 
 
 # ------------------------------------------------------------------------------------------------------------- bounds
+
+
+def test_a_node_with_infinite_values_stays_in_float32_and_its_bound_is_null():
+    """As in the buckets of relative positions, which take the logarithm of distances."""
+    bounds = measure_bounds(unary("Log"), [{"x": np.zeros((1, 8), np.float32)}])
+    assert not bounds["node"].fits
+    certificate = certify(bounds, {"node"})
+    assert certificate["nodes"]["node"]["largest"] is None
+    json.dumps(certificate, allow_nan=False)
 
 
 def test_no_partial_sum_of_a_product_in_any_order_is_beyond_its_bound():

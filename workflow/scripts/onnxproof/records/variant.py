@@ -219,8 +219,8 @@ class Calibration(TypedDict):
 class NodeBound(TypedDict):
     """What a node of a graph in float16 works with."""
 
-    largest: float
-    """A bound of it, on the calibration inputs."""
+    largest: float | None
+    """A bound of it, on the calibration inputs; null where a value is infinite, as the logarithm of a distance of 0."""
     of: str
     """What the bound is of: values, a sum of squares, or a partial sum."""
     lost: str
