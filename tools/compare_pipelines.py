@@ -32,12 +32,12 @@ from onnxproof.files import read_json, write_json, write_text
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.hardware import cpu_description
 from onnxproof.original.exporters.optimum import find_interpreter
-from process_memory import descendants_of, resident_bytes
+from process_memory import descendants_of, shared_once_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT_FILES = ("Snakefile", "workflow", "envs", "profiles")
 PARITY_SCRIPT = Path(__file__).parent / "comparison" / "plain_parity.py"
-SAMPLE_S = 0.1
+SAMPLE_S = 0.5
 #: Layers and hidden size of the larger models.
 SHAPES = {"110M": (12, 768), "335M": (24, 1024)}
 LARGER_MODELS = " The larger models are of the smallest one's kind, with random weights."
@@ -57,12 +57,12 @@ LEAST_BENCHMARK = {
 class Cost:
     """What the processes started within a ``with`` block cost: wall and CPU time in s, peak memory in MB of 1e6 bytes.
 
-    Memory is the largest sum of the resident sets of all descendants, sampled; pages that they share count for each.
+    Memory is the most that all descendants took together, sampled; pages that they share count once.
     """
 
     def __init__(self) -> None:
         """Start at nothing."""
-        self.wall_s = self.cpu_s = self.peak_rss_mb = 0.0
+        self.wall_s = self.cpu_s = self.peak_mb = 0.0
         self._ended = threading.Event()
 
     def __enter__(self) -> "Cost":
@@ -87,7 +87,7 @@ class Cost:
     def _sample(self) -> None:
         own = psutil.Process()
         while not self._ended.wait(SAMPLE_S):
-            self.peak_rss_mb = max(self.peak_rss_mb, resident_bytes(descendants_of(own)) / 1e6)
+            self.peak_mb = max(self.peak_mb, shared_once_bytes(descendants_of(own)) / 1e6)
 
 
 def run(command: list[Any], folder: Path, cores: int) -> None:
@@ -164,7 +164,7 @@ def measure(chain: str, snapshot: Path, count: int, cores: int) -> dict[str, Any
         "parameters_m": round(weights / BYTES_PER_MILLION),
         "wall_s": cost.wall_s,
         "cpu_s": cost.cpu_s,
-        "peak_rss_mb": cost.peak_rss_mb,
+        "peak_mb": cost.peak_mb,
         "cpu": cpu_description()["model"],
         "cores": cores,
     }
@@ -183,12 +183,13 @@ def render_table(rows: list[dict[str, Any]]) -> str:
         f"Written by `make bench-pipeline` on {rows[0]['cpu']}, {rows[0]['cores']} cores: from a snapshot to a "
         "verified int8 release, the search for a recipe included, beside the chain of public commands (export, "
         "optimize, quantize, compare with PyTorch), on the same models. CPU time and peak memory are those of all "
-        "processes together." + (LARGER_MODELS if len({row["parameters_m"] for row in rows}) > 1 else ""),
+        "processes together; what processes share counts once."
+        + (LARGER_MODELS if len({row["parameters_m"] for row in rows}) > 1 else ""),
         "",
         "| parameters, millions | models | chain | wall, s | CPU, s | peak memory, MB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    kinds = ("wall_s", "cpu_s", "peak_rss_mb")
+    kinds = ("wall_s", "cpu_s", "peak_mb")
     for case in sorted({case_of(row) for row in rows}):
         by_chain = {row["chain"]: row for row in rows if case_of(row) == case}
         start = f"| {case[0]} | {case[1]} |"

@@ -22,7 +22,7 @@ import psutil
 import project_path  # noqa: F401 - the imports below are found through it
 from onnxproof.files import write_text
 from onnxproof.hardware import cpu_description
-from process_memory import descendants_of, resident_bytes
+from process_memory import descendants_of, resident_bytes, shared_once_bytes
 from project import CONFIG, Project, make_project
 from tiny_models import save_classifier
 
@@ -32,7 +32,7 @@ MEGABYTE = 1_000_000
 
 @dataclass
 class Usage:
-    """What a command took: seconds of wall and CPU time, and peaks of resident memory in MB."""
+    """What a command took: seconds of wall and CPU time, and peaks of memory in MB."""
 
     wall_s: float
     cpu_s: float
@@ -42,7 +42,7 @@ class Usage:
 
 @dataclass
 class Peaks:
-    """The largest resident memory seen, in bytes: of a process, and of all its descendants together."""
+    """The most memory seen, in bytes: resident in a process, and taken by all its descendants together."""
 
     own: int = 0
     descendants: int = 0
@@ -50,7 +50,7 @@ class Peaks:
     def sample(self, process: psutil.Process) -> None:
         """Look once; processes that end meanwhile count as nothing."""
         self.own = max(self.own, resident_bytes([process]))
-        self.descendants = max(self.descendants, resident_bytes(descendants_of(process)))
+        self.descendants = max(self.descendants, shared_once_bytes(descendants_of(process)))
 
 
 def snakemake(project: Project, *arguments: str) -> Usage:
@@ -117,8 +117,8 @@ def page(plans: dict[int, Usage], count: int, options: argparse.Namespace, run: 
         "# What many models cost",
         "",
         f"Written by `make bench-scale` on {cpu}, {os.cpu_count()} cores, which other programs may have shared. The "
-        "models are tiny, so these are the costs of a model whatever its size. Memory is resident memory, summed over "
-        "processes (what they share counts more than once), looked at four times a second.",
+        "models are tiny, so these are the costs of a model whatever its size. Memory is what all processes take "
+        "together (what they share counts once), looked at four times a second.",
         "",
         f"Planning, medians of {options.repeats}:",
         "",
