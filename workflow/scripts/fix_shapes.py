@@ -72,7 +72,7 @@ def make_fixed(
         "fitting": count,
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": shape[0], "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "files": files,
         "versions": versions_of("numpy", "onnx", "onnxruntime"),

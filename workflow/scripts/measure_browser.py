@@ -143,7 +143,7 @@ def run_variant(
     answers: BrowserAnswers = {
         "outputs": measured.outputs,
         "task_metrics": written | measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
     }
     return {**run, "answers": answers}
 

@@ -60,7 +60,7 @@ def measure(
         "inputs": {"count": recorded["count"], "sha256": recorded["sha256"]},
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "reference_batch_invariance": reference.manifest["batch_invariance"],
         "samples": samples_of(measured, reference),
         "emulates_float16": emulates,

@@ -323,7 +323,7 @@ def check_fixed(
         "task": manifest["task"],
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": one["shape"][0], "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "reference_batch_invariance": NOT_MEASURED,
     }
     verdicts = {verdict.metric: verdict for verdict in judge(judged, limits_of_few(limits, count))}
@@ -350,7 +350,7 @@ def check_graphs(
         "task": manifest["task"],
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "reference_batch_invariance": NOT_MEASURED,
     }
     verdicts = {verdict.metric: verdict for verdict in judge(parity, limits_of_few(limits, golden.answered))}

@@ -98,7 +98,7 @@ def check(tmp_path, monkeypatch):
         write_golden(reference, tmp_path)
         golden = read_golden(tmp_path)
         exact = measure_sessions("m", Sessions(Session(reference, reference.outputs)), reference, 4)
-        invariance = {"batch_size": 4, **exact.batch_invariance}
+        invariance = exact.batch_invariance
         parity = make_parity(outputs=exact.outputs, task_metrics=exact.task_metrics, batch_invariance=invariance)
         limits = {verdict.metric: verdict.allowed for verdict in judge(parity, THRESHOLDS)}
         facts = make_released_variant(gate=make_gate(limits))

@@ -120,7 +120,7 @@ def _measure(task: Task, model: OnnxModel, seen: Inspection, variant: str, recor
     batch_size = 1 if seen.takes_one_at_a_time else task.batch_size
     try:
         measured = measure_sessions(model.name, sessions, reference, batch_size)
-        verdicts = judge(_judged(task, model, variant, measured, batch_size), task.thresholds[variant])
+        verdicts = judge(_judged(task, model, variant, measured), task.thresholds[variant])
     except Exception as error:  # a graph may answer with anything
         message = first_line(error).removeprefix(f"{model.name}: ")
         seen.tell("wrong", "run", f"Its answers cannot be compared: {message[:300]}")
@@ -128,7 +128,7 @@ def _measure(task: Task, model: OnnxModel, seen: Inspection, variant: str, recor
     record |= {
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "limits": [verdict.as_record() for verdict in verdicts],
     }
     missed = [verdict for verdict in verdicts if not verdict.passed]
@@ -164,14 +164,14 @@ def _answered_by(sessions: Sessions, reference: Reference[ReferenceRecord]) -> R
     return replace(reference, outputs=outputs, generated=reference.generated if has_cache else {})
 
 
-def _judged(task: Task, model: OnnxModel, variant: str, measured: Measurement, batch_size: int) -> Judged:
+def _judged(task: Task, model: OnnxModel, variant: str, measured: Measurement) -> Judged:
     return {
         "model": model.name,
         "variant": variant,
         "task": task.reference.manifest["task"],
         "outputs": measured.outputs,
         "task_metrics": measured.task_metrics,
-        "batch_invariance": {"batch_size": batch_size, "inputs": measured.batched, **measured.batch_invariance},
+        "batch_invariance": measured.batch_invariance,
         "reference_batch_invariance": task.reference.manifest["batch_invariance"],
     }
 
@@ -218,7 +218,7 @@ def _measure_in_half(
         except Exception:  # of a graph that the emulation was not written for
             seen.tell("note", "float16", "Overflow of float16 was not looked for: this graph cannot be emulated.")
             return
-    judged = _judged(task, OnnxModel({MODEL_FILE: path.name}), variant, measured, batch_size)
+    judged = _judged(task, OnnxModel({MODEL_FILE: path.name}), variant, measured)
     missed = [verdict for verdict in judge(judged, task.thresholds[variant]) if not verdict.passed]
     if missed:
         shown = "; ".join(map(str, missed[:3]))

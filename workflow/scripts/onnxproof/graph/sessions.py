@@ -7,8 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from onnxproof.cli import UserError
-
-PROVIDER = "CPUExecutionProvider"
+from onnxproof.vocabulary import CPU_PROVIDER
 
 #: Where a float activation meets weights behind DequantizeLinear, onnxruntime rounds it to 8 bits on a CPU unless it is
 #: told not to. An activation of 16 bits would lose half of them.
@@ -67,7 +66,7 @@ def check_provider(provider: str) -> None:
 
 
 def open_session(
-    path: Path, threads: int, *, as_written: bool = True, optimized: bool = True, provider: str = PROVIDER
+    path: Path, threads: int, *, as_written: bool = True, optimized: bool = True, provider: str = CPU_PROVIDER
 ) -> Session:
     """Open a model with ``threads`` intra-op threads and sequential execution, on the CPU or with another provider.
 

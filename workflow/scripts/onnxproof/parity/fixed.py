@@ -98,6 +98,7 @@ def measure_fixed(
         outputs={output: [values[index] for index in places] for output, values in reference.outputs.items()},
     )
     task, labels = chosen.manifest["task"], chosen.manifest["label_count"]
+    batch_size = next(iter(shapes.values()))[0]
     inputs = recorded_inputs(name, fixed, chosen)
     plain_fixed, plain_free = plain
     alone, padded, unpadded = (
@@ -110,8 +111,7 @@ def measure_fixed(
     return len(places), Measurement(
         {output: compare_output(chosen.outputs[output], alone[output]) for output in chosen.outputs},
         measure_answers(judged_as, expected, answers),
-        batch_invariance(*changed),
-        len(places),
+        {"batch_size": batch_size, "inputs": len(places), **batch_invariance(*changed)},
         expected,
         answers,
     )

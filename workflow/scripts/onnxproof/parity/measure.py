@@ -10,7 +10,7 @@ from onnxproof.cli import UserError
 from onnxproof.graph.encoder_decoder import generate_after, open_graphs, open_merged
 from onnxproof.graph.files import MERGED_FILE
 from onnxproof.graph.generation import measure_generation, with_empty_cache
-from onnxproof.graph.sessions import PROVIDER, Session, open_session
+from onnxproof.graph.sessions import Session, open_session
 from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Reference
 from onnxproof.parity.answers import (
     align_queries,
@@ -24,10 +24,11 @@ from onnxproof.parity.answers import (
     tell_nobody,
 )
 from onnxproof.parity.metrics import compare_output
+from onnxproof.vocabulary import CPU_PROVIDER
 
 if TYPE_CHECKING:
     from onnxproof.records.parity import OutputDifference
-    from onnxproof.records.reference import Invariance, MeasuredReference
+    from onnxproof.records.reference import BatchInvariance, MeasuredReference
 
 
 @dataclass(frozen=True)
@@ -42,20 +43,18 @@ class Sessions:
 class Measurement:
     """What was measured, in the fields of ``parity/{variant}.json``, and the answers that were compared.
 
-    So many inputs as ``batched`` says were run in batches too. ``expected`` (PyTorch's) and ``answers`` have one (rows,
-    features) array an input, see ``read_answers``.
+    ``expected`` (PyTorch's) and ``answers`` have one (rows, features) array an input, see ``read_answers``.
     """
 
     outputs: "dict[str, OutputDifference]"
     task_metrics: dict[str, float | None]
-    batch_invariance: "Invariance"
-    batched: int
+    batch_invariance: "BatchInvariance"
     expected: list[Array]
     answers: list[Array]
 
 
 def open_sessions(
-    files: Mapping[str, Path], folder: Path, threads: int, *, as_written: bool = True, provider: str = PROVIDER
+    files: Mapping[str, Path], folder: Path, threads: int, *, as_written: bool = True, provider: str = CPU_PROVIDER
 ) -> Sessions:
     """Open the graphs of a variant, see ``open_graphs`` for ``files`` and ``folder``, ``open_session`` for the rest."""
     open_graph = partial(open_session, threads=threads, as_written=as_written, provider=provider)
@@ -113,8 +112,7 @@ def measure_sessions(
         generation_metrics(sessions, reference)
         | measure_answers(judged_as, expected, answers)
         | measure_likelihoods(reference.outputs, alone),
-        changed,
-        batched,
+        {"batch_size": batch_size, "inputs": batched, **changed},
         expected,
         answers,
     )
