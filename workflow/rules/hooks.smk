@@ -5,7 +5,7 @@ Snakemake calls these functions only where this workflow is not a module of anot
 
 import subprocess
 
-from onnxproof.engine.fork_server import MODULES, MODULES_OF_SCORING, start_server
+from onnxproof.engine.fork_server import start_server
 from onnxproof.engine.patches import count_forked_jobs, keep_one_timer
 from onnxproof.engine.run_lock import lock_folder
 
@@ -22,10 +22,9 @@ def import_pytorch_once() -> None:
     waiting = set(workflow.dag.needrun_jobs())
     jobs = count_jobs(waiting, rules.export, rules.record_reference, rules.record_evaluation)
     scoring = count_jobs(waiting, rules.score_evaluation)
-    modules = (*MODULES, *MODULES_OF_SCORING) if scoring else MODULES
     elsewhere = workflow.non_local_exec or workflow.deployment_settings.deployment_method or workflow.touch
     if jobs >= LEAST_FORKED_JOBS and not elsewhere and workflow.is_main_process and count_forked_jobs():
-        start_server(jobs + scoring, PARITY_THREADS, modules)
+        start_server(jobs + scoring, PARITY_THREADS)
 
 
 def count_jobs(waiting: set, *proxies) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
-from onnxproof.evaluation.asking import Ask, answers_to, count_examples, rows_kept_aside
+from onnxproof.evaluation.asking import Ask, AskAll, answers_to, count_examples, rows_kept_aside
 from onnxproof.evaluation.forms import PERPLEXITY, likelihood_answer
 from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
@@ -22,8 +22,8 @@ from onnxproof.inputs.model_inputs import LIKELIHOODS, TOKENS, ModelInputs
 from onnxproof.records.evaluation import EvaluatedOriginal
 
 
-def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tuple[str, Ask]:
-    """Load the original; return the name of its interface and how it is asked.
+def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tuple[str, Ask, AskAll | None]:
+    """Load the original; return the name of its interface, how it is asked, and how about many inputs at once.
 
     Raises:
         UserError: it cannot be loaded, or has no public interface for its use.
@@ -43,18 +43,18 @@ def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tupl
             found = original.run(inputs, [0])[0][LIKELIHOODS]
             return likelihood_answer(found)
 
-        return f"{type(original.network).__name__}.forward", likelihood
+        return f"{type(original.network).__name__}.forward", likelihood, None
     opened = open_interface(original, name, snapshot)
     if opened is None:
         raise UserError(f"{name}: evaluation: the original has no public interface for raw inputs")
     use, interface = opened
     if use.gives != "tokens":
-        return interface.name, interface.ask
+        return interface.name, interface.ask, interface.ask_all
 
     def write(text: str) -> str:
         return str(original.processor.decode(interface.ask(text), skip_special_tokens=True)).strip()
 
-    return interface.name, write
+    return interface.name, write, None
 
 
 def record(
@@ -83,10 +83,10 @@ def record(
 
     torch.set_num_threads(threads)
     new_tokens = given["new_tokens"]
-    interface, ask = ask_original(name, snapshot, plan, new_tokens)
+    interface, ask, ask_all = ask_original(name, snapshot, plan, new_tokens)
     start = time.monotonic()
     with AnswerFile(answers) as file:
-        for example, answer in answers_to(plan, count, ask):
+        for example, answer in answers_to(plan, count, ask, ask_all):
             file.write(example.place.number, input=example.shown, label=example.label, answer=answer)
     described: EvaluatedOriginal = {
         "model": name,

@@ -113,6 +113,13 @@ class Starter:
         options = {"env": self.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         return subprocess.Popen(self.command(script), cwd=self.folder, text=True, **options)
 
+    def score(self, script: str) -> list[str]:
+        """Run a script as the one that scores labelled data; return its parent's process id and what it prints."""
+        (self.folder / "score_evaluation.py").write_text(f"import os\nprint(os.getppid())\n{script}")
+        command = ["python", str(CLIENT), "score_evaluation.py"]
+        options = {"cwd": self.folder, "env": self.environment, "timeout": PATIENCE_S}
+        return subprocess.run(command, text=True, capture_output=True, check=True, **options).stdout.split()
+
     def forks(self, **options) -> bool:
         """Tell whether the server runs a job, and not the job's own process."""
         script = f"import os, sys\nprint(os.getppid(), {MODULE!r} in sys.modules)"
@@ -229,6 +236,24 @@ def test_a_server_that_cannot_fork_cleanly_is_not_used(tmp_path, modules):
     starter = Starter(tmp_path, modules=modules)
     assert not starter.forks()
     starter.end()
+
+
+def test_scoring_imports_more_once_the_first_job_of_it_comes(starter):
+    """Arrow, which scikit-learn imports with pandas, would start a thread, and the process could not be forked on."""
+    variable, _ = fork_server.ARROW_ALLOCATOR
+    tell = f"import os, sys\nprint('sklearn.metrics' in sys.modules, {variable!r} in os.environ)"
+    assert starter.run(tell).stdout == "False False\n"
+    for _ in range(2):
+        assert starter.score("print(len(os.listdir('/proc/self/task')))") == [str(starter.server.pid), "1"]
+    assert starter.run(tell).stdout == "True False\n"
+
+
+def test_a_server_with_a_second_thread_leaves_jobs_to_themselves(starter):
+    (starter.folder / "scipy").mkdir()
+    (starter.folder / "scipy/__init__.py").touch()
+    (starter.folder / "starts_a_thread.py").rename(starter.folder / "scipy/stats.py")
+    assert starter.score("print('alone')") == [str(os.getpid()), "alone"]
+    wait_until_gone(starter.server.pid)
 
 
 def test_a_user_can_do_without(monkeypatch):

@@ -32,6 +32,7 @@ import sys
 import tempfile
 import threading
 import types
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -43,15 +44,17 @@ if __name__ == "__main__":
 
 from onnxproof.engine.fork_client import LENGTH, OFF, STARTED, VARIABLE, address_of, circumstances, job_name, own_peer  # noqa: E402
 
-#: What the jobs import. Not onnxruntime and not pandas: they start threads.
+#: What the jobs import. Not onnxruntime: it starts a thread.
 MODULES = (
     "transformers.exporters.exporter_onnx",
     "torch.onnx._internal.exporter._core",
     "transformers.pipelines",
     "networkx",
 )
-#: What jobs that score answers to labelled data import with scikit-learn, which itself imports pandas.
-MODULES_OF_SCORING = ("scipy.stats", "scipy.sparse.linalg", "joblib")
+#: What jobs of a script import besides, once the first of them is asked for: the others need not wait for it.
+MODULES_OF_SCRIPTS = {"score_evaluation.py": ("scipy.stats", "sklearn.metrics")}
+#: For the allocator of Arrow, which scikit-learn imports with pandas: it would start a thread.
+ARROW_ALLOCATOR = ("JE_ARROW_MALLOC_CONF", "background_thread:false")
 #: Read by libraries when they are loaded; Snakemake sets them for each job.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -171,6 +174,32 @@ def receive_request(client: socket.socket, own: dict[str, Any]) -> Request | Non
     return None
 
 
+def import_modules(modules: Iterable[str]) -> None:
+    """Import what a job would; nothing of it is ever collected as garbage, so that forked processes share it."""
+    name, setting = ARROW_ALLOCATOR
+    is_ours = name not in os.environ
+    os.environ.setdefault(name, setting)
+    for module in modules:
+        importlib.import_module(module)
+    if is_ours:
+        del os.environ[name]
+    gc.freeze()
+
+
+def can_be_forked() -> bool:
+    """Return whether this process has one thread: another would be missing in the forked one, and its locks held."""
+    return len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+def prepare_for(script: str) -> bool:
+    """Import what jobs of a script import besides; return whether this process can still be forked."""
+    missing = [name for name in MODULES_OF_SCRIPTS.get(Path(script).name, ()) if name not in sys.modules]
+    if missing:
+        with contextlib.suppress(ModuleNotFoundError):  # the job will say so, if it needs it
+            import_modules(missing)
+    return can_be_forked()
+
+
 def become_job(request: Request, server: int) -> None:
     """Make this process, which was just forked, what Python makes of a new one."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -231,7 +260,9 @@ def serve(listener: socket.socket, jobs: int, own: dict[str, Any]) -> list[str] 
             continue
         client = listener.accept()[0]
         request = receive_request(client, own)
-        pid = fork() if request is not None else None
+        is_clean = request is None or prepare_for(request.arguments[0])
+        jobs = jobs if is_clean else 0
+        pid = fork() if request is not None and is_clean else None
         if request is not None and pid == 0:
             os.setpgid(0, 0)
             for job in running:
@@ -306,12 +337,10 @@ def show_exception(kind: type[BaseException], error: BaseException, trace: types
 def main(descriptor: int, jobs: int, modules: list[str]) -> None:
     """Import modules and serve; in a forked process, run the job."""
     own = circumstances()  # before an import sets a variable
-    gc.disable()  # what is imported stays; see gc.freeze
-    for module in modules:
-        importlib.import_module(module)
-    gc.freeze()
-    if len(list(Path("/proc/self/task").iterdir())) > 1:
-        os._exit(1)  # a thread would be missing in a forked process, and what it holds would stay locked
+    gc.disable()  # what is imported stays
+    import_modules(modules)
+    if not can_be_forked():
+        os._exit(1)
     arguments = serve(socket.socket(fileno=descriptor), jobs, own)
     if arguments is None:
         os._exit(0)  # nothing is to be tidied up

@@ -1,7 +1,8 @@
-"""Asking a model about labelled inputs, one at a time."""
+"""Asking a model about labelled inputs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ Array = NDArray[Any]
 
 #: Takes one raw input and returns the answer, as the original's public interface gives it.
 Ask = Callable[[Any], Any]
+#: Takes many raw inputs and returns their answers.
+AskAll = Callable[[Sequence[Any]], list[Any]]
+#: How many labelled inputs are asked about at once, where they can be.
+TOGETHER = 1024
 #: Seconds between two lines of progress.
 TOLD_EVERY = 10.0
 
@@ -66,14 +71,26 @@ def count_examples(plan: Plan) -> int:
     return count
 
 
-def answers_to(plan: Plan, count: int, ask: Ask) -> Iterator[tuple[Example, Any]]:
-    """Yield the labelled inputs, ``count`` of them, each with its answer; print how far it is, and how much is left."""
+def answers_to(plan: Plan, count: int, ask: Ask, ask_all: AskAll | None = None) -> Iterator[tuple[Example, Any]]:
+    """Yield the labelled inputs, each with its answer; print how far it is, and how much is left.
+
+    Args:
+        plan: what is asked.
+        count: how many labelled inputs there are.
+        ask: answers one raw input.
+        ask_all: answers many raw inputs faster, where there are no documents to look for.
+    """
     if plan.settings.documents is not None:
         library = Library(plan.settings.documents, ask, plan.settings.document)
-        ask = library.asked_by(ask)
+        ask, ask_all = library.asked_by(ask), None
     start = told = time.monotonic()
-    for number, example in enumerate(examples_of(plan), start=1):
-        yield example, plan.form.answer([ask(raw) for raw in example.raw], example, plan.model)
+    number, examples = 0, examples_of(plan)
+    while together := list(islice(examples, TOGETHER if ask_all is not None else 1)):
+        raw = [each for example in together for each in example.raw]
+        answers = iter(ask_all(raw) if ask_all is not None else map(ask, raw))
+        for example in together:
+            yield example, plan.form.answer(list(islice(answers, len(example.raw))), example, plan.model)
+        number += len(together)
         now = time.monotonic()
         if now - told >= TOLD_EVERY or number == count:
             told = now

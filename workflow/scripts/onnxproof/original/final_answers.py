@@ -9,6 +9,7 @@ Each kind of use has a function ``_ask_…`` here. It prepares the original and 
 readers, and a function that answers one raw input.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,8 @@ from onnxproof.tasks.model_types import model_takes
 
 #: Modules that servers of embeddings apply by themselves, to the vectors of tokens.
 POOLED_BY_SERVERS = {"Transformer", "Pooling", "Normalize"}
+#: How many texts of one length a pipeline takes at once.
+BATCH_SIZE = 32
 #: How many words a masked language model is asked for in the place of a masked one.
 GUESSES = 5
 #: How many choices come with the raw texts, by turns.
@@ -204,12 +207,27 @@ def _ask_extract(original: Original, model: str, snapshot: Path) -> Interface:
 def _ask_classify(original: Original, model: str, snapshot: Path) -> Interface:
     classify = make_pipeline("text-classification", original)
 
-    def ask(value: Any) -> dict[str, float]:
-        asked = value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]}
-        answers = classify([asked], top_k=None, **_truncation(original))
-        return {answer["label"]: float(answer["score"]) for answer in answers[0]}
+    def ask_together(values: Sequence[Any], batch_size: int = 1) -> list[dict[str, float]]:
+        asked = [value if isinstance(value, str) else {"text": value[0], "text_pair": value[1]} for value in values]
+        answers = classify(asked, top_k=None, batch_size=batch_size, **_truncation(original))
+        return [{found["label"]: float(found["score"]) for found in answer} for answer in answers]
 
-    return Interface("pipeline('text-classification')", ask)
+    def ask_all(values: Sequence[Any]) -> list[dict[str, float]]:
+        # Texts of one length need no padding, with which some models answer otherwise.
+        texts = [[value] if isinstance(value, str) else value for value in values]
+        tokens = original.processor(*map(list, zip(*texts, strict=True)), **_truncation(original))[TOKENS]
+        of_length: dict[int, list[int]] = defaultdict(list)
+        for place, numbers in enumerate(tokens):
+            of_length[len(numbers)].append(place)
+        answers: list[dict[str, float]] = [{}] * len(values)
+        for places in of_length.values():
+            for place, answer in zip(places, ask_together([values[each] for each in places], BATCH_SIZE), strict=True):
+                answers[place] = answer
+        return answers
+
+    name = "pipeline('text-classification')"
+    can_batch = original.processor.pad_token_id is not None  # the pipeline insists on one
+    return Interface(name, lambda value: ask_together([value])[0], ask_all=ask_all if can_batch else None)
 
 
 def _ask_predict(original: Original, model: str, snapshot: Path) -> Interface:

@@ -1,6 +1,6 @@
 """A public interface of an original: what is asked about raw inputs, and how transformers' pipelines are made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ class Interface:
     name: str
     ask: Callable[[Any], Any]  #: takes one raw input, and answers as ``FinalAnswers`` has it
     settings: FinalSettings = field(default_factory=FinalSettings)
+    #: Takes many raw inputs at once, where that is faster; the answers are those of ``ask``, up to rounding.
+    ask_all: Callable[[Sequence[Any]], list[Any]] | None = None
 
 
 def make_pipeline(task: str, original: Original, **options: Any) -> Any:
