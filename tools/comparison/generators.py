@@ -9,6 +9,7 @@ from onnxproof.formatting import format_shape, format_threads
 from onnxproof.graph.external_data import load_model, save_model
 from onnxproof.graph.files import MODEL_FILE
 from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.generation import has_cache
 from onnxproof.quantization.recipe import apply_recipe
 
 #: The width of a head, and the model's channels for each: Qwen3-0.6B has 16 heads for 1024 channels.
@@ -63,18 +64,20 @@ def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
 
     There is nothing to search for: any recipe is as good for random weights. A trained model takes ``quantize.py``.
     """
-    from onnxproof.quantization.search.candidates import BLOCKS
+    from onnxproof.quantization.search.candidates import BLOCKS, IN_PLACE
 
     ladder = BLOCKS[variant]
     rung = ladder.rungs[0]
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    model = load_model(optimized / MODEL_FILE, scratch)
     recipe = [
+        *([IN_PLACE] if ladder.in_place and has_cache(model) else []),
         {"pass": "embedding_blocks"} | rung.table | level,
         {"pass": "block_weights"} | rung.weights | {"rounding": "nearest"} | level,
     ]
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    save_model(apply_recipe(load_model(optimized / MODEL_FILE, scratch), recipe), folder / MODEL_FILE)
+    save_model(apply_recipe(model, recipe), folder / MODEL_FILE)
     for path in scratch.iterdir():
         path.unlink()
     scratch.rmdir()

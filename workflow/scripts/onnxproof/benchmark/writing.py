@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.graph.generation import decoder_feed, empty_cache
+from onnxproof.graph.generation import SHARE_BUFFER, decoder_feed, empty_cache
 from onnxproof.inputs.model_inputs import MASK, POSITIONS, TOKENS
 from onnxproof.inputs.prompts import PAST, PRESENT
 
@@ -45,8 +45,12 @@ class Writer(Protocol):
 class OnnxWriter:
     """A graph that takes ``past_key_values.…`` and gives ``present.…``, see ``graph.generation``.
 
-    The cache stays in onnxruntime's own memory from step to step.
+    The cache stays in onnxruntime's own memory from step to step. Where the graph allows it, both are one buffer with
+    room for more tokens.
     """
+
+    #: A new buffer has room for so many more tokens.
+    ROOM = 128
 
     def __init__(self, session: Any) -> None:
         """Take an onnxruntime session of a graph for which ``can_write``."""
@@ -54,6 +58,7 @@ class OnnxWriter:
         self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
         self.past = [value.name for value in session.get_inputs() if value.name.startswith(PAST)]
         self.outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in self.past)]
+        self.in_place = session.get_modelmeta().custom_metadata_map.get(SHARE_BUFFER) == "true"
 
     def read(self, prompt: Array) -> Text:
         """See ``Writer``."""
@@ -76,9 +81,38 @@ class OnnxWriter:
 
     def _run(self, tokens: Array, cache: dict[str, Any], length: int) -> Text:
         fed = decoder_feed(tokens, length, self.names)
-        logits, *present = self.session.run_with_ort_values(self.outputs, self._values(fed) | cache)
-        token = logits.numpy()[:, -1:].argmax(axis=2)
-        return Text(token, dict(zip(self.past, present, strict=True)), length + tokens.shape[1])
+        end = length + tokens.shape[1]
+        if self.in_place:
+            cache = self._with_room(cache, length, end)
+            logits = self._run_in_place(fed, cache)
+        else:
+            logits, *present = self.session.run_with_ort_values(self.outputs, self._values(fed) | cache)
+            cache = dict(zip(self.past, present, strict=True))
+        return Text(logits.numpy()[:, -1:].argmax(axis=2), cache, end)
+
+    def _run_in_place(self, fed: dict[str, Array], cache: dict[str, Any]) -> Any:
+        """Return the logits; the new keys and values are then in the cache."""
+        binding = self.session.io_binding()
+        for name, array in fed.items():
+            binding.bind_cpu_input(name, array)
+        first, *presents = self.outputs
+        binding.bind_output(first)
+        for name, present in zip(self.past, presents, strict=True):
+            binding.bind_ortvalue_input(name, cache[name])
+            binding.bind_ortvalue_output(present, cache[name])
+        self.session.run_with_iobinding(binding)
+        return binding.get_outputs()[0]
+
+    def _with_room(self, cache: dict[str, Any], length: int, end: int) -> dict[str, Any]:
+        """Return a cache of ``length`` tokens with room for ``end``: itself, or a copy in larger buffers."""
+        if all(value.shape()[2] >= end for value in cache.values()):
+            return cache
+        larger = {}
+        for name, value in cache.items():
+            batch, heads, _, size = value.shape()
+            larger[name] = np.zeros((batch, heads, end + self.ROOM, size), dtype=np.float32)
+            larger[name][:, :, :length] = value.numpy()[:, :, :length]
+        return self._values(larger)
 
     @staticmethod
     def _values(arrays: dict[str, Array]) -> dict[str, Any]:

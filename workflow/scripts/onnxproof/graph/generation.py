@@ -17,6 +17,9 @@ from onnxproof.inputs.prompts import NEW_TOKENS, PAST, PRESENT
 
 Array = NDArray[Any]
 
+#: The entry of a graph's metadata that is "true" where one buffer may be the cache that it takes and the one that it
+#: gives, longer than the text. onnxruntime-genai has this word for it.
+SHARE_BUFFER = "past_present_share_buffer"
 #: The input of a merged decoder that says whether there is a cache yet.
 USE_CACHE = "use_cache_branch"
 
@@ -47,9 +50,12 @@ def with_empty_cache(inputs: ModelInputs, graph_inputs: Iterable[Value]) -> Mode
     return replace(inputs, items=[{**item, **cache} for item in inputs.items]) if cache else inputs
 
 
-def continue_from_cache(session: Session, feed: Mapping[str, Array]) -> dict[str, Array]:
-    """Return a feed of the second half of another's tokens, with the cache that the first half leaves behind."""
-    middle = fed_length(feed) // 2
+def continue_from_cache(session: Session, feed: Mapping[str, Array], middle: int | None = None) -> dict[str, Array]:
+    """Return a feed of the second half of another's tokens, with the cache that the first half leaves behind.
+
+    The second half begins in the middle, or behind so many tokens.
+    """
+    middle = fed_length(feed) // 2 if middle is None else middle
     axes = {TOKENS: 1, MASK: -1, POSITIONS: -1, EMBEDDINGS: 1, TOKEN_KINDS: -1}
     new = (TOKENS, POSITIONS, EMBEDDINGS)
 
@@ -66,6 +72,16 @@ def continue_from_cache(session: Session, feed: Mapping[str, Array]) -> dict[str
 def fed_length(feed: Mapping[str, Array]) -> int:
     """Return how many tokens, or vectors in their place, a decoder is fed."""
     return int(feed[TOKENS if TOKENS in feed else EMBEDDINGS].shape[1])
+
+
+def has_cache(model: Any) -> bool:
+    """Tell whether an ``onnx.ModelProto`` goes on from a cache of keys and values."""
+    return any(value.name.startswith(PAST) for value in model.graph.input)
+
+
+def read_metadata(model: Any) -> dict[str, str]:
+    """Return the metadata of an ``onnx.ModelProto``."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def decoder_feed(tokens: Array, length: int, names: Iterable[str]) -> dict[str, Array]:

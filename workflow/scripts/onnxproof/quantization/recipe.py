@@ -14,6 +14,7 @@ import onnx
 from onnxproof.cli import UserError
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.passes.block_weights import quantize_block_weights
+from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
 from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows
@@ -30,6 +31,7 @@ Recipe = Sequence[Mapping[str, Any]]
 #: Passes that need the model alone, by their names in a recipe. A pass edits the model in place; its keyword
 #: arguments are its parameters.
 PLAIN_PASSES: dict[str, Callable[..., None]] = {
+    "cache_in_place": keep_cache_in_place,
     "embedding_blocks": quantize_embedding_blocks,
     "embedding_rows": quantize_embedding_rows,
     "halve": halve,

@@ -142,6 +142,8 @@ class Search(TypedDict):
     """Absent where the model is not a large one."""
     labelled: NotRequired[ToKeep]
     """What it was to keep on labelled inputs; absent where there were none."""
+    left_out: NotRequired[dict[str, str]]
+    """Passes that no recipe has because they do not fit the model, and why."""
     reached: bool
     """Whether the recipe reaches every target."""
     rungs: list[TriedRecipe]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.files import read_json, write_json
+from onnxproof.graph.generation import SHARE_BUFFER, read_metadata
 from onnxproof.inputs.prompts import PAST, PRESENT
 
 FILE = "genai_config.json"
@@ -56,7 +57,8 @@ def write_genai_config(folder: Path, files: dict[str, str]) -> dict[str, str]:
     variant = next((name for name in PREFERRED if name in files), None)
     if variant is None:
         return {}
-    graph = onnx.load(folder / files[variant], load_external_data=False).graph
+    model = onnx.load(folder / files[variant], load_external_data=False)
+    graph = model.graph
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.output)}
     keys = [name for name in shapes if name.startswith(PAST) and name.endswith(".key")]
     others = [value.name for value in graph.input if not value.name.startswith(PAST)]
@@ -96,7 +98,7 @@ def write_genai_config(folder: Path, files: dict[str, str]) -> dict[str, str]:
             },
         },
         "search": {name: generation.get(name, standard) for name, standard in SEARCH.items()}
-        | {"max_length": context, "min_length": 0, "past_present_share_buffer": False},
+        | {"max_length": context, "min_length": 0, SHARE_BUFFER: read_metadata(model).get(SHARE_BUFFER) == "true"},
     }
     write_json(folder / FILE, written)
     return {FILE: f"for onnxruntime-genai, which then runs {files[variant]}"}

@@ -10,9 +10,11 @@ import onnx
 
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.graph.generation import has_cache
 from onnxproof.quantization import half_bounds
 from onnxproof.quantization.half_bounds import Bound, measure_bounds
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.in_place import why_not_in_place
 from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.rung import Step
 from onnxproof.quantization.search.sensitivity import measure_sensitivity
@@ -100,13 +102,16 @@ class BlockRung:
 class BlockLadder:
     """The recipes of a variant whose weights alone are quantized: from the smallest file to the most exact one.
 
-    ``accuracy_level`` is that of the products, see ``block_weights.quantize_block_weights``.
+    ``accuracy_level`` is that of the products, see ``block_weights.quantize_block_weights``. Where ``in_place``, a
+    decoder can write new keys and values into its old cache, see ``cache_in_place``.
     """
 
     accuracy_level: int
     rungs: tuple[BlockRung, ...]
+    in_place: bool = False
 
 
+IN_PLACE: Step = {"pass": "cache_in_place"}
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
 ON_CPU = 4
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
@@ -131,7 +136,7 @@ _EIGHT_BIT_RUNGS = (
 BLOCKS = {
     "w8": BlockLadder(ON_CPU, _EIGHT_BIT_RUNGS),
     "q4": BlockLadder(0, _FOUR_BIT_RUNGS),
-    "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS),
+    "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS, in_place=True),
 }
 
 
@@ -281,10 +286,11 @@ def _block_candidates(
 ) -> Iterator[Candidate]:
     """Yield the recipes to try, the smallest first."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
+    first = [IN_PLACE] if ladder.in_place and _is_in_place(model, judge, progress) else []
     rounding: Step = {"rounding": "compensated"} | _widest(effort)
     ranking: list[str] | None = None
     for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
-        preparation: list[Step] = [{"pass": "embedding_blocks"} | table | level]
+        preparation: list[Step] = [*first, {"pass": "embedding_blocks"} | table | level]
         prepared = apply_recipe(model, preparation)
         wide = _wide_products(prepared) if effort else []
         tried: list[list[str]] = []
@@ -300,6 +306,17 @@ def _block_candidates(
             if spared and spared not in tried and len(spared) <= MOST_SPARED * len(ranking or spared):
                 yield replace(candidate, quantize=candidate.quantize | {"eight_bit": spared})
             tried.append(spared)
+
+
+def _is_in_place(model: onnx.ModelProto, judge: Judge, progress: Callable[[str], None]) -> bool:
+    """Tell whether new keys and values can be written into the cache; where not, why is recorded."""
+    if not has_cache(model):
+        return False
+    reason = why_not_in_place(model, judge.inputs)
+    if reason:
+        judge.left_out[IN_PLACE["pass"]] = reason
+        progress(f"the cache is not written in place: {reason}")
+    return not reason
 
 
 def _sparing(

@@ -77,6 +77,8 @@ class Judge:
         self.outputs = self._run("running the float model", open_session(model))
         self.expected = read_answers(task, self.outputs, labels)
         self.examples = examples
+        #: Passes that all recipes go without, and why.
+        self.left_out: dict[str, str] = {}
         self.quality = self._quality(self.expected)
 
     def on_fewer(self, model: onnx.ModelProto, count: int) -> "Judge":

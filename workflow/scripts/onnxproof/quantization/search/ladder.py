@@ -10,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -68,7 +68,7 @@ class SearchResult:
     """The recipe taken, the model it makes, every rung tried in order, and the limits of a large model's search.
 
     ``bounds`` are those of the nodes of a model that computes in float16. ``labelled`` says what the recipe had to keep
-    on labelled inputs.
+    on labelled inputs, and ``left_out`` which passes no recipe has, and why.
     """
 
     recipe: list[Step]
@@ -77,6 +77,7 @@ class SearchResult:
     bounds: Mapping[str, Bound]
     effort: Effort | None = None
     labelled: Mapping[str, Any] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
@@ -86,11 +87,13 @@ class SearchResult:
     def record(self) -> dict[str, Any]:
         """Return ``{reached, rungs}``, and what does not hold for all searches, as JSON holds it.
 
-        That is ``limited_to`` where the model is a large one, and ``labelled`` where there were labelled inputs.
+        That is ``limited_to`` where the model is a large one, ``labelled`` where there were labelled inputs, and
+        ``left_out`` where a pass does not fit the model.
         """
         limited = {"limited_to": asdict(self.effort)} if self.effort else {}
         labelled = {"labelled": dict(self.labelled)} if self.labelled else {}
-        return limited | labelled | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
+        left_out = {"left_out": dict(self.left_out)} if self.left_out else {}
+        return limited | labelled | left_out | {"reached": self.reached, "rungs": [asdict(rung) for rung in self.rungs]}
 
 
 def find_recipe(
@@ -153,7 +156,8 @@ def find_recipe(
 
     def result(trial: Trial) -> SearchResult:
         assert trial.model is not None
-        return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort, _kept(judge, trial.metrics))
+        kept = _kept(judge, trial.metrics)
+        return SearchResult(trial.recipe, trial.model, rungs, trial.bounds, effort, kept, judge.left_out)
 
     for candidate in candidates_of(variant, model, judge, effort, progress):
         trials.append(_try(judge, candidate, targets))
