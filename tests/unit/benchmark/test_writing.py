@@ -3,10 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 import benchmark
+from cached_decoder import cached_decoder
 from configurations import one, told_problem
 from messages import check_message
 from onnx_folder import VOCAB_SIZE, write_decoder_folder, write_onnx_folder
@@ -15,9 +17,10 @@ from onnxproof.benchmark import generation, worker
 from onnxproof.benchmark.generation import Limits, WritingCase, WritingPlan
 from onnxproof.benchmark.runtimes import load_onnx
 from onnxproof.benchmark.timing import ModelSizes
-from onnxproof.benchmark.writing import Text, can_write
+from onnxproof.benchmark.writing import OnnxWriter, Text, can_write
 from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.generation import generate_greedily
+from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
 
 PLAN = WritingPlan(prompt_lengths=[512, 32], context_lengths=[2048, 128], batch_sizes=[8, 1], new_tokens=16)
 
@@ -150,6 +153,35 @@ def test_a_graph_writes_what_greedy_generation_writes(decoder):
     cut = writer.cut(writer.step(writer.step(several)), 5)
     assert cut.cache["past_key_values.0.key"].numpy()[:, 0, :, 0].tolist() == [[3, 1, 4, 1, 5]] * 3
     assert written(Text(several.token, cut.cache, cut.length)) == [[token] * 3 for token in expected]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_graph_that_can_gets_one_buffer_for_both_caches(tmp_path, monkeypatch, in_place):
+    monkeypatch.setattr(OnnxWriter, "ROOM", 4)
+    model = cached_decoder()
+    expected = generate_greedily(session_of(model), np.array([3, 1, 4]), 12)
+    if in_place:
+        keep_cache_in_place(model)
+    onnx.save(model, tmp_path / "model.onnx")
+    writer = load_onnx(tmp_path, 1).writer
+    text = writer.repeat(writer.read(np.array([[3, 1, 4]])), 2)
+    written, buffers = [], []
+    for _ in expected:
+        written.append(text.token[:, 0].tolist())
+        text = writer.step(text)
+        buffers.append(text.cache["past_key_values.0.key"])
+    assert written == [[token] * 2 for token in expected]
+    lengths = [buffer.shape()[2] for buffer in buffers]
+    # A buffer of 3 + 4 tokens; where it is full, one with room for 4 more than are needed then.
+    assert lengths == ([7] * 4 + [12] * 5 + [17] * 3 if in_place else list(range(4, 16)))
+    assert (buffers[0] is buffers[3]) == in_place
+    cut = writer.cut(text, 3)
+    again = Text(np.array([[token] for token in written[0]]), cut.cache, cut.length)
+    assert writer.step(again).token[:, 0].tolist() == written[1]
+
+
+def session_of(model):
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def test_only_a_graph_with_a_cache_and_tokens_writes(decoder, tmp_path):

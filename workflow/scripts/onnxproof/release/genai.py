@@ -26,6 +26,10 @@ PREFERRED = (
     "w8a16",
 )
 INPUTS = ("input_ids", "attention_mask", "position_ids")
+#: onnxruntime-genai takes the memory of a shared buffer at once, for as many tokens as a text may have. By default, the
+#: buffer of one text is no larger than this.
+BUFFER_BYTES = 1 << 29
+PARTS_OF_CACHE, BYTES_OF_FLOAT = 2, 4
 #: How it may choose a token, and how it does so where a model says nothing: the likeliest one.
 SEARCH: dict[str, Any] = {
     "do_sample": False,
@@ -75,6 +79,9 @@ def write_genai_config(folder: Path, files: dict[str, str]) -> dict[str, str]:
         return {}
     first_end = ends[0] if isinstance(ends, list) else ends
     kv_heads, size = shapes[keys[0]][1], shapes[keys[0]][3]
+    shares_buffer = read_metadata(model).get(SHARE_BUFFER) == "true"
+    token_bytes = PARTS_OF_CACHE * len(keys) * kv_heads * size * BYTES_OF_FLOAT
+    longest = min(context, BUFFER_BYTES // token_bytes) if shares_buffer else context
     written = {
         "model": {
             "type": "decoder",
@@ -98,7 +105,7 @@ def write_genai_config(folder: Path, files: dict[str, str]) -> dict[str, str]:
             },
         },
         "search": {name: generation.get(name, standard) for name, standard in SEARCH.items()}
-        | {"max_length": context, "min_length": 0, SHARE_BUFFER: read_metadata(model).get(SHARE_BUFFER) == "true"},
+        | {"max_length": longest, "min_length": 0, SHARE_BUFFER: shares_buffer},
     }
     write_json(folder / FILE, written)
     return {FILE: f"for onnxruntime-genai, which then runs {files[variant]}"}
