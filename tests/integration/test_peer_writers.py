@@ -17,6 +17,7 @@ from project import ROOT
 
 MODEL = ROOT / "examples" / "story-teller-tiny"
 SCRIPT = ROOT / "tests" / "support" / "peer_writes.py"
+BATCHES = ROOT / "tests" / "support" / "genai_batches.py"
 PROMPT = "<|user|>Tell me a story about Mara.<|end|><|assistant|>"
 NEW_TOKENS = 24
 #: OpenVINO computes in bfloat16 by itself, where the CPU can. llama.cpp is told how much room the texts take.
@@ -78,6 +79,23 @@ def test_onnxruntime_genai(variants, original, genai_python, tmp_path, variant):
     save_for_genai(variants / variant, tmp_path)
     expected = written if variant == "fp32" else greedily(tmp_path, prompt)
     assert ask(genai_python, "genai", tmp_path, prompt) == in_all_ways(expected)
+
+
+@pytest.mark.parametrize("variant", ["fp32", "q4-cpu"])
+def test_onnxruntime_genai_writes_after_prompts_of_different_lengths(
+    variants, original, genai_python, tmp_path, variant
+):
+    """With a cache that grows and with one in place, which has room for the longest text."""
+    _, prompt, _ = original
+    prompts = [prompt, prompt[: len(prompt) // 2], [*prompt, *prompt]]
+    save_for_genai(variants / variant, tmp_path)
+    search = json.loads((tmp_path / "genai_config.json").read_text())["search"]
+    assert search["past_present_share_buffer"] == (variant == "q4-cpu")
+    assert search["max_length"] > 1000
+    command = [genai_python, "-P", BATCHES, tmp_path, json.dumps(prompts), str(NEW_TOKENS)]
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout) == [greedily(tmp_path, each) for each in prompts]
 
 
 @pytest.mark.parametrize("variant", ["fp32", "q4"])

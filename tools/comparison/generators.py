@@ -116,7 +116,9 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "Each contender takes turns with `fp32`; the first figure is the speed-up over `fp32` in the same run, with "
         "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have the recipe that the search tries first: blocks "
         "of 128 weights, and of 32 in the table of embeddings of `w8`. Files of public tools have blocks of 32, which "
-        "is what the tools take by themselves, and of 128. llama.cpp has forms of its own, and a cache in "
+        "is what the tools take by themselves, and of 128. `q4-cpu` and files of onnxruntime-genai write new tokens "
+        "into their caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new "
+        "cache for each token. llama.cpp has forms of its own, and a cache in "
         "float16. The first peak of memory is that of one text, its longest prompt included; the second is that of "
         "all cases.\n",
     ]

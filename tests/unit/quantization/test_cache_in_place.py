@@ -198,7 +198,14 @@ def forget_heads(model):
             value.type.tensor_type.shape.dim[1].dim_param = "heads"
 
 
+def take_no_cache(model):
+    kept = [value for value in model.graph.input if not value.name.startswith("past_key")]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+
+
 OTHERS = [
+    take_no_cache,
     cap_scores,
     add_sinks,
     read_cache_elsewhere,

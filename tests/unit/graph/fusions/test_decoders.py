@@ -18,8 +18,12 @@ from onnxproof.graph.fusions.grouped import GroupQueries, GroupScaledScores, gro
 from onnxproof.graph.fusions.rotary import FusePartialRotation, FuseRotation, fuse_rotations, rotate_heads_first
 from onnxproof.graph.fusions.rules import apply_rules
 from onnxproof.graph.fusions.split_skip_layer_norm import split_skip_layer_normalization
+from onnxproof.graph.generation import empty_cache
+from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.original.exporters.generation import check_decoder, export_decoder, find_layers
+from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
 from onnxproof.quantization.recipe import apply_recipe
+from onnxproof.quantization.search.in_place import why_not_in_place
 from onnxproof.quantization.targets import find_targets
 
 LAYERS = 2
@@ -151,6 +155,23 @@ def test_decoder_is_fused_and_answers_as_pytorch(exported, tmp_path, name):
     assert not [node for node in model.graph.node if node.output[0] in repeated and node.input[0] in present]
     assert names == [[value.name for value in values] for values in (model.graph.input, model.graph.output)]
     assert_answers_as_pytorch(model, network, tmp_path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in PLAIN)])
+def test_decoder_can_write_into_its_cache(exported, name):
+    _, model = exported(name)
+    for rewrite in (fuse_rotations, group_queries, group_masks, fuse_cached_attention, rotate_heads_first):
+        rewrite(model)
+    cache = empty_cache(model.graph.input)
+    texts = [np.arange(5, 5 + length) for length in (3, 12, 7)]
+    items = [
+        {"input_ids": text, "attention_mask": np.ones_like(text), "position_ids": np.arange(len(text)), **cache}
+        for text in texts
+    ]
+    assert why_not_in_place(model, ModelInputs(items)) is None
+    keep_cache_in_place(model)
+    assert operators(model)["GroupQueryAttention"] == LAYERS
+    assert not operators(model)["Softmax"]
 
 
 def test_a_wrong_graph_is_noticed(exported, tmp_path):

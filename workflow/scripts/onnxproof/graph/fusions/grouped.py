@@ -5,10 +5,10 @@ repeats the keys and values for each of them: with a cache, the whole cache, for
 can as well stand below each other, as more rows of one product, which gives the same sums of the same products. Their
 scores stay in these rows up to the product with the values: the mask is repeated instead, once for all layers.
 
-Operators for the whole attention were measured and left out, see docs/performance.md. com.microsoft
-GroupQueryAttention is no faster than these plain products; it refuses several new tokens behind a cache in a batch
-("batch_size must be 1", onnxruntime 1.32), and gives other values at padding on the left, in the cache too, so that it
-cannot be proven by all outputs.
+Operators for the whole attention were measured and left out, see docs/performance.md. Where the cache is copied,
+com.microsoft GroupQueryAttention is no faster than these plain products; it refuses several new tokens behind a cache
+in a batch ("batch_size must be 1", onnxruntime 1.32), and gives other values at padding on the left, in the cache too,
+so that it cannot be proven by all outputs. One variant has it, see ``quantization.passes.cache_in_place``.
 """
 
 from typing import Any

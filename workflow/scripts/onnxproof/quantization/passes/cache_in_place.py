@@ -102,6 +102,8 @@ class _Reader:
         if not {TOKENS, MASK} <= self.inputs.keys():
             raise MismatchError(f"the graph does not take {TOKENS} and {MASK}")
         names = [name.removeprefix(PAST) for name in self.inputs if name.startswith(PAST)]
+        if not names:
+            raise MismatchError("the graph takes no cache")
         return [self._attention(layer) for layer in dict.fromkeys(name.rsplit(".", 1)[0] for name in names)]
 
     def _attention(self, layer: str) -> Attention:
@@ -338,7 +340,8 @@ def _join_heads(writer: NodeWriter, matcher: GraphMatcher, tensor: str, rows: st
     Where heads were split and transposed, that is undone.
     """
     node = matcher.producer(tensor)
-    if node is not None and node.op_type == "RotaryEmbedding" and _tokens_first(matcher, node.input[0]):
+    is_rotated = node is not None and (node.domain, node.op_type) == (MICROSOFT, "RotaryEmbedding")
+    if node is not None and is_rotated and _tokens_first(matcher, node.input[0]):
         joined = _join_heads(writer, matcher, node.input[0], rows)
         kept = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         return writer.add("RotaryEmbedding", [joined, *node.input[1:]], "rotated", domain=node.domain, **kept)
