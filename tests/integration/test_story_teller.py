@@ -150,6 +150,8 @@ def test_the_release_runs_in_onnxruntime_genai_as_it_is(results, genai_python, t
     assert decoder["filename"] == "onnx/model_q4_cpu.onnx"
     if file:
         decoder["filename"] = file
+        assert settings["search"]["past_present_share_buffer"] is True
+        settings["search"]["past_present_share_buffer"] = False  # which that file cannot do
         (folder / "genai_config.json").write_text(json.dumps(settings))
     written = subprocess.run(
         [str(genai_python), str(GENAI_PROGRAM), str(folder), chat, str(NEW_TOKENS)], check=True, capture_output=True

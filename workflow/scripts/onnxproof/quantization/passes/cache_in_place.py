@@ -141,46 +141,53 @@ class _Reader:
 
     def _products(self, layer: str, groups: int) -> Attention:
         """Return the attention that is made of plain products, whose rows may be those of a group of heads."""
-        joins = [self._join(layer, part) for part in ("key", "value")]
-        turned = self._only_reader(joins[0].output[0], "Transpose")
+        joins = tuple(self._join(layer, part) for part in ("key", "value"))
+        queries, factor, mask, shares = self._read_scores(joins[0].output[0])
+        heads, last = self._read_answer(shares, joins[1].output[0])
+        if heads:
+            queries = self._ungrouped(queries, groups)
+        heads = heads or groups
+        if heads % groups or factor <= 0:
+            raise MismatchError("heads do not share keys evenly, or scores are multiplied by no positive number")
+        keys, values = (join.input[1] for join in joins)
+        return Attention(layer, queries, keys, values, False, factor, mask, heads, groups, last, joins)
+
+    def _read_scores(self, keys: str) -> tuple[str, float, str, str]:
+        """Return what is multiplied with keys, by what number scores are multiplied, what is added, and the shares."""
+        turned = self._only_reader(keys, "Transpose")
         if list(attribute_of(turned, "perm", [])) != KEYS_LAST:
             raise MismatchError("keys are not transposed for their product")
         product = self._only_reader(turned.output[0], "MatMul", 1)
-        queries, factor, heads = product.input[0], 1.0, groups
-        node = self._only_reader(product.output[0])
+        factor, node = 1.0, self._only_reader(product.output[0])
         while node.op_type in ("Mul", "Div"):
             by = self._number(node.input[1])
             factor = factor * by if node.op_type == "Mul" else factor / by
             node = self._only_reader(node.output[0])
         if node.op_type == "Reshape":
-            heads = self._heads_apart(node)
+            self._heads_apart(node)
             node = self._only_reader(node.output[0])
         if node.op_type != "Add":
             raise MismatchError(f"Add expected behind scores, {node.op_type} found")
-        mask = self._once(next(tensor for tensor in node.input if not self._is_scores(tensor, product)))
+        mask = next(tensor for tensor in node.input if not self._is_scores(tensor, product))
         shares = self._only_reader(node.output[0], "Softmax")
         if attribute_of(shares, "axis", -1) not in (-1, RANK - 1):
             raise MismatchError("shares are not those of the keys")
-        node = self._only_reader(shares.output[0])
+        return product.input[0], factor, self._once(mask), shares.output[0]
+
+    def _read_answer(self, shares: str, values: str) -> tuple[int, onnx.NodeProto]:
+        """Return the number of heads, 0 where those of a group do not stand below each other, and the last node."""
+        node, heads = self._only_reader(shares), 0
         if node.op_type == "Reshape":
             node = self._only_reader(node.output[0])
-        if node.op_type != "MatMul" or list(node.input[1:]) != [joins[1].output[0]]:
-            raise MismatchError("shares are not multiplied with the values of the cache")
-        if self._only_reader(joins[1].output[0]) is not node:
-            raise MismatchError("values are read elsewhere too")
+        if node.op_type != "MatMul" or node.input[1] != values or self._only_reader(values) is not node:
+            raise MismatchError("the values of a cache are not multiplied with shares alone")
         node = self._only_reader(node.output[0])
         if node.op_type == "Reshape":
             heads = self._heads_apart(node)
             node = self._only_reader(node.output[0])
         if node.op_type != "Transpose" or list(attribute_of(node, "perm", [])) != HEADS_FIRST:
             raise MismatchError("the heads of the answer are not transposed")
-        last = self._only_reader(node.output[0], "Reshape")
-        if heads != groups:
-            queries = self._ungrouped(queries, groups)
-        if heads % groups or factor <= 0:
-            raise MismatchError("heads do not share keys evenly, or scores are multiplied by no positive number")
-        keys, values = (join.input[1] for join in joins)
-        return Attention(layer, queries, keys, values, False, factor, mask, heads, groups, last, tuple(joins))
+        return heads, self._only_reader(node.output[0], "Reshape")
 
     def _join(self, layer: str, part: str) -> onnx.NodeProto:
         """Return the node that puts new keys or values behind those of the cache."""
@@ -214,8 +221,11 @@ class _Reader:
     def _once(self, mask: str) -> str:
         """Return a mask that is repeated for the rows of a group, once."""
         node = self.matcher.producer(mask)
-        is_repeated = node is not None and node.op_type == "Concat" and len(set(node.input)) == 1
-        return str(node.input[0]) if node is not None and is_repeated else mask
+        if node is None or node.op_type != "Concat" or len(set(node.input)) != 1:
+            return mask
+        if attribute_of(node, "axis", 0) not in (RANK - 2, -2):
+            raise MismatchError("a mask is repeated along another axis than that of queries")
+        return str(node.input[0])
 
     def _constant(self, tensor: str) -> NDArray[Any]:
         """Return the values of a constant, which a rewrite may have left in a node."""
