@@ -196,7 +196,8 @@ PASSES = {
     "block_weights": "Constant weights become 4-bit or 8-bit integers with one scale per block of inputs; activations "
     "stay in float.",
     "cache_in_place": "Attention is one operator. Where a program gives one buffer as the old and the new cache, as "
-    "onnxruntime-genai does, it adds new keys and values and copies nothing.",
+    "onnxruntime-genai does, it adds new keys and values and copies nothing. Of several texts, it takes one new token "
+    "behind a cache, not more.",
     "embedding_blocks": "Embedding tables become 4-bit or 8-bit integers with one scale per block; a head with the "
     "same weights shares the table.",
     "halve": "Weights and values become float16, but for the nodes that its range does not hold.",
