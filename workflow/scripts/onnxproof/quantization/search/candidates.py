@@ -111,6 +111,7 @@ class BlockLadder:
     in_place: bool = False
 
 
+#: What lets a program write into the cache.
 IN_PLACE: Step = {"pass": "cache_in_place"}
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
 ON_CPU = 4
