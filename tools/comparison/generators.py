@@ -119,8 +119,8 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "is what the tools take by themselves, and of 128. `q4-cpu` and files of onnxruntime-genai write new tokens "
         "into their caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new "
         "cache for each token. llama.cpp has forms of its own, and a cache in "
-        "float16. The first peak of memory is that of one text, its longest prompt included; the second is that of "
-        "all cases.\n",
+        "float16. A peak of memory is that of a case and of those before it: loading is part of the first, and the "
+        "logits of all tokens of a prompt are part of its.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]
@@ -130,29 +130,33 @@ def render_page(records: list[dict[str, Any]]) -> str:
 def _render_shape(record: dict[str, Any]) -> str:
     timed = {name: facts for name, facts in record["contenders"].items() if "generation" in facts}
     first = next(iter(timed.values()))["generation"]["cases"]
-    titles = [f"{case['step'].replace('_', ' ')}, {format_shape(case['batch'], case['context'])}" for case in first]
+    titles = [f"{case['step'].replace('_', ' ')}, {_shape(case)}" for case in first]
+    shapes = list(dict.fromkeys(map(_shape, first)))
     cpu = record["cpu"]
     lines = [
         f"## {record['shape']}\n",
         f"Layers x channels - tokens of the vocabulary; {format_threads(record['threads'])} of {cpu['model']}."
         f"{'' if record['shape'] == FULL else f' A trial: Qwen3-0.6B is {FULL}.'}\n",
-        f"| contender | {' | '.join(titles)} | MB | peak RSS, 1 text, MB | peak RSS, MB |",
-        f"| --- |{' --- |' * (len(titles) + 3)}",
+        f"| contender | {' | '.join(titles)} | MB | {' | '.join(f'peak RSS, {shape}, MB' for shape in shapes)} |",
+        f"| --- |{' --- |' * (len(titles) + 1 + len(shapes))}",
     ]
     for name, facts in timed.items():
         cases = {(case["step"], case["batch"], case["context"]): case for case in facts["generation"]["cases"]}
         cells = [_cell(cases.get((case["step"], case["batch"], case["context"]))) for case in first]
-        # Steps go from small to large, and each peak is that of the process until then.
-        of_one = max((case["peak_rss_mb"] for case in cases.values() if case["batch"] == 1), default=None)
-        peak = max(case["peak_rss_mb"] for case in cases.values())
-        alone = "–" if of_one is None else f"{of_one:.0f}"
+        peaks = {_shape(case): f"{case['peak_rss_mb']:.0f}" for case in cases.values()}
+        memory = " | ".join(peaks.get(shape, "–") for shape in shapes)
         shown = f"**{name}**" if name in OURS else name
-        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {alone} | {peak:.0f} |")
+        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {memory} |")
     left_out = {name: facts["skipped"] for name, facts in record["contenders"].items() if "skipped" in facts}
     lines += ["", "Not compared:", ""]
     lines += [f"- {name}: {reason}." for name, reason in {**record["skipped"], **left_out}.items()]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return "\n".join([*lines, "", f"Versions: {versions}.", ""])
+
+
+def _shape(case: dict[str, Any]) -> str:
+    """Return how many texts a case has, and of how many tokens."""
+    return format_shape(case["batch"], case["context"])
 
 
 def _cell(case: dict[str, Any] | None) -> str:
