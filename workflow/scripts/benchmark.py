@@ -239,11 +239,13 @@ def measure_on_provider(arguments: argparse.Namespace, provider: str) -> Benchma
     )
     thread_counts = sorted(set(arguments.threads))
 
-    load_samples = timing.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats)
+    # The process that is timed at the end loads the model once more.
+    load_samples = timing.sample_loading(contenders[0], thread_counts[-1], arguments.load_repeats - 1)
     results = []
     for threads in thread_counts:
         measured, process = timing.measure(contenders, threads, cases, sizes, effort, progress_printer(contenders[0]))
         results += measured
+    load_samples.append(process.load_ms)
     record = build_record(contenders[0], arguments.machine, thread_counts, effort, load_samples, results, process)
     if process.writes:
         plan = WritingPlan(

@@ -315,26 +315,23 @@ def worker_environment(threads: int) -> dict[str, str]:
 def start_workers(contenders: Sequence[Contender], threads: int, stack: contextlib.ExitStack) -> list[Worker]:
     """Start a process for each contender, all at once, so that their imports take as long as those of one.
 
-    Each is to be entered. Those that are not are killed at the end of ``stack``.
+    All have finished their imports and wait, so that none disturbs the loading of another. Each is to be entered. Those
+    that are not are killed at the end of ``stack``.
     """
     workers = []
     for contender in contenders:
         workers.append(Worker(contender, threads))
         stack.callback(workers[-1].kill)
+    for worker in workers:
+        worker.ask("memory")
     return workers
 
 
 def sample_loading(contender: Contender, threads: int, repeats: int) -> list[float]:
-    """Return the loading times in ms of ``repeats`` fresh processes, imports excluded.
-
-    One loads after the other, once all have finished their imports and wait.
-    """
+    """Return the loading times in ms of ``repeats`` fresh processes, imports excluded; one loads after the other."""
     samples = []
     with contextlib.ExitStack() as stack:
-        workers = start_workers([contender] * repeats, threads, stack)
-        for worker in workers:
-            worker.ask("memory")
-        for worker in workers:
+        for worker in start_workers([contender] * repeats, threads, stack):
             with worker:
                 samples.append(worker.loaded["load_ms"])
     return samples
@@ -438,12 +435,14 @@ def measure_case(workers: list[Worker], case: Case, threads: int, sizes: ModelSi
 
 @dataclass(frozen=True)
 class Process:
-    """What a worker's process told beside times.
+    """What a worker's process told beside the times of cases.
 
-    Its resident memory in MB of 1e6 bytes, before it loaded its model, and its peak at the end; the type of PyTorch's
-    weights, None for a graph; and whether all of the models that took turns write texts token by token.
+    How long it took to load its model, in ms; its resident memory in MB of 1e6 bytes, before it loaded its model, and
+    its peak at the end; the type of PyTorch's weights, None for a graph; and whether all of the models that took turns
+    write texts token by token.
     """
 
+    load_ms: float
     rss_before_load_mb: float
     peak_rss_mb: float
     dtype: str | None
@@ -475,4 +474,4 @@ def measure(
         peak = workers[0].ask("memory")["peak_rss_mb"]
         writes = all(worker.loaded["writes"] for worker in workers)
         own = workers[0].loaded
-        return results, Process(own["rss_before_load_mb"], peak, own["dtype"], writes)
+        return results, Process(own["load_ms"], own["rss_before_load_mb"], peak, own["dtype"], writes)
