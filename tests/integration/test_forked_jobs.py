@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from onnxproof.engine.fork_client import OFF, VARIABLE
+from onnxproof.engine.fork_server import THREAD_VARIABLES
+from onnxproof.places import SCRIPTS
 from project import Project, make_project
 from reproduction import digests
 
@@ -94,3 +96,24 @@ def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
 @pytest.mark.slow
 def test_a_single_job_runs_alone(tiny_models, tmp_path):
     assert forked(run(make(tmp_path / "project", tiny_models), "--cores", "2", "results/stars.v1/reference.json")) == 0
+
+
+#: Prints how many threads there are once all is imported, and which of some packages.
+PRELOAD = """
+import sys
+from pathlib import Path
+import onnxproof.original.preloaded
+print(len(list(Path("/proc/self/task").iterdir())))
+print(*(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the threads")
+def test_what_is_imported_once_starts_no_thread():
+    wanted = ("sentence_transformers", "torch.export._trace", "transformers.models.qwen2_vl.modeling_qwen2_vl")
+    unwanted = ("onnxruntime", "pandas", "sklearn")
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1") | {"PYTHONPATH": str(SCRIPTS)}
+    command = [sys.executable, "-c", PRELOAD, *wanted, *unwanted]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["1", " ".join(wanted)]

@@ -44,13 +44,8 @@ if __name__ == "__main__":
 
 from onnxproof.engine.fork_client import LENGTH, OFF, STARTED, VARIABLE, address_of, circumstances, job_name, own_peer  # noqa: E402
 
-#: What the jobs import. Not onnxruntime: it starts a thread.
-MODULES = (
-    "transformers.exporters.exporter_onnx",
-    "torch.onnx._internal.exporter._core",
-    "transformers.pipelines",
-    "networkx",
-)
+#: What the jobs import.
+MODULES = ("onnxproof.original.preloaded",)
 #: What jobs of a script import besides, once the first of them is asked for: the others need not wait for it.
 MODULES_OF_SCRIPTS = {"score_evaluation.py": ("scipy.stats", "sklearn.metrics")}
 #: For the allocator of Arrow, which scikit-learn imports with pandas: it would start a thread.
