@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 from onnxproof.checkpoint.inference import read_transformer_config
 from onnxproof.cli import UserError, first_line, run_script
 from onnxproof.files import staged_folder, versions_of, write_json
-from onnxproof.graph.external_data import load_model, move_outside, save_model, session_entries, weights_folder
+from onnxproof.graph.external_data import (
+    WHOLE_BELOW,
+    load_model,
+    move_outside,
+    save_model,
+    session_entries,
+    weights_folder,
+)
 from onnxproof.graph.files import MODEL_FILE, separate_graphs
 from onnxproof.graph.folder import (
     copy_support_files,
@@ -177,11 +184,14 @@ def optimize_graph(
     basic = scratch / "basic.onnx"
     rewrites = {"LpNormalization": normalize_with_one_node(exported)}
     reasons: list[str] = []
+    waiting = [exported]
+    del exported  # what follows is made of the simplified graph, and holds its weights in files
 
     def simplify() -> tuple["onnx.ModelProto", dict[str, int]]:
         if not basic.exists():
-            optimize_basic(exported, basic)
-        return load_model(basic, scratch), {}
+            optimize_basic(waiting[0], basic)
+            waiting.clear()
+        return load_model(basic, scratch, WHOLE_BELOW), {}
 
     def fuse(by_onnxruntime: bool) -> tuple["onnx.ModelProto", dict[str, int]]:
         model, _ = simplify()

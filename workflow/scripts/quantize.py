@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from onnxproof.checkpoint.inference import judged_as_in, read_transformer_config
 from onnxproof.cli import run_script
 from onnxproof.files import sha256_of, staged_folder, versions_of, write_json
-from onnxproof.graph.external_data import load_model, save_model
+from onnxproof.graph.external_data import WHOLE_BELOW, load_model, save_model
 from onnxproof.graph.files import separate_graphs
 from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
 from onnxproof.graph.inputs import inputs_of_graph
@@ -46,10 +46,6 @@ from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
 if TYPE_CHECKING:
     import onnx
-
-#: A graph with more bytes of weights is searched by reference, because a search holds several forms of it at once. The
-#: bytes of the result are the same either way.
-WHOLE_BELOW = 32 << 20
 
 
 def quantize(

@@ -23,6 +23,9 @@ from onnxproof.graph.folder import all_tensors, check_external_data
 
 #: From this size on, in bytes of weights, a model is handled by reference.
 BY_REFERENCE_BYTES = 256 << 20
+#: The same for a graph of which several forms are held at once: when it is rewritten, or a recipe searched for. The
+#: bytes of the result are the same either way.
+WHOLE_BELOW = 32 << 20
 #: Tensors below this many bytes stay in the graph: shapes, biases, what passes look at most.
 SMALLEST_OUTSIDE = 1 << 20
 #: A model of fewer bytes is written as one file. One protobuf holds 2 GiB; a little room is left.
