@@ -13,8 +13,8 @@ from onnxproof.graph.external_data import gather_weights
 from onnxproof.graph.files import separate_graphs
 from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes
 from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.memory import free_large_blocks_at_once
 from onnxproof.original.exporters import EXPORTERS, export_graphs
-from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.used_tokenizer import place_used_tokenizer
 from onnxproof.records.variant import ExportSettings
 

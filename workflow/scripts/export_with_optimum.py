@@ -18,6 +18,7 @@ from onnxproof.checkpoint.inference import read_transformer_config, transformer_
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json, versions_of, write_json
 from onnxproof.graph.files import MODEL_FILE
+from onnxproof.memory import free_large_blocks_at_once
 from onnxproof.original.exporters.older_spelling import (
     Accepted,
     complete_config,
@@ -26,7 +27,6 @@ from onnxproof.original.exporters.older_spelling import (
     write_older_copy,
 )
 from onnxproof.original.lean_imports import import_sentence_transformers, import_transformers
-from onnxproof.original.memory import free_large_blocks_at_once
 from onnxproof.original.patches import weights_left_apart
 from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.tasks.model_types import exporter_task

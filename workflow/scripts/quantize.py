@@ -24,6 +24,7 @@ from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.inputs.calibration import MAX_TOKENS, MAX_TOKENS_OF_FIXED
 from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS
+from onnxproof.memory import keep_freed_blocks
 from onnxproof.quantization.findings import Findings, read_findings, write_findings
 from onnxproof.quantization.half_bounds import MARGIN, Bound
 from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
@@ -245,6 +246,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write the quantized model to")
     parser.add_argument("--manifest", type=Path, required=True, help="JSON file to describe it in")
     args = parser.parse_args(argv)
+    keep_freed_blocks()
     quantize(
         args.model,
         args.variant,

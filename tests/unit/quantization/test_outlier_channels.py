@@ -4,6 +4,7 @@ from onnx import helper
 
 from graphs import FLOAT, build, constants_of, linear_model, op_types, run
 from onnxproof.graph.editor import GraphEditor
+from onnxproof.quantization.activations import Calibration, record_activations
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.outlier_channels import keep_outlier_channels, outlier_channels
 from onnxproof.quantization.passes.static_matmul import quantize_static_matmul
@@ -150,3 +151,26 @@ def test_channels_that_come_from_anything_else_are_selected(function):
     keep_outlier_channels(model, [x], anew=True, include=["second"], ratio=1.0)
     assert "Gather" in op_types(model)
     np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-4, atol=1e-3)
+
+
+class CountedRuns(Calibration):
+    """Counts how often all inputs are run."""
+
+    runs = 0
+
+    def __iter__(self):
+        self.runs += 1
+        return super().__iter__()
+
+
+def test_what_flows_through_the_split_model_is_known_without_running_it():
+    model = feed_forward()
+    calibration = CountedRuns([plain_inputs()])
+    keep_outlier_channels(model, calibration)
+    assert op_types(model).count("Gather") > 0
+    tensors = [target.activation for target in find_targets(GraphEditor(model))]
+    known = record_activations(model, calibration, tensors)
+    assert calibration.runs == 1
+    for tensor, recorded in record_activations(model, [plain_inputs()], tensors).items():
+        for part in ("rows", "channel_low", "channel_high"):
+            np.testing.assert_allclose(getattr(known[tensor], part), getattr(recorded, part), rtol=1e-5, atol=1e-4)

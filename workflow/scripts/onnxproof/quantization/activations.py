@@ -39,6 +39,10 @@ class Activation:
         """The memory that it takes, in bytes."""
         return self.rows.nbytes + self.channel_low.nbytes + self.channel_high.nbytes
 
+    def masked(self, mask: NDArray[np.float32]) -> "Activation":
+        """Return the activation with each channel multiplied by a value of ``mask``, (channels,), 0 or 1."""
+        return Activation(self.rows * mask, self.channel_low * mask, self.channel_high * mask)
+
     @property
     def channel_max(self) -> NDArray[np.float32]:
         """The largest magnitude of each channel, (channels,)."""
@@ -122,9 +126,8 @@ def record_activations(
     if not tensors:
         return {}
     content = serialize_exposing(model, tensors)
-    digest = hashlib.sha256(content)
-    digest.update("\0".join(tensors).encode())
-    remembered = calibration.recall(digest.digest()) if isinstance(calibration, Calibration) else None
+    key = _key_of(content, tensors)
+    remembered = calibration.recall(key) if isinstance(calibration, Calibration) else None
     if remembered is not None:
         return remembered
     session = open_serialized(model, content)
@@ -146,5 +149,28 @@ def record_activations(
             parts.append(np.zeros((1, len(lows[tensor])), dtype=np.float32))
     recorded = {tensor: Activation(np.concatenate(rows[tensor]), lows[tensor], highs[tensor]) for tensor in tensors}
     if isinstance(calibration, Calibration):
-        calibration.remember(digest.digest(), recorded)
+        calibration.remember(key, recorded)
     return recorded
+
+
+def remember_activations(
+    model: onnx.ModelProto, calibration: Iterable[Feeds], recorded: Mapping[str, Activation], tensors: Sequence[str]
+) -> None:
+    """Have ``record_activations`` know what it would record, where that follows from what flowed before a change.
+
+    Args:
+        model: the model after the change.
+        calibration: model inputs; nothing happens where they remember nothing.
+        recorded: what is known, by the name of the tensor. Where it lacks one of ``tensors``, nothing happens.
+        tensors: the names that will be asked for, in this order.
+    """
+    if isinstance(calibration, Calibration) and recorded.keys() >= set(tensors):
+        key = _key_of(serialize_exposing(model, tensors), tensors)
+        calibration.remember(key, {tensor: recorded[tensor] for tensor in tensors})
+
+
+def _key_of(content: bytes, tensors: Sequence[str]) -> bytes:
+    """Return what a recording is looked up by: a digest of the serialized model, and of the tensors' names."""
+    digest = hashlib.sha256(content)
+    digest.update("\0".join(tensors).encode())
+    return digest.digest()

@@ -19,7 +19,13 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.activations import Feeds, findings_of, record_activations
+from onnxproof.quantization.activations import (
+    Activation,
+    Feeds,
+    findings_of,
+    record_activations,
+    remember_activations,
+)
 from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.passes.products import included_targets
 from onnxproof.quantization.targets import STAYS_FLOAT, Target, bias_behind, find_targets, stores_transposed
@@ -76,14 +82,15 @@ def keep_outlier_channels(
         if target.node.op_type != "Attention" and (widening or target.shape[0] >= target.shape[1])
     ]
     # Of all that smoothing looks at too, so that one recording serves both.
-    tensors = list(dict.fromkeys(target.activation for target in find_targets(editor))) if targets else []
+    tensors = _activations_of(editor) if targets else []
     editor.finish()
+    recorded: dict[str, Activation] = {}
 
     def choose() -> dict[str, NDArray[np.int64]]:
-        activations = record_activations(model, calibration, tensors)
+        recorded.update(record_activations(model, calibration, tensors))
         chosen = {}
         for target in targets:
-            outliers = outlier_channels(activations[target.activation].channel_max, ratio, most)
+            outliers = outlier_channels(recorded[target.activation].channel_max, ratio, most)
             if len(outliers):
                 chosen[target.name] = outliers
         return chosen
@@ -92,8 +99,17 @@ def keep_outlier_channels(
     chosen = findings_of(calibration).choose(key, choose)
     for target in targets:
         if target.name in chosen:
-            _split(editor, target, chosen[target.name], anew)
+            rest, mask = _split(editor, target, chosen[target.name], anew)
+            if target.activation in recorded:
+                recorded[rest] = recorded[target.activation].masked(mask)
     editor.finish()
+    if recorded:  # what follows a product changes by rounding alone, for which not all inputs are run once more
+        remember_activations(model, calibration, recorded, _activations_of(editor))
+
+
+def _activations_of(editor: GraphEditor) -> list[str]:
+    """Return the names of the tensors that the quantizable nodes read."""
+    return list(dict.fromkeys(target.activation for target in find_targets(editor)))
 
 
 def outlier_channels(channel_max: NDArray[np.float32], ratio: float, most: int) -> NDArray[np.int64]:
@@ -102,7 +118,10 @@ def outlier_channels(channel_max: NDArray[np.float32], ratio: float, most: int) 
     return np.sort(largest[channel_max[largest] > ratio * np.median(channel_max)])
 
 
-def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64], anew: bool) -> None:
+def _split(
+    editor: GraphEditor, target: Target, outliers: NDArray[np.int64], anew: bool
+) -> tuple[str, NDArray[np.float32]]:
+    """Split a product; return the name of the activation without its outliers, and the mask that it was made with."""
     node, tensor = target.node, target.activation
     # onnxruntime folds a bias behind an integer product into it.
     last = bias_behind(editor, node) or node
@@ -129,6 +148,7 @@ def _split(editor: GraphEditor, target: Target, outliers: NDArray[np.int64], ane
     join = editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join")
     editor.insert_before(node, [masking])
     editor.insert_after(last, [*nodes, small, join])
+    return rest, mask
 
 
 def _select(editor: GraphEditor, target: Target, outliers: NDArray[np.int64], output: str) -> list[onnx.NodeProto]:
