@@ -61,6 +61,8 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         (Job.log_info, "shellcmd=self.shellcmd"),
         (common.get_function_params, "inspect.signature(func)"),
         (io.is_flagged, "isinstance(value, AnnotatedStringInterface)"),
+        (io._IOFile.is_storage.fget, 'is_flagged(self._file, "storage_object")'),
+        (io.ExistsDict.__contains__, "parent in self.has_inventory or super().__contains__(path)"),
         (output_index.OutputIndex.match_producers, "rule.is_producer(targetfile)"),
         (io.check, "_double_slash_regex.search(iofile)"),
         (io.apply_wildcards, "WILDCARD_REGEX.sub(format_match, pattern)"),
@@ -90,6 +92,7 @@ from onnxproof.engine import patches
 messages = []
 io.logger.warning = messages.append
 flagged, check, OldIndex = io.is_flagged, io.check, output_index.OutputIndex
+stored_by, known_by = io._IOFile.is_storage.fget, io.ExistsDict.__contains__
 check_outputs, fill = dag.DAG.check_directory_outputs, io.apply_wildcards
 assert patches.plan_with_less_work()
 assert (io.is_flagged, io.check, output_index.OutputIndex) != (flagged, check, OldIndex)
@@ -106,6 +109,17 @@ values += [io._IOFile("c", None), io.flag("d", "temp", False), io._IOFile(lambda
 values += [None, iocontainers.Log()]
 for value, flag in itertools.product(values, ("temp", "directory", "ancient", "storage_object")):
     compare(flagged(value, flag), io.is_flagged(value, flag))
+
+for file in (value for value in values if isinstance(value, io._IOFile)):
+    compare(bool(stored_by(file)), file.is_storage)
+
+cache = io.ExistsDict(None)
+cache.has_inventory.add("listed")
+cache.update({"known/a": True, io._IOFile("known/b", None): False, "alone": True})
+for path in ("known/a", "known/b", "known/c", "listed/a", "listed/a/b", "listed", "alone", ""):
+    for asked in (path, io._IOFile(path, None)):
+        compare(known_by(cache, asked), asked in cache)
+assert io._IOFile("listed/a", None) in cache and "listed/a" not in cache
 
 def warnings_of(checks, *arguments, **options):
     messages.clear()
@@ -133,13 +147,16 @@ made = [
     Rule("results/{model}/onnx/{variant,x|y}.json", "results/{model}/onnx/{variant}"),
     Rule("results/summary.csv"),
     Rule("{anything}.csv"),
+    Rule("results/{model}/a/b.json", "{all}"),
+    Rule("{beginning}ults/a/b.json"),
 ]
 old, new = OldIndex(made), output_index.OutputIndex(made)
 paths = ["results/a/source", "results/c/source", "results/c/onnx/x.json", "results/c/onnx/z.json"]
 paths += ["results/summary.csv", "logs/a.log", "logs/.log", "results/source", "results/onnx/x", "results", "", "x.csv"]
-for path in [*paths, "results/x.csv"]:
+for path in [*paths, "results/x.csv", "results/m/a/b.json", "results/a/b.json", "b.json", "a/", "results//"]:
     compare(old.match_producers(path), new.match_producers(path))
-assert len(new.match_producers("results/summary.csv")) == 2
+assert len(new.match_producers("results/summary.csv")) == 3
+assert len(new.match_producers("results/a/b.json")) == 2
 
 one, two = ({"model": "m", "variant": variant} for variant in "xy")
 made_once = rules.Wildcards(fromdict=one)
@@ -185,7 +202,7 @@ def test_what_is_replaced_does_the_same():
         [sys.executable, "-c", COMPARED], cwd=ROOT / "workflow/scripts", capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) == 11 * 4 + 15 * 2 + 13 + 1 + 8 + 14 * 4
+    assert int(run.stdout) == 11 * 4 + 4 + 8 * 2 + 15 * 2 + 18 + 1 + 8 + 14 * 4
 
 
 #: Logs a job of two rules twice with a quiet handler or another; prints how often a command was written.

@@ -3,13 +3,14 @@
 As a module of another workflow it replaces nothing.
 """
 
+import contextlib
 import gc
 import importlib.metadata
 import itertools
 import logging
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ SNAKEMAKE = "9.27.1"
 #: How many more objects than before Python holds when it looks for garbage, and how many such looks there are until it
 #: looks at older objects too.
 GARBAGE = (100_000, 20, 20)
+#: By how much the resident memory of a job has to grow for its pages to be counted anew.
+GROWTH = 1.02
 
 
 @cache
@@ -45,6 +48,7 @@ def plan_with_less_work() -> bool:
     _log_what_is_shown()
     _ask_for_flags_directly()
     _match_each_pattern_once()
+    _look_into_the_cache_first()
     _check_suspicious_paths_only()
     _find_wildcards_once()
     _expand_once()
@@ -90,13 +94,19 @@ def _log_what_is_shown() -> None:
 
 def _is_shown(event: LogEvent) -> bool:
     """Tell whether any handler of Snakemake's log, or of those above it, takes a message about an event."""
-    record = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO", "event": event})
+    handlers: list[logging.Handler] = []
     log: logging.Logger | None = logging.getLogger("snakemake.logging")
     while log:
-        if any(handler.filter(record) for handler in log.handlers):
-            return True
+        handlers += log.handlers
         log = log.parent if log.propagate else None
-    return False
+    return _takes_any(event, tuple(handlers))
+
+
+@lru_cache(maxsize=100)
+def _takes_any(event: LogEvent, handlers: tuple[logging.Handler, ...]) -> bool:
+    """Tell whether any of these handlers takes a message about an event, which does not change while it is there."""
+    record = logging.makeLogRecord({"levelno": logging.INFO, "levelname": "INFO", "event": event})
+    return any(handler.filter(record) for handler in handlers)
 
 
 def _ask_for_flags_directly() -> None:
@@ -114,41 +124,63 @@ def _ask_for_flags_directly() -> None:
             value = value._file
             kind = type(value)
         if kind is io.AnnotatedString:
-            return bool(value.flags.get(flag))
+            return bool(value._flags.get(flag))
         return kind is not str and bool(ask(value, flag))
 
+    def is_storage(file: Any) -> bool:
+        value = file._file
+        if type(value) is io.AnnotatedString:
+            return bool(value._flags.get("storage_object"))
+        return is_flagged(value, "storage_object")
+
     _replace(ask, is_flagged)
+    io._IOFile.is_storage = property(is_storage)
 
 
 def _match_each_pattern_once() -> None:
     """Find the rules that make a file by those patterns alone whose beginning and end fit its path.
 
-    Snakemake finds the rules of such patterns, and then matches all patterns of these rules, log files included.
+    Snakemake finds the rules of such patterns, and then matches all patterns of these rules, log files included. Which
+    patterns end as a path does is looked up by what stands behind ``results/{model}/``, which models have in common.
     """
     from snakemake import output_index
-    from snakemake.common.prefix_lookup import PrefixLookup
 
     class OutputIndex(output_index.OutputIndex):
         """Look up structure for rules by what they make."""
 
         def __init__(self, rules: list[Any]) -> None:
             super().__init__(rules)
-            patterns = [(rule, pattern) for rule in rules for pattern in rule.products()]
-            self._patterns = PrefixLookup(
-                [
-                    (str(pattern.constant_prefix()), (rule, str(pattern.constant_suffix()), pattern))
-                    for rule, pattern in patterns
-                ]
-            )
+            self._patterns = [
+                (rule, str(pattern.constant_prefix()), str(pattern.constant_suffix()), pattern)
+                for rule in rules
+                for pattern in rule.products()
+            ]
+            self._ending = lru_cache(maxsize=10_000)(self._find_ending)
+
+        def _find_ending(self, end: str) -> list[tuple[Any, str, str, Any]]:
+            """Return the patterns that a path with this end may match: with as much of it as they say of their own."""
+            return [each for each in self._patterns if end.endswith(each[2][-len(end) :] if end else "")]
 
         def match_producers(self, targetfile: str) -> set[Any]:
             return {
                 rule
-                for _, (rule, suffix, pattern) in self._patterns.match_iter(targetfile)
-                if targetfile.endswith(suffix) and pattern.match(targetfile)
+                for rule, prefix, suffix, pattern in self._ending(targetfile.split("/", 2)[-1])
+                if targetfile.startswith(prefix) and targetfile.endswith(suffix) and pattern.match(targetfile)
             }
 
     _replace(output_index.OutputIndex, OutputIndex)
+
+
+def _look_into_the_cache_first() -> None:
+    """Ask whether it is known of a file that it exists before asking whether its folder was listed."""
+    from snakemake import io
+
+    def is_known(cache: Any, path: Any) -> bool:
+        if dict.__contains__(cache, path):
+            return True
+        return type(path) is io._IOFile and path.get_inventory_parent() in cache.has_inventory
+
+    io.ExistsDict.__contains__ = is_known
 
 
 def _check_suspicious_paths_only() -> None:
@@ -306,14 +338,14 @@ def count_forked_jobs() -> bool:
         return False
     from snakemake import benchmark
 
-    class Command(psutil.Process):
+    class Command(Watched):
         """The process of a job's command, which has forked jobs among its descendants."""
 
         def children(self, recursive: bool = False) -> list[psutil.Process]:
             found = super().children(recursive)
             names = {job_name(process.pid) for process in found}
             forked = (process for process in psutil.Process().children(recursive=True) if is_named(process, names))
-            return found + [each for job in forked for each in (job, *job.children(recursive=True))]
+            return watched(found + [each for job in forked for each in (job, *job.children(recursive=True))])
 
     class Timer(benchmark.BenchmarkTimer):
         """Looks at a command now and then."""
@@ -324,6 +356,33 @@ def count_forked_jobs() -> bool:
 
     benchmark.BenchmarkTimer = Timer
     return True
+
+
+class Watched(psutil.Process):
+    """A process whose pages are counted anew only when it has more of them resident than before.
+
+    Snakemake looks twice a second and keeps the largest figures. To count the pages takes 10 ms for each GB, which was
+    more than half of all that Snakemake itself took.
+    """
+
+    _pages: Any = None
+    _resident = 0
+
+    def memory_full_info(self) -> Any:
+        """Return the memory; what the process shares with others is that of its last growth."""
+        now = self.memory_info()
+        if self._pages is None or now.rss > self._resident * GROWTH:
+            self._resident, self._pages = now.rss, super().memory_full_info()
+        return self._pages._replace(rss=now.rss, vms=now.vms)
+
+
+def watched(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return processes that have not ended as such whose pages are seldom counted."""
+    found: list[psutil.Process] = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(Watched(process.pid))
+    return found
 
 
 def is_named(process: psutil.Process, names: Collection[str]) -> bool:
