@@ -17,6 +17,7 @@ from onnxproof.quantization.sessions import open_serialized, serialize_exposing
 Feeds = Mapping[str, NDArray[Any]]
 
 ROWS_PER_RUN = 6
+INFINITE = np.float32(np.inf)
 #: What a ``Calibration`` remembers at most, in bytes: two recordings of a model of 23 million parameters.
 REMEMBERED_BYTES = 1 << 27
 
@@ -26,18 +27,28 @@ class Activation:
     """A tensor's values over the calibration runs; a row is one token, a column one channel.
 
     ``rows``, of shape (rows, channels), holds up to ``ROWS_PER_RUN`` rows of each run, spread evenly: a short text
-    counts as much as a long one. Where no run has a row, it is one of zeros. ``channel_low`` and ``channel_high``, of
-    shape (channels,), are the lowest and the highest value of each channel, 0 among them.
+    counts as much as a long one. Where no run has a row, it is one of zeros. ``lowest`` and ``highest``, of shape
+    (channels,), are the ends of each channel.
     """
 
     rows: NDArray[np.float32]
-    channel_low: NDArray[np.float32]
-    channel_high: NDArray[np.float32]
+    lowest: NDArray[np.float32]
+    highest: NDArray[np.float32]
 
     @property
     def nbytes(self) -> int:
         """The memory that it takes, in bytes."""
-        return self.rows.nbytes + self.channel_low.nbytes + self.channel_high.nbytes
+        return self.rows.nbytes + self.lowest.nbytes + self.highest.nbytes
+
+    @property
+    def channel_low(self) -> NDArray[np.float32]:
+        """The lowest value of each channel, 0 among them, (channels,)."""
+        return np.minimum(self.lowest, np.float32(0))
+
+    @property
+    def channel_high(self) -> NDArray[np.float32]:
+        """The highest value of each channel, 0 among them, (channels,)."""
+        return np.maximum(self.highest, np.float32(0))
 
     def masked(self, mask: NDArray[np.float32]) -> "Activation":
         """Return the activation with each channel multiplied by a value of ``mask``, (channels,), 0 or 1."""
@@ -138,15 +149,16 @@ def record_activations(
     for feeds in calibration:
         for tensor, values in zip(tensors, session.run(list(tensors), dict(feeds)), strict=True):
             tokens = values.reshape(-1, values.shape[-1])
-            lows[tensor] = np.minimum(lows.get(tensor, np.float32(0)), tokens.min(axis=0, initial=0))
-            highs[tensor] = np.maximum(highs.get(tensor, np.float32(0)), tokens.max(axis=0, initial=0))
+            lows[tensor] = np.minimum(lows.get(tensor, INFINITE), tokens.min(axis=0, initial=INFINITE))
+            highs[tensor] = np.maximum(highs.get(tensor, -INFINITE), tokens.max(axis=0, initial=-INFINITE))
             chosen = np.linspace(0, len(tokens) - 1, min(ROWS_PER_RUN, len(tokens))).round().astype(int)
             rows[tensor].append(tokens[chosen])
     if not lows:
         raise ValueError("needs calibration inputs, and there are none")
     for tensor, parts in rows.items():
         if not sum(map(len, parts)):  # an expert of a mixture that no token was sent to
-            parts.append(np.zeros((1, len(lows[tensor])), dtype=np.float32))
+            lows[tensor] = highs[tensor] = np.zeros_like(lows[tensor])
+            parts.append(lows[tensor][None])
     recorded = {tensor: Activation(np.concatenate(rows[tensor]), lows[tensor], highs[tensor]) for tensor in tensors}
     if isinstance(calibration, Calibration):
         calibration.remember(key, recorded)

@@ -15,6 +15,7 @@ from onnxproof.cli import UserError
 from onnxproof.quantization.activations import Feeds
 from onnxproof.quantization.passes.block_weights import quantize_block_weights
 from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
+from onnxproof.quantization.passes.center_channels import center_channels
 from onnxproof.quantization.passes.dynamic_matmul import quantize_dynamic_matmul
 from onnxproof.quantization.passes.embedding_blocks import quantize_embedding_blocks
 from onnxproof.quantization.passes.embedding_rows import quantize_embedding_rows
@@ -43,6 +44,7 @@ PLAIN_PASSES: dict[str, Callable[..., None]] = {
 #: Passes that also run the model on calibration inputs, their second argument.
 CALIBRATED_PASSES: dict[str, Callable[..., None]] = {
     "block_weights": quantize_block_weights,
+    "center_channels": center_channels,
     "dynamic_matmul": quantize_dynamic_matmul,
     "outlier_channels": keep_outlier_channels,
     "per_token": quantize_per_token,

@@ -201,6 +201,7 @@ PASSES = {
     "embedding_blocks": "Embedding tables become 4-bit or 8-bit integers with one scale per block; a head with the "
     "same weights shares the table.",
     "halve": "Weights and values become float16, but for the nodes that its range does not hold.",
+    "center_channels": "Activation channels are shifted to lie around zero, and queries and keys get like ranges.",
     "outlier_channels": "The few activation channels with the largest outliers are multiplied in float.",
     "share_tied_tables": "A head with the weights of the embedding table reads that table.",
     "smooth": "What is large in the other activations is moved into the weights (SmoothQuant).",

@@ -145,10 +145,33 @@ def _split(
     small = editor.new_node("MatMul", [selected, small_weight], [product], f"{node.name}_outlier_product")
     if is_anew:  # an empty remark would be another byte in the file
         small.doc_string = STAYS_FLOAT
-    join = editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join")
     editor.insert_before(node, [masking])
-    editor.insert_after(last, [*nodes, small, join])
+    sum_of = _sum_with_another(editor, output) if is_anew else None
+    if sum_of is None:
+        join = editor.new_node("Add", [rest_product, product], [output], f"{node.name}_join")
+        editor.insert_after(last, [*nodes, small, join])
+        return rest, mask
+    adding, other = sum_of
+    joined = editor.new_tensor(f"{other}_joined")
+    editor.insert_before(
+        adding, [*nodes, small, editor.new_node("Add", [other, product], [joined], f"{node.name}_join")]
+    )
+    adding.input[:] = [rest_product, joined]
     return rest, mask
+
+
+def _sum_with_another(editor: GraphEditor, tensor: str) -> tuple[onnx.NodeProto, str] | None:
+    """Return the Add that alone reads a tensor, and what it adds; None where there is none.
+
+    Outliers are then added to that: a residual connection comes out of a normalization, whose last steps, this sum and
+    the next one OpenVINO computes in one pass.
+    """
+    readers = editor.readers(tensor)
+    if len(readers) != 1 or readers[0].op_type != "Add" or editor.is_output(tensor):
+        return None
+    [adding] = readers
+    others = [name for name in adding.input if name != tensor]
+    return (adding, others[0]) if len(others) == 1 and editor.constant_shape(others[0]) is None else None
 
 
 def _select(editor: GraphEditor, target: Target, outliers: NDArray[np.int64], output: str) -> list[onnx.NodeProto]:

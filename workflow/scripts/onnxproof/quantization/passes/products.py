@@ -1,11 +1,14 @@
 """What the passes that quantize matrix products share: which products, and the bias behind one."""
 
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.quantization.targets import Target, find_targets
+from onnxproof.quantization.targets import Target, bias_behind, find_targets
 
 
 def included_targets(
@@ -24,6 +27,28 @@ def included_targets(
             raise ValueError(f"{parameter} names {unknown[0]!r}, which is no quantizable node of this graph")
     wanted = (names if include is None else set(include)) - set(exclude)
     return [target for target in targets if target.name in wanted]
+
+
+class Bias(NamedTuple):
+    """The constant bias of a product: the node that adds it, which of its inputs it is, its values (outputs,)."""
+
+    node: onnx.NodeProto
+    position: int
+    values: NDArray[np.float32]
+
+
+def find_bias(editor: GraphEditor, target: Target) -> Bias | None:
+    """Return the bias of a MatMul or a Gemm; None where it has none with one value an output channel."""
+    node = target.node
+    behind = bias_behind(editor, node)
+    if len(node.input) > 2:
+        holder, position = node, 2
+    elif behind is not None:
+        holder, position = behind, int(behind.input[0] == node.output[0])
+    else:
+        return None
+    values = editor.float_constant(holder.input[position], rank=1)
+    return Bias(holder, position, values) if values is not None and values.shape == target.shape[1:] else None
 
 
 def with_bias(

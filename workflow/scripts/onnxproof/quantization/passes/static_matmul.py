@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from onnxproof.graph.editor import GraphEditor
 from onnxproof.quantization.activations import Activation, Feeds, record_activations
 from onnxproof.quantization.grids import Grid, activation_grid, symmetric_grid
-from onnxproof.quantization.passes.products import included_targets, with_bias
+from onnxproof.quantization.passes.plain_attention import plain_attentions
+from onnxproof.quantization.passes.products import find_bias, included_targets, with_bias
+from onnxproof.quantization.passes.smooth import NORMALIZATIONS
 from onnxproof.quantization.rounding import quantize_weights
-from onnxproof.quantization.targets import Target, bias_behind
+from onnxproof.quantization.targets import Target
 from onnxproof.quantization.weights import QuantizedWeight
 from onnxproof.vocabulary import MICROSOFT
 
-#: What may stand between the product of queries and keys and its softmax.
-SCALE_AND_MASK = {"Add", "Div", "Mul", "Where"}
-#: What may stand between a projection and the product of queries and keys: it moves values and changes none.
-MOVES = {"Reshape", "Transpose"}
+#: How many times as far as the values seen a grid reaches. Other inputs hold larger values: to cut one off costs more
+#: than coarser steps do. A normalization leaves less to be surprised by.
+ROOM, ROOM_NORMALIZED = 1.3, 1.1
 #: The zero point of weights that are stored as uint8.
 MIDDLE = 128
 #: From this opset on, ONNX's own QuantizeLinear has 16 bits; before, onnxruntime's has.
@@ -44,6 +45,7 @@ def quantize_static_matmul(
     unsigned: bool = False,
     outputs: bool = False,
     scores: bool = True,
+    room: bool = False,
     exclude: Sequence[str] = (),
 ) -> None:
     """Put the inputs of products with constant weights on integer grids, in place. All operators stay plain ONNX.
@@ -65,6 +67,7 @@ def quantize_static_matmul(
         outputs: round the outputs of products as well, to the type of the activations.
         scores: round queries and keys as well, to symmetric int8, so that attention scores are integer products.
             Those that change on their way from their projection, by rotary embeddings for example, stay in float.
+        room: whether the grids of activations reach farther than the calibration inputs showed, see ``ROOM``.
         exclude: names of nodes that stay in float.
 
     Raises:
@@ -81,7 +84,9 @@ def quantize_static_matmul(
     recorded = record_activations(model, calibration, list(dict.fromkeys([*readers, *scored, *made])))
     weights = quantize_weights(model, targets, calibration, weight_range=weight_range, rounding=rounding, widest=widest)
     for tensor, found in readers.items():
-        grid = activation_grid(activations, *recorded[tensor].ends())
+        reach = _reach(editor, tensor) if room else 1.0
+        low, high = recorded[tensor].ends()
+        grid = activation_grid(activations, reach * low, reach * high)
         rounded, nodes = _grid_nodes(editor, tensor, grid)
         editor.insert_before(found[0].node, nodes)
         for target in found:
@@ -94,26 +99,16 @@ def quantize_static_matmul(
     editor.finish()
 
 
+def _reach(editor: GraphEditor, tensor: str) -> float:
+    """Return how many times as far as the values seen the grid of a tensor reaches."""
+    maker = editor.producer(tensor)
+    return ROOM_NORMALIZED if maker is not None and maker.op_type in NORMALIZATIONS else ROOM
+
+
 def _queries_and_keys(editor: GraphEditor) -> Iterator[str]:
     """Yield the tensors of queries and keys as their projections make them, bias included."""
-    projections = {target.node.output[0] for target in included_targets(editor)}
-    for softmax in editor.of_type("Softmax"):
-        product = editor.producer(softmax.input[0])
-        while product is not None and product.op_type in SCALE_AND_MASK:
-            product = editor.producer(product.input[0])
-        if product is None or product.op_type != "MatMul":
-            continue
-        for factor in product.input:
-            maker = editor.producer(factor)
-            while maker is not None and maker.op_type in MOVES:
-                factor = maker.input[0]
-                maker = editor.producer(factor)
-            if maker is not None and (factor in projections or _is_bias_of(projections, maker)):
-                yield factor
-
-
-def _is_bias_of(projections: set[str], node: onnx.NodeProto) -> bool:
-    return node.op_type == "Add" and bool(projections & set(node.input))
+    for attention in plain_attentions(editor):
+        yield from (factor.tensor for factor in (attention.query, attention.key) if factor)
 
 
 def _round_for_all(editor: GraphEditor, tensor: str, grid: Grid) -> None:
@@ -177,20 +172,12 @@ def _correct_bias(
     editor: GraphEditor, target: Target, rows: NDArray[np.float32], grid: Grid, weight: QuantizedWeight
 ) -> None:
     """Take off the bias what rounding adds to each output channel, as a mean over the recorded rows."""
-    node = target.node
-    behind = bias_behind(editor, node)
-    if len(node.input) > 2:
-        holder, position = node, 2
-    elif behind is not None:
-        holder, position = behind, int(behind.input[0] == node.output[0])
-    else:
-        return
-    bias = editor.float_constant(holder.input[position], rank=1)
-    if bias is None or bias.shape != target.shape[1:]:
+    bias = find_bias(editor, target)
+    if bias is None:
         return
     integers, scale = weight
     error = (grid.round(rows) @ (integers * scale) - rows @ target.read_weight()).mean(axis=0)
-    editor.change_constant(holder, position, (bias - error).astype(np.float32))
+    editor.change_constant(bias.node, bias.position, (bias.values - error).astype(np.float32))
 
 
 def _multiply_rounded(
