@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from graphs import FLOAT, build, constants_of, linear_model, op_types, run
 from onnxproof.graph.editor import GraphEditor
@@ -127,6 +127,28 @@ def test_outliers_behind_a_function_are_computed_anew(biased, gemm, function):
     assert not constants_of(model)["second_weight_1"][[3, 11]].any()
     np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-4, atol=1e-3)
     assert {target.name for target in find_targets(editor)} == {"first", "second", "second_outliers_product"}
+
+
+def test_outliers_are_added_to_the_residual_where_there_is_one():
+    model, x = feed_forward(), plain_inputs()
+    model.graph.node[-1].output[0] = "changed"
+    model.graph.node.extend(
+        [
+            helper.make_node("MatMul", ["x", "skip_weight"], ["skip"], name="skip"),
+            helper.make_node("Add", ["changed", "skip"], ["y"], name="residual"),
+        ]
+    )
+    skip = np.random.default_rng(2).normal(size=(16, 5)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(skip, "skip_weight"))
+    [expected] = run(model, x)
+
+    keep_outlier_channels(model, [x], anew=True, include=["second"])
+
+    editor = GraphEditor(model)
+    joined = editor.producer("skip_joined")
+    assert list(joined.input) == ["skip", "changed_outlier_product"]
+    assert list(editor.producer("y").input) == ["changed_rest_product", "skip_joined"]
+    np.testing.assert_allclose(run(model, x)[0], expected, rtol=1e-4, atol=1e-3)
 
 
 def test_outliers_that_are_computed_anew_meet_their_weights_in_float():

@@ -90,6 +90,23 @@ def test_the_bias_takes_up_the_mean_error(op_type):
     assert np.abs(uncorrected.mean(axis=0) - (x @ weight + bias).mean(axis=0)).max() > 1e-3
 
 
+@pytest.mark.parametrize(("operator", "reach"), [("Relu", 1.2), ("LayerNormalization", 1.1)])
+def test_grids_with_room_reach_farther_than_calibration_showed(operator, reach):
+    rng = np.random.default_rng(7)
+    constants = {"w": rng.normal(size=(8, 4)).astype(np.float32)}
+    if operator == "LayerNormalization":
+        constants["gamma"] = np.ones(8, dtype=np.float32)
+    inputs = ["x", *(["gamma"] if "gamma" in constants else [])]
+    nodes = [helper.make_node(operator, inputs, ["a"], name="a"), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    x = rng.normal(size=(6, 8)).astype(np.float32)
+    scales = []
+    for room in (False, True):
+        model = build(nodes, {"x": (FLOAT, ["rows", 8])}, {"y": (FLOAT, ["rows", 4])}, constants)
+        quantize_static_matmul(model, [{"x": x}], room=room)
+        scales.append(float(constants_of(model)["a_scale"]))
+    assert scales[1] / scales[0] == pytest.approx(reach, rel=1e-5)
+
+
 def test_queries_and_keys_become_symmetric_integers():
     model = attending()
     x = np.random.default_rng(5).normal(size=(2, 6, 8)).astype(np.float32)

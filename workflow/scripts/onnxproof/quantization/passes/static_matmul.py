@@ -27,7 +27,7 @@ from onnxproof.vocabulary import MICROSOFT
 
 #: How many times as far as the values seen a grid reaches. Other inputs hold larger values: to cut one off costs more
 #: than coarser steps do. A normalization leaves less to be surprised by.
-ROOM, ROOM_NORMALIZED = 1.3, 1.1
+ROOM, ROOM_NORMALIZED = 1.2, 1.1
 #: The zero point of weights that are stored as uint8.
 MIDDLE = 128
 #: From this opset on, ONNX's own QuantizeLinear has 16 bits; before, onnxruntime's has.
