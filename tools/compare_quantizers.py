@@ -37,7 +37,7 @@ from onnxproof.benchmark.timing import (
 from onnxproof.cli import UserError, run_script
 from onnxproof.files import describe_files, read_json, versions_of, write_json, write_text
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.hardware import cpu_description
 from onnxproof.inputs.reference import read_reference
 

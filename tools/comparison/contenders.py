@@ -14,7 +14,7 @@ from comparison.static_peers import calibration_items, quantize_statically
 from onnxproof.benchmark.timing import Contender
 from onnxproof.files import sha256_of, staged_folder
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.hardware import cpu_description
 
 BASELINE = "fp32"

@@ -16,7 +16,7 @@ from onnxproof.benchmark.generation import WritingPlan
 from onnxproof.benchmark.timing import Contender
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.original.exporters.optimum import run_printing
 from onnxproof.release.genai import write_genai_config
 

@@ -8,8 +8,8 @@ from typing import Any
 from onnxproof.formatting import format_shape, format_threads
 from onnxproof.graph.external_data import load_model, save_model
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.folder import copy_support_files
 from onnxproof.graph.generation import has_cache
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.quantization.recipe import apply_recipe
 
 #: The width of a head, and the model's channels for each: Qwen3-0.6B has 16 heads for 1024 channels.

@@ -14,7 +14,7 @@ from typing import Any
 
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.inputs.calibration import MAX_TOKENS_OF_FIXED, calibration_inputs
 from onnxproof.inputs.model_inputs import pack
 

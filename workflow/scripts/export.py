@@ -11,8 +11,9 @@ from onnxproof.cli import run_script
 from onnxproof.files import staged_folder, write_json
 from onnxproof.graph.external_data import gather_weights
 from onnxproof.graph.files import separate_graphs
-from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes
+from onnxproof.graph.folder import describe_variant, model_bytes
 from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.memory import free_large_blocks_at_once
 from onnxproof.original.exporters import EXPORTERS, export_graphs
 from onnxproof.original.used_tokenizer import place_used_tokenizer

@@ -28,17 +28,12 @@ from onnxproof.graph.external_data import (
     weights_folder,
 )
 from onnxproof.graph.files import MODEL_FILE, separate_graphs
-from onnxproof.graph.folder import (
-    copy_support_files,
-    count_operators,
-    describe_variant,
-    fused_operators,
-    settings_of_graphs,
-)
+from onnxproof.graph.folder import count_operators, describe_variant, fused_operators, settings_of_graphs
 from onnxproof.graph.generation import continue_from_cache, fed_length
 from onnxproof.graph.inputs import inputs_of_graph
 from onnxproof.graph.merged_decoder import merge_decoders
 from onnxproof.graph.sessions import open_session
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.inputs.model_inputs import Array, ModelInputs
 from onnxproof.inputs.prompts import PAST
 from onnxproof.parity.metrics import compare_output

@@ -18,9 +18,10 @@ from onnxproof.cli import run_script
 from onnxproof.files import sha256_of, staged_folder, versions_of, write_json
 from onnxproof.graph.external_data import WHOLE_BELOW, load_model, save_model
 from onnxproof.graph.files import separate_graphs
-from onnxproof.graph.folder import copy_support_files, describe_variant, model_bytes, settings_of_graphs
+from onnxproof.graph.folder import describe_variant, model_bytes, settings_of_graphs
 from onnxproof.graph.inputs import inputs_of_graph
 from onnxproof.graph.merged_decoder import merge_decoders
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.inputs.calibration import MAX_TOKENS, MAX_TOKENS_OF_FIXED
 from onnxproof.inputs.material import CALIBRATION_SEED
 from onnxproof.inputs.texts import CALIBRATION_TEXTS

@@ -32,8 +32,9 @@ from onnxproof.formatting import format_shape
 from onnxproof.graph.exported_model import write_export_file
 from onnxproof.graph.external_data import rename_weights, weight_files
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
-from onnxproof.graph.folder import DOCUMENTS, check_external_data, copy_support_files, proven_sha256
+from onnxproof.graph.folder import check_external_data, proven_sha256
 from onnxproof.graph.providers import Judged, judge_graph, provider_names, read_provider
+from onnxproof.graph.support_files import DOCUMENTS, copy_support_files
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import Verdict, judge, limits_of_few
 from onnxproof.places import SCRIPTS

@@ -8,7 +8,7 @@ import pytest
 
 from onnxproof.config.resolve import resolve_models
 from onnxproof.files import read_json
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.inputs.calibration import calibration_inputs
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.inputs.texts import EVALUATION_TEXTS, read_texts

@@ -1,17 +1,15 @@
 """The folder that holds one ONNX variant: what is in it and the manifest beside it."""
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
 
-from onnxproof.checkpoint.reading import Checkpoint
 from onnxproof.checkpoint.untrusted import shortened, stays_inside
 from onnxproof.cli import UserError
-from onnxproof.files import SNAKEMAKE_MARK, Files, describe_files
+from onnxproof.files import Files, describe_files
 from onnxproof.graph.files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_files, separate_graphs
 from onnxproof.records.common import Versions
 from onnxproof.records.variant import (
@@ -26,21 +24,6 @@ from onnxproof.records.variant import (
     VariantRecord,
 )
 from onnxproof.vocabulary import MICROSOFT
-
-#: The weights of a module of sentence-transformers, as a snapshot keeps them.
-WEIGHTS = "model.safetensors"
-#: Documents about the source and its weights: an ONNX folder needs neither.
-NOT_CARRIED = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.bin",
-    "*.bin.index.json",
-    "*.onnx",
-    "*.onnx_data",
-    "export.json",  # of transformers' ExportedModel: names graphs of the source
-)
-DOCUMENTS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", ".gitattributes")
-
 
 #: Operators of onnxruntime that stand for several of ONNX: none of them shows that nothing was fused.
 FUSED_OPERATORS = frozenset(
@@ -63,19 +46,6 @@ FUSED_OPERATORS = frozenset(
         "SkipSimplifiedLayerNormalization",
     }
 )
-
-
-def copy_support_files(snapshot: Path, folder: Path) -> None:
-    """Copy what a runtime needs beside the graph: configuration, tokenizer, and the modules behind the transformer.
-
-    sentence-transformers applies these itself to what the graph says of tokens, so theirs are weights that it needs.
-    """
-    left_out = shutil.ignore_patterns(*NOT_CARRIED, *DOCUMENTS, SNAKEMAKE_MARK)
-    shutil.copytree(snapshot, folder, dirs_exist_ok=True, ignore=left_out)
-    for module in Checkpoint(snapshot).modules[1:]:
-        weights = Path(module.path, WEIGHTS)
-        if module.path and (snapshot / weights).is_file():
-            shutil.copyfile(snapshot / weights, folder / weights)
 
 
 def model_bytes(folder: Path) -> int:

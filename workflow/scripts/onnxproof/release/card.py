@@ -9,7 +9,6 @@ import yaml
 
 from onnxproof.evaluation.quoted import QUOTED
 from onnxproof.formatting import format_figure
-from onnxproof.graph.providers import read_provider
 from onnxproof.inputs.final_answers import PAIRS, SPEECH_HEADING, TEXTS, USES
 from onnxproof.places import RESOURCES
 from onnxproof.records.evaluation import EvaluationData
@@ -414,6 +413,8 @@ def render_model_card(
 
 def target_lines(verdicts: Mapping[str, Mapping[str, TargetVerdict]]) -> list[str]:
     """Return a line for each ONNX file and execution provider: what the provider's documentation says of the file."""
+    from onnxproof.graph.providers import read_provider  # imports onnx, and programs of cards are read without it
+
     return [
         f"`{file}` on {read_provider(name).title}: {_verdict_in_words(verdict)}."
         for file, by_provider in verdicts.items()

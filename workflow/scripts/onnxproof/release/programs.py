@@ -7,7 +7,7 @@ from typing import Any
 from onnxproof.checkpoint.sentence_modules import settle_modules
 from onnxproof.cli import UserError
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
-from onnxproof.graph.folder import copy_support_files
+from onnxproof.graph.support_files import copy_support_files
 from onnxproof.inputs.final_answers import USES
 from onnxproof.parity.card_programs import Answer, load_function
 from onnxproof.records.reference import ReferenceRecord
