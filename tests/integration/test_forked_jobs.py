@@ -90,7 +90,7 @@ def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
             with (together.folder / f"results/{model}/cost/{step}.tsv").open() as file:
                 (cost,) = csv.DictReader(file, delimiter="\t")
             assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
-            assert float(cost["cpu_time"]) > 0.2
+            assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
 
 
 @pytest.mark.slow
