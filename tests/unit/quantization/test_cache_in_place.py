@@ -11,7 +11,7 @@ from onnx import helper
 from cached_decoder import FORMS, HEADS, LAYERS, SIZE, VOCABULARY, cached_decoder
 from graphs import constants_of, op_types, same_structure
 from messages import check_message, raises
-from onnxproof.graph.generation import SHARE_BUFFER, read_metadata
+from onnxproof.graph.metadata import SHARE_BUFFER, read_metadata
 from onnxproof.inputs.model_inputs import MASKED_POSITIONS, ModelInputs
 from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
 from onnxproof.quantization.search.in_place import why_not_in_place

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.graph.generation import SHARE_BUFFER, decoder_feed, empty_cache
+from onnxproof.graph.generation import decoder_feed, empty_cache
+from onnxproof.graph.metadata import SHARE_BUFFER
 from onnxproof.inputs.model_inputs import MASK, POSITIONS, TOKENS
 from onnxproof.inputs.prompts import PAST, PRESENT
 

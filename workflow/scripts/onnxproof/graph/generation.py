@@ -17,9 +17,6 @@ from onnxproof.inputs.prompts import NEW_TOKENS, PAST, PRESENT
 
 Array = NDArray[Any]
 
-#: The entry of a graph's metadata that is "true" where one buffer may be the cache that it takes and the one that it
-#: gives, longer than the text. onnxruntime-genai has this word for it.
-SHARE_BUFFER = "past_present_share_buffer"
 #: The input of a merged decoder that says whether there is a cache yet.
 USE_CACHE = "use_cache_branch"
 
@@ -77,11 +74,6 @@ def fed_length(feed: Mapping[str, Array]) -> int:
 def has_cache(model: Any) -> bool:
     """Tell whether an ``onnx.ModelProto`` goes on from a cache of keys and values."""
     return any(value.name.startswith(PAST) for value in model.graph.input)
-
-
-def read_metadata(model: Any) -> dict[str, str]:
-    """Return the metadata of an ``onnx.ModelProto``."""
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def decoder_feed(tokens: Array, length: int, names: Iterable[str]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxproof.files import read_json, write_json
-from onnxproof.graph.generation import SHARE_BUFFER, read_metadata
+from onnxproof.graph.metadata import SHARE_BUFFER, read_metadata
 from onnxproof.inputs.prompts import PAST, PRESENT
 
 FILE = "genai_config.json"

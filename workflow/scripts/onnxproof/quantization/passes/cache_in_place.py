@@ -22,8 +22,8 @@ from onnx import helper, numpy_helper
 from onnxproof.graph.editor import GraphEditor, NodeWriter, attribute_of, tensors_read
 from onnxproof.graph.fusions.rewrites import remove_unused_nodes
 from onnxproof.graph.fusions.values import HEADS_FIRST, KEYS_LAST
-from onnxproof.graph.generation import SHARE_BUFFER, read_metadata
 from onnxproof.graph.matcher import GraphMatcher, MismatchError
+from onnxproof.graph.metadata import SHARE_BUFFER, read_metadata
 from onnxproof.inputs.model_inputs import MASK, TOKENS
 from onnxproof.inputs.prompts import PAST, PRESENT
 from onnxproof.vocabulary import MICROSOFT
