@@ -5,14 +5,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxproof.checkpoint.inference import choose_task, read_transformer_config
 from onnxproof.cli import UserError, run_script
 from onnxproof.evaluation.answers import AnswerFile
-from onnxproof.evaluation.asking import Ask, AskAll, answers_to, count_examples, rows_kept_aside
+from onnxproof.evaluation.asking import answers_to, count_examples, rows_kept_aside
 from onnxproof.evaluation.forms import PERPLEXITY, likelihood_answer
 from onnxproof.evaluation.plan import Plan, add_options, make_plan
 from onnxproof.files import sha256_of, versions_of, write_json
@@ -21,14 +21,18 @@ from onnxproof.inputs.material import MAX_TOKENS, likelihood_item
 from onnxproof.inputs.model_inputs import LIKELIHOODS, TOKENS, ModelInputs
 from onnxproof.records.evaluation import EvaluatedOriginal
 
+if TYPE_CHECKING:
+    from onnxproof.original.interfaces import Interface
 
-def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tuple[str, Ask, AskAll | None]:
-    """Load the original; return the name of its interface, how it is asked, and how about many inputs at once.
+
+def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> "Interface":
+    """Load the original; return its interface, which answers raw inputs as the plan's form has them.
 
     Raises:
         UserError: it cannot be loaded, or has no public interface for its use.
     """
     from onnxproof.original.final_answers import open_interface
+    from onnxproof.original.interfaces import Interface
     from onnxproof.original.model import load_original
 
     original = replace(load_original(name, snapshot, plan.model.task), new_tokens=new_tokens)
@@ -43,18 +47,18 @@ def ask_original(name: str, snapshot: Path, plan: Plan, new_tokens: int) -> tupl
             found = original.run(inputs, [0])[0][LIKELIHOODS]
             return likelihood_answer(found)
 
-        return f"{type(original.network).__name__}.forward", likelihood, None
+        return Interface(f"{type(original.network).__name__}.forward", likelihood)
     opened = open_interface(original, name, snapshot)
     if opened is None:
         raise UserError(f"{name}: evaluation: the original has no public interface for raw inputs")
     use, interface = opened
     if use.gives != "tokens":
-        return interface.name, interface.ask, interface.ask_all
+        return interface
 
     def write(text: str) -> str:
         return str(original.processor.decode(interface.ask(text), skip_special_tokens=True)).strip()
 
-    return interface.name, write, None
+    return Interface(interface.name, write)
 
 
 def record(
@@ -83,16 +87,16 @@ def record(
 
     torch.set_num_threads(threads)
     new_tokens = given["new_tokens"]
-    interface, ask, ask_all = ask_original(name, snapshot, plan, new_tokens)
+    interface = ask_original(name, snapshot, plan, new_tokens)
     start = time.monotonic()
     with AnswerFile(answers) as file:
-        for example, answer in answers_to(plan, count, ask, ask_all):
+        for example, answer in answers_to(plan, count, interface.ask, interface.ask_all):
             file.write(example.place.number, input=example.shown, label=example.label, answer=answer)
     described: EvaluatedOriginal = {
         "model": name,
         "task": task,
         "use": model.use,
-        "interface": interface,
+        "interface": interface.name,
         "kind": plan.form.kind,
         "metric": plan.metric,
         "labels": list(model.names),

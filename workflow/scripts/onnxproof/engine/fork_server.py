@@ -256,7 +256,8 @@ def serve(listener: socket.socket, jobs: int, own: dict[str, Any]) -> list[str] 
         client = listener.accept()[0]
         request = receive_request(client, own)
         is_clean = request is None or prepare_for(request.arguments[0])
-        jobs = jobs if is_clean else 0
+        if not is_clean:
+            jobs = 0
         pid = fork() if request is not None and is_clean else None
         if request is not None and pid == 0:
             os.setpgid(0, 0)
