@@ -43,6 +43,8 @@ from onnxproof.vocabulary import CPU_PROVIDER, MADE_OF, PYTORCH, QUANTIZED_VARIA
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
 # machine PyTorch took five times the CPU time with two.
 PARITY_THREADS = 1
+#: Export, optimization and quantization wait for one another, and the other jobs for them: they come first.
+CHAIN_PRIORITY = 1
 CONFIG_FILE = Path("config.yaml")
 #: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
 IS_MODULE = not workflow.modifier.is_main_snakefile()

@@ -12,6 +12,7 @@ rule export:
         "results/logs/export/{model}.log",
     benchmark:
         "results/{model}/cost/export.tsv"
+    priority: CHAIN_PRIORITY
     conda:
         "../../envs/export.yaml"
     resources:

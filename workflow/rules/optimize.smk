@@ -12,6 +12,7 @@ rule optimize:
         "results/logs/optimize/{model}.log",
     benchmark:
         "results/{model}/cost/optimize.tsv"
+    priority: CHAIN_PRIORITY
     conda:
         "../../envs/runtime.yaml"
     resources:

@@ -20,6 +20,7 @@ rule quantize:
         "results/logs/quantize/{model}.{quantized}.log",
     benchmark:
         "results/{model}/cost/quantize.{quantized}.tsv"
+    priority: CHAIN_PRIORITY
     conda:
         "../../envs/runtime.yaml"
     threads: search_threads
