@@ -67,7 +67,8 @@ def save_recipe_variant(source: Path, task: str, variant: str, folder: Path, mos
     """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
-    With fixed scales, it is the recipe that keeps the outliers of all ``narrow_products`` in float.
+    With fixed scales, where quality is compared too, it is the recipe that keeps the outliers of all
+    ``narrow_products`` in float, and weights are rounded with compensation, as those of a trained model are.
     At most ``most`` calibration inputs are used.
     """
     import onnx
@@ -83,10 +84,9 @@ def save_recipe_variant(source: Path, task: str, variant: str, folder: Path, mos
 
     model = onnx.load(source / MODEL_FILE)
     feeds = calibration_items(source, task, most)
-    preparation = PREPARATIONS[0]
+    recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
     if variant in FIXED:
-        preparation = [FIXED_OUTLIERS | {"include": narrow_products(model)}, *FIXED[variant]]
-    recipe = [*preparation, QUANTIZE[variant] | {"rounding": "nearest"}]
+        recipe = [FIXED_OUTLIERS | {"include": narrow_products(model)}, *FIXED[variant], QUANTIZE[variant]]
     onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
     copy_support_files(source, folder)
 
