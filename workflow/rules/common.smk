@@ -49,7 +49,7 @@ CONFIG_FILE = Path("config.yaml")
 #: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
 IS_MODULE = not workflow.modifier.is_main_snakefile()
 if not IS_MODULE:
-    plan_with_less_work()
+    plan_with_less_work(workflow.storage_settings.default_storage_provider is not None)
     forget_removed_folders()
     remember_facts(Path(".snakemake/onnxproof.code.json"))
 

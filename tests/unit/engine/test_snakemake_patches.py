@@ -62,6 +62,12 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         (common.get_function_params, "inspect.signature(func)"),
         (io.is_flagged, "isinstance(value, AnnotatedStringInterface)"),
         (io._IOFile.is_storage.fget, 'is_flagged(self._file, "storage_object")'),
+        (io.get_flag_value, "isinstance(value, AnnotatedString) or isinstance(value, _IOFile)"),
+        (io._IOFile.__eq__, "self._file == f"),
+        (io._IOFile.__hash__, "self._file.__hash__()"),
+        (io._IOFile.__new__, "isfunction(file) or ismethod(file)"),
+        (io._IOFile.clone_flags, 'self._file.flags = getattr(other._file, "flags", {}).copy()'),
+        (rules.Rule.name.fget, "return self._name"),
         (io.ExistsDict.__contains__, "parent in self.has_inventory or super().__contains__(path)"),
         (output_index.OutputIndex.match_producers, "rule.is_producer(targetfile)"),
         (io.check, "_double_slash_regex.search(iofile)"),
@@ -82,10 +88,10 @@ def test_snakemake_still_does_what_a_plan_can_do_without(function, does):
 
 #: Compares what is replaced with what it replaces; prints how often they were compared.
 COMPARED = """
-import itertools, logging, os, re
+import itertools, logging, operator, os, re
 from types import SimpleNamespace
 import snakemake.api
-from snakemake import dag, io, iocontainers, output_index, rules
+from snakemake import dag, io, iocontainers, output_index, pathvars, rules
 from snakemake.exceptions import ChildIOException, WildcardError
 from onnxproof.engine import patches
 
@@ -94,7 +100,9 @@ io.logger.warning = messages.append
 flagged, check, OldIndex = io.is_flagged, io.check, output_index.OutputIndex
 stored_by, known_by = io._IOFile.is_storage.fget, io.ExistsDict.__contains__
 check_outputs, fill = dag.DAG.check_directory_outputs, io.apply_wildcards
-assert patches.plan_with_less_work()
+value_of, make, clone = io.get_flag_value, io.IOFile, io._IOFile.clone_flags
+are_equal, hash_of = io._IOFile.__eq__, io._IOFile.__hash__
+assert patches.plan_with_less_work(True)
 assert (io.is_flagged, io.check, output_index.OutputIndex) != (flagged, check, OldIndex)
 count = 0
 
@@ -109,7 +117,36 @@ values += [io._IOFile("c", None), io.flag("d", "temp", False), io._IOFile(lambda
 values += [None, iocontainers.Log()]
 for value, flag in itertools.product(values, ("temp", "directory", "ancient", "storage_object")):
     compare(flagged(value, flag), io.is_flagged(value, flag))
+    compare(value_of(value, flag), io.get_flag_value(value, flag))
 
+files = [value for value in values if isinstance(value, io._IOFile)]
+files += [io._IOFile(io.flag("c", "temp"), None), io._IOFile(len, None), io._IOFile(io.temp("results/m/a"), None)]
+for one, other in itertools.product(files, [*files, "c", "results/m/a", 1]):
+    compare(are_equal(one, other), one == other)
+    if isinstance(other, str) and one == other:
+        assert hash(one) == hash(other)
+assert len(set(files)) == len(files) - 2
+
+def described(file):
+    kind = type(file._file)
+    return str(file), kind, getattr(file._file, "flags", None), file._is_callable, file.rule, file.flags
+
+owner = SimpleNamespace(pathvars=pathvars.Pathvars._from_raw({"place": "results"}, 3))
+for value in ("a", "a/", "<place>/a", "", io.temp("b"), "x<y"):
+    for rule in (None, owner):
+        compare(described(make(value, rule)), described(io.IOFile(value, rule)))
+for given in (io.temp("t"), "u", io.ancient(io.directory("v"))):
+    old, new = io._IOFile("w", None), io._IOFile("w", None)
+    clone(old, io._IOFile(given, None))
+    new.clone_flags(io._IOFile(given, None))
+    compare(described(old), described(new))
+    new.flags["more"] = True
+    assert "more" not in getattr(given, "flags", {})
+
+for name in ("name", "pathvars", "benchmark"):
+    getter = vars(rules.Rule)[name].fget
+    assert type(getter) is operator.attrgetter
+    compare(getter(SimpleNamespace(**{f"_{name}": name})), name)
 for file in (value for value in values if isinstance(value, io._IOFile)):
     compare(bool(stored_by(file)), file.is_storage)
 
@@ -202,7 +239,15 @@ def test_what_is_replaced_does_the_same():
         [sys.executable, "-c", COMPARED], cwd=ROOT / "workflow/scripts", capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) == 11 * 4 + 4 + 8 * 2 + 15 * 2 + 18 + 1 + 8 + 14 * 4
+    assert int(run.stdout) == 2 * 11 * 4 + 7 * 10 + 12 + 3 + 3 + 4 + 8 * 2 + 15 * 2 + 18 + 1 + 8 + 14 * 4
+    assert not run.stderr
+
+
+def test_no_file_is_in_storage_where_results_are_not():
+    asked = "import snakemake.api\nfrom snakemake import io\nfrom onnxproof.engine import patches\n"
+    asked += "patches.plan_with_less_work(False)\nprint(io._IOFile('a', None).is_storage)"
+    run = subprocess.run([sys.executable, "-c", asked], cwd=ROOT / "workflow/scripts", capture_output=True, text=True)
+    assert run.stdout.strip() == "False", run.stderr
 
 
 #: Logs a job of two rules twice with a quiet handler or another; prints how often a command was written.
@@ -223,7 +268,7 @@ handler.addFilter(DefaultFilter(quiet, False, False, True, False))
 written = []
 Job.log_info = lambda job: written.append(job.command_to_log)
 Job.shellcmd = property(lambda job: "command")
-patches.plan_with_less_work()
+patches.plan_with_less_work(False)
 for name in ("one", "two"):
     for _ in range(2):
         job = SimpleNamespace(rule=SimpleNamespace(name=name))
@@ -247,7 +292,7 @@ def test_a_job_that_is_not_shown_is_written_once_for_each_rule():
 def test_another_version_is_left_alone(scheduler, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.28.0")
     assert not patches.keep_one_timer(scheduler)
-    assert not patches.plan_with_less_work.__wrapped__()
+    assert not patches.plan_with_less_work.__wrapped__(False)
     assert Job.log_info.__module__ == "snakemake.jobs"
     assert scheduler._schedule_reevalutation == "Snakemake's own"
 

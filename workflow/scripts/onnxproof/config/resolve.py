@@ -55,11 +55,18 @@ def _has_default(schema: dict[str, Any]) -> bool:
 
 def merged(base: Any, override: Any) -> Any:
     """Return ``override`` laid over ``base``: mappings merge, all else replaces; shares nothing."""
-    if isinstance(override, dict):
-        under = base if isinstance(base, dict) else {}
-        kept = {key: merged(None, value) for key, value in under.items() if key not in override}
-        return kept | {key: merged(under.get(key), value) for key, value in override.items()}
-    return list(override) if isinstance(override, list) else override
+    if not isinstance(override, dict):
+        return list(override) if isinstance(override, list) else override
+    under = base if isinstance(base, dict) else {}
+    nested = (dict, list)  # all else is taken as it is: with thousands of models, calls count
+    kept = {
+        key: merged(None, value) if isinstance(value, nested) else value
+        for key, value in under.items()
+        if key not in override
+    }
+    return kept | {
+        key: merged(under.get(key), value) if isinstance(value, nested) else value for key, value in override.items()
+    }
 
 
 def _resolved(shared: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

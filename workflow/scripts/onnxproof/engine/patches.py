@@ -4,10 +4,13 @@ As a module of another workflow it replaces nothing.
 """
 
 import contextlib
+import dis
 import gc
 import importlib.metadata
 import itertools
 import logging
+import operator
+import re
 import sys
 import threading
 from collections.abc import Collection, Iterable
@@ -30,11 +33,14 @@ GROWTH = 1.02
 
 
 @cache
-def plan_with_less_work() -> bool:
+def plan_with_less_work(has_storage: bool) -> bool:
     """Let Snakemake do once what it does several times for each job that it plans, and not at all what nobody sees.
 
     The plan stays the same. Python looks for garbage after each 700 new objects, and finds none, because a plan keeps
     what it makes.
+
+    Args:
+        has_storage: whether results go to object storage.
 
     Returns:
         Whether anything was replaced, at the first call: another version of Snakemake is left alone.
@@ -46,7 +52,10 @@ def plan_with_less_work() -> bool:
 
     _replace(common.get_function_params, cache(common.get_function_params))
     _log_what_is_shown()
-    _ask_for_flags_directly()
+    _ask_for_flags_directly(has_storage)
+    _compare_files_as_strings()
+    _make_files_directly()
+    _read_attributes_directly()
     _match_each_pattern_once()
     _look_into_the_cache_first()
     _check_suspicious_paths_only()
@@ -109,14 +118,15 @@ def _takes_any(event: LogEvent, handlers: tuple[logging.Handler, ...]) -> bool:
     return any(handler.filter(record) for handler in handlers)
 
 
-def _ask_for_flags_directly() -> None:
+def _ask_for_flags_directly(has_storage: bool) -> None:
     """Answer whether a file is ``temp()``, in object storage and so on without a look at abstract base classes.
 
-    Snakemake asks this 270 times for each job.
+    Snakemake asks this 270 times for each job. No file is in object storage where results do not go there: the rules
+    name no storage of their own.
     """
     from snakemake import io
 
-    ask = io.is_flagged
+    ask, ask_value = io.is_flagged, io.get_flag_value
 
     def is_flagged(value: Any, flag: str) -> bool:
         kind = type(value)
@@ -127,6 +137,12 @@ def _ask_for_flags_directly() -> None:
             return bool(value._flags.get(flag))
         return kind is not str and bool(ask(value, flag))
 
+    def get_flag_value(value: Any, flag: str) -> Any:
+        file = value._file if type(value) is io._IOFile else value
+        if type(file) is io.AnnotatedString:
+            return file._flags.get(flag)
+        return None if type(file) is str else ask_value(value, flag)
+
     def is_storage(file: Any) -> bool:
         value = file._file
         if type(value) is io.AnnotatedString:
@@ -134,16 +150,82 @@ def _ask_for_flags_directly() -> None:
         return is_flagged(value, "storage_object")
 
     _replace(ask, is_flagged)
-    io._IOFile.is_storage = property(is_storage)
+    _replace(ask_value, get_flag_value)
+    io._IOFile.is_storage = property(is_storage) if has_storage else False
+
+
+def _compare_files_as_strings() -> None:
+    """Compare files, and look them up, as the strings that they are: Snakemake asks the string that each one holds."""
+    from snakemake import io
+
+    del io._IOFile.__eq__, io._IOFile.__hash__
+
+
+def _make_files_directly() -> None:
+    """Make a file of a plain path, and fill the wildcards of one in, without asking what a plain path can not be."""
+    from snakemake import io
+
+    make_any, clone_any = io.IOFile, io._IOFile.clone_flags
+    plain = (str, io.AnnotatedString)
+
+    def make(file: Any, rule: Any = None) -> Any:
+        if type(file) is not str or rule is None or "<" in file or file[-1:] == "/":  # "<" begins a variable
+            return make_any(file, rule=rule)
+        made = str.__new__(io._IOFile, file)
+        made._is_callable, made._file, made.rule = False, file, rule
+        made._regex = made._wildcard_constraints = None
+        return made
+
+    def clone_flags(file: Any, other: Any, skip_storage_object: bool = False) -> None:
+        own, given = file._file, other._file
+        flags = given._flags if type(given) is io.AnnotatedString else {}
+        if type(own) is not str or type(given) not in plain or "storage_object" in flags:
+            clone_any(file, other, skip_storage_object)
+            return
+        file._file = annotated = str.__new__(io.AnnotatedString, own)
+        annotated._flags, annotated.callable = flags.copy(), None
+
+    _replace(make_any, make)
+    io._IOFile.clone_flags = clone_flags
+
+
+def _read_attributes_directly() -> None:
+    """Read attributes behind properties that do nothing else without a call of Python: the names of rules and so on."""
+    from snakemake import io, jobs, rules, workflow
+
+    for kind in (io._IOFile, io.AnnotatedString, io.IOCache, jobs.Job, rules.Rule, workflow.Workflow):
+        for name, member in list(vars(kind).items()):
+            attribute = _attribute_behind(member)
+            if attribute:
+                setattr(kind, name, property(operator.attrgetter(attribute), member.fset, member.fdel, member.__doc__))
+
+
+def _attribute_behind(member: Any) -> str | None:
+    """Return the name of the attribute that a property's getter returns, if that is all that it does."""
+    code = getattr(getattr(member, "fget", None), "__code__", None) if type(member) is property else None
+    if code is None:
+        return None
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("RESUME", "CACHE")]
+    if [step.opname for step in steps] != ["LOAD_FAST", "LOAD_ATTR", "RETURN_VALUE"]:
+        return None
+    return str(steps[1].argval)
 
 
 def _match_each_pattern_once() -> None:
-    """Find the rules that make a file by those patterns alone whose beginning and end fit its path.
+    """Find the rules that make a file by those patterns alone that fit its path.
 
     Snakemake finds the rules of such patterns, and then matches all patterns of these rules, log files included. Which
-    patterns end as a path does is looked up by what stands behind ``results/{model}/``, which models have in common.
+    patterns fit what stands behind ``results/{model}/`` is looked up, because models have that in common.
     """
-    from snakemake import output_index
+    from snakemake import io, output_index
+
+    def behind_model(pattern: str) -> Any:
+        """Return what matches a path from its third part on, as the pattern does; None where that says nothing."""
+        first = io.WILDCARD_REGEX.search(pattern)
+        if first is None or pattern[: first.start()] != "results/" or first.group("name") != "model":
+            return None
+        rest = pattern[first.end() :]
+        return re.compile(io.regex_from_filepattern(rest[1:])).match if rest.startswith("/") else None
 
     class OutputIndex(output_index.OutputIndex):
         """Look up structure for rules by what they make."""
@@ -151,21 +233,31 @@ def _match_each_pattern_once() -> None:
         def __init__(self, rules: list[Any]) -> None:
             super().__init__(rules)
             self._patterns = [
-                (rule, str(pattern.constant_prefix()), str(pattern.constant_suffix()), pattern)
+                (
+                    rule,
+                    str(pattern.constant_prefix()),
+                    str(pattern.constant_suffix()),
+                    pattern.regex().match,
+                    behind_model(str(pattern)),
+                )
                 for rule in rules
                 for pattern in rule.products()
             ]
-            self._ending = lru_cache(maxsize=10_000)(self._find_ending)
+            self._fitting = lru_cache(maxsize=10_000)(self._find_fitting)
 
-        def _find_ending(self, end: str) -> list[tuple[Any, str, str, Any]]:
-            """Return the patterns that a path with this end may match: with as much of it as they say of their own."""
-            return [each for each in self._patterns if end.endswith(each[2][-len(end) :] if end else "")]
+        def _find_fitting(self, end: str) -> list[tuple[Any, str, str, Any]]:
+            """Return the patterns that a path may match that goes on like this from its third part on."""
+            return [
+                (rule, prefix, suffix, match)
+                for rule, prefix, suffix, match, rest in self._patterns
+                if (rest(end) if rest else end.endswith(suffix[-len(end) :] if end else ""))
+            ]
 
         def match_producers(self, targetfile: str) -> set[Any]:
             return {
                 rule
-                for rule, prefix, suffix, pattern in self._ending(targetfile.split("/", 2)[-1])
-                if targetfile.startswith(prefix) and targetfile.endswith(suffix) and pattern.match(targetfile)
+                for rule, prefix, suffix, match in self._fitting(targetfile.split("/", 2)[-1])
+                if targetfile.startswith(prefix) and targetfile.endswith(suffix) and match(targetfile)
             }
 
     _replace(output_index.OutputIndex, OutputIndex)
