@@ -4,7 +4,7 @@ An item maps names to arrays without a batch axis: token ids, the pixels of one 
 is the same for every item, such as the candidate texts of zero-shot classification, is shared.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -69,13 +69,19 @@ class ModelInputs:
         Items of different shapes share a batch only where the model takes a mask that tells padding apart, and answers
         in rows of tokens, which can be told apart too: else no answer of the padded item would be right.
         """
+        fed = set(names) & self.items[0].keys()
+        if MASK in names and {TOKENS, DECODER_TOKENS} & fed:
+            return _slices(range(len(self.items)), size)
+        return self.batches_of_one_shape(size, names, range(len(self.items)))
+
+    def batches_of_one_shape(self, size: int, names: Sequence[str], indices: Iterable[int]) -> list[list[int]]:
+        """Return some items in batches of at most ``size`` items of the same shape, which need no padding."""
         groups: dict[Any, list[int]] = {}
-        for index, item in enumerate(self.items):
-            fed = sorted(set(names) & item.keys())
-            is_padded = MASK in names and {TOKENS, DECODER_TOKENS} & set(fed)
-            shape = None if is_padded else tuple((name, item[name].shape) for name in fed)
+        for index in indices:
+            item = self.items[index]
+            shape = tuple((name, item[name].shape) for name in sorted(set(names) & item.keys()))
             groups.setdefault(shape, []).append(index)
-        return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+        return [batch for group in groups.values() for batch in _slices(group, size)]
 
     def tokens_of(self, output: Array, row: int, index: int) -> Array:
         """Return the rows, shape (tokens, …), of a (batch, longest, …) output that belong to one item's tokens.
@@ -132,6 +138,10 @@ class Reference(Generic[Manifest]):
     def answered_inputs(self) -> ModelInputs:
         """The inputs that have outputs."""
         return replace(self.inputs, items=self.inputs.items[: self.answered])
+
+
+def _slices(indices: Sequence[int], size: int) -> list[list[int]]:
+    return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
 
 
 def pack(items: Sequence[Item]) -> dict[str, Array]:

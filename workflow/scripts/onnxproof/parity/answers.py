@@ -43,7 +43,8 @@ Answers = Sequence[Array]
 Outputs = Mapping[str, Sequence[Array]]
 Metrics = dict[str, float | None]
 
-#: Of the answers in batches, those of so many batches are looked at first; a cosine from here on is that of rounding.
+#: Of the answers in batches, those of one batch and so many more are looked at first; a cosine from here on is that of
+#: rounding.
 FIRST_BATCHES = 8
 ROUNDING_COSINE = 1 - 1e-6
 
@@ -70,13 +71,21 @@ def run_items(
     for indices in batches_of(session, inputs, task, batch_size):
         found |= run_batch(session, inputs, task, indices)
         tell(len(indices))
-    return {name: [found[index][name] for index in range(len(found))] for name in found[0]}
+    return by_output(found, range(len(found)))
 
 
 def batches_of(session: "Session", inputs: ModelInputs, task: str, batch_size: int) -> list[list[int]]:
     """Return the numbers of the inputs that share a batch, of at most so many inputs or what the task allows."""
     graph_inputs = [value.name for value in session.get_inputs()]
     return inputs.batches(_JUDGED[task].fit_batch(batch_size), graph_inputs)
+
+
+def batches_of_one_shape(
+    session: "Session", inputs: ModelInputs, task: str, batch_size: int, indices: Sequence[int]
+) -> list[list[int]]:
+    """Return some inputs in batches that need no padding, of at most so many inputs or what the task allows."""
+    graph_inputs = [value.name for value in session.get_inputs()]
+    return inputs.batches_of_one_shape(_JUDGED[task].fit_batch(batch_size), graph_inputs, indices)
 
 
 def run_batch(
@@ -212,7 +221,7 @@ def measure_neighbours(
     labels: int,
     inputs: ModelInputs,
     batches: Sequence[Sequence[int]],
-    alone: Outputs,
+    alone: Callable[[Sequence[int]], Mapping[int, Mapping[str, Array]]],
     run: Callable[[Sequence[int]], Mapping[int, Mapping[str, Array]]],
 ) -> tuple[int, "Invariance"]:
     """Return how many inputs were run in padded batches, and what the neighbours there change in the answers.
@@ -226,7 +235,7 @@ def measure_neighbours(
         labels: number of the model's labels.
         inputs: all inputs.
         batches: numbers of the inputs that share a batch.
-        alone: the outputs of each input alone.
+        alone: returns the outputs of each of some inputs alone, by the input's number.
         run: returns the outputs of a batch, by the input's number.
     """
     first = _first_batches(inputs, batches)
@@ -235,9 +244,7 @@ def measure_neighbours(
     for some in (first, [batch for batch in batches if batch not in first]):
         for indices in some:
             in_batch |= run(indices)
-        chosen = sorted(in_batch)
-        expected = {name: [values[index] for index in chosen] for name, values in alone.items()}
-        actual = {name: [in_batch[index][name] for index in chosen] for name in in_batch[chosen[0]]}
+        expected, actual = (by_output(found, sorted(in_batch)) for found in (alone(sorted(in_batch)), in_batch))
         aligned = align_queries(task, expected, actual)
         measured = batch_invariance(*(read_answers(judged_as, outputs, labels) for outputs in (expected, aligned)))
         if (measured["cosine_min"] or 0) >= ROUNDING_COSINE:
@@ -245,17 +252,30 @@ def measure_neighbours(
     return len(in_batch), measured
 
 
+def by_output(found: Mapping[int, Mapping[str, Array]], indices: Sequence[int]) -> dict[str, list[Array]]:
+    """Return the outputs of some inputs, by the output's name, from those by the input's number."""
+    return {name: [found[index][name] for index in indices] for name in found[indices[0]]}
+
+
 def _first_batches(inputs: ModelInputs, batches: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """Return about ``FIRST_BATCHES`` of the batches, spread evenly, and the one with the most padding."""
+    """Return the batch with the most padding, and ``FIRST_BATCHES`` of the others, spread evenly over their sizes.
+
+    The largest quarter of the others is left out: the batch with the most padding has texts of all lengths, and those
+    of one length show little of padding, at most of the cost.
+    """
     sizes = [sum(values.size for values in item.values()) for item in inputs.items]
 
-    def padding(batch: Sequence[int]) -> int:
-        of_batch = [sizes[index] for index in batch]
-        return len(batch) * max(of_batch) - sum(of_batch)
+    def size(batch: Sequence[int]) -> int:
+        return len(batch) * max(sizes[index] for index in batch)
 
-    chosen = [*batches[:: max(1, len(batches) // FIRST_BATCHES)]]
+    def padding(batch: Sequence[int]) -> int:
+        return size(batch) - sum(sizes[index] for index in batch)
+
     padded = max(batches, key=padding)
-    return chosen if padded in chosen else [*chosen, padded]
+    others = sorted((batch for batch in batches if batch is not padded), key=size)
+    smaller = others[: max(FIRST_BATCHES, len(others) * 3 // 4)]
+    places = dict.fromkeys(number * len(smaller) // FIRST_BATCHES for number in range(FIRST_BATCHES) if smaller)
+    return [padded, *(smaller[place] for place in places)]
 
 
 def batch_invariance(alone: Answers, in_batch: Answers) -> "Invariance":

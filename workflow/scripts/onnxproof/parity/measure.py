@@ -15,6 +15,8 @@ from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Refer
 from onnxproof.parity.answers import (
     align_queries,
     batches_of,
+    batches_of_one_shape,
+    by_output,
     measure_answers,
     measure_likelihoods,
     measure_neighbours,
@@ -71,15 +73,16 @@ def measure_sessions(
 ) -> Measurement:
     """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
 
-    Each input is run alone, and again in a padded batch as far as ``measure_neighbours`` asks for it. A merged decoder
-    is held to the same: its outputs stand beside the others, and the worse text counts.
+    Inputs are run alone, and again in padded batches, as far as ``measure_neighbours`` asks for it. Where that shows
+    that neighbours change nothing, the others are run in batches of one shape, without padding. A merged decoder is
+    held to the same, each input alone: its outputs stand beside the others, and the worse text counts.
 
     Args:
         name: the model and the variant, for messages.
         sessions: the variant's graphs.
         reference: inputs and recorded answers, whole or those that a release carries.
         batch_size: inputs in a padded batch.
-        tell: given the number of inputs after each run of them; each input counts once for each of ``runs_of_inputs``.
+        tell: given the number of inputs at each run of them; each input counts once for each of ``runs_of_inputs``.
 
     Raises:
         UserError: a graph lacks an output that was recorded, wants an input that was not, cannot be run, or gives an
@@ -88,16 +91,26 @@ def measure_sessions(
     session, task, labels = sessions.separate, reference.manifest["task"], reference.manifest["label_count"]
     judged_as = reference.manifest["judged_as"]
     inputs = recorded_inputs(name, session, reference)
-    alone = align_queries(task, reference.outputs, run_items(session, inputs, task, tell=tell))
+    found: dict[int, dict[str, Array]] = {}
 
     def run(indices: Sequence[int]) -> dict[int, dict[str, Array]]:
         tell(len(indices))
         return run_batch(session, inputs, task, indices)
 
+    def run_alone(indices: Sequence[int]) -> dict[int, dict[str, Array]]:
+        for index in indices:
+            if index not in found:
+                found.update(run([index]))
+        return found
+
     batches = batches_of(session, inputs, task, batch_size)
-    batched, changed = measure_neighbours(task, judged_as, labels, inputs, batches, alone, run)
-    if batched < len(inputs.items):
-        tell(len(inputs.items) - batched)
+    batched, changed = measure_neighbours(task, judged_as, labels, inputs, batches, run_alone, run)
+    left = [index for index in range(len(inputs.items)) if index not in found]
+    if left:  # neighbours change nothing: a batch of one shape answers as each input alone does, in less time
+        tell(len(left))
+    for indices in batches_of_one_shape(session, inputs, task, batch_size, left):
+        found |= run(indices)
+    alone = align_queries(task, reference.outputs, by_output(found, range(len(found))))
     computed = [name for name in reference.outputs if name != LIKELIHOODS]
     compared = {output: compare_output(reference.outputs[output], alone[output]) for output in computed}
     expected, answers = (read_answers(judged_as, outputs, labels) for outputs in (reference.outputs, alone))
