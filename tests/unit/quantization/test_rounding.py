@@ -97,6 +97,32 @@ def test_correlations_are_means_over_all_tokens(monkeypatch, tokens_per_sum):
     np.testing.assert_allclose(correlations, x.T.astype(np.float64) @ x / len(x), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("at_once", "in_files", "runs"), [(1 << 24, 0, 1), (1, 1 << 28, 1), (1, 2 * 400 * 130, 2)])
+def test_the_model_is_run_once_for_what_memory_and_files_can_hold(monkeypatch, at_once, in_files, runs):
+    monkeypatch.setattr("onnxproof.quantization.rounding.VALUES_PER_RUN", at_once)
+    monkeypatch.setattr("onnxproof.quantization.rounding.VALUES_IN_FILES", in_files)
+    opened = []
+
+    class Session:
+        """Gives each tensor as it is fed."""
+
+        def __init__(self, model, tensors):
+            opened.append(list(tensors))
+
+        def run(self, names, feed):
+            return [feed[name] for name in names]
+
+    monkeypatch.setattr("onnxproof.quantization.rounding.open_exposing", Session)
+    tensors = {name: correlated_rows(seed=seed) for seed, name in enumerate("abcd")}
+    calibration = [{name: x[part] for name, x in tensors.items()} for part in (slice(100), slice(100, 400))]
+    found = list(record_correlations(linear_model(random_weight()), calibration, dict.fromkeys(tensors, 130)))
+    assert [name for name, _ in found] == list(tensors)
+    for name, correlations in found:
+        x = tensors[name].astype(np.float64)
+        np.testing.assert_array_equal(correlations, x.T @ x / len(x))
+    assert len(opened) == runs, opened
+
+
 def test_the_pass_stores_the_compensated_integers():
     x, weight = correlated_rows(), random_weight()
     model = linear_model(weight)

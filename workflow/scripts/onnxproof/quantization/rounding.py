@@ -6,8 +6,11 @@ on typical activations changes least (GPTQ, Frantar et al. 2022, arXiv 2210.1732
 Optimal Brain Surgeon, Hassibi and Stork 1993). It costs nothing when the model runs.
 """
 
+import itertools
+import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import onnx
@@ -34,8 +37,10 @@ ROUNDINGS = ("nearest", "compensated")
 DAMPING = 0.01
 #: Inputs whose errors are spread one by one; those of a whole block go to the rest in one product.
 BLOCK = 64
-#: Correlations recorded in one run over the calibration inputs, in values: what limits memory.
-VALUES_PER_RUN = 1 << 26
+#: Correlations that are summed at a time, in values: what limits memory.
+VALUES_PER_RUN = 1 << 24
+#: Values of further tensors that are kept in files meanwhile, a GB: running the model again takes longer.
+VALUES_IN_FILES = 1 << 28
 #: Tokens gathered before their products are summed: one pass over a large matrix instead of one a text.
 TOKENS_PER_SUM = 1024
 
@@ -108,13 +113,16 @@ def compensated_readers(targets: Sequence[Target], rounding: str, widest: int | 
 
 
 def record_correlations(
-    model: onnx.ModelProto, calibration: Sequence[Feeds], widths: dict[str, int]
+    model: onnx.ModelProto, calibration: Sequence[Feeds], widths: Mapping[str, int]
 ) -> Iterator[tuple[str, Floats]]:
     """Yield the mean product of each pair of channels over all tokens, shape (channels, channels), tensor by tensor.
 
+    The model is run once for all tensors. Sums of as many as memory allows are kept while it runs; what flows through
+    the others is kept in files, as far as that is allowed, and summed afterwards. For what is left it is run again.
+
     Args:
         model: a float model.
-        calibration: model inputs, run one by one, once for as many tensors as memory allows.
+        calibration: model inputs, run one by one.
         widths: the number of channels of each tensor of interest, by its name.
 
     Raises:
@@ -122,16 +130,25 @@ def record_correlations(
     """
     if widths and not calibration:
         raise ValueError("needs calibration inputs, and there are none")
-    for tensors in _groups(widths):
-        session = open_exposing(model, tensors)
-        sums = {tensor: _Products(widths[tensor]) for tensor in tensors}
-        for feeds in calibration:
-            for tensor, values in zip(tensors, session.run(tensors, dict(feeds)), strict=True):
-                sums[tensor].add(values.reshape(-1, values.shape[-1]))
-        progress = count_steps("rounding weights", len(tensors), "activations", calibration)
-        for tensor in tensors:
-            yield tensor, sums.pop(tensor).mean()
-            progress.count(1)
+    progress = count_steps("rounding weights", len(widths), "activations", calibration)
+    left = dict(widths)
+    while left:
+        session = open_exposing(model, list(left))
+        sums = {tensor: _Products(left[tensor]) for tensor in _summed_at_once(left)}
+        with ExitStack() as files:
+            kept = {tensor: _Kept(files, left[tensor]) for tensor in left if tensor not in sums}
+            for feeds in calibration:
+                asked = [*sums, *kept]
+                for tensor, values in zip(asked, session.run(asked, dict(feeds)), strict=True):
+                    (sums.get(tensor) or kept[tensor]).add(values.reshape(-1, values.shape[-1]))
+                while sum(each.values for each in kept.values()) > VALUES_IN_FILES:
+                    kept.popitem()[1].forget()
+            del session
+            for tensor in [*sums, *kept]:
+                products = sums.pop(tensor, None) or kept[tensor].products()
+                yield tensor, products.mean()
+                progress.count(1)
+                del left[tensor]
 
 
 class _Products:
@@ -162,17 +179,40 @@ class _Products:
         self.waiting, self.summed = [], self.tokens
 
 
-def _groups(widths: dict[str, int]) -> Iterator[list[str]]:
-    group: list[str] = []
-    size = 0
-    for tensor, width in widths.items():
-        if group and size + width**2 > VALUES_PER_RUN:
-            yield group
-            group, size = [], 0
-        group.append(tensor)
-        size += width**2
-    if group:
-        yield group
+class _Kept:
+    """Tokens of a tensor in a file, in the order in which they came."""
+
+    def __init__(self, files: ExitStack, width: int) -> None:
+        """Open the file, which is gone when ``files`` are closed; ``width`` is the number of channels."""
+        self.file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the others
+        self.width, self.values = width, 0
+        self.runs: list[int] = []
+
+    def add(self, tokens: NDArray[np.float32]) -> None:
+        """Keep more tokens, shape (tokens, channels)."""
+        self.file.write(np.ascontiguousarray(tokens, dtype=np.float32).data)
+        self.runs.append(len(tokens))
+        self.values += tokens.size
+
+    def forget(self) -> None:
+        """Give the room of the file back."""
+        self.file.close()
+
+    def products(self) -> _Products:
+        """Return the products of all tokens, summed as they would have been when they came."""
+        products = _Products(self.width)
+        self.file.seek(0)
+        for tokens in self.runs:
+            content = self.file.read(tokens * self.width * np.float32().itemsize)
+            products.add(np.frombuffer(content, dtype=np.float32).reshape(tokens, self.width))
+        return products
+
+
+def _summed_at_once(widths: Mapping[str, int]) -> list[str]:
+    """Return the first tensors, whose sums take no more than ``VALUES_PER_RUN`` together; one in any case."""
+    sizes = itertools.accumulate(width**2 for width in widths.values())
+    fitting = sum(size <= VALUES_PER_RUN for size in sizes)
+    return list(widths)[: max(1, fitting)]
 
 
 def round_columns(weight: NDArray[np.float32], weight_range: str, spread: Floats) -> QuantizedWeight:
