@@ -2,8 +2,8 @@
 
 Every file runs in OpenVINO and in onnxruntime, except NNCF's, which are OpenVINO's own. The answers are compared with
 those of fp32 in onnxruntime, on inputs that no tool was calibrated on. The files of one runtime take turns, and NNCF's
-file takes its turn among both: all speeds are relative to it. Files stay in the output folder, so that the next run
-only measures.
+file takes its turn among both: all speeds are relative to it. Files stay in the output folder, and why a tool failed
+does too, so that the next run only measures.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from comparison.pages import describe_case
 from comparison.static_peers import (
     ENVIRONMENTS,
     STATIC_PEERS,
+    ToolError,
     calibration_items,
     interpreter_of,
     quantize_statically,
@@ -79,24 +80,32 @@ def make_files(
     left_out: Sequence[str] = (),
     most_minutes: float = MOST_MINUTES,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the folder that each tool filled, and why the others filled none, both by the names in the table."""
+    """Return the folder that each tool filled, and why the others filled none, both by the names in the table.
+
+    Why a tool failed stays in ``{tool}-failed.txt``, so that the next run does not wait for it again. Without that
+    file, the tool runs again.
+    """
     random = model in OUTLIER_MODELS
     items = calibration_items(fp32, task, FEW_INPUTS if random else None)
     made, missing = {}, {}
     for peer in STATIC_PEERS:
-        python = interpreter_of(peer, given)
+        python, failed = interpreter_of(peer, given), folder / f"{peer.tool}-failed.txt"
         if peer.tool in left_out:
             missing[peer.name] = "left out by --leave-out"
         elif peer.searches and random:
             missing[peer.name] = "left out: which parts to keep in float says nothing with random weights"
         elif python is None:
             missing[peer.name] = f"left out: no --{peer.environment} was given"
+        elif failed.is_file():
+            missing[peer.name] = failed.read_text(encoding="utf-8").strip()
         else:
             try:
                 quantize = partial(quantize_statically, peer.tool, python, fp32, items, most_minutes=most_minutes)
                 made[peer.name] = make_once(folder / peer.tool, quantize)
             except UserError as error:
                 missing[peer.name] = str(error)
+                if isinstance(error, ToolError):
+                    write_text(failed, f"{error}\n")
                 print(f"without {peer.name}: {error}", flush=True)
     return made, missing
 

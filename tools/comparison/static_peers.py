@@ -52,6 +52,10 @@ STATIC_PEERS = (
 ENVIRONMENTS = tuple(dict.fromkeys(peer.environment for peer in STATIC_PEERS if peer.environment != HERE))
 
 
+class ToolError(UserError):
+    """A tool was run, and it failed or did not end in time."""
+
+
 def calibration_items(source: Path, task: str, most: int | None = None) -> list[dict[str, Any]]:
     """Return our calibration inputs for an ONNX folder, each with a batch axis of 1; at most ``most`` of them."""
     import onnx
@@ -81,8 +85,8 @@ def quantize_statically(
         most_minutes: a tool that needs more is ended; None waits for ever.
 
     Raises:
-        UserError: the interpreter is missing, or the tool fails or does not end in time. Where it fails, the message
-            holds its last line.
+        UserError: the interpreter is missing.
+        ToolError: the tool fails or does not end in time. Where it fails, the message holds its last line.
     """
     from safetensors.numpy import save_file
 
@@ -106,10 +110,11 @@ def quantize_statically(
                 timeout=None if most_minutes is None else 60 * most_minutes,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"{tool} did not end in {most_minutes:g} minutes on {source / MODEL_FILE}") from None
+            raise ToolError(f"{tool} did not end in {most_minutes:g} minutes on {source / MODEL_FILE}") from None
     if run.returncode:
         lines = [line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()]
-        raise UserError(f"{tool} cannot quantize {source / MODEL_FILE}: {lines[-1][:300] if lines else run.returncode}")
+        reason = lines[-1][:300] if lines else run.returncode
+        raise ToolError(f"{tool} cannot quantize {source / MODEL_FILE}: {reason}")
     copy_support_files(source, folder)
 
 

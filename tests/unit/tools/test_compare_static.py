@@ -92,6 +92,24 @@ def test_who_has_no_environment_is_a_line_with_the_reason(items, tmp_path, monke
     check_message(missing["Optimum"])
 
 
+def test_a_tool_that_failed_is_not_waited_for_again(items, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("compare_static.calibration_items", lambda *asked: items)
+    write_onnx_folder(tmp_path / "fp32")
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho run >> $RUNS\necho It is broken.\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs.txt"))
+    asked = ("m", "text-classification", Path("fp32"), Path("made"), {"olive": tool})
+    first, second = make_files(*asked), make_files(*asked)
+    assert first == second
+    assert first[1]["Olive"] == "olive cannot quantize fp32/model.onnx: It is broken."
+    assert (tmp_path / "runs.txt").read_text() == "run\n"
+    Path("made/olive-failed.txt").unlink()
+    make_files(*asked)
+    assert (tmp_path / "runs.txt").read_text() == "run\nrun\n"
+
+
 def test_files_of_nncf_run_in_openvino_alone():
     ours = {"fp32": Path("fp32"), "int8-static": Path("static")}
     made = {peer.name: Path(peer.tool) for peer in STATIC_PEERS}
