@@ -4,7 +4,7 @@ It has three columns: ``saved4``, the cases of ``architectures`` in folders that
 the same cases saved by transformers 5; and ``new``, the cases of ``new_architectures``. Two processes share the rows,
 since starting Python for each step of each case would take hours. Finished rows are kept in a file, and a run that was
 interrupted goes on from there. ``--also int8-static fp16`` makes further variants of each case that passes; what they
-miss is in a table of its own.
+miss is in a section of its own. ``--further`` rewrites that section alone, from the rows that are finished.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,7 +27,7 @@ import project_path
 from architectures import Architecture, all_cases
 from list_architectures import FAILING, FAILING_TASKS
 from new_architectures import new_cases
-from onnxproof.cli import UserError
+from onnxproof.cli import UserError, run_script
 from onnxproof.files import read_json
 from onnxproof.vocabulary import QUANTIZED_VARIANTS
 
@@ -65,6 +64,8 @@ OWN_LIMITS: dict[str, dict[str, float] | None] = {
     "int8-invariant": UNCHANGING,
 }
 LONGEST_REASON = 250
+#: The heading of the section about them in the document, and of the section behind it.
+FURTHER_VARIANTS, REFUSED_TYPES = "## Further variants", "## Types that are refused"
 EVALUATION_TEXTS = 24
 INTEGER_OPERATORS = ("QAttention", "MatMulInteger", "DynamicQuantizeMatMul", "DequantizeLinear")
 #: The rewrite of ours that stands for a fusion, but whose nodes are plain ones.
@@ -381,7 +382,7 @@ def write_table(rows: Iterable[Row], file: Path) -> None:
     lines += [
         "",
         *_further_variants(list(found.values())),
-        "## Types that are refused",
+        REFUSED_TYPES,
         "",
         "transformers has a class for them, but they are refused before anything is downloaded.",
         "",
@@ -394,16 +395,33 @@ def write_table(rows: Iterable[Row], file: Path) -> None:
     file.write_text("\n".join(lines), encoding="utf-8")
 
 
+def rewrite_further_variants(rows: Sequence[Row], file: Path) -> None:
+    """Replace the section about further variants in the document with what these rows say; put it in if it lacks it.
+
+    Raises:
+        UserError: there is no such document, or the rows have no further variants.
+    """
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    before, heading, behind = text.partition(REFUSED_TYPES)
+    lines = _further_variants(rows)
+    if not heading:
+        raise UserError(f"{file}: no document with the section {REFUSED_TYPES!r}; write it with --output")
+    if not lines:
+        raise UserError(f"{file}: no finished row has further variants; make them with --also")
+    before = before.partition(FURTHER_VARIANTS)[0]
+    file.write_text(before + "\n".join([*lines, heading]) + behind, encoding="utf-8")
+
+
 def _further_variants(rows: Sequence[Row]) -> list[str]:
     """Return the section about variants that were made of cases that pass; nothing where there are none."""
     variants = list(dict.fromkeys(variant for row in rows for variant in row.others))
     if not variants:
         return []
     lines = [
-        "## Further variants",
+        FURTHER_VARIANTS,
         "",
-        "They were made of cases that pass, and judged as int8 is; fp16 by the gate's own limits. *Not finite*: an "
-        "answer is infinite or no number.",
+        "They were made of cases that pass, and judged as int8 is; fp16 by the gate's own limits. *Cases* is how many "
+        "were run. *Not finite*: an answer is infinite or no number.",
         "",
         "| variant | cases | pass | miss a limit | not finite | not made |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -452,6 +470,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--records", type=Path, default=RECORDS, help="file of finished rows, which are not run again")
     parser.add_argument("--again", action="store_true", help="also run rows again that are finished")
     parser.add_argument("--output", type=Path, help="file to write the tables to; only printed when left out")
+    parser.add_argument(
+        "--further", type=Path, metavar="DOCUMENT", help="run nothing, rewrite its section about further variants"
+    )
     args = parser.parse_args(argv)
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     columns = args.column or list(COLUMNS)
@@ -465,6 +486,9 @@ def main(argv: list[str] | None = None) -> int:
         if not args.words or any(word in case.name for word in args.words)
     ]
     finished = {} if args.again else read_records(args.records)
+    if args.further:
+        rewrite_further_variants([finished[key] for key in chosen if key in finished], args.further)
+        return 0
     args.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with args.records.open("a", encoding="utf-8") as records:
@@ -484,4 +508,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -1,6 +1,11 @@
 """The table of further variants in the document about architectures."""
 
-from coverage_matrix import Row, has_variants, write_table
+import json
+from dataclasses import asdict
+
+from coverage_matrix import Row, has_variants, main, write_table
+from messages import raises
+from onnxproof.cli import UserError
 
 
 def row(name, reason="", **others):
@@ -24,6 +29,27 @@ def test_further_variants_are_counted_by_what_became_of_them(tmp_path):
 def test_without_further_variants_nothing_is_said_of_them(tmp_path):
     write_table([row("bert fill-mask")], tmp_path / "coverage.md")
     assert "Further variants" not in (tmp_path / "coverage.md").read_text()
+
+
+def test_the_section_is_rewritten_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page, records = tmp_path / "coverage.md", tmp_path / "rows.jsonl"
+    rows = [row("bert fill-mask", w8=""), row("roberta fill-mask", w8="cosine_min: measured 0.5, allowed >= 0.9")]
+    records.write_text("".join(json.dumps(asdict(each)) + "\n" for each in rows))
+    write_table([row("bert fill-mask")], page)
+    without = page.read_text()
+    for _ in range(2):  # it is put in, then replaced
+        assert main(["--column", "saved5", "--records", str(records), "--further", str(page)]) == 0
+        write_table(rows, tmp_path / "whole.md")
+        section = (tmp_path / "whole.md").read_text().partition("## Further variants")[2].partition("## Types")[0]
+        assert "| w8 | 2 | 1 | 1 | 0 | 0 |" in section
+        assert page.read_text() == without.replace("## Types", f"## Further variants{section}## Types")
+    with raises(UserError):
+        main(["--records", str(records), "--further", "none.md"])
+    records.write_text("")
+    page.rename("coverage.md")
+    with raises(UserError):
+        main(["--records", str(records), "--further", "coverage.md"])
 
 
 def test_a_row_is_run_again_for_a_variant_that_it_lacks():
