@@ -38,6 +38,33 @@ def test_each_bound_has_its_direction(metric, allowed, passes):
     assert verdict.passed is passes
 
 
+def with_own(own, measured, cosine):
+    """Return what int8-static of a MobileBERT measures, where a batch changes PyTorch's own answers as told."""
+    return PARITY | {
+        "outputs": {"last_hidden_state": make_output(cosine_min=cosine)},
+        "batch_invariance": {"batch_size": 4, "max_abs_diff": 0.18, "cosine_min": measured},
+        "reference_batch_invariance": {"batch_size": 4, "inputs": 24, "max_abs_diff": 0.18, "cosine_min": own},
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "measured", "cosine", "passes"),
+    [
+        (1.0, 0.99999, 0.9978, True),
+        (1.0, 0.99998, 0.9978, False),  # PyTorch's answers are the same, and so are a variant's errors
+        (0.99999, 0.999981, 0.5, True),
+        (0.99999, 0.99997, 0.5, False),
+        (0.9972, 0.9966, 0.9978, True),
+        (0.9972, 0.9972 - 0.00001 - 2 * 0.0022 - 1e-6, 0.9978, False),
+        (0.9972, 0.9966, 1.0, False),
+        (0.9972, 0.9971, None, False),
+    ],
+)
+def test_a_variant_adds_its_errors_where_a_batch_changes_pytorch_s_answers(own, measured, cosine, passes):
+    (verdict,) = judge(with_own(own, measured, cosine), {"batch_cosine_min": 0.99999})
+    assert verdict.passed is passes
+
+
 def test_what_could_not_be_measured_does_not_pass():
     parity = PARITY | {"task_metrics": {"cosine_min": None}}
     (verdict,) = judge(parity, {"cosine_min": -1.0})
