@@ -164,7 +164,17 @@ def test_sounds_are_synthesized_at_the_extractors_rate(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 4000}))
     inputs = calibration_inputs(tmp_path, "automatic-speech-recognition", ["input_values"])
     assert {len(item["input_values"]) for item in inputs.items} == {4000, 6400}
+    assert inputs.is_alike
     assert all(abs(item["input_values"].std() - 1) < 0.01 for item in inputs.items)
+
+
+def test_drawn_spectrograms_are_not_alike_to_real_ones(tmp_path):
+    sizes = {"num_mel_bins": 16, "max_source_positions": 50}
+    write_config(tmp_path, model_type="whisper", **sizes)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"sampling_rate": 16000, "feature_size": 16}))
+    made = calibration_inputs(tmp_path, "audio-classification", ["input_features"])
+    assert made.items[0]["input_features"].shape == (16, 100)
+    assert not made.is_alike
 
 
 def test_unknown_inputs_and_missing_tokenizers_are_told(folder):

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -152,6 +153,26 @@ def test_with_fixed_scales_no_outliers_are_taken_from_products_that_share_what_t
     steps = [step for rung in result.rungs for step in rung.recipe if step["pass"] == "outlier_channels"]
     assert steps
     assert {name for step in steps for name in step["include"]} <= {"first", "third"}
+
+
+@pytest.mark.parametrize(("variant", "evened"), [("int8-static", True), ("int8-symmetric", True), ("w8a16", False)])
+def test_fixed_scales_of_8_bits_have_centered_channels_and_room(variant, evened):
+    result, _ = search(embedder(), {"cosine_min": 0.9}, variant=variant)
+    assert ("center_channels" in passes(result.recipe)) is evened
+    assert result.recipe[-1].get("room", False) is evened
+
+
+def test_channels_are_not_centered_by_what_inputs_unlike_real_ones_show():
+    inputs = replace(texts(), is_alike=False)
+    asked = {"task": "sentence-similarity", "variant": "int8-static", "progress": lambda line: None}
+    result = find_recipe(embedder(outlier=300.0), inputs, {"cosine_min": 1.0}, **asked)
+    assert len(result.rungs) > 2
+    assert {step["pass"] for rung in result.rungs for step in rung.recipe} == {
+        "outlier_channels",
+        "smooth",
+        "embedding_rows",
+        "static_matmul",
+    }
 
 
 def labelled(model, count, limit):

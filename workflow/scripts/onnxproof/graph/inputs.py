@@ -74,7 +74,7 @@ def inputs_of_graph(
     if DECODER_TOKENS not in inputs.items[0]:
         inputs = _with_own_text(model, inputs, read_start_token(folder))
     items = [_decoder_item(model, inputs, index, file == DECODER_FILE) for index in range(len(inputs.items))]
-    return "text-generation", ModelInputs(items)
+    return "text-generation", ModelInputs(items, is_alike=inputs.is_alike)
 
 
 def _inputs_of_part(

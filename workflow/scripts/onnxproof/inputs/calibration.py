@@ -245,11 +245,13 @@ def _patch_inputs(settings: PreprocessorConfig) -> ModelInputs:
 def _sound_inputs(folder: Path, config: ModelConfig) -> ModelInputs:
     """Synthesize sounds; models of spectrograms get drawn ones of the right shape and range instead.
 
-    Ranges of activations are what calibration looks at, and no spectrogram library is at hand here.
+    Ranges of activations are what calibration looks at, and no spectrogram library is at hand here. Drawn ones do not
+    show where each channel lies.
     """
     settings = read_preprocessor(folder)
     (name, shape), *_ = sound_shapes(folder, config).items()
-    if len(shape) == 1 or shape[0] == 1:
+    is_alike = len(shape) == 1 or shape[0] == 1
+    if is_alike:
         sounds = synthesize_sounds(CALIBRATION_SOUNDS, sampling_rate(folder), CALIBRATION_SEED)
         if settings.get("do_normalize", True):
             sounds = [((sound - sound.mean()) / (sound.std() + 1e-7)).astype(np.float32) for sound in sounds]
@@ -258,4 +260,5 @@ def _sound_inputs(folder: Path, config: ModelConfig) -> ModelInputs:
         height, width = shape
         images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
         sounds = [(image[..., 0] / 127.5 - 1).astype(np.float32) for image in images]
-    return ModelInputs([{name: sound, MASK: np.ones(len(sound), dtype=np.int64)} for sound in sounds])
+    items = [{name: sound, MASK: np.ones(len(sound), dtype=np.int64)} for sound in sounds]
+    return ModelInputs(items, is_alike=is_alike)

@@ -47,13 +47,15 @@ class ModelInputs:
     """Inputs of one model.
 
     ``shared`` holds whole arrays, fed as they are. ``padding_values`` says what each input is padded with, 0 where it
-    is not named; ``padding_side`` is "right" or "left".
+    is not named; ``padding_side`` is "right" or "left". ``is_alike`` tells whether the values are like those that users
+    give the model.
     """
 
     items: Sequence[Item]
     shared: Item = field(default_factory=dict)
     padding_side: str = "right"
     padding_values: Mapping[str, int] = field(default_factory=dict)
+    is_alike: bool = True
 
     def feed(self, indices: Sequence[int], names: Sequence[str]) -> dict[str, Array]:
         """Return those inputs that are in ``names`` for some items, padded along every axis to the largest."""

@@ -32,6 +32,7 @@ QUANTIZE: dict[str, Step] = {
         "weight_range": "pair_safe",
         "rounding": "compensated",
         "activations": "int8",
+        "room": True,
     },
     "w8a16": {
         "pass": "static_matmul",
@@ -54,7 +55,7 @@ SMOOTH_FIXED: Step = SMOOTH | {"fixed_scales": True}
 #: int8-symmetric stay in float.
 FIXED: dict[str, list[Step]] = {
     "int8-static": [CENTER, SMOOTH_FIXED, EMBEDDINGS],
-    "int8-symmetric": [SMOOTH_FIXED | {"activations": "int8"}],
+    "int8-symmetric": [CENTER, SMOOTH_FIXED | {"activations": "int8"}],
     "w8a16": [SMOOTH_FIXED | {"weight_range": "full", "activations": "uint16"}, EMBEDDINGS],
 }
 #: In float, first only where that costs little.
@@ -242,15 +243,25 @@ def _static_candidates(
 ) -> Iterator[Candidate]:
     """Yield the recipes with fixed scales, the fastest first; only the last ones compute attention scores in float."""
     quantize = QUANTIZE[variant] | _widest(effort)
-    candidate = _prepare(model, judge, FIXED[variant], quantize, is_screened=True)
+    preparation = prepare_fixed(variant, judge.inputs.is_alike)
+    candidate = _prepare(model, judge, preparation, quantize, is_screened=True)
     yield candidate
     for narrowing in _narrowing(candidate, judge, effort, progress):
-        candidate = _prepare(model, judge, [narrowing, *FIXED[variant]], quantize)
+        candidate = _prepare(model, judge, [narrowing, *preparation], quantize)
         yield candidate
     most_careful = replace(candidate, quantize=quantize | {"scores": False})
     if most_careful.quantize != quantize:
         yield most_careful
     yield from _sparing(most_careful, judge, effort, progress)
+
+
+def prepare_fixed(variant: str, is_alike: bool) -> list[Step]:
+    """Return what prepares a graph for fixed scales of a variant, calibrated on inputs that are alike to real ones.
+
+    Otherwise channels are not centered: a channel that lies elsewhere than calibration showed is then cut off. With
+    spectrograms that were drawn, the lowest cosine of a tiny Whisper's encoder was 0.913 with it and 0.996 without.
+    """
+    return [step for step in FIXED[variant] if is_alike or step != CENTER]
 
 
 def _narrowing(
