@@ -74,8 +74,8 @@ def _largest(differences: Iterable[float | None]) -> float | None:
 def _fair_limit(metric: str, allowed: float, parity: "Judged") -> float:
     """Return the limit of a batch metric, set against what PyTorch itself loses in a batch: a variant adds to that.
 
-    Where PyTorch alone misses the limit, its own answers differ, alone and in a batch. A variant is then off both of
-    them by errors of their own, which move its two answers further apart: each by as much as it is off.
+    Where PyTorch alone misses the limit, a batch changes what the model computes. A variant then has one error alone
+    and another one in a batch. Each may move its two answers further apart, by as much as the variant is off.
     """
     own = parity["reference_batch_invariance"]
     if metric == "batch_cosine_min" and own["cosine_min"] is not None:
