@@ -7,6 +7,7 @@ next run only measures. Writes ``{shape}.json`` with every sample, and a page ov
 
 import argparse
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def measure(
 ) -> dict[str, Any]:
     """Time every contender in turns with the first one; returns the content of the shape's JSON.
 
-    Of contenders in ``known`` it has the figures that are given.
+    Of contenders in ``known`` it has the figures that are given, with the day that they are of.
     """
     baseline = contenders[0]
     sizes = read_model_sizes(baseline.folder / "config.json")
@@ -104,7 +105,11 @@ def measure(
             records[contender.variant] = {"skipped": str(error).splitlines()[0]}
             print(f"{contender.variant}: left out: {error}", flush=True)
             continue
-        records[contender.variant] = {"size_mb": size_mb(model_files(contender)), "generation": writing}
+        records[contender.variant] = {
+            "measured": datetime.now(UTC).date().isoformat(),
+            "size_mb": size_mb(model_files(contender)),
+            "generation": writing,
+        }
     return {
         "shape": shape,
         "threads": threads,

@@ -114,13 +114,13 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "[speed.md](speed.md#models-that-write-texts) says what a step is. The weights are random: speed depends on "
         "the shape alone, and answers are not compared.\n",
         "Each contender takes turns with `fp32`; the first figure is the speed-up over `fp32` in the same run, with "
-        "its quartiles. Ours are in bold. `w8`, `q4` and `q4-cpu` have the recipe that the search tries first: blocks "
-        "of 128 weights, and of 32 in the table of embeddings of `w8`. Files of public tools have blocks of 32, which "
-        "is what the tools take by themselves, and of 128. `q4-cpu` and files of onnxruntime-genai write new tokens "
-        "into their caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new "
-        "cache for each token. llama.cpp has forms of its own, and a cache in "
-        "float16. A peak of memory is that of a case and of those before it: loading is part of the first, and the "
-        "logits of all tokens of a prompt are part of its.\n",
+        "its quartiles. A row that was measured on another day than that of `fp32` took turns with `fp32` on its own "
+        "day. Ours are in bold. `w8`, `q4` and `q4-cpu` have the recipe that the search tries first: blocks of 128 "
+        "weights, and of 32 in the table of embeddings of `w8`. Files of public tools have blocks of 32, which is what "
+        "the tools take by themselves, and of 128. `q4-cpu` and files of onnxruntime-genai write new tokens into their "
+        "caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new cache for "
+        "each token. llama.cpp has forms of its own, and a cache in float16. A peak of memory is that of a case and of "
+        "those before it: loading is part of the first, and the logits of all tokens of a prompt are part of its.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]
@@ -137,8 +137,9 @@ def _render_shape(record: dict[str, Any]) -> str:
         f"## {record['shape']}\n",
         f"Layers x channels - tokens of the vocabulary; {format_threads(record['threads'])} of {cpu['model']}."
         f"{'' if record['shape'] == FULL else f' A trial: Qwen3-0.6B is {FULL}.'}\n",
-        f"| contender | {' | '.join(titles)} | MB | {' | '.join(f'peak RSS, {shape}, MB' for shape in shapes)} |",
-        f"| --- |{' --- |' * (len(titles) + 1 + len(shapes))}",
+        f"| contender | {' | '.join(titles)} | MB | {' | '.join(f'peak RSS, {shape}, MB' for shape in shapes)} "
+        "| measured |",
+        f"| --- |{' --- |' * (len(titles) + 2 + len(shapes))}",
     ]
     for name, facts in timed.items():
         cases = {(case["step"], case["batch"], case["context"]): case for case in facts["generation"]["cases"]}
@@ -146,7 +147,7 @@ def _render_shape(record: dict[str, Any]) -> str:
         peaks = {_shape(case): f"{case['peak_rss_mb']:.0f}" for case in cases.values()}
         memory = " | ".join(peaks.get(shape, "–") for shape in shapes)
         shown = f"**{name}**" if name in OURS else name
-        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {memory} |")
+        lines.append(f"| {shown} | {' | '.join(cells)} | {facts['size_mb']:.0f} | {memory} | {facts['measured']} |")
     left_out = {name: facts["skipped"] for name, facts in record["contenders"].items() if "skipped" in facts}
     lines += ["", "Not compared:", ""]
     lines += [f"- {name}: {reason}." for name, reason in {**record["skipped"], **left_out}.items()]

@@ -88,9 +88,9 @@ def test_the_page_tells_winners_losers_and_who_was_left_out():
         "threads": 2,
         "cpu": {"model": "A CPU"},
         "contenders": {
-            "fp32": {"size_mb": 100.4, "generation": make_writing(fp32)},
-            "q4": {"size_mb": 12.6, "generation": make_writing(ours, fp32)},
-            "rival": {"size_mb": 15.0, "generation": make_writing(rival, fp32)},
+            "fp32": {"measured": "2026-11-28", "size_mb": 100.4, "generation": make_writing(fp32)},
+            "q4": {"measured": "2026-11-28", "size_mb": 12.6, "generation": make_writing(ours, fp32)},
+            "rival": {"measured": "2026-11-27", "size_mb": 15.0, "generation": make_writing(rival, fp32)},
             "PyTorch bf16": {"skipped": "no such type here"},
         },
         "skipped": SKIPPED,
@@ -98,10 +98,16 @@ def test_the_page_tells_winners_losers_and_who_was_left_out():
     }
     lines = render_page([record]).splitlines()
     peaks = "peak RSS, 1x32, MB | peak RSS, 8x128, MB"
-    assert f"| contender | first token, 1x32 | next token, 8x128 | MB | {peaks} |" in lines
-    assert "| fp32 | 1.00 (1.00–1.00), 40.0 ms, 800/s | 1.00 (1.00–1.00), 20.0 ms, 400/s | 100 | 190 | 190 |" in lines
-    assert "| **q4** | 2.00 (1.90–2.12), 20.0 ms, 1600/s | – | 13 | 190 | – |" in lines
-    assert "| rival | 4.00 (3.80–4.24), 10.0 ms, 3200/s | 0.50 (0.47–0.53), 40.0 ms, 200/s | 15 | 190 | 400 |" in lines
+    assert f"| contender | first token, 1x32 | next token, 8x128 | MB | {peaks} | measured |" in lines
+    assert (
+        "| fp32 | 1.00 (1.00–1.00), 40.0 ms, 800/s | 1.00 (1.00–1.00), 20.0 ms, 400/s | 100 | 190 | 190 | 2026-11-28 |"
+        in lines
+    )
+    assert "| **q4** | 2.00 (1.90–2.12), 20.0 ms, 1600/s | – | 13 | 190 | – | 2026-11-28 |" in lines
+    assert (
+        "| rival | 4.00 (3.80–4.24), 10.0 ms, 3200/s | 0.50 (0.47–0.53), 40.0 ms, 200/s | 15 | 190 | 400 | 2026-11-27 |"
+        in lines
+    )
     trial = (
         "Layers x channels - tokens of the vocabulary; 2 threads of A CPU. A trial: Qwen3-0.6B is qwen3-28x1024-151936."
     )
