@@ -17,7 +17,7 @@ from onnxproof.benchmark import generation, worker
 from onnxproof.benchmark.generation import Limits, WritingCase, WritingPlan
 from onnxproof.benchmark.runtimes import load_onnx
 from onnxproof.benchmark.timing import ModelSizes
-from onnxproof.benchmark.writing import OnnxWriter, Text, can_write
+from onnxproof.benchmark.writing import InPlaceWriter, OnnxWriter, Text, can_write
 from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.generation import generate_greedily
 from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
@@ -155,29 +155,60 @@ def test_a_graph_writes_what_greedy_generation_writes(decoder):
     assert written(Text(several.token, cut.cache, cut.length)) == [[token] * 3 for token in expected]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_graph_that_can_gets_one_buffer_for_both_caches(tmp_path, monkeypatch, in_place):
-    monkeypatch.setattr(OnnxWriter, "ROOM", 4)
+@pytest.fixture
+def in_place(tmp_path, monkeypatch):
+    """Return a writer with one buffer for both caches, and what greedy generation writes with the plain graph."""
+    monkeypatch.setattr(InPlaceWriter, "ROOM", 4)
     model = cached_decoder()
-    expected = generate_greedily(session_of(model), np.array([3, 1, 4]), 12)
-    if in_place:
-        keep_cache_in_place(model)
+    plain = session_of(model)
+    keep_cache_in_place(model)
     onnx.save(model, tmp_path / "model.onnx")
-    writer = load_onnx(tmp_path, 1).writer
+    return load_onnx(tmp_path, 1).writer, lambda prompt, count: generate_greedily(plain, np.array(prompt), count)
+
+
+def test_a_graph_that_can_gets_one_buffer_for_both_caches(in_place):
+    writer, generate = in_place
+    expected = generate([3, 1, 4], 12)
     text = writer.repeat(writer.read(np.array([[3, 1, 4]])), 2)
     written, buffers = [], []
     for _ in expected:
         written.append(text.token[:, 0].tolist())
         text = writer.step(text)
-        buffers.append(text.cache["past_key_values.0.key"])
+        buffers.append(text.cache)
     assert written == [[token] * 2 for token in expected]
-    lengths = [buffer.shape()[2] for buffer in buffers]
-    # A buffer of 3 + 4 tokens; where it is full, one with room for 4 more than are needed then.
-    assert lengths == ([7] * 4 + [12] * 5 + [17] * 3 if in_place else list(range(4, 16)))
-    assert (buffers[0] is buffers[3]) == in_place
-    cut = writer.cut(text, 3)
-    again = Text(np.array([[token] for token in written[0]]), cut.cache, cut.length)
-    assert writer.step(again).token[:, 0].tolist() == written[1]
+    # A buffer of 4 + 4 tokens; where it is full, one with room for 4 more than are needed then.
+    shapes = [{array.shape for array in buffer.arrays.values()} for buffer in buffers]
+    assert shapes == [{(2, 2, room, 8)} for room in [8] * 5 + [13] * 5 + [18] * 2]
+    assert buffers[0] is buffers[4]
+    again = writer.cut(text, 3)
+    assert again.cache is text.cache
+    assert writer.step(Text(np.array([[expected[0]]] * 2), again.cache, 3)).token[:, 0].tolist() == written[1]
+
+
+@pytest.mark.parametrize("part", [1, 2, 3, 64])
+def test_a_prompt_is_read_in_parts(in_place, monkeypatch, part):
+    writer, generate = in_place
+    monkeypatch.setattr(InPlaceWriter, "PART", part)
+    fed = []
+    monkeypatch.setattr(writer, "_run", lambda tokens, *rest: fed.append(tokens.size) or run(tokens, *rest))
+    run = InPlaceWriter._run.__get__(writer)
+    text = writer.read(np.array([[3, 1, 4, 1, 5, 9, 2]]))
+    assert fed == {1: [1] * 7, 2: [2, 2, 2, 1], 3: [3, 3, 1], 64: [7]}[part]
+    written = []
+    for _ in range(6):
+        written += text.token[:, 0].tolist()
+        text = writer.step(text)
+    assert written == generate([3, 1, 4, 1, 5, 9, 2], 6)
+
+
+def test_the_prompts_of_several_texts_are_read_at_once(in_place, monkeypatch):
+    writer, generate = in_place
+    monkeypatch.setattr(InPlaceWriter, "PART", 2)
+    prompts = [[3, 1, 4, 1, 5], [2, 7, 1, 8, 2]]
+    text = writer.read(np.array(prompts))
+    first = text.token[:, 0].tolist()
+    second = writer.step(text).token[:, 0].tolist()
+    assert [list(pair) for pair in zip(first, second, strict=True)] == [generate(prompt, 2) for prompt in prompts]
 
 
 def session_of(model):
@@ -185,7 +216,7 @@ def session_of(model):
 
 
 def test_only_a_graph_with_a_cache_and_tokens_writes(decoder, tmp_path):
-    assert load_onnx(decoder, 1).writer is not None
+    assert isinstance(load_onnx(decoder, 1).writer, OnnxWriter)
     assert load_onnx(write_onnx_folder(tmp_path / "classifier"), 1).writer is None
 
     def session(*names):

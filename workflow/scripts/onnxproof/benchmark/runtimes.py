@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxproof.benchmark.writing import OnnxWriter, TorchWriter, Writer, can_write
+from onnxproof.benchmark.writing import TorchWriter, Writer, can_write, make_onnx_writer
 from onnxproof.cli import UserError
 from onnxproof.files import read_json
 from onnxproof.graph.generation import empty_cache
@@ -208,7 +208,9 @@ def load_onnx(
         cache=empty_cache(inputs),
         seeing=Seeing(session.image_token, lambda feed: len(session.look(feed))) if hasattr(session, "look") else None,
         writer=(
-            OnnxWriter(session) if graphs is None and not has_several_graphs(folder) and can_write(session) else None
+            make_onnx_writer(session)
+            if graphs is None and not has_several_graphs(folder) and can_write(session)
+            else None
         ),
     )
 

@@ -46,25 +46,20 @@ class Writer(Protocol):
 class OnnxWriter:
     """A graph that takes ``past_key_values.…`` and gives ``present.…``, see ``graph.generation``.
 
-    The cache stays in onnxruntime's own memory from step to step. Where the graph allows it, both are one buffer with
-    room for more tokens.
+    The cache stays in onnxruntime's own memory from step to step; each step gives a new one.
     """
-
-    #: A new buffer has room for so many more tokens.
-    ROOM = 128
 
     def __init__(self, session: Any) -> None:
         """Take an onnxruntime session of a graph for which ``can_write``."""
         self.session = session
         self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
-        self.past = [value.name for value in session.get_inputs() if value.name.startswith(PAST)]
-        self.outputs = ["logits", *(PRESENT + name.removeprefix(PAST) for name in self.past)]
-        self.in_place = session.get_modelmeta().custom_metadata_map.get(SHARE_BUFFER) == "true"
+        self.empty = empty_cache(session.get_inputs())
+        self.outputs = ["logits", *map(_present, self.empty)]
 
     def read(self, prompt: Array) -> Text:
         """See ``Writer``."""
-        empty = {name: values[None] for name, values in empty_cache(self.session.get_inputs()).items()}
-        return self._run(prompt, self._values({name: empty[name].repeat(len(prompt), 0) for name in self.past}), 0)
+        cache = {name: heads[None].repeat(len(prompt), 0) for name, heads in self.empty.items()}
+        return self._run(prompt, _values(cache), 0)
 
     def step(self, text: Text) -> Text:
         """See ``Writer``."""
@@ -72,57 +67,126 @@ class OnnxWriter:
 
     def repeat(self, text: Text, batch: int) -> Text:
         """See ``Writer``."""
-        cache = self._values({name: value.numpy().repeat(batch, 0) for name, value in text.cache.items()})
+        cache = _values({name: value.numpy().repeat(batch, 0) for name, value in text.cache.items()})
         return Text(text.token.repeat(batch, 0), cache, text.length)
 
     def cut(self, text: Text, length: int) -> Text:
         """See ``Writer``."""
-        cache = self._values({name: value.numpy()[:, :, :length] for name, value in text.cache.items()})
+        cache = _values({name: value.numpy()[:, :, :length] for name, value in text.cache.items()})
         return Text(text.token, cache, length)
 
     def _run(self, tokens: Array, cache: dict[str, Any], length: int) -> Text:
-        fed = decoder_feed(tokens, length, self.names)
-        end = length + tokens.shape[1]
-        if self.in_place:
-            cache = self._with_room(cache, length, end)
-            logits = self._run_in_place(fed, cache)
-        else:
-            logits, *present = self.session.run_with_ort_values(self.outputs, self._values(fed) | cache)
-            cache = dict(zip(self.past, present, strict=True))
-        return Text(logits.numpy()[:, -1:].argmax(axis=2), cache, end)
+        fed = _values(decoder_feed(tokens, length, self.names))
+        logits, *present = self.session.run_with_ort_values(self.outputs, fed | cache)
+        return Text(_likeliest(logits.numpy()), dict(zip(cache, present, strict=True)), length + tokens.shape[1])
 
-    def _run_in_place(self, fed: dict[str, Array], cache: dict[str, Any]) -> Any:
-        """Return the logits; the new keys and values are then in the cache."""
-        binding = self.session.io_binding()
-        for name, array in fed.items():
-            binding.bind_cpu_input(name, array)
-        first, *presents = self.outputs
-        binding.bind_output(first)
-        for name, present in zip(self.past, presents, strict=True):
-            binding.bind_ortvalue_input(name, cache[name])
-            binding.bind_ortvalue_output(present, cache[name])
-        self.session.run_with_iobinding(binding)
-        return binding.get_outputs()[0]
 
-    def _with_room(self, cache: dict[str, Any], length: int, end: int) -> dict[str, Any]:
-        """Return a cache of ``length`` tokens with room for ``end``: itself, or a copy in larger buffers."""
-        if all(value.shape()[2] >= end for value in cache.values()):
-            return cache
-        larger = {}
-        for name, value in cache.items():
-            batch, heads, _, size = value.shape()
-            larger[name] = np.zeros((batch, heads, end + self.ROOM, size), dtype=np.float32)
-            larger[name][:, :, :length] = value.numpy()[:, :, :length]
-        return self._values(larger)
+@dataclass(frozen=True)
+class Buffers:
+    """A cache that a graph writes into, by the names of its inputs: float32 (batch, heads, room, size).
 
-    @staticmethod
-    def _values(arrays: dict[str, Array]) -> dict[str, Any]:
+    ``binding``, onnxruntime's, has them as inputs and as outputs.
+    """
+
+    arrays: dict[str, Array]
+    binding: Any
+
+
+class InPlaceWriter:
+    """A graph whose metadata says ``past_present_share_buffer``: it writes new keys and values into its cache.
+
+    The cache is one buffer with room for more tokens. It is bound once, so that a step only binds its token.
+    """
+
+    #: A new buffer has room for so many more tokens.
+    ROOM = 128
+    #: So many tokens of a prompt are read at once. The graph gives the logits of all tokens that it reads, and only
+    #: those of the last one are needed: parts take less memory, and what a product reads and gives stays in the CPU's
+    #: cache. For several new tokens behind a cache, the graph takes one text.
+    PART = 64
+
+    def __init__(self, session: Any) -> None:
+        """Take an onnxruntime session of such a graph, for which ``can_write``."""
+        self.session = session
+        self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
+        self.empty = empty_cache(session.get_inputs())
+        (self.vocabulary,) = (value.shape[2] for value in session.get_outputs() if value.name == "logits")
+
+    def read(self, prompt: Array) -> Text:
+        """See ``Writer``."""
+        texts, length = prompt.shape
+        text = Text(prompt, self._buffers(texts, length), 0)
+        part = self.PART if texts == 1 else length
+        for start in range(0, length, part):
+            text = self._run(prompt[:, start : start + part], text.cache, start)
+        return text
+
+    def step(self, text: Text) -> Text:
+        """See ``Writer``."""
+        room = next(array.shape[2] for array in text.cache.arrays.values())
+        cache = text.cache if text.length < room else self._copied(text, len(text.token))
+        return self._run(text.token, cache, text.length)
+
+    def repeat(self, text: Text, batch: int) -> Text:
+        """See ``Writer``."""
+        return Text(text.token.repeat(batch, 0), self._copied(text, batch), text.length)
+
+    def cut(self, text: Text, length: int) -> Text:
+        """See ``Writer``: what stands behind ``length`` in a buffer is not read."""
+        return replace(text, length=length)
+
+    def _run(self, tokens: Array, cache: Buffers, length: int) -> Text:
         from onnxruntime import OrtValue
 
-        return {
-            name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, array.dtype))
-            for name, array in arrays.items()
+        for name, array in decoder_feed(tokens, length, self.names).items():
+            cache.binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        logits = np.empty((*tokens.shape, self.vocabulary), np.float32)
+        cache.binding.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(logits))
+        self.session.run_with_iobinding(cache.binding)
+        return Text(_likeliest(logits), cache, length + tokens.shape[1])
+
+    def _buffers(self, batch: int, length: int) -> Buffers:
+        """Return empty buffers for ``length`` tokens of each text, and ``ROOM`` more."""
+        arrays = {
+            name: np.zeros((batch, len(heads), length + self.ROOM, heads.shape[2]), np.float32)
+            for name, heads in self.empty.items()
         }
+        binding = self.session.io_binding()
+        for name, value in _values(arrays).items():
+            binding.bind_ortvalue_input(name, value)
+            binding.bind_ortvalue_output(_present(name), value)
+        return Buffers(arrays, binding)
+
+    def _copied(self, text: Text, batch: int) -> Buffers:
+        """Return new buffers with the tokens of a text, or of the one text of a batch for ``batch`` texts."""
+        buffers = self._buffers(batch, text.length + 1)
+        for name, array in buffers.arrays.items():
+            array[:, :, : text.length] = text.cache.arrays[name][:, :, : text.length]
+        return buffers
+
+
+def make_onnx_writer(session: Any) -> Writer:
+    """Return what writes with an onnxruntime session of a graph for which ``can_write``."""
+    in_place = session.get_modelmeta().custom_metadata_map.get(SHARE_BUFFER) == "true"
+    return InPlaceWriter(session) if in_place else OnnxWriter(session)
+
+
+def _present(past: str) -> str:
+    """Return the name of the output that is the cache of an input, one step later."""
+    return PRESENT + past.removeprefix(PAST)
+
+
+def _likeliest(logits: Array) -> Array:
+    """Return the likeliest token after each text, int64 (batch, 1), from float (batch, tokens, vocabulary)."""
+    return np.asarray(logits[:, -1:].argmax(axis=2))
+
+
+def _values(arrays: dict[str, Array]) -> dict[str, Any]:
+    from onnxruntime import OrtValue
+
+    return {
+        name: OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, array.dtype)) for name, array in arrays.items()
+    }
 
 
 def can_write(session: Any) -> bool:
