@@ -64,7 +64,7 @@ def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
 
     There is nothing to search for: any recipe is as good for random weights. A trained model takes ``quantize.py``.
     """
-    from onnxproof.quantization.search.candidates import BLOCKS, IN_PLACE
+    from onnxproof.quantization.search.candidates import BLOCKS, IN_PLACE, single_file_bytes
 
     ladder = BLOCKS[variant]
     rung = ladder.rungs[0]
@@ -77,7 +77,7 @@ def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
         {"pass": "embedding_blocks"} | rung.table | level,
         {"pass": "block_weights"} | rung.weights | {"rounding": "nearest"} | level,
     ]
-    save_model(apply_recipe(model, recipe), folder / MODEL_FILE)
+    save_model(apply_recipe(model, recipe), folder / MODEL_FILE, single_file_bytes(variant))
     for path in scratch.iterdir():
         path.unlink()
     scratch.rmdir()
@@ -120,7 +120,8 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "the tools take by themselves, and of 128. `q4-cpu` and files of onnxruntime-genai write new tokens into their "
         "caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new cache for "
         "each token. llama.cpp has forms of its own, and a cache in float16. A peak of memory is that of a case and of "
-        "those before it: loading is part of the first, and the logits of all tokens of a prompt are part of its.\n",
+        "those before it: loading is part of the first, and the logits of all tokens of a prompt that are read at once "
+        "are part of its. `q4-cpu` reads a prompt in parts of 64 tokens.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]

@@ -30,7 +30,7 @@ from onnxproof.quantization.findings import Findings, read_findings, write_findi
 from onnxproof.quantization.half_bounds import MARGIN, Bound
 from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.portability import check_portability, try_on_this_cpu
-from onnxproof.quantization.search.candidates import FIXED
+from onnxproof.quantization.search.candidates import FIXED, single_file_bytes
 from onnxproof.quantization.search.labelled import Examples, read_examples
 from onnxproof.quantization.search.ladder import find_recipe
 from onnxproof.records.variant import (
@@ -91,7 +91,7 @@ def quantize(
                     model, variant, source, file, task, targets, texts, Path(scratch), examples, findings
                 )
                 rounded[folder / file] = findings.found_in(read_rounded_weights(graph)) if found else {}
-                save_model(graph, stage / file)
+                save_model(graph, stage / file, single_file_bytes(variant))
         merge_decoders(stage)
         copy_support_files(source, stage)
         description = describe_variant(

@@ -115,6 +115,16 @@ def test_what_one_file_cannot_hold_goes_beside_it(path, scratch, tmp_path, weigh
     np.testing.assert_array_equal(read_tensor(again, again.graph.initializer[-1]), weight * 2)
 
 
+def test_weights_can_be_asked_to_be_in_a_file(path, scratch, tmp_path, weight, by_reference):
+    model = load_model(path, scratch)
+    size = external_data.weight_bytes(model)
+    save_model(model, tmp_path / "one.onnx", size + 1)
+    assert not (tmp_path / "one.onnx_data").exists()
+    save_model(model, tmp_path / "two.onnx", size)
+    assert (tmp_path / "two.onnx_data").read_bytes() == weight.tobytes()
+    assert_constants(tmp_path / "two.onnx", w=weight, b=weight[0])
+
+
 def test_files_of_single_tensors_are_joined(tmp_path, weight):
     folder = tmp_path / "parts"
     folder.mkdir()

@@ -1,5 +1,6 @@
 """Attention that writes into its cache answers as the attention that it replaces, for programs that share a buffer."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,11 +12,13 @@ from onnx import helper
 from cached_decoder import FORMS, HEADS, LAYERS, SIZE, VOCABULARY, cached_decoder
 from graphs import constants_of, op_types, same_structure
 from messages import check_message, raises
+from onnxproof.graph.generation import generate_greedily
 from onnxproof.graph.metadata import SHARE_BUFFER, read_metadata
 from onnxproof.inputs.model_inputs import MASKED_POSITIONS, ModelInputs
 from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
 from onnxproof.quantization.search.in_place import why_not_in_place
 from onnxproof.quantization.search.ladder import find_recipe
+from project import ROOT
 
 LENGTHS = (7, 12, 3)
 NEW = 4
@@ -293,3 +296,17 @@ def test_where_it_cannot_the_record_says_why():
 def test_constants_of_the_pass_are_shared_by_all_layers():
     names = set(constants_of(in_place(cached_decoder()))) - set(constants_of(cached_decoder()))
     assert names == {"axis_0", "axis_1", "axis_3", "joined_heads"}
+
+
+@pytest.mark.parametrize("part", [1, 3, 64])
+def test_the_program_of_the_documentation_writes_what_the_plain_graph_writes(tmp_path, monkeypatch, part):
+    (program,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/quantization.md").read_text(), re.M | re.S)
+    (tmp_path / "onnx").mkdir()
+    plain = cached_decoder()
+    onnx.save(in_place(plain), tmp_path / "onnx/model_q4_cpu.onnx")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(program, names)
+    session = onnxruntime.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
+    prompt = [3, 1, 4, 1, 5, 9, 2]
+    assert names["generate"](prompt, 12, part) == generate_greedily(session, np.array(prompt), 12)

@@ -1,4 +1,4 @@
-"""Models whose weights stay in files: read tensor by tensor, written again as one file where that can hold them.
+"""Models whose weights stay in files: read tensor by tensor, written again as one file, or with a file of weights.
 
 One protobuf holds at most 2 GB, and a large model must not be in memory several times over. So the weights of a model
 above ``BY_REFERENCE_BYTES`` are left where they are: its graph only refers to them, as ONNX's external data does. The
@@ -30,6 +30,9 @@ WHOLE_BELOW = 32 << 20
 SMALLEST_OUTSIDE = 1 << 20
 #: A model of fewer bytes is written as one file. One protobuf holds 2 GiB; a little room is left.
 SINGLE_FILE_BYTES = (2 << 30) - (16 << 20)
+#: The same for files that onnxruntime runs on a CPU, and whose weights it reorders. It maps a file of weights, and lets
+#: go of each weight that it has reordered; one file is first read whole, and the C library keeps part of that memory.
+MAPPED_BYTES = WHOLE_BELOW
 #: Where each tensor starts in a file of weights: at a page, so that it can be mapped into memory by itself.
 PAGE = 4096
 
@@ -139,14 +142,20 @@ def make_tensor(model: onnx.ModelProto, name: str, values: NDArray[Any]) -> onnx
     return tensor
 
 
-def save_model(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model: as one file, or with its weights in ``<name>_data`` beside it where one file cannot hold them."""
+def save_model(model: onnx.ModelProto, path: Path, single_below: int | None = None) -> None:
+    """Write a model: as one file, or with its large weights in ``<name>_data`` beside it.
+
+    Args:
+        model: the model. One that is not by reference is always written as one file.
+        path: the graph to write.
+        single_below: with fewer bytes it is one file; None for ``SINGLE_FILE_BYTES``.
+    """
     folder = weights_folder(model)
     if folder is None:
         onnx.save(model, path)
         return
     whole = _without_folders(model)
-    if weight_bytes(model) < SINGLE_FILE_BYTES:
+    if weight_bytes(model) < (SINGLE_FILE_BYTES if single_below is None else single_below):
         for tensor in _outside(whole):
             _take_inside(tensor, folder)
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import onnx
 
 from onnxproof.graph.editor import GraphEditor
-from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.graph.external_data import MAPPED_BYTES, SINGLE_FILE_BYTES
 from onnxproof.graph.generation import has_cache
 from onnxproof.quantization import half_bounds
 from onnxproof.quantization.half_bounds import Bound, measure_bounds
@@ -141,6 +141,11 @@ BLOCKS = {
     "q4": BlockLadder(0, _FOUR_BIT_RUNGS),
     "q4-cpu": BlockLadder(ON_CPU, _FOUR_BIT_RUNGS, in_place=True),
 }
+
+
+def single_file_bytes(variant: str) -> int:
+    """Return from which size on, in bytes, a variant has its weights in a file beside its graph."""
+    return MAPPED_BYTES if variant in BLOCKS and BLOCKS[variant].accuracy_level == ON_CPU else SINGLE_FILE_BYTES
 
 
 #: What float16 needs of a graph first.
