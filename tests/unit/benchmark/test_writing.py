@@ -17,7 +17,7 @@ from onnxproof.benchmark import generation, worker
 from onnxproof.benchmark.generation import Limits, WritingCase, WritingPlan
 from onnxproof.benchmark.runtimes import load_onnx
 from onnxproof.benchmark.timing import ModelSizes
-from onnxproof.benchmark.writing import InPlaceWriter, OnnxWriter, Text, can_write
+from onnxproof.benchmark.writing import InPlaceWriter, OnnxWriter, Text, can_write, make_onnx_writer
 from onnxproof.config.resolve import resolve_models
 from onnxproof.graph.generation import generate_greedily
 from onnxproof.quantization.passes.cache_in_place import keep_cache_in_place
@@ -199,6 +199,16 @@ def test_a_prompt_is_read_in_parts(in_place, monkeypatch, part):
         written += text.token[:, 0].tolist()
         text = writer.step(text)
     assert written == generate([3, 1, 4, 1, 5, 9, 2], 6)
+
+
+def test_the_cache_is_copied_where_the_vocabulary_is_not_known(in_place):
+    session = in_place[0].session
+    assert isinstance(make_onnx_writer(session), InPlaceWriter)
+    outputs = [SimpleNamespace(name="logits", shape=["batch", "tokens", "vocabulary"])]
+    unknown = SimpleNamespace(
+        get_inputs=session.get_inputs, get_outputs=lambda: outputs, get_modelmeta=session.get_modelmeta
+    )
+    assert isinstance(make_onnx_writer(unknown), OnnxWriter)
 
 
 def test_the_prompts_of_several_texts_are_read_at_once(in_place, monkeypatch):

@@ -105,12 +105,11 @@ class InPlaceWriter:
     #: cache. For several new tokens behind a cache, the graph takes one text.
     PART = 64
 
-    def __init__(self, session: Any) -> None:
-        """Take an onnxruntime session of such a graph, for which ``can_write``."""
-        self.session = session
+    def __init__(self, session: Any, vocabulary: int) -> None:
+        """Take an onnxruntime session of such a graph, for which ``can_write``, and how many logits a token has."""
+        self.session, self.vocabulary = session, vocabulary
         self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
         self.empty = empty_cache(session.get_inputs())
-        (self.vocabulary,) = (value.shape[2] for value in session.get_outputs() if value.name == "logits")
 
     def read(self, prompt: Array) -> Text:
         """See ``Writer``."""
@@ -166,9 +165,13 @@ class InPlaceWriter:
 
 
 def make_onnx_writer(session: Any) -> Writer:
-    """Return what writes with an onnxruntime session of a graph for which ``can_write``."""
+    """Return what writes with an onnxruntime session of a graph for which ``can_write``.
+
+    A graph that does not say how large its vocabulary is has its cache copied.
+    """
+    (vocabulary,) = (value.shape[-1] for value in session.get_outputs() if value.name == "logits")
     in_place = session.get_modelmeta().custom_metadata_map.get(SHARE_BUFFER) == "true"
-    return InPlaceWriter(session) if in_place else OnnxWriter(session)
+    return InPlaceWriter(session, vocabulary) if in_place and isinstance(vocabulary, int) else OnnxWriter(session)
 
 
 def _present(past: str) -> str:
