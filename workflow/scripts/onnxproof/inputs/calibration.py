@@ -260,5 +260,5 @@ def _sound_inputs(folder: Path, config: ModelConfig) -> ModelInputs:
         height, width = shape
         images = draw_images(CALIBRATION_SOUNDS, CALIBRATION_SEED, ((height, width),))
         sounds = [(image[..., 0] / 127.5 - 1).astype(np.float32) for image in images]
-    items = [{name: sound, MASK: np.ones(len(sound), dtype=np.int64)} for sound in sounds]
+    items: list[Item] = [{name: sound, MASK: np.ones(len(sound), dtype=np.int64)} for sound in sounds]
     return ModelInputs(items, is_alike=is_alike)
