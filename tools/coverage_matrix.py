@@ -486,6 +486,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.words or any(word in case.name for word in args.words)
     ]
     finished = {} if args.again else read_records(args.records)
+    twins = None if args.again else args.records
     if args.further:
         rewrite_further_variants([finished[key] for key in chosen if key in finished], args.further)
         return 0
@@ -493,7 +494,7 @@ def main(argv: list[str] | None = None) -> int:
     start = time.monotonic()
     with args.records.open("a", encoding="utf-8") as records:
         wanted = [key for key in chosen if key not in finished or not has_variants(finished[key], args.also)]
-        for row in run_rows(wanted, args.processes, args.records, args.also):
+        for row in run_rows(wanted, args.processes, twins, args.also):
             finished[row.column, row.name] = row
             print(json.dumps(asdict(row)), file=records, flush=True)
             print(f"{row.seconds:5.1f} s  {row.column} {row.name}: {row.reason or 'passed'}", flush=True)

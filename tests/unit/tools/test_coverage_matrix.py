@@ -52,6 +52,17 @@ def test_the_section_is_rewritten_alone(tmp_path, monkeypatch):
         main(["--records", str(records), "--further", "coverage.md"])
 
 
+def test_rows_that_are_run_again_are_not_copied_from_finished_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "coverage_matrix.run_rows", lambda *asked: seen.append(asked[2]) or [row("esm feature-extraction")]
+    )
+    records, seen = tmp_path / "rows.jsonl", []
+    asked = ["esm feature-extraction", "--column", "saved5", "--records", str(records)]
+    main(asked)
+    main([*asked, "--again"])
+    assert seen == [records, None]
+
+
 def test_a_row_is_run_again_for_a_variant_that_it_lacks():
     assert has_variants(row("bert fill-mask", fp16=""), ["fp16"])
     assert not has_variants(row("bert fill-mask", fp16=""), ["fp16", "w8"])
