@@ -97,10 +97,14 @@ def test_correlations_are_means_over_all_tokens(monkeypatch, tokens_per_sum):
     np.testing.assert_allclose(correlations, x.T.astype(np.float64) @ x / len(x), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("at_once", "in_files", "runs"), [(1 << 24, 0, 1), (1, 1 << 28, 1), (1, 2 * 400 * 130, 2)])
-def test_the_model_is_run_once_for_what_memory_and_files_can_hold(monkeypatch, at_once, in_files, runs):
+@pytest.mark.parametrize(
+    ("at_once", "in_files", "files", "runs"),
+    [(1 << 24, 0, 0, 1), (1, 1 << 28, 9, 1), (1, 2 * 400 * 130, 9, 2), (1, 1 << 28, 1, 2)],
+)
+def test_the_model_is_run_once_for_what_memory_and_files_can_hold(monkeypatch, at_once, in_files, files, runs):
     monkeypatch.setattr("onnxproof.quantization.rounding.VALUES_PER_RUN", at_once)
     monkeypatch.setattr("onnxproof.quantization.rounding.VALUES_IN_FILES", in_files)
+    monkeypatch.setattr("onnxproof.quantization.rounding.MOST_FILES", files)
     opened = []
 
     class Session:

@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from onnx import external_data_helper, helper, numpy_helper
 
 from onnxproof.files import CHUNK_BYTES
 from onnxproof.graph.folder import all_tensors, check_external_data
+from onnxproof.graph.single_file import read_without_weights, write_whole
 
 #: From this size on, in bytes of weights, a model is handled by reference.
 BY_REFERENCE_BYTES = 256 << 20
@@ -96,6 +98,12 @@ def weights_folder(model: onnx.ModelProto) -> Path | None:
     return None if folder is None else Path(folder)
 
 
+def scratch_folder(model: onnx.ModelProto) -> Path | None:
+    """Return the folder for weights that are added to a model by reference; None where it holds its weights itself."""
+    scratch = _property(model, _SCRATCH)
+    return None if scratch is None else Path(scratch)
+
+
 def session_entries(model: onnx.ModelProto) -> dict[str, str]:
     """Return the session configuration with which onnxruntime, given the serialized graph, finds the weights."""
     folder = weights_folder(model)
@@ -156,11 +164,10 @@ def save_model(model: onnx.ModelProto, path: Path, single_below: int | None = No
         return
     whole = _without_folders(model)
     if weight_bytes(model) < (SINGLE_FILE_BYTES if single_below is None else single_below):
-        for tensor in _outside(whole):
-            _take_inside(tensor, folder)
+        write_whole(whole, path, partial(_weight, folder))
     else:
         _gather(whole, folder, path.with_name(f"{path.name}_data"))
-    onnx.save(whole, path)
+        onnx.save(whole, path)
 
 
 def _without_folders(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -190,10 +197,11 @@ def rename_weights(path: Path, old: str, new: str) -> None:
 
 def gather_weights(path: Path) -> None:
     """Join the files that a graph's weights are in, where there are several, into ``<name>_data`` beside it."""
-    model = onnx.load(path, load_external_data=False)
+    model = read_without_weights(path)
     check_external_data(model, path.parent)
     parts = weight_files(model)
     if len(parts) > 1:
+        model = onnx.load(path, load_external_data=False)
         _gather(model, path.parent, path.with_name(f"{path.name}_data"))
         onnx.save(model, path)
         for part in parts:
@@ -214,21 +222,29 @@ def _gather(model: onnx.ModelProto, folder: Path, data: Path) -> None:
 
 
 def _copy(source: Any, target: Any, length: int) -> None:
+    for chunk in _chunks(source, length):
+        target.write(chunk)
+
+
+def _chunks(source: Any, length: int) -> Iterator[bytes]:
     while length:
         chunk = source.read(min(length, CHUNK_BYTES))
         if not chunk:
             raise EOFError("the file of weights is shorter than the graph says")
-        target.write(chunk)
+        yield chunk
         length -= len(chunk)
 
 
-def _take_inside(tensor: onnx.TensorProto, folder: Path) -> None:
+def _weight(folder: Path, tensor: onnx.TensorProto) -> tuple[int, Iterator[bytes]]:
+    """Return the length of a weight that is outside, and its content in pieces."""
     location, offset, length = _place(tensor)
-    with (folder / location).open("rb") as source:
-        source.seek(offset)
-        tensor.raw_data = source.read(length)
-    tensor.ClearField("data_location")
-    del tensor.external_data[:]
+
+    def pieces() -> Iterator[bytes]:
+        with (folder / location).open("rb") as source:
+            source.seek(offset)
+            yield from _chunks(source, length)
+
+    return length, pieces()
 
 
 def _write_outside(model: onnx.ModelProto, tensor: onnx.TensorProto, content: Any) -> None:

@@ -11,6 +11,7 @@ from onnxproof.checkpoint.untrusted import shortened, stays_inside
 from onnxproof.cli import UserError
 from onnxproof.files import Files, describe_files
 from onnxproof.graph.files import GRAPH_FILES, MODEL_FILE, decoder_file, graph_files, separate_graphs
+from onnxproof.graph.single_file import read_without_weights
 from onnxproof.records.common import Versions
 from onnxproof.records.variant import (
     ExportedGraph,
@@ -178,7 +179,7 @@ def _sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
 
 
 def _describe_graph(folder: Path, name: str) -> GraphDescription:
-    graph = onnx.load(folder / name, load_external_data=False)
+    graph = read_without_weights(folder / name)
     check_external_data(graph, folder, name)
     return {
         "opset": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},

@@ -66,13 +66,20 @@ def check_provider(provider: str) -> None:
 
 
 def open_session(
-    path: Path, threads: int, *, as_written: bool = True, optimized: bool = True, provider: str = CPU_PROVIDER
+    path: Path,
+    threads: int,
+    *,
+    as_written: bool = True,
+    optimized: bool = True,
+    prepacked: bool = True,
+    provider: str = CPU_PROVIDER,
 ) -> Session:
     """Open a model with ``threads`` intra-op threads and sequential execution, on the CPU or with another provider.
 
     With 0 threads, onnxruntime chooses how many. ``as_written`` computes activations with the precision that the file
     has for them, see ``AS_WRITTEN``; without it, as a program that sets no option does. Without ``optimized``, each
-    node is computed as it stands: nothing is fused.
+    node is computed as it stands: nothing is fused. Without ``prepacked``, there is no second copy of the weights, in
+    the order in which products read them: that takes less memory, and longer.
 
     Raises:
         UserError: see ``check_provider``.
@@ -87,6 +94,8 @@ def open_session(
     options.log_severity_level = 3
     for key, value in AS_WRITTEN.items() if as_written else ():
         options.add_session_config_entry(key, value)
+    if not prepacked:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = [(provider, options_of_provider(provider, threads))]

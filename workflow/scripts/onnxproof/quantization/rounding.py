@@ -11,11 +11,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxproof.graph.external_data import scratch_folder
 from onnxproof.quantization.activations import Feeds, count_steps, findings_of
 from onnxproof.quantization.findings import key_of
 from onnxproof.quantization.sessions import open_exposing
@@ -41,6 +43,8 @@ BLOCK = 64
 VALUES_PER_RUN = 1 << 24
 #: Values of further tensors that are kept in files meanwhile, a GB: running the model again takes longer.
 VALUES_IN_FILES = 1 << 28
+#: Of so many tensors at a time: a process may not have many more files open.
+MOST_FILES = 256
 #: Tokens gathered before their products are summed: one pass over a large matrix instead of one a text.
 TOKENS_PER_SUM = 1024
 
@@ -133,10 +137,15 @@ def record_correlations(
     progress = count_steps("rounding weights", len(widths), "activations", calibration)
     left = dict(widths)
     while left:
-        session = open_exposing(model, list(left))
-        sums = {tensor: _Products(left[tensor]) for tensor in _summed_at_once(left)}
+        tensors = list(left)
+        at_once = _summed_at_once(left)
+        sums = {tensor: _Products(left[tensor]) for tensor in tensors[:at_once]}
         with ExitStack() as files:
-            kept = {tensor: _Kept(files, left[tensor]) for tensor in left if tensor not in sums}
+            kept = {
+                tensor: _Kept(files, scratch_folder(model), left[tensor])
+                for tensor in tensors[at_once : at_once + MOST_FILES]
+            }
+            session = open_exposing(model, [*sums, *kept])
             for feeds in calibration:
                 asked = [*sums, *kept]
                 for tensor, values in zip(asked, session.run(asked, dict(feeds)), strict=True):
@@ -182,9 +191,12 @@ class _Products:
 class _Kept:
     """Tokens of a tensor in a file, in the order in which they came."""
 
-    def __init__(self, files: ExitStack, width: int) -> None:
-        """Open the file, which is gone when ``files`` are closed; ``width`` is the number of channels."""
-        self.file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the others
+    def __init__(self, files: ExitStack, folder: Path | None, width: int) -> None:
+        """Open a file without a name in ``folder``, which is gone when ``files`` are closed.
+
+        ``width`` is the number of channels. Without a folder, it is where the system has such files.
+        """
+        self.file = files.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - closed with the others
         self.width, self.values = width, 0
         self.runs: list[int] = []
 
@@ -208,11 +220,10 @@ class _Kept:
         return products
 
 
-def _summed_at_once(widths: Mapping[str, int]) -> list[str]:
-    """Return the first tensors, whose sums take no more than ``VALUES_PER_RUN`` together; one in any case."""
+def _summed_at_once(widths: Mapping[str, int]) -> int:
+    """Return of how many tensors, the first ones, the sums take no more than ``VALUES_PER_RUN``; of one in any case."""
     sizes = itertools.accumulate(width**2 for width in widths.values())
-    fitting = sum(size <= VALUES_PER_RUN for size in sizes)
-    return list(widths)[: max(1, fitting)]
+    return max(1, sum(size <= VALUES_PER_RUN for size in sizes))
 
 
 def round_columns(weight: NDArray[np.float32], weight_range: str, spread: Floats) -> QuantizedWeight:

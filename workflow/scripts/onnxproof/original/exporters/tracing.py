@@ -13,7 +13,8 @@ import numpy as np
 
 from onnxproof.cli import UserError
 from onnxproof.graph.exported_model import describe_traced
-from onnxproof.graph.external_data import SINGLE_FILE_BYTES
+from onnxproof.graph.external_data import SINGLE_FILE_BYTES, SMALLEST_OUTSIDE
+from onnxproof.graph.single_file import write_whole
 from onnxproof.inputs.model_inputs import Array
 
 #: onnxruntime-web loads nothing newer than opset 21 and IR version 10; the exporter's own default is 20.
@@ -188,9 +189,27 @@ def save_graph(model: Any, path: Path) -> None:
     """Write a graph: as one file, or with its weights in ``<name>_data`` beside it where one file cannot hold them."""
     import onnx_ir
 
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    external = f"{path.name}_data" if size >= SINGLE_FILE_BYTES else None
-    onnx_ir.save(model, path, external_data=external)
+    constants = {name: value for name, value in model.graph.initializers.items() if value.const_value is not None}
+    if sum(value.const_value.nbytes for value in constants.values()) >= SINGLE_FILE_BYTES:
+        onnx_ir.save(model, path, external_data=f"{path.name}_data")
+        return
+    weights = {name: value.const_value for name, value in constants.items()}
+    for name, weight in weights.items():
+        if weight.nbytes >= SMALLEST_OUTSIDE:
+            constants[name].const_value = onnx_ir.ExternalTensor(
+                path.name, 0, weight.nbytes, weight.dtype, shape=weight.shape, name=name
+            )
+
+    def content_of(name: str) -> Iterator[bytes]:
+        yield weights[name].tobytes()  # when it is written: one at a time
+
+    try:
+        write_whole(
+            onnx_ir.to_proto(model), path, lambda tensor: (weights[tensor.name].nbytes, content_of(tensor.name))
+        )
+    finally:
+        for name, weight in weights.items():
+            constants[name].const_value = weight
 
 
 Runner = Callable[[dict[str, Array]], Mapping[str, Array]]
@@ -213,7 +232,7 @@ def check_generalizes(path: Path, feeds: Sequence[dict[str, Array]], answer: Run
     from onnxproof.graph.sessions import open_session
 
     try:
-        session = open_session(path, 1)
+        session = open_session(path, 1, prepacked=False)
     except Exception as error:  # onnxruntime's own exceptions share no other base
         raise UserError(f"onnxruntime does not load the exported {path.name}: {reason_of(error)}") from error
     names = [value.name for value in session.get_outputs()]
