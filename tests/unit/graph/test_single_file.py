@@ -109,7 +109,15 @@ def test_a_damaged_file_is_no_model(tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(some_model(), path)
     whole = path.read_bytes()
-    for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:3], b"\x0f", b"\xff", b"\x08\xff"):
+    for damaged in (
+        whole[:-1],
+        whole[: len(whole) // 2],
+        whole[:3],
+        b"\x0f",
+        b"\xff",
+        b"\x08\xff",
+        b"\x08" + b"\xff" * 1000 + b"\x01",
+    ):
         path.write_bytes(damaged)
         with pytest.raises(DecodeError):
             read_without_weights(path)

@@ -18,6 +18,8 @@ from google.protobuf.message import DecodeError
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
 #: Constants below this many bytes are read: shapes, biases.
 SMALLEST_LEFT_OUT = 1 << 16
+#: The most bits that a number may have; more bytes than these need are no number.
+MOST_BITS = 64
 
 #: The length of a weight in bytes, and its content in pieces.
 Weight = tuple[int, Iterable[bytes]]
@@ -171,11 +173,11 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int, int, int]]:
 def _read_varint(content: memoryview, place: int) -> tuple[int, int]:
     """Return a number, and the place behind it."""
     number = shift = 0
-    while place < len(content):
+    while place < len(content) and shift < MOST_BITS:
         byte = content[place]
         place += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number, place
         shift += 7
-    raise DecodeError("no message: it ends within a number")
+    raise DecodeError("no message: a number has no end")
