@@ -74,12 +74,12 @@ def _largest(differences: Iterable[float | None]) -> float | None:
 def _fair_limit(metric: str, allowed: float, parity: "Judged") -> float:
     """Return the limit of a batch metric, set against what PyTorch itself loses in a batch: a variant adds to that.
 
-    Where PyTorch alone misses the limit, a batch changes what the model computes. A variant then has one error alone
-    and another one in a batch. Each may move its two answers further apart, by as much as the variant is off.
+    Where a batch changes what the model computes, a variant has one error alone and another one in a batch. Each may
+    move its two answers further apart, by as much as the variant is off; but both together no further than PyTorch's.
     """
     own = parity["reference_batch_invariance"]
     if metric == "batch_cosine_min" and own["cosine_min"] is not None:
-        errors = 2 * _own_error(parity) if own["cosine_min"] < allowed else 0.0
+        errors = min(2 * _own_error(parity), 1 - own["cosine_min"])
         return min(allowed, own["cosine_min"] - (1 - allowed) - errors)
     if metric == "batch_max_abs_diff" and own["max_abs_diff"] is not None:
         return allowed + own["max_abs_diff"]
