@@ -125,3 +125,21 @@ def test_a_damaged_file_is_no_model(tmp_path):
             onnx.load(path)
     path.write_bytes(b"")
     assert read_without_weights(path) == onnx.ModelProto()
+
+
+def test_protobuf_judges_a_file_with_a_wrong_byte(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(some_model(), path)
+    whole = path.read_bytes()
+    refused = 0
+    for place in [*range(600), *range(len(whole) - 600, len(whole))]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x05]) + whole[place + 1 :])
+        try:
+            onnx.load(path)
+        except DecodeError:
+            refused += 1
+            with pytest.raises(DecodeError):
+                read_without_weights(path)
+        else:
+            read_without_weights(path)
+    assert refused > 100, "bytes of fields within the graph are among them"

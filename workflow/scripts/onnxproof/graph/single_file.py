@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
-from google.protobuf.message import DecodeError
 
 #: Kinds of fields: plain numbers, numbers of 8 bytes, what has a length, numbers of 4 bytes.
 VARINT, FIXED_64, BYTES, FIXED_32 = 0, 1, 2, 5
@@ -115,12 +114,13 @@ def read_without_weights(path: Path) -> onnx.ModelProto:
     Raises:
         google.protobuf.message.DecodeError: the file is no model.
     """
-    with path.open("rb") as file:
-        if not path.stat().st_size:
-            return onnx.ModelProto()
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
-            model = onnx.ModelProto()
-            kept = b"".join(_without_weights(model, "graph", content, _graph_without_weights))
+    model = onnx.ModelProto()
+    try:
+        with path.open("rb") as file:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        kept = b"".join(_without_weights(model, "graph", content, _graph_without_weights))
+    except ValueError:  # the file is damaged or empty: protobuf judges all of it
+        kept = path.read_bytes()
     model.ParseFromString(kept)
     return model
 
@@ -150,7 +150,11 @@ def _without_weights(
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the number of each field of a message, where it starts and ends, and where its content starts."""
+    """Yield the number of each field of a message, where it starts and ends, and where its content starts.
+
+    Raises:
+        ValueError: it is no message.
+    """
     place = 0
     while place < len(content):
         start = place
@@ -164,9 +168,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int, int, int]]:
         elif key & 7 in (FIXED_64, FIXED_32):
             place += 8 if key & 7 == FIXED_64 else 4
         else:
-            raise DecodeError(f"no message: a field of the kind {key & 7}")
+            raise ValueError(f"no message: a field of the kind {key & 7}")
         if place > len(content):
-            raise DecodeError("no message: it ends within a field")
+            raise ValueError("no message: it ends within a field")
         yield key >> 3, start, place, inner
 
 
@@ -180,4 +184,4 @@ def _read_varint(content: memoryview, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, place
         shift += 7
-    raise DecodeError("no message: a number has no end")
+    raise ValueError("no message: a number has no end")
