@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from onnxproof.benchmark.writing import InPlaceWriter
 from onnxproof.formatting import format_shape, format_threads
 from onnxproof.graph.external_data import load_model, save_model
 from onnxproof.graph.files import MODEL_FILE
@@ -121,7 +122,7 @@ def render_page(records: list[dict[str, Any]]) -> str:
         "caches, see [quantization.md](quantization.md#the-cache-of-q4-cpu); all other graphs give a new cache for "
         "each token. llama.cpp has forms of its own, and a cache in float16. A peak of memory is that of a case and of "
         "those before it: loading is part of the first, and the logits of all tokens of a prompt that are read at once "
-        "are part of its. `q4-cpu` reads a prompt in parts of 64 tokens.\n",
+        f"are part of its. `q4-cpu` reads a prompt in parts of {InPlaceWriter.PART} tokens.\n",
     ]
     for record in records:
         parts += [_render_shape(record)]

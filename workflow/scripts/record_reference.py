@@ -73,14 +73,12 @@ def measure_own_invariance(
     can be no better than its original.
     """
     batches = inputs.batches(TASKS[original.task].fit_batch(batch_size), list(inputs.items[0]))
-
-    def run_before(indices: Sequence[int]) -> dict[int, Item]:
-        return {index: alone[index] for index in indices}
+    by_number = dict(enumerate(alone))
 
     def run(indices: Sequence[int]) -> dict[int, Item]:
         return dict(zip(indices, original.run(inputs, indices), strict=True))
 
-    count, measured = measure_neighbours(original.task, judged, labels, inputs, batches, run_before, run)
+    count, measured = measure_neighbours(original.task, judged, labels, inputs, batches, lambda indices: by_number, run)
     return {"batch_size": batch_size, "inputs": count, **measured}
 
 

@@ -52,7 +52,7 @@ class OnnxWriter:
     def __init__(self, session: Any) -> None:
         """Take an onnxruntime session of a graph for which ``can_write``."""
         self.session = session
-        self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
+        self.names = _own_inputs(session)
         self.empty = empty_cache(session.get_inputs())
         self.outputs = ["logits", *map(_present, self.empty)]
 
@@ -108,7 +108,7 @@ class InPlaceWriter:
     def __init__(self, session: Any, vocabulary: int) -> None:
         """Take an onnxruntime session of such a graph, for which ``can_write``, and how many logits a token has."""
         self.session, self.vocabulary = session, vocabulary
-        self.names = [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
+        self.names = _own_inputs(session)
         self.empty = empty_cache(session.get_inputs())
 
     def read(self, prompt: Array) -> Text:
@@ -174,6 +174,11 @@ def make_onnx_writer(session: Any) -> Writer:
     return InPlaceWriter(session, vocabulary) if in_place and isinstance(vocabulary, int) else OnnxWriter(session)
 
 
+def _own_inputs(session: Any) -> list[str]:
+    """Return the names of a session's inputs, without those of its cache."""
+    return [value.name for value in session.get_inputs() if not value.name.startswith(PAST)]
+
+
 def _present(past: str) -> str:
     """Return the name of the output that is the cache of an input, one step later."""
     return PRESENT + past.removeprefix(PAST)
@@ -195,7 +200,7 @@ def _values(arrays: dict[str, Array]) -> dict[str, Any]:
 def can_write(session: Any) -> bool:
     """Tell whether a session is one graph that goes on with texts from its cache, fed by tokens alone."""
     inputs = {value.name: value for value in session.get_inputs()}
-    own = {name for name in inputs if not name.startswith(PAST)}
+    own = set(_own_inputs(session))
     is_plain = TOKENS in own and own <= {TOKENS, MASK, POSITIONS}
     return len(own) < len(inputs) and is_plain and all(len(inputs[name].shape) == 2 for name in own)
 

@@ -189,11 +189,11 @@ def save_graph(model: Any, path: Path) -> None:
     """Write a graph: as one file, or with its weights in ``<name>_data`` beside it where one file cannot hold them."""
     import onnx_ir
 
-    constants = {name: value for name, value in model.graph.initializers.items() if value.const_value is not None}
-    if sum(value.const_value.nbytes for value in constants.values()) >= SINGLE_FILE_BYTES:
+    constants = model.graph.initializers
+    weights = {name: value.const_value for name, value in constants.items() if value.const_value is not None}
+    if sum(weight.nbytes for weight in weights.values()) >= SINGLE_FILE_BYTES:
         onnx_ir.save(model, path, external_data=f"{path.name}_data")
         return
-    weights = {name: value.const_value for name, value in constants.items()}
     for name, weight in weights.items():
         if weight.nbytes >= SMALLEST_OUTSIDE:
             constants[name].const_value = onnx_ir.ExternalTensor(
