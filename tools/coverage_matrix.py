@@ -485,11 +485,11 @@ def main(argv: list[str] | None = None) -> int:
         for case in cases_of(column)
         if not args.words or any(word in case.name for word in args.words)
     ]
-    finished = {} if args.again else read_records(args.records)
-    twins = None if args.again else args.records
+    finished = read_records(args.records)
     if args.further:
         rewrite_further_variants([finished[key] for key in chosen if key in finished], args.further)
         return 0
+    finished, twins = ({}, None) if args.again else (finished, args.records)
     args.records.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with args.records.open("a", encoding="utf-8") as records:

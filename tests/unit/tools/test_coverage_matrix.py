@@ -38,8 +38,8 @@ def test_the_section_is_rewritten_alone(tmp_path, monkeypatch):
     records.write_text("".join(json.dumps(asdict(each)) + "\n" for each in rows))
     write_table([row("bert fill-mask")], page)
     without = page.read_text()
-    for _ in range(2):  # it is put in, then replaced
-        assert main(["--column", "saved5", "--records", str(records), "--further", str(page)]) == 0
+    for again in ([], ["--again"]):  # it is put in, then replaced; nothing runs, so --again changes nothing
+        assert main(["--column", "saved5", "--records", str(records), "--further", str(page), *again]) == 0
         write_table(rows, tmp_path / "whole.md")
         section = (tmp_path / "whole.md").read_text().partition("## Further variants")[2].partition("## Types")[0]
         assert "| w8 | 2 | 1 | 1 | 0 | 0 |" in section
