@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from graphs import FLOAT, build, constants_of, op_types, run
 from onnxproof.graph.editor import GraphEditor
@@ -125,6 +125,23 @@ def test_only_heads_in_the_usual_order_count_as_values(axes):
     [attention] = plain_attentions(GraphEditor(model))
     assert attention.value.order == axes
     assert attention.output == "mixed"
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"), [("constant", HIDDEN // HEADS), ("joined", HIDDEN // HEADS), ("free", None)]
+)
+def test_a_head_has_the_channels_that_the_shape_says(shape, channels):
+    model = layer()
+    split = next(tensor for tensor in model.graph.initializer if tensor.name == "split")
+    if shape != "constant":
+        lengths = numpy_helper.to_array(split)
+        *front, last = lengths if shape == "joined" else [*lengths[:3], -1]
+        model.graph.initializer.remove(split)
+        ends = {"front": np.array(front), "last": np.array([last])}
+        model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in ends.items())
+        model.graph.node.insert(0, helper.make_node("Concat", ["front", "last"], ["split"], axis=0))
+    [attention] = plain_attentions(GraphEditor(model))
+    assert [factor.channels for factor in (attention.query, attention.key, attention.value)] == [channels] * 3
 
 
 def test_int8_loses_less_with_centered_channels():

@@ -153,6 +153,8 @@ def test_with_fixed_scales_no_outliers_are_taken_from_products_that_share_what_t
     steps = [step for rung in result.rungs for step in rung.recipe if step["pass"] == "outlier_channels"]
     assert steps
     assert {name for step in steps for name in step["include"]} <= {"first", "third"}
+    last = [rung.recipe[-1] for rung in result.rungs]
+    assert all("exclude" in step for step in last if "scores" in step), "there are no queries and keys to spare"
 
 
 @pytest.mark.parametrize(("variant", "evened"), [("int8-static", True), ("int8-symmetric", True), ("w8a16", False)])

@@ -30,11 +30,16 @@ def with_bias(weight, bias):
     return build(nodes, *shapes, {"w": weight, "bias": bias})
 
 
-def attending(with_rotation=False):
+def attending(with_rotation=False, channels=40):
     """Attention scores of one head, as an exporter writes them: projections, transposes, product, scale, softmax."""
     rng = np.random.default_rng(4)
-    constants = {name: rng.normal(size=(8, 8)).astype(np.float32) for name in ("query_weight", "key_weight")}
-    constants |= {"bias": rng.normal(size=8).astype(np.float32), "root": np.array(8**-0.5, dtype=np.float32)}
+    constants = {
+        name: rng.normal(scale=0.5, size=(8, channels)).astype(np.float32) for name in ("query_weight", "key_weight")
+    }
+    constants |= {
+        "bias": rng.normal(size=channels).astype(np.float32),
+        "root": np.array(channels**-0.5, dtype=np.float32),
+    }
     query = "turned" if with_rotation else "query"
     nodes = [
         helper.make_node("MatMul", ["x", "query_weight"], ["query_product"]),
@@ -123,9 +128,13 @@ def test_queries_and_keys_become_symmetric_integers():
     assert 1e-6 < np.abs(y - expected).max() < 0.05
 
 
-@pytest.mark.parametrize(("changes", "scored"), [({"scores": False}, []), ({}, ["key"])], ids=["off", "rotated query"])
-def test_scores_stay_in_float(changes, scored):
-    model = attending(with_rotation=not changes)
+@pytest.mark.parametrize(
+    ("graph", "changes", "scored"),
+    [({}, {"scores": False}, []), ({"with_rotation": True}, {}, ["key"]), ({"channels": 32}, {}, [])],
+    ids=["off", "rotated query", "narrow head"],
+)
+def test_scores_stay_in_float(graph, changes, scored):
+    model = attending(**graph)
     x = np.random.default_rng(5).normal(size=(2, 6, 8)).astype(np.float32)
 
     quantize_static_matmul(model, [{"x": x}], **changes)

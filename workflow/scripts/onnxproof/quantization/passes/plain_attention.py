@@ -1,6 +1,6 @@
 """Attention written in plain operators: projections, their products, and the softmax between them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +28,13 @@ class Factor:
     Attributes:
         tensor: what its projection makes, bias included.
         order: where its axes come from, of the four that heads are made of; None if it is not moved in this way.
+        channels: of one head; None if the graph does not say.
         alone: whether nothing but the product reads it.
     """
 
     tensor: str
     order: tuple[int, ...] | None
+    channels: int | None
     alone: bool
 
 
@@ -53,7 +55,7 @@ class PlainAttention:
 
 def plain_attentions(editor: GraphEditor) -> Iterator[PlainAttention]:
     """Yield the attentions of a graph, in graph order."""
-    projections = {target.node.output[0] for target in find_targets(editor)}
+    projections = {target.node.output[0]: target.shape[1] for target in find_targets(editor)}
     for softmax in editor.of_type("Softmax"):
         scores = editor.producer(softmax.input[0])
         scaling = None
@@ -70,23 +72,35 @@ def plain_attentions(editor: GraphEditor) -> Iterator[PlainAttention]:
         yield PlainAttention(query, key, value, _by_a_number(editor, scaling), output)
 
 
-def _factor(editor: GraphEditor, projections: set[str], tensor: str) -> Factor | None:
-    """Return the factor of a product that reads ``tensor``; None where that is no projection that was only moved."""
-    order, reshapes, alone = [0, 1, 2, 3], 0, _is_read_once(editor, tensor)
+def _factor(editor: GraphEditor, projections: Mapping[str, int], tensor: str) -> Factor | None:
+    """Return the factor of a product that reads ``tensor``; None where that is no projection that was only moved.
+
+    ``projections`` are the tensors that products with weights make, and how many channels each has.
+    """
+    order, splits, alone = [0, 1, 2, 3], list[str](), _is_read_once(editor, tensor)
     maker = editor.producer(tensor)
     while maker is not None and maker.op_type in MOVES:
         if maker.op_type == "Reshape":
-            reshapes += 1
+            splits.append(maker.input[1])
         else:
             moved = attribute_of(maker, "perm", [])
-            order = [moved[axis] for axis in order] if len(moved) == len(order) and not reshapes else []
+            order = [moved[axis] for axis in order] if len(moved) == len(order) and not splits else []
         tensor = maker.input[0]
         alone = alone and _is_read_once(editor, tensor)
         maker = editor.producer(tensor)
-    is_bias = maker is not None and maker.op_type == "Add" and bool(projections & set(maker.input))
-    if maker is None or not (tensor in projections or is_bias):
+    made = [tensor, *(maker.input if maker is not None and maker.op_type == "Add" else [])]
+    widths = [projections[name] for name in made if name in projections]
+    if not widths:
         return None
-    return Factor(tensor, tuple(order) if order and reshapes == 1 else None, alone)
+    channels = _last_length(editor, splits[0]) if splits else widths[0]
+    return Factor(tensor, tuple(order) if order and len(splits) == 1 else None, channels, alone)
+
+
+def _last_length(editor: GraphEditor, shape: str) -> int | None:
+    """Return the length of the last axis in a shape that a Reshape reads; None if the graph does not hold it."""
+    maker = editor.producer(shape)
+    lengths = editor.constant(maker.input[-1] if maker is not None and maker.op_type == "Concat" else shape)
+    return None if lengths is None or lengths[-1] < 1 else int(lengths[-1])
 
 
 def _by_a_number(editor: GraphEditor, node: onnx.NodeProto | None) -> onnx.NodeProto | None:

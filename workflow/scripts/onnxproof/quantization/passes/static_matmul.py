@@ -28,6 +28,9 @@ from onnxproof.vocabulary import MICROSOFT
 #: How many times as far as the values seen a grid reaches. Other inputs hold larger values: to cut one off costs more
 #: than coarser steps do. A normalization leaves less to be surprised by.
 ROOM, ROOM_NORMALIZED = 1.2, 1.1
+#: With heads of at most so many channels, queries and keys stay in float. On CPUs with AMX, OpenVINO 2026.4 gives wrong
+#: answers where integer queries and keys have 4 to 32 channels, values are float, and there are as many tokens.
+NARROW_HEAD = 32
 #: The zero point of weights that are stored as uint8.
 MIDDLE = 128
 #: From this opset on, ONNX's own QuantizeLinear has 16 bits; before, onnxruntime's has.
@@ -65,8 +68,9 @@ def quantize_static_matmul(
         unsigned: store the same weights as uint8 with the zero point 128 and one scale per tensor. What is left of the
             scale of each output channel is multiplied in behind the product.
         outputs: round the outputs of products as well, to the type of the activations.
-        scores: round queries and keys as well, to symmetric int8, so that attention scores are integer products.
-            Those that change on their way from their projection, by rotary embeddings for example, stay in float.
+        scores: round queries and keys as well, to symmetric int8, so that attention scores are integer products, where
+            ``has_integer_scores`` says so. What changes on its way from its projection, by rotary embeddings for
+            example, stays in float.
         room: whether the grids of activations reach farther than the calibration inputs showed, see ``ROOM``.
         exclude: names of nodes that stay in float.
 
@@ -105,10 +109,16 @@ def _reach(editor: GraphEditor, tensor: str) -> float:
     return ROOM_NORMALIZED if maker is not None and maker.op_type in NORMALIZATIONS else ROOM
 
 
+def has_integer_scores(model: onnx.ModelProto) -> bool:
+    """Return whether there are attentions whose queries and keys ``scores`` rounds: those with heads wide enough."""
+    return next(_queries_and_keys(GraphEditor(model)), None) is not None
+
+
 def _queries_and_keys(editor: GraphEditor) -> Iterator[str]:
-    """Yield the tensors of queries and keys as their projections make them, bias included."""
+    """Yield the tensors of queries and keys as their projections make them, bias included, if heads are wide enough."""
     for attention in plain_attentions(editor):
-        yield from (factor.tensor for factor in (attention.query, attention.key) if factor)
+        factors = [factor for factor in (attention.query, attention.key) if factor]
+        yield from (factor.tensor for factor in factors if factor.channels and factor.channels > NARROW_HEAD)
 
 
 def _round_for_all(editor: GraphEditor, tensor: str, grid: Grid) -> None:

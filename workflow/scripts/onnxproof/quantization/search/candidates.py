@@ -13,6 +13,7 @@ from onnxproof.graph.external_data import MAPPED_BYTES, SINGLE_FILE_BYTES
 from onnxproof.graph.generation import has_cache
 from onnxproof.quantization import half_bounds
 from onnxproof.quantization.half_bounds import Bound, measure_bounds
+from onnxproof.quantization.passes.static_matmul import has_integer_scores
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search.in_place import why_not_in_place
 from onnxproof.quantization.search.judge import Judge
@@ -255,7 +256,7 @@ def _static_candidates(
         candidate = _prepare(model, judge, [narrowing, *preparation], quantize)
         yield candidate
     most_careful = replace(candidate, quantize=quantize | {"scores": False})
-    if most_careful.quantize != quantize:
+    if most_careful.quantize != quantize and has_integer_scores(candidate.prepared):
         yield most_careful
     yield from _sparing(most_careful, judge, effort, progress)
 
