@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from onnx import helper
 from graphs import FLOAT, INT64, build, op_types, same_structure
 from messages import raises
 from onnxproof.cli import UserError
+from onnxproof.places import SCRIPTS
 from onnxproof.quantization.recipe import apply_recipe, check_recipe
 
 RECIPE = [{"pass": "embedding_rows"}, {"pass": "dynamic_matmul", "weight_range": "pair_safe", "exclude": []}]
@@ -56,3 +59,8 @@ def test_a_wrong_recipe_is_one_clear_error(recipe):
 
 def test_checking_needs_no_model():
     check_recipe(RECIPE)
+
+
+def test_a_search_does_not_wait_for_a_library_that_no_recipe_uses():
+    code = "import sys, quantize; sys.exit('onnx_ir' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, check=True, timeout=120)

@@ -1,12 +1,16 @@
 """Questions that the checks of rules ask of the values of a graph. All raise ``MismatchError`` with the reason."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxproof.graph.matcher import MismatchError
+
+if TYPE_CHECKING:  # a search imports this module for its constants, and onnx_ir takes as long to import as onnx
+    import onnx_ir as ir
 
 #: The order of dimensions from (B, S, heads, size) to (B, heads, S, size), or back.
 HEADS_FIRST = [0, 2, 1, 3]
