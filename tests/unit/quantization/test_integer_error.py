@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from onnxproof.quantization.integer_error import choose_zero_point, integer_product_error, round_rows
+from onnxproof.quantization.integer_error import ExactProduct, choose_zero_point, integer_product_error, round_rows
+from onnxproof.quantization.weights import quantize_columns
 
 ROWS = arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-100, 100, width=16))
 
@@ -48,3 +49,22 @@ def test_smoothing_an_outlier_channel_lowers_the_error():
 def test_nothing_to_lose_is_no_error():
     zeros = np.zeros((2, 2), dtype=np.float32)
     assert integer_product_error(zeros, zeros, np.ones(2, dtype=np.float32), "full") == 0
+
+
+def test_the_error_is_that_of_the_integers_and_leaves_its_arguments_as_they_are():
+    rng = np.random.default_rng(1)
+    rows, weight = rng.normal(size=(20, 6)).astype(np.float32), rng.normal(size=(6, 5)).astype(np.float32)
+    scales = np.array([1, 2, 0.5, 1.25, 1, 4], dtype=np.float32)
+    before = [values.copy() for values in (rows, weight, scales)]
+    exact = ExactProduct(rows, weight)
+
+    measured = [integer_product_error(rows, weight, scales, "pair_safe", exact) for _ in range(2)]
+
+    integers, steps = quantize_columns(weight * scales[:, None], "pair_safe")
+    smoothed = rows / scales
+    product = round_rows(smoothed, choose_zero_point(smoothed)) @ integers.astype(np.float32) * steps
+    expected = float(np.square(product - rows @ weight).sum()) / float(np.square(rows @ weight).sum())
+    assert measured == [expected, expected]
+    for now, then in zip((rows, weight, scales), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    np.testing.assert_array_equal(exact.values, rows @ weight)

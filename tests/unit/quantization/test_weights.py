@@ -55,3 +55,13 @@ def test_pair_safe_never_overflows_sixteen_bits_and_errs_by_half_a_step(weight):
 def test_an_unknown_range_is_refused():
     with raises(ValueError):
         quantize_columns(np.ones((2, 2), dtype=np.float32), "wide")
+
+
+def test_an_odd_row_counts_alone():
+    weight = np.array([[1, -2], [3, 4], [-5, 6]], dtype=np.int8)
+
+    positive, negative = pair_sums(weight)
+
+    np.testing.assert_array_equal(positive, [[4, 4], [0, 6]])
+    np.testing.assert_array_equal(negative, [[0, -2], [-5, 0]])
+    np.testing.assert_array_equal(weight, [[1, -2], [3, 4], [-5, 6]])

@@ -33,7 +33,17 @@ def quantize_columns(weight: NDArray[np.float32], weight_range: str) -> Quantize
         all-zero column has scale 1.
     """
     scale = column_scales(weight, weight_range)
-    return np.clip(np.rint(weight / scale), -INT8_MAX, INT8_MAX).astype(np.int8), scale
+    return round_to_steps(weight, scale).astype(np.int8), scale
+
+
+def round_to_steps(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a matrix of shape (inputs, outputs) in steps of its columns: whole numbers in [-127, 127], still floats.
+
+    ``scale``, of shape (outputs,), has the size of a step of each column.
+    """
+    steps = weight / scale
+    np.rint(steps, out=steps)
+    return np.asarray(np.clip(steps, -INT8_MAX, INT8_MAX, out=steps))
 
 
 def count_bytes(weight: QuantizedWeight) -> int:
@@ -47,7 +57,7 @@ def column_scales(weight: NDArray[np.float32], weight_range: str) -> NDArray[np.
     Raises:
         ValueError: the weight range is unknown.
     """
-    largest = np.abs(weight).max(axis=0, initial=0.0)
+    largest = np.maximum(weight.max(axis=0, initial=0), -weight.min(axis=0, initial=0))
     if weight_range == "full":
         scale = largest / INT8_MAX
     elif weight_range == "reduced":
@@ -71,8 +81,10 @@ def pair_sums(weight: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray
 
     Both have shape (ceil(inputs / 2), outputs); a last row without partner counts alone.
     """
-    rows, columns = weight.shape
-    padded = np.zeros((rows + rows % 2, columns), dtype=np.float32)
-    padded[:rows] = weight
-    first, second = padded[::2], padded[1::2]
-    return np.maximum(first, 0) + np.maximum(second, 0), np.minimum(first, 0) + np.minimum(second, 0)
+    values = weight.astype(np.float32, copy=False)
+    if len(values) % 2:
+        values = np.concatenate([values, np.zeros_like(values[:1])])
+    positive, negative = np.maximum(values[::2], 0), np.minimum(values[::2], 0)
+    positive += np.maximum(values[1::2], 0)
+    negative += np.minimum(values[1::2], 0)
+    return positive, negative

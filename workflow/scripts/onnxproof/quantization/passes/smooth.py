@@ -29,7 +29,7 @@ from onnxproof.quantization.activations import (
     record_activations,
 )
 from onnxproof.quantization.findings import key_of
-from onnxproof.quantization.integer_error import integer_product_error, static_product_error
+from onnxproof.quantization.integer_error import ExactProduct, integer_product_error, static_product_error
 from onnxproof.quantization.targets import Target, find_targets, stores_transposed
 
 #: SmoothQuant's migration strengths: 0 leaves activations alone, 1 makes all their channels alike.
@@ -158,12 +158,12 @@ class Smoothing:
         pairs = list(zip(self.weights, self.products, strict=True))
         if self.fixed_scales:
             return sum(
-                static_product_error(self.activation, weight, scales, self.weight_range, product, self.activations)
-                for weight, product in pairs
+                static_product_error(self.activation, weight, scales, self.weight_range, exact, self.activations)
+                for weight, exact in pairs
             )
         return sum(
-            integer_product_error(self.activation.rows, weight, scales, self.weight_range, product)
-            for weight, product in pairs
+            integer_product_error(self.activation.rows, weight, scales, self.weight_range, exact)
+            for weight, exact in pairs
         )
 
     @cached_property
@@ -172,9 +172,9 @@ class Smoothing:
         return [target.read_weight() for target in self.targets]
 
     @cached_property
-    def products(self) -> list[NDArray[np.float32]]:
+    def products(self) -> list[ExactProduct]:
         """The exact products of the recorded rows, which every candidate is held to."""
-        return [self.activation.rows @ weight for weight in self.weights]
+        return [ExactProduct(self.activation.rows, weight) for weight in self.weights]
 
 
 def round_scales(scales: NDArray[np.float32]) -> NDArray[np.float32]:
