@@ -83,6 +83,19 @@ def test_nothing_in_it_tells_where_it_was_made(tmp_path):
     assert b"site-packages" not in content
 
 
+def test_no_line_of_python_is_looked_up_for_its_nodes(tmp_path, monkeypatch):
+    import torch
+    from torch.fx.proxy import TracerBase
+
+    asked = []
+    monkeypatch.setattr(TracerBase, "_filter_traceback_frames", lambda self, summary: asked.append(summary))
+
+    traced(product, tmp_path / "model.onnx")
+
+    assert not asked
+    assert not torch.fx.config.do_not_emit_stack_traces  # others may want them
+
+
 @pytest.mark.slow
 def test_the_bytes_are_the_same_with_another_hash_seed(tmp_path):
     script = f"import sys; sys.path[:0] = {sys.path!r}; from test_tracing import *; "

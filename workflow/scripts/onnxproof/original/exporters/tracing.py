@@ -56,7 +56,7 @@ def trace(network: Any, inputs: Mapping[str, Any], axes: Axes, outputs: Sequence
     config = OnnxConfig(dynamic_shapes=shapes, opset_version=OPSET)
     answered: list[type] = []
     try:
-        with quiet_exporter(), torch.no_grad():
+        with quiet_exporter(), without_stack_traces(), torch.no_grad():
             exporter = OnnxExporter()  # type: ignore[no-untyped-call]
             model, _ = exporter.export_program(_selecting(network, outputs, answered), dict(inputs), config)
     except Exception as error:  # torch.export's own exceptions share no other base
@@ -111,6 +111,19 @@ def quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def without_stack_traces() -> Iterator[None]:
+    """Have torch.export not look up, for each node, the lines of Python that made it: ``tidy`` takes them out again."""
+    import torch
+
+    before = torch.fx.config.do_not_emit_stack_traces
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = before
 
 
 def tidy(model: Any, axes: Axes) -> None:
