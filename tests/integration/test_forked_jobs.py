@@ -98,13 +98,16 @@ def test_a_single_job_runs_alone(tiny_models, tmp_path):
     assert forked(run(make(tmp_path / "project", tiny_models), "--cores", "2", "results/stars.v1/reference.json")) == 0
 
 
-#: Prints how many threads there are once all is imported, and which of some packages.
+#: Prints how many threads there are once all is imported, which of some packages, and whether transformers has made its
+#: table of renamed weights.
 PRELOAD = """
 import sys
 from pathlib import Path
 import onnxproof.original.preloaded
 print(len(list(Path("/proc/self/task").iterdir())))
 print(*(name for name in sys.argv[1:] if name in sys.modules))
+from transformers import conversion_mapping
+print(len(conversion_mapping._checkpoint_conversion_mapping_cache or ()) > 0)
 """
 
 
@@ -116,4 +119,4 @@ def test_what_is_imported_once_starts_no_thread():
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, "1") | {"PYTHONPATH": str(SCRIPTS)}
     command = [sys.executable, "-c", PRELOAD, *wanted, *unwanted]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    assert told.splitlines() == ["1", " ".join(wanted)]
+    assert told.splitlines() == ["1", " ".join(wanted), "True"]

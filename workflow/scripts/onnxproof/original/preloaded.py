@@ -25,7 +25,15 @@ def _import_patched_models() -> None:
         pass
 
 
+def _list_renamed_weights() -> None:
+    """Have transformers make its table of renamed weights of all types, which it makes for the first model it loads."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("")  # type: ignore[no-untyped-call]
+
+
 for _module in (*EXPORTER, *OTHERS):
     importlib.import_module(_module)
 import_sentence_transformers()
 _import_patched_models()
+_list_renamed_weights()
