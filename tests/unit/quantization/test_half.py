@@ -154,6 +154,26 @@ def test_a_constant_beyond_the_range_and_a_node_without_kernel_stay_in_float32()
     np.testing.assert_array_equal(run(counted, {"n": np.array(4)})[0], np.float32([0, 0.5, 1, 1.5]))
 
 
+@pytest.mark.parametrize("reduction", ["none", "add"])
+@pytest.mark.parametrize(("op_type", "axes"), [("ScatterElements", 8), ("ScatterND", 1)])
+def test_a_scatter_is_half_unless_it_adds(op_type, axes, reduction):
+    """As the answers of experts are added up. onnxruntime's CPU provider adds no float16 there."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="product"),
+        helper.make_node(op_type, ["h", "places", "h"], ["s"], name="scatter", reduction=reduction),
+        helper.make_node("MatMul", ["s", "w"], ["y"], name="behind"),
+    ]
+    inputs = {"x": (FLOAT, [3, 8]), "places": (INT64, [3, axes])}
+    model = build(nodes, inputs, {"y": (FLOAT, None)}, {"w": rows(8, 8, 1, 0.2)})
+    feeds = {"x": rows(3, 8), "places": np.broadcast_to(np.array([[2], [0], [1]]), (3, axes)).copy()}
+    expected = run(model, feeds)[0]
+    halve(model)
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    scatter = next(node for node in model.graph.node if node.name == "scatter")
+    assert makers[scatter.input[0]] == ("MatMul" if reduction == "none" else "Cast")
+    np.testing.assert_allclose(run(model, feeds)[0], expected, atol=1e-2)
+
+
 def test_zeros_of_no_named_type_are_half_too():
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
