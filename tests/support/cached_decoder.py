@@ -64,6 +64,7 @@ FORMS = {
     "grouped, heads apart": (PRODUCTS + APART, 2),
     "alone": (PRODUCTS + ALONE, HEADS),
     "operator": (OPERATOR, HEADS),
+    "windowed": (PRODUCTS + GROUPED, 2),
 }
 LAYER = """
     q_made{0} = MatMul(x{0}, wq{0})
@@ -104,13 +105,21 @@ MASK = """
     mask_of_groups = Concat<axis = 2>(mask, mask)
     x0 = Gather(table, input_ids)
 """
+#: What a mask of the last five tokens has in the place of the one line.
+WINDOW = """
+    first_rows = Sub(rows, width)
+    recent = Greater(places, first_rows)
+    in_window = And(earlier, recent)
+    visible = And(in_window, given_rows)
+"""
 
 
 def cached_decoder(form: str = "grouped", seed: int = 0) -> onnx.ModelProto:
     """Return a decoder of ``LAYERS`` attentions of one of ``FORMS``."""
     rng = np.random.default_rng(seed)
     attention, groups = FORMS[form]
-    text = MASK + "".join(LAYER.replace("{attention}", attention).format(layer, layer + 1) for layer in range(LAYERS))
+    mask = MASK.replace("    visible = And(earlier, given_rows)\n", WINDOW) if form == "windowed" else MASK
+    text = mask + "".join(LAYER.replace("{attention}", attention).format(layer, layer + 1) for layer in range(LAYERS))
     cache = f"float[batch, {groups}, past_tokens, {SIZE}]"
     present = f"float[batch, {groups}, all_tokens, {SIZE}]"
     names = [f"{layer}__{part}" for layer in range(LAYERS) for part in ("key", "value")]
@@ -134,7 +143,7 @@ def cached_decoder(form: str = "grouped", seed: int = 0) -> onnx.ModelProto:
     angles = np.arange(64)[:, None] * 0.7 ** np.arange(SIZE // 2)
     integers = {"zero": 0, "one": 1, "two": [2], "first": [0], "last_axis": [1], "middle_axes": [1, 2], "one_row": [1]}
     integers |= {"joined": [0, 0, -1], "split_heads": [0, 0, HEADS, SIZE], "split_groups": [0, 0, groups, SIZE]}
-    integers |= {"in_groups": [0, groups, -1, 0], "in_heads": [0, HEADS, -1, 0]}
+    integers |= {"width": 5, "in_groups": [0, groups, -1, 0], "in_heads": [0, HEADS, -1, 0]}
     floats = {"cosines": np.cos(angles), "sines": np.sin(angles), "factor": SIZE**-0.5, "divisor": SIZE**0.5}
     floats |= {"shown": 0.0, "hidden": np.finfo(np.float32).min, "table": rng.normal(size=(VOCABULARY, WIDTH))}
     floats["head"] = rng.normal(size=(WIDTH, VOCABULARY)) / WIDTH**0.5

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from cached_decoder import cached_decoder
 from messages import raises
 from onnxproof.graph.fusions.masks import MaskReader, PaddingMask
 from onnxproof.graph.matcher import MismatchError
@@ -142,3 +143,60 @@ def test_the_graph_is_only_read():
     before = onnx.ModelProto.FromString(model.SerializeToString())
     MaskReader(model).read("mask")
     assert model == before
+
+
+def change_width(model, in_node):
+    """Let a window have forty tokens, more than what masks are first computed for."""
+    (stored,) = (tensor for tensor in model.graph.initializer if tensor.name == "width")
+    stored.CopyFrom(numpy_helper.from_array(np.array(40), "width"))
+    if in_node:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["width"], value=stored))
+        model.graph.initializer.remove(stored)
+
+
+def test_the_mask_of_a_decoder_hides_padding_and_later_tokens():
+    assert MaskReader(cached_decoder()).read_causal("mask") == HIDDEN
+
+
+@pytest.mark.parametrize("in_node", [None, False, True])
+def test_a_window_is_another_mask_however_wide(in_node):
+    model = cached_decoder("windowed")
+    if in_node is not None:
+        change_width(model, in_node)
+    with raises(MismatchError):
+        MaskReader(model).read_causal("mask")
+
+
+def see_later_tokens(model):
+    return next(node for node in model.graph.node if node.output[0] == "visible"), ["given_rows", "given_rows"]
+
+
+def see_padding(model):
+    return next(node for node in model.graph.node if node.output[0] == "visible"), ["earlier", "earlier"]
+
+
+def hide_little(model):
+    lowest = next(tensor for tensor in model.graph.initializer if tensor.name == "hidden")
+    lowest.CopyFrom(numpy_helper.from_array(np.array(-1, np.float32), "hidden"))
+    return model.graph.node[0], list(model.graph.node[0].input)
+
+
+def depend_on_a_token(model):
+    """Let a token's own number decide what it sees."""
+    return next(node for node in model.graph.node if node.output[0] == "earlier"), ["input_ids", "rows"]
+
+
+@pytest.mark.parametrize("change", [see_later_tokens, see_padding, hide_little, depend_on_a_token])
+def test_a_decoder_may_have_another_mask(change):
+    model = cached_decoder()
+    node_of, inputs = change(model)
+    node_of.input[:] = inputs
+    with raises(MismatchError):
+        MaskReader(model).read_causal("mask")
+
+
+def test_a_mask_that_reads_other_inputs_is_none_of_a_decoder():
+    with raises(MismatchError):
+        model = graph_of([*VISIBLE, node("Where", "keys zero lowest", "mask")], CONSTANTS)
+        model.graph.input[0].name = model.graph.node[0].input[0] = "padding_mask"
+        MaskReader(model).read_causal("mask")

@@ -9,16 +9,20 @@ has a row a query, one of the inputs is longer than all constants there. A mask 
 shape (B, 1, 1, S), can't depend on the query, however long the text.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnxproof.graph.editor import producers, tensors_read
 from onnxproof.graph.external_data import read_tensor, session_entries
 from onnxproof.graph.matcher import MismatchError
+from onnxproof.inputs.model_inputs import MASK, POSITIONS, TOKENS
+from onnxproof.inputs.prompts import PAST
 
 #: Hidden scores are moved by at least this much; float32 softmax gives them exactly zero from about -104 on.
 WEAKEST = -1e3
@@ -70,6 +74,38 @@ class MaskReader:
         if isinstance(known, MismatchError):
             raise known
         return known
+
+    def read_causal(self, tensor: str) -> float:
+        """Return what hides a key in the mask of a decoder, (B, 1, S, P + S), P of whose tokens are in a cache.
+
+        The mask is that number where ``attention_mask`` is 0 or the key's token comes later, and 0 elsewhere.
+
+        Raises:
+            MismatchError: it is another kind of mask, or nothing that can be computed by itself.
+        """
+        computation = self._computation_of(tensor)
+        generator = np.random.default_rng(0)
+        in_nodes = [
+            numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+            for node in computation.graph.node
+            if node.op_type == "Constant"
+            for value in [helper.get_attribute_value(node.attribute[0])]
+        ]
+        longer = self._longer_than_constants(computation, in_nodes)
+        hidden: float | None = None
+        for past, fed in ((0, LENGTHS[0]), (LENGTHS[1], 1), (LENGTHS[0], LENGTHS[1]), (longer, 2), (0, longer)):
+            feed = _random_decoder_inputs(computation.graph.input, past, fed, generator)
+            given = generator.integers(0, 2, (TEXTS, past + fed))
+            given[:, 0] = 1  # no text is hidden as a whole
+            feed |= {MASK: given} if MASK in feed else {}
+            computed = self._run(computation, feed)
+            hidden = float(computed.min(initial=0)) if hidden is None else hidden
+            later = np.arange(past + fed) > past + np.arange(fed)[:, None]
+            expected = np.where(later | (given == 0)[:, None, None], np.float32(hidden), np.float32(0))
+            if hidden > WEAKEST or computed.dtype != np.float32 or not np.array_equal(computed, expected):
+                raise MismatchError("the mask hides other keys than padding and later tokens")
+        assert hidden is not None
+        return hidden
 
     def _read(self, tensor: str) -> PaddingMask:
         computation = self._computation_of(tensor)
@@ -142,16 +178,41 @@ class MaskReader:
         except Exception as error:  # onnxruntime's own exceptions share no other base
             raise MismatchError("what is added to the scores cannot be computed by itself") from error
 
-    def _longer_than_constants(self, computation: onnx.ModelProto) -> int:
-        """Return a length above all small whole numbers among the constants of a computation."""
+    def _longer_than_constants(self, computation: onnx.ModelProto, others: Sequence[Any] = ()) -> int:
+        """Return a length above all small whole numbers among the constants of a computation, and others."""
         largest = max(LENGTHS)
-        for tensor in computation.graph.initializer:
-            values = np.abs(np.asarray(read_tensor(self.model, tensor), np.float64)).reshape(-1)
+        constants = [read_tensor(self.model, tensor) for tensor in computation.graph.initializer]
+        for constant in [*constants, *others]:
+            values = np.abs(np.asarray(constant, np.float64)).reshape(-1)
             usable = values[np.isfinite(values) & (values < np.iinfo(np.int32).max // 2)]
             largest = max(largest, int(usable.max(initial=0)))
         if 2 * largest + 2 > LONGEST:
             raise MismatchError("the mask may hide what is further away than texts can be computed for")
         return 2 * largest + 2
+
+
+def _random_decoder_inputs(
+    inputs: Iterable[onnx.ValueInfoProto], past: int, fed: int, generator: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
+    """Return values for inputs of a decoder: ``fed`` tokens of each text, behind ``past`` others in a cache.
+
+    Raises:
+        MismatchError: one of them is no input of a decoder.
+    """
+    feed: dict[str, NDArray[np.generic]] = {}
+    for value in inputs:
+        fixed = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+        lengths = {TOKENS: fed, POSITIONS: fed, MASK: past + fed}
+        shape: tuple[int, ...]
+        if value.name.startswith(PAST) and len(fixed) == 4:
+            shape = (TEXTS, fixed[1] or 1, past, fixed[3] or 1)
+        elif value.name in lengths and len(fixed) == 2:
+            shape = (TEXTS, lengths[value.name])
+        else:
+            raise MismatchError("the mask depends on other inputs than tokens and a cache")
+        values = generator.integers(0, 2, shape)
+        feed[value.name] = values.astype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    return feed
 
 
 def _random_input(value: onnx.ValueInfoProto, length: int, generator: np.random.Generator) -> NDArray[np.generic]:

@@ -6,12 +6,14 @@ adds the new token. The buffer is then longer than the text, so nothing may read
 ``attention_mask`` has that length.
 
 The mask that the graph has is added to the scores, so padding on either side, windows and additions by distance stay
-as they are. The operator hides later tokens itself, too. Queries that are padding get other values, which nobody reads.
+as they are. The operator hides later tokens itself, too: a mask that is found to hide them and padding alone becomes
+one of padding, in fewer nodes. Queries that are padding get other values, which nobody reads.
 Of several texts, the operator takes one new token behind a cache, not more ("batch_size must be 1", onnxruntime 1.32).
 """
 
+import contextlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnxproof.graph.editor import GraphEditor, NodeWriter, attribute_of, tensors_read
+from onnxproof.graph.fusions.masks import MaskReader
 from onnxproof.graph.fusions.rewrites import remove_unused_nodes
 from onnxproof.graph.fusions.values import HEADS_FIRST, KEYS_LAST
 from onnxproof.graph.matcher import GraphMatcher, MismatchError
@@ -78,9 +81,11 @@ def keep_cache_in_place(model: onnx.ModelProto) -> None:
         shapes = _shapes_of_cache(editor, attentions)
     except MismatchError as mismatch:
         raise ValueError(str(mismatch)) from None
-    lengths = _write_lengths(editor, shapes)
+    hidden = _read_masks(model, attentions)
+    lengths, masks = _write_inputs(editor, shapes, hidden)
     for attention in attentions:
-        _write_attention(editor, matcher, attention, lengths)
+        mask = masks.get(attention.mask, attention.mask)
+        _write_attention(editor, matcher, replace(attention, mask=mask), lengths)
     editor.finish()
     remove_unused_nodes(model.graph)
     helper.set_model_props(model, {**read_metadata(model), SHARE_BUFFER: "true"})
@@ -283,12 +288,27 @@ def _axes_of(shape: onnx.NodeProto) -> range:
     return range(RANK)[attribute_of(shape, "start", 0) : attribute_of(shape, "end", RANK)]
 
 
-def _write_lengths(editor: GraphEditor, shapes: list[onnx.NodeProto]) -> list[str]:
+def _read_masks(model: onnx.ModelProto, attentions: list[Attention]) -> dict[str, float]:
+    """Return what hides a key in each mask of a plain decoder, see ``MaskReader.read_causal``; others are left out."""
+    reader = MaskReader(model)
+    found = {}
+    for mask in dict.fromkeys(attention.mask for attention in attentions):
+        with contextlib.suppress(MismatchError):
+            found[mask] = reader.read_causal(mask)
+    return found
+
+
+def _write_inputs(
+    editor: GraphEditor, shapes: list[onnx.NodeProto], hidden: dict[str, float]
+) -> tuple[list[str], dict[str, str]]:
     """Write nodes that find out the length of the text, and let the shapes of caches be what they would be with it.
+
+    The operator hides later tokens itself, so that a mask that also hides padding by a number, ``hidden``, is made in
+    a few steps of ``attention_mask``. Exporters take some forty.
 
     Returns:
         What every attention reads: the place of the last token of each text, int32 (B,), and the length of the text,
-        int32 (1,).
+        int32 (1,). And what takes the place of each mask.
     """
     writer = NodeWriter(editor)
     writer.name = "cache"
@@ -310,8 +330,22 @@ def _write_lengths(editor: GraphEditor, shapes: list[onnx.NodeProto]) -> list[st
         ]
         writer.add("Concat", parts, "shape_of_text", shape.output[0], axis=0)
         editor.replace(shape, [])
+    masks = {mask: _write_mask(writer, fed, number[1], value) for mask, value in hidden.items()}
     editor.nodes[:0] = writer.nodes
-    return attended
+    return attended, masks
+
+
+def _write_mask(writer: NodeWriter, fed: str, one: str, hidden: float) -> str:
+    """Write a mask, float32 (B, 1, S, P + S), that hides padding alone by a number; ``fed`` is S, int64 (1,)."""
+    shown, lowest = (
+        writer.editor.share_constant(name, np.array(value, np.float32))
+        for name, value in (("shown", 0.0), ("hidden", hidden))
+    )
+    middle = writer.editor.share_constant("middle_axes", np.array([1, 2], np.int64))
+    given = writer.add("Cast", [MASK], "given", to=onnx.TensorProto.BOOL)
+    row = writer.add("Unsqueeze", [writer.add("Where", [given, shown, lowest], "row"), middle], "rows_of_all")
+    shape = writer.add("Concat", [one, one, fed, one], "mask_shape", axis=0)
+    return writer.add("Expand", [row, shape], "mask")
 
 
 def _write_attention(editor: GraphEditor, matcher: GraphMatcher, attention: Attention, lengths: list[str]) -> None:
