@@ -173,10 +173,18 @@ def test_an_edited_verifier_reruns_what_ships_it(copy_of_finished):
     assert project.planned().keys() == {"release", "verify_release", "all"}
 
 
+@pytest.mark.parametrize("resource", ["model_card.md.j2", "usage/choose.py.j2", "verify_page/verify.mjs.j2"])
+def test_an_edit_of_what_a_release_is_made_with_reruns_it(copy_of_finished, resource):
+    project = copy_of_finished
+    with (project.folder / "workflow/resources" / resource).open("a") as file:
+        file.write("edited\n")
+    assert project.planned() == {"all": 1, "release": 2, "verify_release": 2}
+
+
 def test_files_that_are_only_newer_rerun_nothing(copy_of_finished):
     """As after a checkout of the same commit elsewhere."""
     project = copy_of_finished
-    for path in (project.folder / "workflow").rglob("*.py"):
+    for path in (project.folder / "workflow").rglob("*"):
         path.touch()
     assert project.planned() == {}
 

@@ -26,7 +26,7 @@ from onnxproof.config.labelled import files_named
 from onnxproof.config.lists import load_models
 from onnxproof.config.machines import check_machines
 from onnxproof.config.yaml_text import check_yaml_text
-from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts, remember_facts
+from onnxproof.engine.code_digest import digest_of_files, digest_of_scripts, digest_of_texts, remember_facts
 from onnxproof.engine.name_pattern import any_of
 from onnxproof.engine.patches import forget_removed_folders, plan_with_less_work
 from onnxproof.engine.resources import (
@@ -593,10 +593,21 @@ def released_machines(wildcards) -> list[str]:
     return ["--machines", *machines] if machines else []
 
 
+#: What a release is made with beside scripts: the card, the examples on it, and the page for browsers.
+RELEASE_RESOURCES = ("model_card.md.j2", "usage", "verify_page")
+
+
 def release_resources() -> list[str]:
-    """Return what a release is made with beside scripts: the card, the examples on it, and the page for browsers."""
-    examples, page = sorted((RESOURCES / "usage").rglob("*.j2")), sorted((RESOURCES / "verify_page").iterdir())
-    return [resource_path(path) for path in (RESOURCES / "model_card.md.j2", *examples, *page)]
+    """Return these files and folders. How old they are does not matter, because their digest tells of an edit.
+
+    To name the five dozen files in the folders would be most of what a model's jobs have as inputs.
+    """
+    return [ancient(resource_path(path)) for path in RELEASE_RESOURCES]
+
+
+def release_resources_digest() -> str:
+    """Return the sha256 of these files and of those in the folders."""
+    return digest_of_files(RESOURCES, *RELEASE_RESOURCES)
 
 
 def proof_of_variants(wildcards) -> list[str]:

@@ -68,6 +68,7 @@ rule release:
         script=script_path("release"),
         code=script_digest("release"),
         shipped=shipped_digest,
+        resources=release_resources_digest(),
         variants=released_variants,
         thresholds=released_thresholds,
         machines=released_machines,

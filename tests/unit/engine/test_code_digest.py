@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from onnxproof.engine import code_digest as sources
-from onnxproof.engine.code_digest import digest_of_scripts, digest_of_texts, files_of_script
+from onnxproof.engine.code_digest import digest_of_files, digest_of_scripts, digest_of_texts, files_of_script
 
 FILES = {
     "onnxproof/__init__.py": "",
@@ -81,6 +81,25 @@ def test_a_module_that_is_moved_changes_no_digest_but_that_of_the_texts(scripts)
     (scripts / "onnxproof/deep.py").write_text("from onnxproof.parts.common import nothing\n")
     assert digests() == before
     assert digest_of_texts("make") != texts
+
+
+def test_files_are_known_by_their_names_and_bytes_wherever_they_lie(tmp_path):
+    def digest(folder: Path) -> str:
+        digest_of_files.cache_clear()
+        return digest_of_files(folder, "card", "usage")
+
+    first, second = tmp_path / "first", tmp_path / ".second"
+    (first / "usage" / "task").mkdir(parents=True)
+    for name in ("card", "usage/task/example", "unnamed"):
+        (first / name).write_text("text")
+    before = digest(first)
+    for name in ("usage/task/.example.swp", "unnamed"):
+        (first / name).write_text("edited")
+    assert digest(shutil.copytree(first, second)) == before
+    (second / "usage/task/example").rename(second / "usage/example")
+    assert digest(second) != before
+    (first / "usage/task/example").write_text("edited")
+    assert digest(first) != before
 
 
 def test_the_name_that_is_imported_counts(scripts):

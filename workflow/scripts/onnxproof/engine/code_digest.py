@@ -8,7 +8,7 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -326,8 +326,25 @@ def digest_of_scripts(*names: str) -> str:
 @cache
 def digest_of_texts(*names: str) -> str:
     """Return a sha256, in hex, over the bytes of some scripts and the modules that they import, as they are shipped."""
+    return _digest_of_bytes(SCRIPTS, map(Path, (file for name in names for file in files_of_script(name))))
+
+
+@cache
+def digest_of_files(folder: Path, *names: str) -> str:
+    """Return a sha256, in hex, over the names and bytes of some files of a folder, and of all files in its subfolders.
+
+    Args:
+        folder: an absolute path.
+        names: files and subfolders of it. Nothing hidden in a subfolder counts.
+    """
+    files = {file for name in names for file in (folder / name, *(folder / name).rglob("*")) if file.is_file()}
+    seen = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return _digest_of_bytes(folder, sorted(seen))
+
+
+def _digest_of_bytes(folder: Path, files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in map(Path, (file for name in names for file in files_of_script(name))):
-        for part in (path.relative_to(SCRIPTS).as_posix().encode(), path.read_bytes()):
+    for path in files:
+        for part in (path.relative_to(folder).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
