@@ -56,8 +56,8 @@ JOBS_OF_A_MODEL = {
     "verify_release": 1,
 }
 
-#: Python calls that planning one model may take. It takes 40,000, and 177,000 without ``plan_with_less_work``.
-CALLS_OF_A_MODEL = 43_000
+#: Python calls that planning one model may take. It takes 25,000, and 177,000 without ``plan_with_less_work``.
+CALLS_OF_A_MODEL = 28_000
 
 #: A plan with our patches of Snakemake, or as if they were for another version; ends with what they replace.
 PLAN_WITH_PATCHES_FOR = """

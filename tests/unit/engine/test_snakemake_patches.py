@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import snakemake.api  # noqa: F401 - some of its modules cannot be imported first
-from snakemake import common, io, output_index, rules
+from snakemake import common, io, iocontainers, output_index, rules
 from snakemake.dag import DAG
 from snakemake.jobs import Job
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -79,6 +79,18 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         (JobScheduler._free_resources, "job.scheduler_resources.items()"),
         (Job.conda_env_spec.fget, "self.wildcards_dict, self.params, self.input"),
         (DAG.check_directory_outputs, "(Path(f).absolute(), job)"),
+        (DAG.collect_potential_dependencies, "PotentialDependency(file, known_producers[file], True)"),
+        (DAG.update_, "producer[res.file] = res.jobs[0]"),
+        (DAG.handle_temp, 'is_flagged(f, "temp")'),
+        (DAG.handle_pipes_and_services, "if not has_pipe_or_service and not has_nodelocal:"),
+        (DAG.handle_update_flags, 'is_flagged(f, "update")'),
+        (DAG.update_ready, 'logger.debug(f"{job.output}: {self._ready(job)} {self._n_until_ready[job]}")'),
+        (DAG.stats, "self.toposorted(relevant_jobs)"),
+        (Job.missing_output, "async for f in handle_file(f)"),
+        (Job.output_mintime.fget, "tg.create_task(get_mtime(f))"),
+        (io._IOFile.inventory, "asyncio.gather(*tasks)"),
+        (io._IOFile.exists, "await self.exists_local()"),
+        (iocontainers.Namedlist.__init__, "setattr(self, name, AttributeGuard(name))"),
     ],
 )
 def test_snakemake_still_does_what_a_plan_can_do_without(function, does):
@@ -102,6 +114,7 @@ stored_by, known_by = io._IOFile.is_storage.fget, io.ExistsDict.__contains__
 check_outputs, fill = dag.DAG.check_directory_outputs, io.apply_wildcards
 value_of, make, clone = io.get_flag_value, io.IOFile, io._IOFile.clone_flags
 are_equal, hash_of = io._IOFile.__eq__, io._IOFile.__hash__
+make_list = iocontainers.Namedlist.__init__
 assert patches.plan_with_less_work(True)
 assert (io.is_flagged, io.check, output_index.OutputIndex) != (flagged, check, OldIndex)
 count = 0
@@ -200,6 +213,21 @@ made_once = rules.Wildcards(fromdict=one)
 assert rules.Wildcards(fromdict=dict(one)) is made_once
 compare(dict(iocontainers.Wildcards(fromdict=two).items()), dict(rules.Wildcards(fromdict=two).items()))
 
+def seen_in(make, *arguments, **options):
+    items = iocontainers.InputFiles.__new__(iocontainers.InputFiles)
+    make(items, *arguments, **options)
+    assert isinstance(items.sort, iocontainers.AttributeGuard) and items.sort.name == "sort"
+    parts = {name: list(part) if isinstance(part, list) else part for name, part in items.items()}
+    return list(items), dict(items._names), parts, set(vars(items)), items._allowed_overrides
+
+named = iocontainers.InputFiles(["a", "b", "c"])
+named._set_name("first", 0)
+named._set_name("others", 1, end=3)
+for arguments in ((), (None,), (named,), (["a"],), (("a", "b"), {"c": "d"}), (None, {"index": "x", "e": "f"}), ([],)):
+    compare(seen_in(make_list, *arguments), seen_in(iocontainers.Namedlist.__init__, *arguments))
+for options in ({"plainstr": True}, {"custom_map": str.upper}, {"strip_constraints": True}):
+    compare(seen_in(make_list, named, **options), seen_in(iocontainers.Namedlist.__init__, named, **options))
+
 class Job:
     def __init__(self, output):
         self.output = output
@@ -239,8 +267,71 @@ def test_what_is_replaced_does_the_same():
         [sys.executable, "-c", COMPARED], cwd=ROOT / "workflow/scripts", capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert int(run.stdout) == 2 * 11 * 4 + 7 * 10 + 12 + 3 + 3 + 4 + 8 * 2 + 15 * 2 + 18 + 1 + 8 + 14 * 4
+    assert int(run.stdout) == 2 * 11 * 4 + 7 * 10 + 12 + 3 + 3 + 4 + 8 * 2 + 15 * 2 + 18 + 1 + 7 + 3 + 8 + 14 * 4
     assert not run.stderr
+
+
+#: Files that are removed, piped, updated or made by jobs of one group, none of which this workflow has.
+WITH_FLAGS = """
+import sys
+sys.path.insert(0, config["scripts"])
+from onnxproof.engine import patches
+patches.SNAKEMAKE = config["version"]
+print("replaced:", patches.plan_with_less_work(False), file=sys.stderr)
+
+rule all:
+    input: "last", "piped", "before"
+
+rule removed:
+    output: temp("removed")
+    group: "together"
+    shell: "echo removed > {output}"
+
+rule last:
+    input: "removed"
+    output: "last"
+    group: "together"
+    shell: "cat {input} > {output}"
+
+rule pipe:
+    output: pipe("through")
+    shell: "echo through > {output}"
+
+rule piped:
+    input: "through"
+    output: "piped"
+    shell: "cat {input} > {output}"
+
+rule before:
+    input: before_update("updated")
+    output: "before"
+    shell: "sleep 1; cp {input} {output}"
+
+rule updated:
+    output: update("updated")
+    priority: 1
+    shell: "echo more >> {output}"
+"""
+
+
+@pytest.mark.slow
+def test_files_with_flags_that_this_workflow_has_not_are_made_as_before(tmp_path):
+    made = {}
+    for version, replaced in ((patches.SNAKEMAKE, True), ("another", False)):
+        folder = tmp_path / version
+        folder.mkdir()
+        (folder / "Snakefile").write_text(WITH_FLAGS)
+        (folder / "updated").write_text("old\n")
+        settings = [f"scripts={ROOT / 'workflow/scripts'}", f"version={version}"]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--forcerun", "updated"]
+        command += ["--config", *settings, "--", "all", "updated"]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        assert f"replaced: {replaced}" in run.stderr
+        files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != "Snakefile")
+        made[replaced] = {path.name: path.read_text() for path in files}
+    assert made[True] == made[False]
+    assert made[True] == {"before": "old\n", "last": "removed\n", "piped": "through\n", "updated": "old\nmore\n"}
 
 
 def test_no_file_is_in_storage_where_results_are_not():

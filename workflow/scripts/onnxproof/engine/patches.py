@@ -13,7 +13,7 @@ import operator
 import re
 import sys
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,12 @@ def plan_with_less_work(has_storage: bool) -> bool:
     _expand_once()
     _plan_without_resources()
     _compare_paths_as_lists()
+    _find_producers_once()
+    _skip_what_no_rule_makes()
+    _mark_ready_without_telling()
+    _count_jobs_once()
+    _name_items_directly()
+    _look_at_files_without_tasks(has_storage)
     return True
 
 
@@ -237,7 +243,7 @@ def _match_each_pattern_once() -> None:
                     rule,
                     str(pattern.constant_prefix()),
                     str(pattern.constant_suffix()),
-                    pattern.regex().match,
+                    pattern.match,  # which compiles the pattern once it is asked: with all models' names it is long
                     behind_model(str(pattern)),
                 )
                 for rule in rules
@@ -386,6 +392,142 @@ def _compare_paths_as_lists() -> None:
                 raise ChildIOException(parent=(Path(outer).absolute(), owner), child=(Path(inner).absolute(), other))
 
     dag.DAG.check_directory_outputs = check_directory_outputs
+
+
+def _find_producers_once() -> None:
+    """Remember which job makes a file: Snakemake looks for it again for each job that reads the file."""
+    from snakemake.dag import DAG
+
+    find = DAG.update
+
+    async def update(plan: Any, jobs: Any, file: Any = None, **options: Any) -> Any:
+        job = await find(plan, jobs, file=file, **options)
+        if file is not None and options.get("known_producers") is not None:
+            options["known_producers"][file] = [job]
+        return job
+
+    DAG.update = update
+
+
+def _skip_what_no_rule_makes() -> None:
+    """Look for files that are ``temp()``, ``pipe()`` and so on only where a rule makes such files."""
+    from snakemake.dag import DAG
+    from snakemake.jobs import Job
+
+    handle_temp, handle_pipes, handle_updates = DAG.handle_temp, DAG.handle_pipes_and_services, DAG.handle_update_flags
+    find_missing = Job.missing_output
+
+    @cache
+    def is_made(plan: Any, *flags: str) -> bool:
+        """Tell whether any rule makes files with one of these flags."""
+        return any(file.flags.get(flag) for rule in plan.workflow.rules for file in rule.output for flag in flags)
+
+    async def handle_temp_files(plan: Any, job: Any) -> None:
+        if is_made(plan, "temp"):
+            await handle_temp(plan, job)
+
+    def handle_pipes_and_services(plan: Any) -> None:
+        if is_made(plan, "pipe", "service", "nodelocal"):
+            handle_pipes(plan)
+
+    def handle_update_flags(plan: Any) -> None:
+        if is_made(plan, "update"):
+            handle_updates(plan)
+
+    async def missing_output(job: Any, requested: Iterable[Any]) -> AsyncIterator[Any]:
+        if is_made(job.dag, "pipe", "service"):
+            async for file in find_missing(job, requested):
+                yield file
+            return
+        for path in requested:
+            file = job.output_by_path.get(str(path), path)
+            if not await file.exists():
+                yield file
+
+    DAG.handle_temp, Job.missing_output = handle_temp_files, missing_output
+    DAG.handle_pipes_and_services, DAG.handle_update_flags = handle_pipes_and_services, handle_update_flags
+
+
+def _mark_ready_without_telling() -> None:
+    """Mark the jobs that wait for no other, without a text about each job for a log that nobody keeps."""
+    from snakemake.dag import DAG
+
+    update_groups = DAG.update_ready
+
+    def update_ready(plan: Any, jobs: Iterable[Any] | None = None) -> bool:
+        if plan._group:
+            return bool(update_groups(plan, jobs))
+        ready = [
+            job
+            for job in (plan.needrun_jobs() if jobs is None else jobs)
+            if plan._n_until_ready[job] == 0
+            and job not in plan._ready_jobs
+            and job not in plan._running
+            and not plan.finished(job)
+            and not job.has_unfinished_queue_input()
+        ]
+        plan._ready_jobs.update(ready)
+        return bool(ready)
+
+    DAG.update_ready = update_ready
+
+
+def _count_jobs_once() -> None:
+    """Count the jobs of a plan once: they are printed at its start and at its end, and their order is sorted for it."""
+    from snakemake.dag import DAG
+
+    count, count_planned = DAG.stats, cache(DAG.stats)
+
+    def stats(plan: Any) -> Any:
+        return count_planned(plan) if plan.workflow.dryrun else count(plan)
+
+    DAG.stats = stats
+
+
+def _name_items_directly() -> None:
+    """Make a list of inputs, outputs or log files without an import, and with the two guards that all may share."""
+    from snakemake.iocontainers import AttributeGuard, Namedlist
+
+    make_any, guarded = Namedlist.__init__, ["index", "sort"]
+    guards = {name: AttributeGuard(name) for name in guarded}
+
+    def make(items: Any, toclone: Any = None, fromdict: dict[str, Any] | None = None, **options: Any) -> None:
+        if options:
+            make_any(items, toclone, fromdict, **options)
+            return
+        list.__init__(items, toclone or ())
+        vars(items).update(guards, _names={}, _allowed_overrides=guarded)
+        if isinstance(toclone, Namedlist):
+            items._take_names(toclone._get_names())
+        for name, item in (fromdict or {}).items():
+            items.append(item)
+            items._add_name(name)
+
+    Namedlist.__init__ = make
+
+
+def _look_at_files_without_tasks(has_storage: bool) -> None:
+    """Ask for files on a disk one after the other: Snakemake starts a task for each, which is for files elsewhere."""
+    from snakemake import io, jobs
+
+    look = io._IOFile.exists
+
+    async def exists(file: Any) -> bool:
+        known = file.rule.workflow.iocache.exists_local
+        return bool(dict.__getitem__(known, file) if dict.__contains__(known, file) else await look(file))
+
+    async def inventory(file: Any) -> None:
+        files = file.rule.workflow.iocache
+        if files.active and not io.ON_WINDOWS and file not in files.exists_local:
+            await file._local_inventory(files)
+
+    async def output_mintime(job: Any) -> float | None:
+        files = [*job.output, *([job.benchmark] if job.benchmark else [])]
+        return min([(await file.mtime()).local_or_storage() for file in files if await file.exists()], default=None)
+
+    if not has_storage:
+        io._IOFile.exists, io._IOFile.inventory = exists, inventory
+        jobs.Job.output_mintime = property(output_mintime)
 
 
 def keep_one_timer(scheduler: Any) -> bool:
