@@ -76,8 +76,20 @@ def by_reference(monkeypatch):
     monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", 64)
 
 
-def test_a_small_model_is_loaded_whole(path, scratch):
+@pytest.mark.parametrize("smallest", [64, 1 << 20])
+def test_a_small_model_is_loaded_whole(path, scratch, smallest, monkeypatch):
+    monkeypatch.setattr(external_data, "SMALLEST_OUTSIDE", smallest)
     assert load_model(path, scratch) == onnx.load(path)
+
+
+def test_weights_outside_count_when_a_model_is_loaded(path, scratch, tmp_path, weight, by_reference, monkeypatch):
+    model = load_model(path, scratch)
+    save_model(model, tmp_path / "model.onnx", 0)
+    size = (tmp_path / "model.onnx").stat().st_size + weight.nbytes
+
+    for whole_below, is_whole in ((size + 1, True), (size, False)):
+        again = load_model(tmp_path / "model.onnx", scratch, whole_below)
+        assert (external_data.weights_folder(again) is None) == is_whole
 
 
 def test_a_large_model_refers_to_its_weights(path, scratch, weight, by_reference):
@@ -147,6 +159,17 @@ def test_a_graph_can_be_told_another_name_of_its_weights(tmp_path, weight):
     (tmp_path / "model.onnx_data").rename(tmp_path / "other.onnx_data")
     rename_weights(path, "model.onnx_data", "other.onnx_data")
     assert_constants(path, w=weight)
+
+
+def test_of_a_weight_inside_and_outside_the_one_outside_counts(path, scratch, tmp_path, weight, by_reference):
+    save_model(load_model(path, scratch), tmp_path / "model.onnx", 0)
+    model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
+    model.graph.initializer[0].raw_data = (weight * 2).tobytes()
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())  # onnx.save would move it outside
+
+    for whole_below in (0, 1 << 20):
+        again = load_model(tmp_path / "model.onnx", scratch, whole_below)
+        np.testing.assert_array_equal(read_tensor(again, again.graph.initializer[0]), weight)
 
 
 def test_weights_from_elsewhere_are_refused(tmp_path, weight, scratch):

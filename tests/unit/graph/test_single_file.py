@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxproof.graph.single_file import SMALLEST_LEFT_OUT, read_without_weights, write_whole
+from onnxproof.graph.single_file import SMALLEST_LEFT_OUT, read_apart, read_without_weights, write_whole
 from onnxproof.original.exporters.tracing import save_graph
 
 
@@ -47,6 +47,22 @@ def moved_outside(model):
             tensor.data_location = TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="elsewhere")
     return outside, weights
+
+
+@pytest.mark.parametrize(
+    ("smallest", "names"), [(1000, {"large", "integers"}), (250_000, {"integers"}), (1 << 20, set())]
+)
+def test_a_model_taken_apart_is_whole_with_its_weights(tmp_path, smallest, names):
+    onnx.save(some_model(), tmp_path / "model.onnx")
+
+    model, weights = read_apart(tmp_path / "model.onnx", smallest)
+
+    constants = model.graph.initializer
+    assert {constants[place].name for place in weights} == names
+    assert not any(constants[place].HasField("raw_data") for place in weights)
+    for place, weight in weights.items():
+        constants[place].raw_data = bytes(weight)
+    assert model == some_model()
 
 
 def test_what_is_written_are_the_bytes_of_protobuf(tmp_path):

@@ -21,7 +21,7 @@ from onnx import external_data_helper, helper, numpy_helper
 
 from onnxproof.files import CHUNK_BYTES
 from onnxproof.graph.folder import all_tensors, check_external_data
-from onnxproof.graph.single_file import read_without_weights, write_whole
+from onnxproof.graph.single_file import read_apart, read_without_weights, write_whole
 
 #: From this size on, in bytes of weights, a model is handled by reference.
 BY_REFERENCE_BYTES = 256 << 20
@@ -52,9 +52,15 @@ def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onn
     Raises:
         UserError: weights are to be read from anywhere but plain files of the graph's own folder.
     """
-    model = onnx.load(path, load_external_data=False)
+    model, contents = read_apart(path, SMALLEST_OUTSIDE)
     check_external_data(model, path.parent)
-    if weight_bytes(model) < (BY_REFERENCE_BYTES if whole_below is None else whole_below):
+    constants = model.graph.initializer
+    is_inside = {place: constants[place].data_location != onnx.TensorProto.EXTERNAL for place in contents}
+    inside = {place: content for place, content in contents.items() if is_inside[place]}
+    size = path.stat().st_size + sum(_place(tensor)[2] for tensor in _outside(model))
+    if size < (BY_REFERENCE_BYTES if whole_below is None else whole_below):
+        for place, content in inside.items():
+            constants[place].raw_data = bytes(content)
         external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model
     folder = Path(os.path.commonpath([path.parent.resolve(), scratch.resolve()]))
@@ -72,6 +78,8 @@ def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onn
         {entry.key: entry.value for entry in model.metadata_props}
         | {_FOLDER: str(folder), _SCRATCH: str(scratch.resolve())},
     )
+    for place, content in inside.items():
+        _write_outside(model, constants[place], content)
     return move_outside(model)
 
 

@@ -8,6 +8,7 @@ order of their numbers.
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,26 +115,46 @@ def read_without_weights(path: Path) -> onnx.ModelProto:
     Raises:
         google.protobuf.message.DecodeError: the file is no model.
     """
+    return read_apart(path, SMALLEST_LEFT_OUT)[0]
+
+
+def read_apart(path: Path, smallest: int) -> tuple[onnx.ModelProto, dict[int, memoryview]]:
+    """Return a model without the content of its larger constants, and that content, mapped into memory.
+
+    Args:
+        path: the file; weights in other files are left there.
+        smallest: constants of the main graph of at least so many bytes are taken apart.
+
+    Returns:
+        The model, and the content of each constant that was taken apart, by its place among the graph's constants.
+
+    Raises:
+        google.protobuf.message.DecodeError: the file is no model.
+    """
     model = onnx.ModelProto()
+    weights: list[memoryview | None] = []
+    without_weight = partial(_constant_without_weight, smallest=smallest, weights=weights)
+    without_weights = partial(_without_weights, onnx.GraphProto(), "initializer", reduce=without_weight)
     try:
         with path.open("rb") as file:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        kept = b"".join(_without_weights(model, "graph", content, _graph_without_weights))
+        kept = b"".join(_without_weights(model, "graph", content, without_weights))
     except ValueError:  # the file is damaged or empty: protobuf judges all of it
         kept = path.read_bytes()
+        weights.clear()
     model.ParseFromString(kept)
-    return model
+    return model, {place: weight for place, weight in enumerate(weights) if weight is not None}
 
 
-def _graph_without_weights(content: memoryview) -> Iterator[bytes]:
-    return _without_weights(onnx.GraphProto(), "initializer", content, _constant_without_weight)
-
-
-def _constant_without_weight(content: memoryview) -> Iterator[bytes]:
+def _constant_without_weight(content: memoryview, smallest: int, weights: list[memoryview | None]) -> Iterator[bytes]:
+    """Yield the fields of a constant but for a content of at least so many bytes; append that, or None."""
     number = _number_of(onnx.TensorProto(), "raw_data")
+    weights.append(None)
     for other, start, end, inner in _fields(content):
-        if other != number or end - inner < SMALLEST_LEFT_OUT:
+        if other != number or end - inner < smallest:
             yield bytes(content[start:end])
+        else:
+            weights[-1] = content[inner:end]
 
 
 def _without_weights(
