@@ -145,6 +145,15 @@ def test_nothing_but_the_operator_reads_or_gives_a_cache(form):
     assert read_metadata(changed) == {SHARE_BUFFER: "true"}
 
 
+def test_values_of_a_known_shape_are_read_as_their_product_gives_them():
+    """The second layer's come behind an answer whose axes are not known."""
+    model = in_place(cached_decoder())
+    values = [node.input[2] for node in model.graph.node if node.op_type == "GroupQueryAttention"]
+    makers = {name: node for node in model.graph.node for name in node.output}
+    assert values[0] == "v_made0"
+    assert (makers[values[1]].op_type, makers[values[1]].input[0]) == ("Reshape", "v_heads1")
+
+
 def replace_node(model, name, *others):
     """Put other nodes where the one is that makes a tensor; return that one."""
     position = next(index for index, node in enumerate(model.graph.node) if name in node.output)

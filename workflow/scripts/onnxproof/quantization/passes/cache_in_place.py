@@ -35,6 +35,8 @@ from onnxproof.vocabulary import MICROSOFT
 CHANNELS = 8
 #: The axis of a cache along which its tokens are, and how many axes it has.
 TOKEN_AXIS, RANK = 2, 4
+#: Operators whose first output has the shape of their first input.
+KEEPS_SHAPE = {"Erf", "Gelu", "LayerNormalization", "Relu", "Sigmoid", "SimplifiedLayerNormalization", "Tanh"}
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,11 @@ def keep_cache_in_place(model: onnx.ModelProto) -> None:
     except MismatchError as mismatch:
         raise ValueError(str(mismatch)) from None
     hidden = _read_masks(model, attentions)
+    by_token = _vectors_of_tokens(editor, matcher)
     lengths, masks = _write_inputs(editor, shapes, hidden)
     for attention in attentions:
         mask = masks.get(attention.mask, attention.mask)
-        _write_attention(editor, matcher, replace(attention, mask=mask), lengths)
+        _write_attention(editor, matcher, replace(attention, mask=mask), lengths, by_token)
     editor.finish()
     remove_unused_nodes(model.graph)
     helper.set_model_props(model, {**read_metadata(model), SHARE_BUFFER: "true"})
@@ -348,15 +351,20 @@ def _write_mask(writer: NodeWriter, fed: str, one: str, hidden: float) -> str:
     return writer.add("Expand", [row, shape], "mask")
 
 
-def _write_attention(editor: GraphEditor, matcher: GraphMatcher, attention: Attention, lengths: list[str]) -> None:
-    """Put GroupQueryAttention, and what its inputs need, in the place of an attention."""
+def _write_attention(
+    editor: GraphEditor, matcher: GraphMatcher, attention: Attention, lengths: list[str], by_token: set[str]
+) -> None:
+    """Put GroupQueryAttention, and what its inputs need, in the place of an attention.
+
+    ``by_token`` names tensors that are known to be (B, S, channels).
+    """
     writer = NodeWriter(editor)
     writer.start(attention.last)
     parts = [attention.queries, attention.keys, attention.values]
     answer, rows = attention.last.output[0], ""
     if not attention.joined:
         rows = attention.last.input[1]
-        parts = [_join_heads(writer, matcher, tensor, rows) for tensor in parts]
+        parts = [_join_heads(writer, matcher, tensor, rows, by_token) for tensor in parts]
         if _count_axes(matcher, rows) == 3:
             rows = ""  # as the operator gives it
     operator = editor.new_node(
@@ -378,7 +386,7 @@ def _write_attention(editor: GraphEditor, matcher: GraphMatcher, attention: Atte
             editor.replace(node, [])
 
 
-def _join_heads(writer: NodeWriter, matcher: GraphMatcher, tensor: str, rows: str) -> str:
+def _join_heads(writer: NodeWriter, matcher: GraphMatcher, tensor: str, rows: str, by_token: set[str]) -> str:
     """Return (B, S, heads * size) of (B, heads, S, size); ``rows`` is the shape of the attention's answer.
 
     Where heads were split and transposed, that is undone.
@@ -386,17 +394,42 @@ def _join_heads(writer: NodeWriter, matcher: GraphMatcher, tensor: str, rows: st
     node = matcher.producer(tensor)
     is_rotated = node is not None and (node.domain, node.op_type) == (MICROSOFT, "RotaryEmbedding")
     if node is not None and is_rotated and _tokens_first(matcher, node.input[0]):
-        joined = _join_heads(writer, matcher, node.input[0], rows)
+        joined = _join_heads(writer, matcher, node.input[0], rows, by_token)
         kept = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         return writer.add("RotaryEmbedding", [joined, *node.input[1:]], "rotated", domain=node.domain, **kept)
-    by_token = _tokens_first(matcher, tensor)
-    if not by_token:
-        by_token = writer.add("Transpose", [tensor], "by_token", perm=HEADS_FIRST)
-    elif matcher.is_made_by(by_token, "Reshape") and _is_by_text_and_token(matcher, rows):
-        # Whatever the shape in front of the split was.
-        return writer.add("Reshape", [matcher.made_by(by_token, "Reshape").input[0], rows], "joined")
+    heads = _tokens_first(matcher, tensor)
+    if not heads:
+        heads = writer.add("Transpose", [tensor], "by_token", perm=HEADS_FIRST)
+    elif matcher.is_made_by(heads, "Reshape"):
+        whole = str(matcher.made_by(heads, "Reshape").input[0])
+        if whole in by_token:
+            return whole
+        if _is_by_text_and_token(matcher, rows):  # whatever the shape in front of the split was
+            return writer.add("Reshape", [whole, rows], "joined")
     flat = writer.editor.share_constant("joined_heads", np.array([0, 0, -1], np.int64))
-    return writer.add("Reshape", [by_token, flat], "joined")
+    return writer.add("Reshape", [heads, flat], "joined")
+
+
+def _vectors_of_tokens(editor: GraphEditor, matcher: GraphMatcher) -> set[str]:
+    """Return tensors that are known to be (B, S, channels): embeddings of tokens, and what is made of them."""
+    known: set[str] = set()
+    for node in editor.nodes:
+        axes = {tensor: len(shape) for tensor in node.input if (shape := editor.constant_shape(tensor)) is not None}
+        is_read = bool(node.input) and node.input[0] in known
+        if node.op_type == "Gather":
+            is_known = node.input[1] == TOKENS and axes == {node.input[0]: 2} and not attribute_of(node, "axis", 0)
+        elif node.op_type == "MatMul":
+            is_known = is_read and axes == {node.input[1]: 2}
+        elif node.op_type in ("Add", "Mul"):
+            parts = [tensor in known or axes.get(tensor, RANK) <= 1 for tensor in node.input]
+            is_known = all(parts) and not known.isdisjoint(node.input)
+        elif node.op_type == "Reshape":
+            is_known = _is_by_text_and_token(matcher, node.input[1])
+        else:
+            is_known = is_read and node.op_type in KEEPS_SHAPE
+        if is_known:
+            known.add(node.output[0])
+    return known
 
 
 def _count_axes(matcher: GraphMatcher, shape: str) -> int | None:
