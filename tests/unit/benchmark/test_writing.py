@@ -170,16 +170,18 @@ def test_a_graph_that_can_gets_one_buffer_for_both_caches(in_place):
     writer, generate = in_place
     expected = generate([3, 1, 4], 12)
     text = writer.repeat(writer.read(np.array([[3, 1, 4]])), 2)
-    written, buffers = [], []
+    written, buffers, logits = [], [], []
     for _ in expected:
         written.append(text.token[:, 0].tolist())
         text = writer.step(text)
         buffers.append(text.cache)
+        logits.append(writer.logits[0])
     assert written == [[token] * 2 for token in expected]
     # A buffer of 4 + 4 tokens; where it is full, one with room for 4 more than are needed then.
     shapes = [{array.shape for array in buffer.arrays.values()} for buffer in buffers]
     assert shapes == [{(2, 2, room, 8)} for room in [8] * 5 + [13] * 5 + [18] * 2]
     assert buffers[0] is buffers[4]
+    assert all(array is logits[0] for array in logits), "each step writes its logits into the same memory"
     again = writer.cut(text, 3)
     assert again.cache is text.cache
     assert writer.step(Text(np.array([[expected[0]]] * 2), again.cache, 3)).token[:, 0].tolist() == written[1]

@@ -110,6 +110,8 @@ class InPlaceWriter:
         self.session, self.vocabulary = session, vocabulary
         self.names = _own_inputs(session)
         self.empty = empty_cache(session.get_inputs())
+        #: Where the last logits are: float32 (batch, tokens, vocabulary), and onnxruntime's view of that memory.
+        self.logits: tuple[Array, Any] | None = None
 
     def read(self, prompt: Array) -> Text:
         """See ``Writer``."""
@@ -135,14 +137,23 @@ class InPlaceWriter:
         return replace(text, length=length)
 
     def _run(self, tokens: Array, cache: Buffers, length: int) -> Text:
-        from onnxruntime import OrtValue
-
         for name, array in decoder_feed(tokens, length, self.names).items():
             cache.binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        logits = np.empty((*tokens.shape, self.vocabulary), np.float32)
-        cache.binding.bind_ortvalue_output("logits", OrtValue.ortvalue_from_numpy(logits))
+        logits, value = self._logits_of(tokens)
+        cache.binding.bind_ortvalue_output("logits", value)
         self.session.run_with_iobinding(cache.binding)
         return Text(_likeliest(logits), cache, length + tokens.shape[1])
+
+    def _logits_of(self, tokens: Array) -> tuple[Array, Any]:
+        """Return memory for the logits of tokens, which one step after another uses."""
+        from onnxruntime import OrtValue
+
+        shape = (*tokens.shape, self.vocabulary)
+        if self.logits is None or self.logits[0].shape != shape:
+            self.logits = None  # before the next one is taken
+            array = np.empty(shape, np.float32)
+            self.logits = array, OrtValue.ortvalue_from_numpy(array)
+        return self.logits
 
     def _buffers(self, batch: int, length: int) -> Buffers:
         """Return empty buffers for ``length`` tokens of each text, and ``ROOM`` more."""
