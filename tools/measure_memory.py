@@ -5,7 +5,7 @@ The figures are for ``onnxproof.engine.resources``.
 Encoders with random weights go from a Hub on this machine through the chain, one job at a time, with the bundled texts;
 they are also taken from a folder, as safetensors and as pickles. A job's memory is what its processes have resident
 together, its time the seconds of CPU that they took; both are looked at ten times a second. Of the jobs of several
-variants, the largest counts.
+variants, the largest counts. Each job imports PyTorch for itself, as on a cluster.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import psutil
 
 import project_path  # noqa: F401 - the imports below are found through it
 from hub_server import HubServer
+from onnxproof.engine import fork_client
 from onnxproof.engine.resources import BYTES_PER_MB, estimate_memory_mb, weights_mb
 from process_memory import descendants_of, resident_bytes
 from project import LOOSE, Project, make_project
@@ -98,7 +99,8 @@ def measure(project: Project, *arguments: str) -> dict[tuple[str, str], Needs]:
     Raises:
         SystemExit: a job failed.
     """
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, fork_client.VARIABLE: fork_client.OFF}
     needs: dict[tuple[str, str], Needs] = defaultdict(Needs)
     with (project.folder / "output.txt").open("w") as output:
         command = ["snakemake", "--cores", "2", "--jobs", "1", *arguments]
