@@ -31,9 +31,13 @@ TIMED = (
     "*/benchmark/*.json",
     "*/benchmark/*/*.json",
     "*/cost/*.tsv",
+    "*/audits/*/audit.md",
 )
 #: JSON with timings among other things, and how these are cut out.
-PARTLY_TIMED = ("*/release.json", "*/release/manifest.json", "*/onnx/*.json")
+PARTLY_TIMED = (
+    *("*/release.json", "*/release/manifest.json", "*/onnx/*.json"),
+    *("*/evaluation/*.json", "*/evaluation/answers/*.json", "*/audits/*/audit.json"),
+)
 #: Lines of checksums, those of files with timings among them.
 SUMS = "*/release/SHA256SUMS"
 #: The files of a release that hold timings, or checksums of such files.
@@ -65,12 +69,12 @@ def digest(path: Path, results: Path) -> str:
 
 
 def without_timings(content: Any) -> Any:
-    """Return JSON without benchmarks, recommendations, tried recipes' speed, and what describes files with them."""
+    """Return JSON without benchmarks, recommendations, speeds, seconds, and what describes files with them."""
     if isinstance(content, list):
         return [without_timings(entry) for entry in content]
     if not isinstance(content, dict):
         return content
-    timed = {"benchmark", "recommended", "speedup", *TIMED_OF_RELEASE}
+    timed = {"benchmark", "recommended", "speedup", "seconds", *TIMED_OF_RELEASE}
     return {key: without_timings(value) for key, value in content.items() if key not in timed}
 
 

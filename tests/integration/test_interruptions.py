@@ -3,6 +3,7 @@
 `make test-long` injects a few faults; `make test-faults` some two hundred and prints a table of them.
 """
 
+import json
 import os
 import random
 import re
@@ -13,13 +14,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 
-from project import ROOT, Project
+import published
+from project import LOOSE, ROOT, TEXTS, Project, make_project
 from reproduction import digests
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -31,6 +34,9 @@ SEED = int(os.environ.get("FAULTS_SEED", str(time.time_ns() % 1_000_000)))
 #: A first guess, in seconds; corrected to what a job takes as soon as one has ended before it was killed.
 LONGEST_JOB_S = 12.0
 LONGEST_RUN_S = 90.0
+
+#: The models of the project.
+MODELS = ("stars.v1", "sentences")
 
 can_mount = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 needs_mounts = pytest.mark.skipif(not can_mount, reason="mounting a small or read-only file system is not permitted")
@@ -59,6 +65,30 @@ class Tally:
         return "\n".join(
             [f"{'fault':40} injected recovered", *rows, total, f"files lost or changed: {self.files_lost}"]
         )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_models) -> Project:
+    """A finished project with a job of every rule that needs neither the Hub, nor a browser, nor another machine."""
+    project = make_project(tmp_path_factory.mktemp("every-rule"))
+    shutil.copytree(tiny_models, project.folder / "models")
+    published.write_support(project.folder / "models/stars", project.folder / "theirs")
+    published.export(project.folder / "models/stars", project.folder / "theirs/model.onnx")
+    rows = [{"text": text, "label": number % 5} for number, text in enumerate(TEXTS * 5)]
+    (project.folder / "labelled.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    config = project.config
+    config["models"]["stars.v1"] |= {
+        "variants": ["fp32", "optimized", "int8", "int8-static", "q4-cpu"],
+        "evaluation": {"data": "labelled.jsonl", "not_worse_by": 0.9, "search_share": 0.4},
+        "release": {"fixed_shapes": {"int8-static": [[1, 8]]}},
+        "audits": {"theirs": {"path": "theirs"}},
+    }
+    for limits in (config["quantization"]["targets"], config["parity"]["thresholds"]):
+        limits |= dict.fromkeys(("int8-static", "q4-cpu"), LOOSE)
+    project.configure(config)
+    run = project.snakemake()
+    assert run.returncode == 0, run.stdout
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +159,23 @@ def kill_group(process: subprocess.Popen, number: signal.Signals) -> None:
     process.communicate()
 
 
-def kill_fork_server(process: subprocess.Popen) -> None:
-    for child in psutil.Process(process.pid).children():
-        if any(word.endswith("fork_server.py") for word in child.cmdline()):
-            child.kill()
+def wait_for_fork_server(process: subprocess.Popen) -> psutil.Process:
+    """Return the process that forks the jobs of a run, as soon as there is one."""
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if any(word.endswith("fork_server.py") for word in child.cmdline()):
+                    return child
+        time.sleep(0.1)
+    raise AssertionError("the run has ended without a fork server")
 
 
 def test_every_rule_is_among_the_jobs(jobs):
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     scripts = set(re.findall(r'code=script_digest\("(\w+)"\)', rules))
     no_part_of_a_run = {"check", "publish_release"}
-    not_asked_for = {"fetch_evaluation", "keep_aside", "record_evaluation", "evaluate", "score_evaluation"}
-    not_asked_for |= {"gate_evaluation", "measure_browser"}
-    assert {job.rule for job in jobs} == scripts - no_part_of_a_run - not_asked_for
+    not_on_this_machine = {"fetch_evaluation", "measure_browser"}
+    assert {job.rule for job in jobs} == scripts - no_part_of_a_run - not_on_this_machine
 
 
 def test_a_killed_job_leaves_whole_files_or_none(finished, jobs, expected, tally, tmp_path):
@@ -177,14 +211,13 @@ def test_a_killed_job_leaves_whole_files_or_none(finished, jobs, expected, tally
 
 
 def test_a_killed_or_interrupted_run_is_completed_by_the_next(finished, expected, tally, tmp_path):
-    """One is killed with its jobs, one without them, one interrupted as by Ctrl-C, and one loses its fork server."""
+    """One is killed with its jobs, one without them, and one is interrupted as by Ctrl-C."""
     chance = random.Random(SEED)
     project = copy_of(finished, tmp_path / "project", with_results=False)
     ends: list[tuple[str, Callable[[subprocess.Popen], None]]] = [
         ("SIGKILL of a run and its jobs", lambda process: kill_group(process, signal.SIGKILL)),
         ("SIGKILL of a run, its jobs left over", lambda process: process.kill()),
         ("SIGINT of a run and its jobs", lambda process: kill_group(process, signal.SIGINT)),
-        ("SIGKILL of a run's fork server", kill_fork_server),
     ]
     for number in range(max(len(ends), KILLS // 20)):
         kind, end = ends[number % len(ends)]
@@ -202,6 +235,27 @@ def test_a_killed_or_interrupted_run_is_completed_by_the_next(finished, expected
     check_complete(project.folder / "results", expected, tally)
     again = project.snakemake()
     assert "Nothing to be done" in again.stdout
+
+
+def test_a_run_that_loses_its_fork_server_is_completed_by_the_next(finished, expected, tally, tmp_path):
+    """It is killed while it imports PyTorch, or while jobs that it has forked are at work."""
+    chance = random.Random(SEED)
+    targets = [f"results/{model}/{file}" for model in MODELS for file in ("onnx/fp32.json", "reference.json")]
+    for number in range(max(1, KILLS // 40)):
+        project = copy_of(finished, tmp_path / str(number), with_results=False)
+        process = start(project, "snakemake", "--cores", "2", *targets, stdout=subprocess.DEVNULL)
+        server = wait_for_fork_server(process)
+        time.sleep(chance.uniform(0, LONGEST_JOB_S))
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+            tally.injected["SIGKILL of a run's fork server"] += 1
+        process.wait()
+        check_whole(project.folder / "results", expected)
+        run = project.snakemake(*targets)
+        assert run.returncode == 0, run.stdout
+        check_whole(project.folder / "results", expected)
+        assert all((project.folder / target).is_file() for target in targets)
+        tally.recovered["SIGKILL of a run's fork server"] = tally.injected["SIGKILL of a run's fork server"]
 
 
 def test_a_second_run_in_the_same_folder_is_told(finished, tally, tmp_path):

@@ -19,6 +19,10 @@ def made(folder: Path, milliseconds: float) -> Path:
         "m/release/manifest.json": json.dumps({"variants": {"fp32": {"file": "a", "benchmark": milliseconds}}}),
         "m/release/SHA256SUMS": f"{milliseconds}  README.md\nfeed  onnx/model.onnx\n",
         "m/release.json": json.dumps({"files": {"README.md": milliseconds, "SHA256SUMS": milliseconds, "a": 1}}),
+        "m/evaluation/fp32.json": json.dumps({"seconds": {"variant": milliseconds}, "value": 0.5}),
+        "m/evaluation/answers/fp32.json": json.dumps({"seconds": milliseconds, "rows": 5}),
+        "m/audits/theirs/audit.json": json.dumps({"seconds": milliseconds, "files": [{"verdict": "sound"}]}),
+        "m/audits/theirs/audit.md": f"{milliseconds} s in all",
         "logs/export/m.log": str(milliseconds),
         "summary.csv": str(milliseconds),
         "report.html": str(milliseconds),
@@ -47,6 +51,9 @@ def test_timings_may_differ(pair):
         "m/release/manifest.json",
         "m/release.json",
         "m/release/SHA256SUMS",
+        "m/evaluation/fp32.json",
+        "m/evaluation/answers/fp32.json",
+        "m/audits/theirs/audit.json",
     ],
 )
 def test_a_changed_byte_is_told(pair, name, capsys):
