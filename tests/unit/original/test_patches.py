@@ -113,6 +113,19 @@ def test_recorded_reports_is_needed(tiny_models):
     assert vars(transformers.PreTrainedModel)["from_pretrained"] is original
 
 
+def test_without_stack_traces_is_needed():
+    import torch
+
+    def traces():
+        program = torch.export.export(torch.nn.Linear(2, 3), (torch.zeros(1, 2),))
+        return [node for node in program.graph.nodes if node.meta.get("stack_trace")]
+
+    assert traces()
+    with patches.without_stack_traces():
+        assert not traces()
+    assert traces()
+
+
 @pytest.mark.slow
 def test_lengths_in_integers_is_needed():
     import torch

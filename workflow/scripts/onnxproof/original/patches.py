@@ -165,6 +165,24 @@ def recorded_reports() -> Iterator[list[tuple[Any, dict[str, Any]]]]:
 
 
 @patch(
+    "torch",
+    "2.13",
+    reason="torch.export looks up the lines of Python that made each node. They cost a tenth of an export, and a graph "
+    "goes without them.",
+)
+def without_stack_traces() -> Iterator[None]:
+    """Have torch.export not look up where in Python each node was made."""
+    import torch
+
+    before = torch.fx.config.do_not_emit_stack_traces
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = before
+
+
+@patch(
     "transformers",
     "5.24",
     reason="Moonshine divides floating-point numbers and rounds them with int, which makes a constant of the traced "

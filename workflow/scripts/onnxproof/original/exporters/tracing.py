@@ -16,6 +16,7 @@ from onnxproof.graph.exported_model import describe_traced
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES, SMALLEST_OUTSIDE
 from onnxproof.graph.single_file import write_whole
 from onnxproof.inputs.model_inputs import Array
+from onnxproof.original.patches import without_stack_traces
 
 #: onnxruntime-web loads nothing newer than opset 21 and IR version 10; the exporter's own default is 20.
 OPSET, IR_VERSION = 20, 10
@@ -111,19 +112,6 @@ def quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-@contextmanager
-def without_stack_traces() -> Iterator[None]:
-    """Have torch.export not look up, for each node, the lines of Python that made it: ``tidy`` takes them out again."""
-    import torch
-
-    before = torch.fx.config.do_not_emit_stack_traces
-    torch.fx.config.do_not_emit_stack_traces = True
-    try:
-        yield
-    finally:
-        torch.fx.config.do_not_emit_stack_traces = before
 
 
 def tidy(model: Any, axes: Axes) -> None:
