@@ -55,12 +55,15 @@ def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onn
     model, contents = read_apart(path, SMALLEST_OUTSIDE)
     check_external_data(model, path.parent)
     constants = model.graph.initializer
-    is_inside = {place: constants[place].data_location != onnx.TensorProto.EXTERNAL for place in contents}
-    inside = {place: content for place, content in contents.items() if is_inside[place]}
+    inside = [
+        (constants[place], content)
+        for place, content in contents.items()
+        if constants[place].data_location != onnx.TensorProto.EXTERNAL
+    ]
     size = path.stat().st_size + sum(_place(tensor)[2] for tensor in _outside(model))
     if size < (BY_REFERENCE_BYTES if whole_below is None else whole_below):
-        for place, content in inside.items():
-            constants[place].raw_data = bytes(content)
+        for tensor, content in inside:
+            tensor.raw_data = bytes(content)
         external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model
     folder = Path(os.path.commonpath([path.parent.resolve(), scratch.resolve()]))
@@ -78,8 +81,8 @@ def load_model(path: Path, scratch: Path, whole_below: int | None = None) -> onn
         {entry.key: entry.value for entry in model.metadata_props}
         | {_FOLDER: str(folder), _SCRATCH: str(scratch.resolve())},
     )
-    for place, content in inside.items():
-        _write_outside(model, constants[place], content)
+    for tensor, content in inside:
+        _write_outside(model, tensor, content)
     return move_outside(model)
 
 
