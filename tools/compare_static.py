@@ -51,8 +51,7 @@ MOST_MINUTES = 20.0
 RANDOM_WEIGHTS = (
     f"The weights are random, and {OUTLIERS} channels behind each normalization and inside each feed-forward block are "
     f"{TIMES_AS_LARGE:g} times as large as the others, as a handful of them are in trained transformers. There is no "
-    "search for a recipe: our file keeps the outliers of all products that do not widen in float, except those of "
-    "queries, keys and values. Distances say little of a trained model. "
+    "search for a recipe: our file is what the search tries first. Distances say little of a trained model. "
 )
 #: Texts to judge a trained model by, where there are better ones than the evaluation texts.
 HELD_OUT = {"star-rating-tiny": project_path.ROOT / "examples/star-rating-heldout.jsonl"}

@@ -67,27 +67,19 @@ def save_recipe_variant(source: Path, task: str, variant: str, folder: Path, mos
     """Write our int8 of a model with random weights: the first recipe of the ladder, weights rounded to nearest.
 
     There is nothing to search for: any recipe is as good for such a model. A trained model takes ``quantize.py``.
-    With fixed scales, where quality is compared too, it is the recipe that keeps the outliers of all
-    ``narrow_products`` in float, and weights are rounded with compensation, as those of a trained model are.
-    At most ``most`` calibration inputs are used.
+    With fixed scales, where quality is compared too, weights are rounded with compensation, as those of a trained model
+    are. At most ``most`` calibration inputs are used.
     """
     import onnx
 
     from onnxproof.quantization.recipe import apply_recipe
-    from onnxproof.quantization.search.candidates import (
-        FIXED,
-        FIXED_OUTLIERS,
-        PREPARATIONS,
-        QUANTIZE,
-        narrow_products,
-    )
+    from onnxproof.quantization.search.candidates import FIXED, PREPARATIONS, QUANTIZE, prepare_fixed
 
-    model = onnx.load(source / MODEL_FILE)
     feeds = calibration_items(source, task, most)
     recipe = [*PREPARATIONS[0], QUANTIZE[variant] | {"rounding": "nearest"}]
     if variant in FIXED:
-        recipe = [FIXED_OUTLIERS | {"include": narrow_products(model)}, *FIXED[variant], QUANTIZE[variant]]
-    onnx.save(apply_recipe(model, recipe, feeds), folder / MODEL_FILE)
+        recipe = [*prepare_fixed(variant, len(feeds)), QUANTIZE[variant]]
+    onnx.save(apply_recipe(onnx.load(source / MODEL_FILE), recipe, feeds), folder / MODEL_FILE)
     copy_support_files(source, folder)
 
 

@@ -19,7 +19,7 @@ from onnxproof.quantization.findings import Findings, read_findings, write_findi
 from onnxproof.quantization.passes.dynamic_matmul import read_rounded_weights
 from onnxproof.quantization.recipe import apply_recipe
 from onnxproof.quantization.search import candidates
-from onnxproof.quantization.search.candidates import PREPARATIONS, limit_effort
+from onnxproof.quantization.search.candidates import FEWEST_CENTERED, PREPARATIONS, limit_effort
 from onnxproof.quantization.search.judge import Judge
 from onnxproof.quantization.search.labelled import Examples
 from onnxproof.quantization.search.ladder import distances_to, find_recipe
@@ -75,10 +75,10 @@ def texts(count=20, seed=1):
     )
 
 
-def search(model, targets, **arguments):
+def search(model, targets, inputs=None, **arguments):
     lines = []
     defaults = {"task": "sentence-similarity", "progress": lines.append}
-    return find_recipe(model, texts(), targets, **(defaults | arguments)), lines
+    return find_recipe(model, inputs or texts(), targets, **(defaults | arguments)), lines
 
 
 def passes(recipe):
@@ -159,15 +159,16 @@ def test_with_fixed_scales_no_outliers_are_taken_from_products_that_share_what_t
 
 @pytest.mark.parametrize(("variant", "evened"), [("int8-static", True), ("int8-symmetric", True), ("w8a16", False)])
 def test_fixed_scales_of_8_bits_have_centered_channels_and_room(variant, evened):
-    result, _ = search(embedder(), {"cosine_min": 0.9}, variant=variant)
+    result, _ = search(embedder(), {"cosine_min": 0.9}, texts(FEWEST_CENTERED), variant=variant)
     assert ("center_channels" in passes(result.recipe)) is evened
     assert result.recipe[-1].get("room", False) is evened
 
 
-def test_channels_are_not_centered_by_what_inputs_unlike_real_ones_show():
-    inputs = replace(texts(), is_alike=False)
-    asked = {"task": "sentence-similarity", "variant": "int8-static", "progress": lambda line: None}
-    result = find_recipe(embedder(outlier=300.0), inputs, {"cosine_min": 1.0}, **asked)
+@pytest.mark.parametrize(
+    "inputs", [replace(texts(FEWEST_CENTERED), is_alike=False), texts(FEWEST_CENTERED - 1)], ids=["unlike", "few"]
+)
+def test_channels_are_not_centered_by_inputs_unlike_real_ones_or_by_few(inputs):
+    result, _ = search(embedder(outlier=300.0), {"cosine_min": 1.0}, inputs, variant="int8-static")
     assert len(result.rungs) > 2
     assert {step["pass"] for rung in result.rungs for step in rung.recipe} == {
         "outlier_channels",
