@@ -237,13 +237,17 @@ def run_case(
 
 
 def run_variant(name: str, results: Path, variant: str) -> str:
-    """Make a further variant of a case that passed; return what it misses, and why it cannot be made."""
-    from chain import missed, quantize_variant
+    """Make a further variant of a case that passed; return what it misses, and why it cannot be made.
+
+    Where the gate's own limits judge it, the search has the default targets, which are made for these limits.
+    """
+    from chain import TARGETS, missed, quantize_variant
 
     own = OWN_LIMITS.get(variant, {})
     limits = None if own is None else INT8_THRESHOLDS | own
+    targets = TARGETS[variant] if own is None else INT8_THRESHOLDS
     try:
-        parity = quantize_variant(name, results, variant, INT8_THRESHOLDS)[1]
+        parity = quantize_variant(name, results, variant, targets)[1]
     except Exception as error:
         return describe_error(name, error)
     return "; ".join(map(str, missed(parity, limits)))
@@ -420,8 +424,9 @@ def _further_variants(rows: Sequence[Row]) -> list[str]:
     lines = [
         FURTHER_VARIANTS,
         "",
-        "They were made of cases that pass, and judged as int8 is; fp16 by the gate's own limits. *Cases* is how many "
-        "were run. *Not finite*: an answer is infinite or no number.",
+        "They were made of cases that pass, and judged as int8 is; fp16 was searched for with the default targets and "
+        "judged by the gate's own limits. *Cases* is how many were run. *Not finite*: an answer is infinite or no "
+        "number.",
         "",
         "| variant | cases | pass | miss a limit | not finite | not made |",
         "| --- | --- | --- | --- | --- | --- |",

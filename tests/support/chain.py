@@ -16,8 +16,9 @@ from onnxproof.records.parity import ParityRecord
 from onnxproof.records.variant import VariantRecord, read_variant
 from onnxproof.vocabulary import MADE_OF
 
-#: The gate's default limits, by variant.
-THRESHOLDS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]["parity"]["thresholds"]
+_DEFAULTS = resolve_models({"models": {"m": {"source": {"path": "."}}}})["m"]
+#: The gate's default limits, by variant, and what a recipe must reach by default.
+THRESHOLDS, TARGETS = _DEFAULTS["parity"]["thresholds"], _DEFAULTS["quantization"]["targets"]
 
 
 def run_chain(

@@ -3,9 +3,10 @@
 import json
 from dataclasses import asdict
 
-from coverage_matrix import Row, has_variants, main, write_table
+from coverage_matrix import INT8_THRESHOLDS, Row, has_variants, main, run_variant, write_table
 from messages import raises
 from onnxproof.cli import UserError
+from records import make_parity
 
 
 def row(name, reason="", **others):
@@ -50,6 +51,17 @@ def test_the_section_is_rewritten_alone(tmp_path, monkeypatch):
     page.rename("coverage.md")
     with raises(UserError):
         main(["--records", str(records), "--further", "coverage.md"])
+
+
+def test_what_the_gate_judges_is_searched_for_with_the_default_targets(tmp_path, monkeypatch):
+    parity = make_parity("fp16", task_metrics={"max_probability_diff": 0.02})
+    monkeypatch.setattr("chain.quantize_variant", lambda *asked: seen.append(asked[3]) or ({}, parity))
+    seen: list[dict[str, float]] = []
+    missed = run_variant("bert fill-mask", tmp_path, "fp16")
+    assert missed == "max_probability_diff: measured 0.02, allowed <= 0.01"
+    assert run_variant("bert fill-mask", tmp_path, "w8") == "", "random weights are not asked for that"
+    assert seen[0]["max_probability_diff"] < 0.01
+    assert seen[1] == INT8_THRESHOLDS
 
 
 def test_rows_that_are_run_again_are_not_copied_from_finished_ones(tmp_path, monkeypatch):
