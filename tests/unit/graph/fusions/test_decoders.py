@@ -191,6 +191,9 @@ def test_tables_are_made_once_for_all_layers(exported):
     tables = {tuple(node.input[1:]) for node in model.graph.node if node.op_type == "RotaryEmbedding"}
     assert len(tables) == 1
     assert operators(model)["Cos"] == operators(model)["Sin"] == 1
+    ((_, *made),) = tables
+    makers = [node.op_type for node in model.graph.node if node.output[0] in made]
+    assert sorted(makers) == ["Cos", "Sin"], "of the angles that are read, not of both halves"
 
 
 @pytest.mark.slow

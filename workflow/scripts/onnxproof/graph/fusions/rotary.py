@@ -31,6 +31,7 @@ from onnxproof.graph.fusions.values import (
     last_size,
     last_slice,
     made_by,
+    producer,
     scalar,
     shape_entries,
     transposed,
@@ -212,14 +213,30 @@ def _tables(op: Any, rotation: Rotation) -> tuple[Any, Any, Any]:
     half = rotation.turned // 2
     ends = [np.iinfo(np.int64).max, 2] if rotation.interleaved else [half, 1]
 
-    def table(values: ir.Value) -> Any:
-        start, end, axis, step = (op.Constant(value_ints=[number]) for number in (0, ends[0], -1, ends[1]))
-        # Each value is there twice; and B is 1 where the positions are the same in all texts.
-        once = op.Reshape(op.Slice(values, start, end, axis, step), op.Constant(value_ints=[0, -1, half]))
+    def rows(once: Any) -> Any:
+        # B is 1 where the positions are the same in all texts.
         repeated = op.Expand(once, op.Concat(shape, op.Constant(value_ints=[half]), axis=0))
         return op.Reshape(repeated, op.Constant(value_ints=[-1, half]))
 
+    def table(values: ir.Value) -> Any:
+        function = _function_of_doubled(values)
+        if function is not None and not rotation.interleaved:
+            angles = input_of(made_by(function.inputs[0], "Concat"), 0)
+            return op.Cos(rows(angles)) if function.op_type == "Cos" else op.Sin(rows(angles))
+        # Each value is there twice.
+        start, end, axis, step = (op.Constant(value_ints=[number]) for number in (0, ends[0], -1, ends[1]))
+        return rows(op.Reshape(op.Slice(values, start, end, axis, step), op.Constant(value_ints=[0, -1, half])))
+
     return op.Reshape(counted, shape), table(rotation.cosines), table(rotation.sines)
+
+
+def _function_of_doubled(values: ir.Value) -> ir.Node | None:
+    """Return the node whose cosines or sines of angles, (1 or B, S, turned / 2) twice, are ``values`` as they are."""
+    if not is_made_by(values, "Unsqueeze"):
+        return None
+    node = producer(input_of(made_by(values, "Unsqueeze"), 0))
+    is_known = node is not None and node.op_type in ("Cos", "Sin") and is_made_by(node.inputs[0], "Concat")
+    return node if is_known else None
 
 
 def _read_rotation(heads: ir.Value, cosines: ir.Value, turned: ir.Value, sines: ir.Value) -> Rotation:
