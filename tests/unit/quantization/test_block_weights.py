@@ -180,6 +180,25 @@ def test_rows_of_a_table_are_unpacked_in_plain_operators(bits, width):
     assert "head" in constants_of(model), "a head of its own is not touched"
 
 
+@pytest.mark.parametrize("width", [64, 40])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("computed", [False, True])
+def test_one_operator_reads_the_same_rows_of_a_table(bits, width, computed):
+    plain, _ = language_model(width=width, tied="shared" if width == 64 else "not tied")
+    if computed:  # how many axes the numbers of the rows have is not known then
+        plain.graph.node[0].input[1] = "same_ids"
+        plain.graph.node.insert(0, helper.make_node("Identity", ["ids"], ["same_ids"]))
+    operator = onnx.ModelProto.FromString(plain.SerializeToString())
+    quantize_embedding_blocks(plain, bits=bits)
+    quantize_embedding_blocks(operator, bits=bits, one_operator=True)
+    ids = {"ids": np.array([[0, 299, 7], [1, 1, 250]])}
+    for expected, found in zip(run(plain, ids), run(operator, ids), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert "GatherBlockQuantized" in op_types(operator)
+    assert len(operator.graph.node) < len(plain.graph.node)
+    assert "table" not in constants_of(operator)
+
+
 @pytest.mark.parametrize("tied", ["shared", "copied"])
 def test_a_tied_head_reads_the_table_of_the_embedding(tied):
     model, table = language_model(tied=tied, width=64)

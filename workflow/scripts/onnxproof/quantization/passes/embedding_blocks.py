@@ -1,7 +1,8 @@
 """Embedding tables by blocks, in operators that every runtime has; a tied head reads the same table.
 
-com.microsoft GatherBlockQuantized would be one operator in place of eight, but onnxruntime-web has no kernel of it for
-WASM. What a call costs is nothing either way: it reads one row a token.
+A file that onnxruntime alone runs on a CPU may have com.microsoft GatherBlockQuantized instead: two nodes in place of
+17, and the same bits. onnxruntime-web has no kernel of it for WASM. Each row is little work, so that most of what a
+token costs here is what onnxruntime needs to start a node.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from onnxproof.graph.editor import GraphEditor, NodeWriter, attribute_of
 from onnxproof.quantization.blocks import BlockFormat, BlockWeight, quantize_to_blocks
 from onnxproof.quantization.passes.block_weights import biased_product, store_blocks
 from onnxproof.quantization.targets import Target, find_targets
+from onnxproof.vocabulary import MICROSOFT
 
 
 def quantize_embedding_blocks(
@@ -23,6 +25,7 @@ def quantize_embedding_blocks(
     block_size: int = 32,
     minimum_rows: int = 256,
     accuracy_level: int = 0,
+    one_operator: bool = False,
 ) -> None:
     """Store every embedding table as 4-bit or 8-bit integers with a scale a block of a row, in place.
 
@@ -36,6 +39,7 @@ def quantize_embedding_blocks(
         block_size: weights of a row that share a scale.
         minimum_rows: tables with fewer rows (token types, say) stay in float: nothing would be gained.
         accuracy_level: of the tied product, see ``block_weights.quantize_block_weights``.
+        one_operator: whether GatherBlockQuantized unpacks the rows, which not every runtime has.
 
     Raises:
         ValueError: onnxruntime has no such format.
@@ -53,8 +57,9 @@ def quantize_embedding_blocks(
         assert table is not None
         weight = quantize_to_blocks(np.ascontiguousarray(table.T), format)
         stored = store_blocks(editor, name, weight)
+        write = _gathered_rows if one_operator else _unpacked_rows
         for gather in gathers:
-            editor.replace(gather, _unpacked_rows(editor, gather, stored, weight))
+            editor.replace(gather, write(editor, gather, stored, weight))
         for target in tied_products(targets, name, table):
             editor.replace(target.node, biased_product(editor, target, stored, weight, accuracy_level))
     editor.finish()
@@ -94,8 +99,7 @@ def _unpacked_rows(
     writer = NodeWriter(editor)
     writer.start(gather)
     integers, scales = stored
-    blocks = len(weight.scales)
-    width, size = len(weight.integers), weight.format.size
+    blocks, size = len(weight.scales), weight.format.size
     ids = gather.input[1]
 
     def shape_of_ids_and(*last: int) -> str:
@@ -120,10 +124,52 @@ def _unpacked_rows(
     centred = writer.add("Sub", [values, number(weight.format.middle)], "centred")
     scale = writer.add("Gather", [scales, ids], "scales", axis=0)
     scaled = writer.add("Mul", [centred, writer.add("Unsqueeze", [scale, last_axis], "scale")], "scaled")
-    whole = blocks * size
-    output = gather.output[0]
-    flat = writer.add("Reshape", [scaled, shape_of_ids_and(whole)], "flat", output="" if whole > width else output)
-    if whole > width:
-        bounds = [editor.share_constant(f"axis_{value}", np.array([value], dtype=np.int64)) for value in (0, width, -1)]
-        writer.add("Slice", [flat, *bounds], "rows", output=output)
+    _flatten(writer, scaled, shape_of_ids_and(blocks * size), gather.output[0], weight)
     return writer.nodes
+
+
+def _gathered_rows(
+    editor: GraphEditor, gather: onnx.NodeProto, stored: list[str], weight: BlockWeight
+) -> list[onnx.NodeProto]:
+    """Return the nodes that read rows of the packed table as floats by one operator."""
+    writer = NodeWriter(editor)
+    writer.start(gather)
+    integers, scales = stored
+    ids = gather.input[1]
+    last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
+    # The operator's scales have as many axes as its integers, those of MatMulNBits one less. onnxruntime computes this
+    # once, when it loads the file.
+    scale = writer.add("Unsqueeze", [scales, last_axis], "scale")
+    rows = writer.add(
+        "GatherBlockQuantized",
+        [integers, ids, scale],
+        "blocks",
+        domain=MICROSOFT,
+        bits=weight.format.bits,
+        block_size=weight.format.size,
+        gather_axis=0,
+        quantize_axis=2,
+    )
+    kept = [0] * _count_axes(editor, ids)
+    if kept:
+        shape = editor.share_constant(f"rows_of_{len(kept)}_axes", np.array([*kept, -1], dtype=np.int64))
+    else:
+        shape = writer.add("Concat", [writer.add("Shape", [ids]), last_axis], "shape", axis=0)
+    _flatten(writer, rows, shape, gather.output[0], weight)
+    return writer.nodes
+
+
+def _count_axes(editor: GraphEditor, tensor: str) -> int:
+    """Return how many axes one of the graph's inputs has; 0 for other tensors, of which that is not looked up."""
+    found = [value for value in editor.model.graph.input if value.name == tensor]
+    return len(found[0].type.tensor_type.shape.dim) if found else 0
+
+
+def _flatten(writer: NodeWriter, rows: str, shape: str, output: str, weight: BlockWeight) -> None:
+    """Join the blocks of rows in this shape, and cut off what fills up the last block."""
+    width, whole = len(weight.integers), len(weight.scales) * weight.format.size
+    flat = writer.add("Reshape", [rows, shape], "flat", output="" if whole > width else output)
+    if whole > width:
+        share = writer.editor.share_constant
+        bounds = [share(f"axis_{value}", np.array([value], dtype=np.int64)) for value in (0, width, -1)]
+        writer.add("Slice", [flat, *bounds], "rows", output=output)

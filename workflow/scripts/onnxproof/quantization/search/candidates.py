@@ -117,8 +117,10 @@ class BlockLadder:
     in_place: bool = False
 
 
-#: What lets a program write into the cache.
+#: What lets a program write into the cache. Only onnxruntime runs such a file on a CPU, so that the table of embeddings
+#: is read by an operator of its own too.
 IN_PLACE: Step = {"pass": "cache_in_place"}
+READ_AT_ONCE: Step = {"one_operator": True}
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
 ON_CPU = 4
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
@@ -312,10 +314,11 @@ def _block_candidates(
     """Yield the recipes to try, the smallest first."""
     level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     first = [IN_PLACE] if ladder.in_place and _is_in_place(model, judge, progress) else []
+    read = level | (READ_AT_ONCE if first else {})
     rounding: Step = {"rounding": "compensated"} | _widest(effort)
     ranking: list[str] | None = None
     for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
-        preparation: list[Step] = [*first, {"pass": "embedding_blocks"} | table | level]
+        preparation: list[Step] = [*first, {"pass": "embedding_blocks"} | table | read]
         prepared = apply_recipe(model, preparation)
         wide = _wide_products(prepared) if effort else []
         tried: list[list[str]] = []
