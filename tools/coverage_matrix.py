@@ -98,6 +98,13 @@ KNOWN_FAILURES: dict[tuple[str, str], str] = {
     ("new", "sapiens2 semantic-segmentation"): "int8: batch_cosine_min",
     ("new", "parakeet_ctc automatic-speech-recognition"): "int8: token_agreement",
 }
+#: Why a further variant misses a limit, where that was looked into: (name, variant) → what the model itself does.
+KNOWN_MISSES: dict[tuple[str, str], str] = {
+    ("levit image-classification", "fp16"): "its logits reach 4,605: rounding the weights to float16, with all "
+    "arithmetic in float32, moves a probability by 0.06, and changing them at random by up to 2^-12 by 0.38",
+    ("mobilenet_v1 image-classification", "fp16"): "rounding the weights to float16, with all arithmetic in float32, "
+    "moves a probability by 0.05, and changing them at random by up to 2^-12 by 0.03",
+}
 
 
 @dataclass
@@ -440,12 +447,17 @@ def _further_variants(rows: Sequence[Row]) -> list[str]:
         lines.append(f"| {variant} | {len(missed)} | {passed} | {len(limits)} | {len(bad)} | {others} |")
     lines += ["", "| case | folder | variant | reason |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {row.name} | {COLUMNS[row.column]} | {variant} | {reason.replace('|', '/')} |"
+        f"| {row.name} | {COLUMNS[row.column]} | {variant} | {reason.replace('|', '/')}{_known_miss(row, variant)} |"
         for row in rows
         for variant, reason in row.others.items()
         if reason
     ]
     return [*lines, ""]
+
+
+def _known_miss(row: Row, variant: str) -> str:
+    why = KNOWN_MISSES.get((row.name, variant))
+    return f" ({why})" if why else ""
 
 
 def _verdict(row: Row | None) -> str:

@@ -27,6 +27,14 @@ def test_further_variants_are_counted_by_what_became_of_them(tmp_path):
     assert "| bert fill-mask | saved by 5 | fp16" not in text
 
 
+def test_a_miss_that_was_looked_into_has_its_reason(tmp_path):
+    missed = "max_probability_diff: measured 0.5, allowed <= 0.01"
+    write_table([row("levit image-classification", fp16=missed, w8=missed)], tmp_path / "coverage.md")
+    text = (tmp_path / "coverage.md").read_text()
+    assert f"| levit image-classification | saved by 5 | fp16 | {missed} (its logits reach 4,605: " in text
+    assert f"| levit image-classification | saved by 5 | w8 | {missed} |" in text
+
+
 def test_without_further_variants_nothing_is_said_of_them(tmp_path):
     write_table([row("bert fill-mask")], tmp_path / "coverage.md")
     assert "Further variants" not in (tmp_path / "coverage.md").read_text()
