@@ -98,11 +98,13 @@ def run(command: list[Any], folder: Path, cores: int) -> None:
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": str(cores), **offline}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what one process compiles, the next ones read, as by default
     words = [str(word) for word in command]
     result = subprocess.run(
         words,
         cwd=folder,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": str(cores), **offline},
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -60,6 +60,7 @@ def snakemake(project: Project, *arguments: str) -> Usage:
         SystemExit: it failed; with the end of what it printed.
     """
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what one process compiles, the next ones read, as by default
     output = project.folder / "output.txt"
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with output.open("w") as stream:
