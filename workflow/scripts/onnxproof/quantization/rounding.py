@@ -46,7 +46,7 @@ VALUES_IN_FILES = 1 << 28
 #: Of so many tensors at a time: a process may not have many more files open.
 MOST_FILES = 256
 #: Tokens gathered before their products are summed: one pass over a large matrix instead of one a text.
-TOKENS_PER_SUM = 1024
+TOKENS_PER_SUM = 2048
 
 
 def quantize_weights(
@@ -273,22 +273,28 @@ def spread_of_errors(correlations: Floats) -> Floats:
     depend on the number of threads, must not decide how a weight is rounded.
     """
     level = max(DAMPING * float(np.diag(correlations).mean()), float(np.finfo(np.float32).tiny))
-    damped = correlations + level * np.eye(len(correlations))
     # With the inputs in reverse order, the factor of the inverse is the inverse of the factor: one matrix less.
-    factor = np.asarray(np.linalg.cholesky(damped[::-1, ::-1]), dtype=np.float64)
-    return np.ascontiguousarray(inverse_of_lower(factor)[::-1, ::-1])
+    damped = np.array(correlations[::-1, ::-1], order="C")
+    damped[np.diag_indices_from(damped)] += level
+    return np.ascontiguousarray(inverse_of_factor(damped)[::-1, ::-1])
 
 
-def inverse_of_lower(factor: Floats) -> Floats:
-    """Return the inverse of a lower triangular matrix, half by half: a third of the work of a general inverse."""
-    size = len(factor)
+def inverse_of_factor(matrix: Floats) -> Floats:
+    """Return the inverse of the lower Cholesky factor of a positive definite matrix, which is overwritten.
+
+    It is found half by half, such that nearly all of the work is products of matrices: they take two thirds of the time
+    of LAPACK's factorization and an inversion of what it returns.
+    """
+    size = len(matrix)
     if size <= BLOCK:
-        return np.asarray(np.tril(np.linalg.inv(factor)))
+        return np.asarray(np.tril(np.linalg.inv(np.linalg.cholesky(matrix))))
     half = size // 2
-    inverse = np.zeros_like(factor)
-    upper = inverse[:half, :half] = inverse_of_lower(factor[:half, :half])
-    lower = inverse[half:, half:] = inverse_of_lower(factor[half:, half:])
-    inverse[half:, :half] = -lower @ (factor[half:, :half] @ upper)
+    inverse = np.zeros_like(matrix)
+    upper = inverse[:half, :half] = inverse_of_factor(matrix[:half, :half])
+    below = matrix[half:, :half] @ upper.T
+    matrix[half:, half:] -= below @ below.T
+    lower = inverse[half:, half:] = inverse_of_factor(matrix[half:, half:])
+    inverse[half:, :half] = -lower @ (below @ upper)
     return inverse
 
 
