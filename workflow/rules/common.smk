@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import json
+import math
 import os
 import re
 import sys
@@ -229,9 +230,17 @@ def known_argument(wildcards, input) -> list[str]:
     return ["--known", *input.known] if input.known else []
 
 
+def cores_or(others: float) -> float:
+    """Return the number of cores; ``others`` where jobs go to other machines and no number was given."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return others
+
+
 def search_threads(wildcards) -> int:
     """Return the threads of the search for a recipe; its bytes do not depend on them."""
-    return estimate_threads(size_mb(wildcards.model))
+    return estimate_threads(size_mb(wildcards.model), cores_or(math.inf))
 
 
 def variant_files(pattern: str, variants: tuple[str, ...], models=tuple(MODELS)) -> list[str]:
@@ -570,10 +579,7 @@ def benchmark_arguments(wildcards) -> list[str]:
 
 def benchmark_threads(wildcards) -> int:
     """Return all cores; where jobs go to other machines and no number was given, what the benchmark itself uses."""
-    try:
-        return workflow.cores
-    except WorkflowError:
-        return max(MODELS[wildcards.model]["benchmark"]["threads"])
+    return cores_or(max(MODELS[wildcards.model]["benchmark"]["threads"]))
 
 
 def released_variants(wildcards) -> list[str]:

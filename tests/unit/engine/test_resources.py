@@ -70,7 +70,9 @@ def test_each_attempt_gets_more_memory_and_time():
 
 
 def test_only_large_models_get_a_second_thread():
-    assert [estimate_threads(size) for size in (1, 90.9, 438, 2234)] == [1, 1, 2, 2]
+    sizes = (1, 90.9, 438, 2234)
+    assert [estimate_threads(size, cores=4) for size in sizes] == [1, 1, 2, 2]
+    assert [estimate_threads(size, cores=2) for size in sizes] == [1, 1, 1, 2]
 
 
 def test_a_job_on_another_machine_gets_what_snakemake_itself_takes_there():
