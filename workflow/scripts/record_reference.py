@@ -1,11 +1,13 @@
 """Record what PyTorch answers to the evaluation inputs, once, so that no later step needs torch.
 
-Every input is run alone, without padding: what a model answers must not depend on the neighbours in a batch, so this
-one answer judges the variants both alone and in padded batches.
+What a model answers must not depend on the neighbours in a batch, so one answer without padding judges the variants
+both alone and in padded batches. Inputs are run alone until batches have shown that neighbours change nothing. The
+others are then run in batches of one shape.
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from onnxproof.original.final_answers import record_final_answers
 from onnxproof.original.loading import one_line
 from onnxproof.original.model import Original, load_original
 from onnxproof.original.used_tokenizer import check_portable, special_tokens, tokenizer_of
-from onnxproof.parity.answers import measure_neighbours
+from onnxproof.parity.answers import answer_inputs
 from onnxproof.records.checkpoint import ModelConfig
 from onnxproof.records.reference import (
     OwnInvariance,
@@ -37,16 +39,6 @@ from onnxproof.records.reference import (
 from onnxproof.tasks.heads import CLASSIFYING_TASKS, activation_of, count_labels
 from onnxproof.tasks.model_types import model_takes
 from onnxproof.tasks.registry import GENERATING_TASKS, TASKS
-
-
-def run_alone(original: Original, inputs: ModelInputs) -> list[Item]:
-    """Run each item alone; return its outputs by name."""
-    outputs: list[Item] = []
-    for index in range(len(inputs.items)):
-        outputs += original.run(inputs, [index])
-        if len(outputs) % 50 == 0 or len(outputs) == len(inputs.items):
-            print(f"recorded {len(outputs)} of {len(inputs.items)} inputs", flush=True)
-    return outputs
 
 
 def check_finite(model: str, outputs: list[Item]) -> None:
@@ -64,22 +56,51 @@ def check_finite(model: str, outputs: list[Item]) -> None:
                 )
 
 
-def measure_own_invariance(
-    original: Original, inputs: ModelInputs, alone: list[Item], judged: str, labels: int, batch_size: int
-) -> OwnInvariance:
-    """Return how far PyTorch's answers in padded batches are from its answers alone, see ``measure_neighbours``.
+def answer_all(
+    original: Original, model: str, inputs: ModelInputs, judged: str, labels: int, batch_size: int
+) -> tuple[list[Item], OwnInvariance]:
+    """Return PyTorch's outputs for each input without padding, and how far its answers in padded batches are from them.
 
-    Some architectures let padding into their answers: those that convolve over tokens, or pool all of them. A variant
-    can be no better than its original.
+    See ``answer_inputs`` for how inputs are run. Some architectures let padding into their answers: those that convolve
+    over tokens, or pool all of them. Each of their inputs is run alone, and a variant can be no better than its
+    original.
+
+    Args:
+        original: the model.
+        model: its name, for messages.
+        inputs: the evaluation inputs.
+        judged: what the model's head makes of its task, see ``heads.judged_as``.
+        labels: number of the model's labels.
+        batch_size: inputs in a batch, at most.
+
+    Raises:
+        UserError: PyTorch cannot run an input, or a batch.
     """
-    batches = inputs.batches(TASKS[original.task].fit_batch(batch_size), list(inputs.items[0]))
-    by_number = dict(enumerate(alone))
+    size, names = TASKS[original.task].fit_batch(batch_size), list(inputs.items[0])
+    done: set[int] = set()
 
     def run(indices: Sequence[int]) -> dict[int, Item]:
-        return dict(zip(indices, original.run(inputs, indices), strict=True))
+        where = " in batches" if len(indices) > 1 else ""
+        with one_line(model, f"the original cannot answer the evaluation inputs{where}"):
+            outputs: dict[int, Item] = dict(zip(indices, original.run(inputs, indices), strict=True))
+        before = len(done)
+        done.update(indices)
+        if len(done) // 50 > before // 50 or before < len(done) == len(inputs.items):
+            print(f"ran {len(done)} of {len(inputs.items)} inputs", flush=True)
+        return outputs
 
-    count, measured = measure_neighbours(original.task, judged, labels, inputs, batches, lambda indices: by_number, run)
-    return {"batch_size": batch_size, "inputs": count, **measured}
+    run([0])  # what cannot be run at all is told of without batches
+    found, count, measured = answer_inputs(
+        original.task,
+        judged,
+        labels,
+        inputs,
+        inputs.batches(size, names),
+        partial(inputs.batches_of_one_shape, size, names),
+        run,
+    )
+    outputs = [found[index] for index in range(len(inputs.items))]
+    return outputs, {"batch_size": batch_size, "inputs": count, **measured}
 
 
 def generate_some(original: Original, inputs: ModelInputs) -> dict[int, list[int]]:
@@ -162,13 +183,12 @@ def record(
             file = snapshot / Checkpoint(snapshot).beside_config(TOKENIZER_FILE)
             check_portable(model, tokenizer, file, texts)
         inputs = original.make_inputs(texts)
-        outputs = run_alone(original, inputs)
-        check_finite(model, outputs)
     config = read_transformer_config(snapshot)
     labels = count_labels(config)
     judged = judged_as_in(snapshot, task)
-    with one_line(model, "the original cannot answer the evaluation inputs in padded batches"):
-        invariance = measure_own_invariance(original, inputs, outputs, judged, labels, batch_size)
+    outputs, invariance = answer_all(original, model, inputs, judged, labels, batch_size)
+    check_finite(model, outputs)
+    with one_line(model, "the original cannot answer the evaluation inputs"):
         generated = generate_some(original, inputs)
     with one_line(model, "the original cannot answer raw inputs"):
         final = record_final_answers(original, model, snapshot)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from messages import raises
+from onnxproof.cli import UserError
 from onnxproof.files import write_json
 from onnxproof.inputs.model_inputs import ModelInputs
 from onnxproof.inputs.reference import read_reference, save_reference
-from record_reference import measure_own_invariance
+from record_reference import answer_all
 
 
 def test_what_is_saved_is_read_again(tmp_path):
@@ -29,33 +31,56 @@ class Pooling:
     task = "feature-extraction"
 
     def __init__(self, leaks: bool):
-        self.leaks, self.runs = leaks, 0
+        self.leaks, self.runs = leaks, []
 
     def run(self, inputs, indices):
-        self.runs += 1
+        self.runs.append(list(indices))
         longest = max(len(inputs.items[index]["input_ids"]) for index in indices)
         sizes = [longest if self.leaks else len(inputs.items[index]["input_ids"]) for index in indices]
         return [{"last_hidden_state": np.array([[1, size]], np.float32)} for size in sizes]
 
 
-@pytest.mark.parametrize(("leaks", "looked_at"), [(False, 18), (True, 32)])
-def test_all_inputs_are_run_in_batches_only_where_padding_leaks(leaks, looked_at):
+def make_inputs(lengths):
+    return ModelInputs([{"input_ids": np.ones(length), "attention_mask": np.ones(length)} for length in lengths])
+
+
+def answers_of(model, inputs):
+    return answer_all(model, "m", inputs, model.task, labels=2, batch_size=2)
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_every_input_has_its_answer_without_padding(leaks):
     lengths = [1 + index % 7 for index in range(32)]
-    inputs = ModelInputs([{"input_ids": np.ones(length), "attention_mask": np.ones(length)} for length in lengths])
+    answers, _ = answers_of(Pooling(leaks), make_inputs(lengths))
+    assert [int(answer["last_hidden_state"][0, 1]) for answer in answers] == lengths
+
+
+@pytest.mark.parametrize(("leaks", "looked_at"), [(False, 18), (True, 32)])
+def test_all_inputs_are_run_in_padded_batches_and_alone_only_where_padding_leaks(leaks, looked_at):
+    lengths = [1 + index % 7 for index in range(32)]
     model = Pooling(leaks)
-    alone = [model.run(inputs, [index])[0] for index in range(32)]
-    model.runs = 0
-    found = measure_own_invariance(model, inputs, alone, model.task, labels=2, batch_size=2)
-    assert (found["batch_size"], found["inputs"], model.runs) == (2, looked_at, looked_at // 2)
+    found = answers_of(model, make_inputs(lengths))[1]
+    assert (found["batch_size"], found["inputs"]) == (2, looked_at)
     assert (found["cosine_min"] < 0.99) is leaks
+    alone = {run[0] for run in model.runs if len(run) == 1}
+    shared = [run for run in model.runs if len(run) == 2 and lengths[run[0]] == lengths[run[1]]]
+    assert (len(alone) < 32) is bool(shared) is not leaks, "texts of one length share a run where nothing leaks"
+    assert alone | {index for run in shared for index in run} == set(range(32))
 
 
 def test_the_batch_with_the_most_padding_is_among_the_first():
     lengths = [3] * 32
     lengths[2] = 1  # in the second batch of two, which an even spread leaves out
-    inputs = ModelInputs([{"input_ids": np.ones(length), "attention_mask": np.ones(length)} for length in lengths])
-    model = Pooling(leaks=True)
-    alone = [model.run(inputs, [index])[0] for index in range(32)]
-    found = measure_own_invariance(model, inputs, alone, model.task, labels=2, batch_size=2)
-    assert found["inputs"] == 32
-    assert found["cosine_min"] < 0.99
+    assert answers_of(Pooling(leaks=True), make_inputs(lengths))[1]["inputs"] == 32
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_message_says_whether_the_original_fails_alone_or_in_a_batch(most):
+    class Failing(Pooling):
+        def run(self, inputs, indices):
+            if len(indices) > most:
+                raise RuntimeError("no such shape")
+            return super().run(inputs, indices)
+
+    with raises(UserError):
+        answers_of(Failing(leaks=False), make_inputs([1, 2, 3, 4]))

@@ -252,6 +252,39 @@ def measure_neighbours(
     return len(in_batch), measured
 
 
+def answer_inputs(
+    task: str,
+    judged_as: str,
+    labels: int,
+    inputs: ModelInputs,
+    batches: Sequence[Sequence[int]],
+    batches_of_left: Callable[[Sequence[int]], Sequence[Sequence[int]]],
+    run: Callable[[Sequence[int]], Mapping[int, Mapping[str, Array]]],
+) -> tuple[dict[int, Mapping[str, Array]], int, "Invariance"]:
+    """Return the outputs of all inputs without padding, by their numbers, and what ``measure_neighbours`` returns.
+
+    An input is run alone where ``measure_neighbours`` asks for it. Where that shows that neighbours change nothing, a
+    batch of one shape answers as each of its inputs alone does, in less time: the others are run in such batches.
+
+    Args:
+        task: see ``measure_neighbours``, as for ``judged_as``, ``labels``, ``inputs`` and ``batches``.
+        batches_of_left: returns the batches of one shape of some inputs.
+        run: returns the outputs of a batch, by the input's number.
+    """
+    found: dict[int, Mapping[str, Array]] = {}
+
+    def run_alone(indices: Sequence[int]) -> dict[int, Mapping[str, Array]]:
+        for index in indices:
+            if index not in found:
+                found.update(run([index]))
+        return found
+
+    batched, changed = measure_neighbours(task, judged_as, labels, inputs, batches, run_alone, run)
+    for indices in batches_of_left([index for index in range(len(inputs.items)) if index not in found]):
+        found |= run(indices)
+    return found, batched, changed
+
+
 def by_output(found: Mapping[int, Mapping[str, Array]], indices: Sequence[int]) -> dict[str, list[Array]]:
     """Return the outputs of some inputs, by the output's name, from those by the input's number."""
     return {name: [found[index][name] for index in indices] for name in found[indices[0]]}

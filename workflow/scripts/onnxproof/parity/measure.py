@@ -14,12 +14,12 @@ from onnxproof.graph.sessions import Session, open_session
 from onnxproof.inputs.model_inputs import LIKELIHOODS, Array, ModelInputs, Reference
 from onnxproof.parity.answers import (
     align_queries,
+    answer_inputs,
     batches_of,
     batches_of_one_shape,
     by_output,
     measure_answers,
     measure_likelihoods,
-    measure_neighbours,
     read_answers,
     run_batch,
     run_items,
@@ -73,9 +73,8 @@ def measure_sessions(
 ) -> Measurement:
     """Return how far the answers of one variant are from the recorded ones, over all inputs that have answers.
 
-    Inputs are run alone, and again in padded batches, as far as ``measure_neighbours`` asks for it. Where that shows
-    that neighbours change nothing, the others are run in batches of one shape, without padding. A merged decoder is
-    held to the same, each input alone: its outputs stand beside the others, and the worse text counts.
+    Inputs are run alone, in padded batches and in batches of one shape, see ``answer_inputs``. A merged decoder is held
+    to the same, each input alone: its outputs stand beside the others, and the worse text counts.
 
     Args:
         name: the model and the variant, for messages.
@@ -91,25 +90,17 @@ def measure_sessions(
     session, task, labels = sessions.separate, reference.manifest["task"], reference.manifest["label_count"]
     judged_as = reference.manifest["judged_as"]
     inputs = recorded_inputs(name, session, reference)
-    found: dict[int, dict[str, Array]] = {}
+    batches = batches_of(session, inputs, task, batch_size)
 
     def run(indices: Sequence[int]) -> dict[int, dict[str, Array]]:
         tell(len(indices))
         return run_batch(session, inputs, task, indices)
 
-    def run_alone(indices: Sequence[int]) -> dict[int, dict[str, Array]]:
-        for index in indices:
-            if index not in found:
-                found.update(run([index]))
-        return found
-
-    batches = batches_of(session, inputs, task, batch_size)
-    batched, changed = measure_neighbours(task, judged_as, labels, inputs, batches, run_alone, run)
-    left = [index for index in range(len(inputs.items)) if index not in found]
-    if left:  # neighbours change nothing: a batch of one shape answers as each input alone does, in less time
-        tell(len(left))
-    for indices in batches_of_one_shape(session, inputs, task, batch_size, left):
-        found |= run(indices)
+    found, batched, changed = answer_inputs(
+        task, judged_as, labels, inputs, batches, partial(batches_of_one_shape, session, inputs, task, batch_size), run
+    )
+    if batched < len(inputs.items):
+        tell(len(inputs.items) - batched)  # the others were run once, and count twice
     alone = align_queries(task, reference.outputs, by_output(found, range(len(found))))
     computed = [name for name in reference.outputs if name != LIKELIHOODS]
     compared = {output: compare_output(reference.outputs[output], alone[output]) for output in computed}
