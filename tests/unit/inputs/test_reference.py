@@ -71,7 +71,9 @@ def test_all_inputs_are_run_in_padded_batches_and_alone_only_where_padding_leaks
 def test_the_batch_with_the_most_padding_is_among_the_first():
     lengths = [3] * 32
     lengths[2] = 1  # in the second batch of two, which an even spread leaves out
-    assert answers_of(Pooling(leaks=True), make_inputs(lengths))[1]["inputs"] == 32
+    found = answers_of(Pooling(leaks=True), make_inputs(lengths))[1]
+    assert found["inputs"] == 32
+    assert found["cosine_min"] < 0.99
 
 
 @pytest.mark.parametrize("most", [0, 1])
