@@ -57,9 +57,13 @@ def quantize_embedding_blocks(
         assert table is not None
         weight = quantize_to_blocks(np.ascontiguousarray(table.T), format)
         stored = store_blocks(editor, name, weight)
-        write = _gathered_rows if one_operator else _unpacked_rows
+        read_rows = _gathered_rows if one_operator else _unpacked_rows
         for gather in gathers:
-            editor.replace(gather, write(editor, gather, stored, weight))
+            writer = NodeWriter(editor)
+            writer.start(gather)
+            rows, shape = read_rows(writer, gather.input[1], stored, weight)
+            _flatten(writer, rows, shape, gather.output[0], weight)
+            editor.replace(gather, writer.nodes)
         for target in tied_products(targets, name, table):
             editor.replace(target.node, biased_product(editor, target, stored, weight, accuracy_level))
     editor.finish()
@@ -92,15 +96,10 @@ def tied_products(targets: Sequence[Target], name: str, table: NDArray[np.float3
     return found
 
 
-def _unpacked_rows(
-    editor: GraphEditor, gather: onnx.NodeProto, stored: list[str], weight: BlockWeight
-) -> list[onnx.NodeProto]:
-    """Return the nodes that read rows of the packed table and turn them back into floats."""
-    writer = NodeWriter(editor)
-    writer.start(gather)
-    integers, scales = stored
+def _unpacked_rows(writer: NodeWriter, ids: str, stored: list[str], weight: BlockWeight) -> tuple[str, str]:
+    """Write the nodes that read rows of the packed table as floats; return the rows by blocks, and the joined shape."""
+    editor, (integers, scales) = writer.editor, stored
     blocks, size = len(weight.scales), weight.format.size
-    ids = gather.input[1]
 
     def shape_of_ids_and(*last: int) -> str:
         ends = editor.share_constant(f"{integers}_shape_{'x'.join(map(str, last))}", np.array(last, dtype=np.int64))
@@ -124,18 +123,12 @@ def _unpacked_rows(
     centred = writer.add("Sub", [values, number(weight.format.middle)], "centred")
     scale = writer.add("Gather", [scales, ids], "scales", axis=0)
     scaled = writer.add("Mul", [centred, writer.add("Unsqueeze", [scale, last_axis], "scale")], "scaled")
-    _flatten(writer, scaled, shape_of_ids_and(blocks * size), gather.output[0], weight)
-    return writer.nodes
+    return scaled, shape_of_ids_and(blocks * size)
 
 
-def _gathered_rows(
-    editor: GraphEditor, gather: onnx.NodeProto, stored: list[str], weight: BlockWeight
-) -> list[onnx.NodeProto]:
-    """Return the nodes that read rows of the packed table as floats by one operator."""
-    writer = NodeWriter(editor)
-    writer.start(gather)
-    integers, scales = stored
-    ids = gather.input[1]
+def _gathered_rows(writer: NodeWriter, ids: str, stored: list[str], weight: BlockWeight) -> tuple[str, str]:
+    """Do what ``_unpacked_rows`` does, by one operator."""
+    editor, (integers, scales) = writer.editor, stored
     last_axis = editor.share_constant("last_axis", np.array([-1], dtype=np.int64))
     # The operator's scales have as many axes as its integers, those of MatMulNBits one less. onnxruntime computes this
     # once, when it loads the file.
@@ -152,11 +145,8 @@ def _gathered_rows(
     )
     kept = [0] * _count_axes(editor, ids)
     if kept:
-        shape = editor.share_constant(f"rows_of_{len(kept)}_axes", np.array([*kept, -1], dtype=np.int64))
-    else:
-        shape = writer.add("Concat", [writer.add("Shape", [ids]), last_axis], "shape", axis=0)
-    _flatten(writer, rows, shape, gather.output[0], weight)
-    return writer.nodes
+        return rows, editor.share_constant(f"rows_of_{len(kept)}_axes", np.array([*kept, -1], dtype=np.int64))
+    return rows, writer.add("Concat", [writer.add("Shape", [ids]), last_axis], "shape", axis=0)
 
 
 def _count_axes(editor: GraphEditor, tensor: str) -> int:
