@@ -65,19 +65,16 @@ def save_block_variant(optimized: Path, variant: str, folder: Path) -> None:
 
     There is nothing to search for: any recipe is as good for random weights. A trained model takes ``quantize.py``.
     """
-    from onnxproof.quantization.search.candidates import BLOCKS, IN_PLACE, READ_AT_ONCE, single_file_bytes
+    from onnxproof.quantization.search.candidates import BLOCKS, single_file_bytes
 
     ladder = BLOCKS[variant]
     rung = ladder.rungs[0]
-    level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
     scratch = folder / "scratch"
     scratch.mkdir()
     model = load_model(optimized / MODEL_FILE, scratch)
-    in_place = ladder.in_place and has_cache(model)
     recipe = [
-        *([IN_PLACE] if in_place else []),
-        {"pass": "embedding_blocks"} | rung.table | level | (READ_AT_ONCE if in_place else {}),
-        {"pass": "block_weights"} | rung.weights | {"rounding": "nearest"} | level,
+        *ladder.prepare(rung.table, ladder.in_place and has_cache(model)),
+        {"pass": "block_weights"} | rung.weights | {"rounding": "nearest"} | ladder.level,
     ]
     save_model(apply_recipe(model, recipe), folder / MODEL_FILE, single_file_bytes(variant))
     for path in scratch.iterdir():

@@ -116,11 +116,22 @@ class BlockLadder:
     rungs: tuple[BlockRung, ...]
     in_place: bool = False
 
+    @property
+    def level(self) -> Step:
+        """The parameter of each step that writes products."""
+        return {"accuracy_level": self.accuracy_level} if self.accuracy_level else {}
 
-#: What lets a program write into the cache. Only onnxruntime runs such a file on a CPU, so that the table of embeddings
-#: is read by an operator of its own too.
+    def prepare(self, table: Step, is_in_place: bool) -> list[Step]:
+        """Return the steps before the one for products; ``is_in_place`` tells whether the cache is written in place.
+
+        Only onnxruntime runs such a file, on a CPU, so that an operator of its own reads the table of embeddings too.
+        """
+        embedding: Step = {"pass": "embedding_blocks"} | table | self.level
+        return [IN_PLACE, embedding | {"one_operator": True}] if is_in_place else [embedding]
+
+
+#: What lets a program write into the cache.
 IN_PLACE: Step = {"pass": "cache_in_place"}
-READ_AT_ONCE: Step = {"one_operator": True}
 #: What lets onnxruntime's kernel for CPUs round activations to int8: half the time, and hardly less exact.
 ON_CPU = 4
 FOUR_BITS: Step = {"bits": 4, "block_size": 32, "zero_points": True}
@@ -312,19 +323,18 @@ def _block_candidates(
     progress: Callable[[str], None],
 ) -> Iterator[Candidate]:
     """Yield the recipes to try, the smallest first."""
-    level = {"accuracy_level": ladder.accuracy_level} if ladder.accuracy_level else {}
-    first = [IN_PLACE] if ladder.in_place and _is_in_place(model, judge, progress) else []
-    read = level | (READ_AT_ONCE if first else {})
+    is_in_place = ladder.in_place and _is_in_place(model, judge, progress)
     rounding: Step = {"rounding": "compensated"} | _widest(effort)
     ranking: list[str] | None = None
     for table, rungs in itertools.groupby(ladder.rungs, key=lambda rung: rung.table):
-        preparation: list[Step] = [*first, {"pass": "embedding_blocks"} | table | read]
+        preparation = ladder.prepare(table, is_in_place)
         prepared = apply_recipe(model, preparation)
         wide = _wide_products(prepared) if effort else []
         tried: list[list[str]] = []
         for rung in rungs:
             # Not screened: with so few bits, compensation makes a quarter of the error.
-            candidate = Candidate(preparation, prepared, {"pass": "block_weights"} | rung.weights | rounding | level)
+            quantize = {"pass": "block_weights"} | rung.weights | rounding | ladder.level
+            candidate = Candidate(preparation, prepared, quantize)
             if not rung.spared:
                 yield candidate
                 continue
