@@ -21,6 +21,7 @@ rule benchmark:
         ),
     log:
         "results/logs/benchmark/{model}.{variant}.log",
+    priority: CHAIN_PRIORITY
     conda:
         "../../envs/runtime.yaml"
     threads: benchmark_threads
@@ -55,6 +56,7 @@ rule benchmark_pytorch:
         ),
     log:
         "results/logs/benchmark/{model}.pytorch.log",
+    priority: CHAIN_PRIORITY
     conda:
         "../../envs/export.yaml"
     threads: benchmark_threads

@@ -44,8 +44,12 @@ from onnxproof.vocabulary import CPU_PROVIDER, MADE_OF, PYTORCH, QUANTIZED_VARIA
 # because there is always another job for the next core, and two threads of one job wait for each other: on a busy
 # machine PyTorch took five times the CPU time with two.
 PARITY_THREADS = 1
-#: Export, optimization and quantization wait for one another, and the other jobs for them: they come first.
+#: Export, optimization and quantization wait for one another, and the other jobs for them: they come first. Benchmarks
+#: have all cores for themselves: they come one after another, so that only one of them waits for cores to become free.
 CHAIN_PRIORITY = 1
+#: Of so few models all jobs that import PyTorch come before the others, so that the process that forks them has ended
+#: when recipes are searched for. Of more models, the first are finished before the last are begun.
+FEW_MODELS = 8
 CONFIG_FILE = Path("config.yaml")
 #: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
 IS_MODULE = not workflow.modifier.is_main_snakefile()
@@ -72,6 +76,7 @@ configfile: CONFIG_FILE
 
 
 MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
+PYTORCH_PRIORITY = CHAIN_PRIORITY + 1 if len(MODELS) <= FEW_MODELS else 0
 
 
 #: The models that have a repository to be published to.

@@ -28,6 +28,7 @@ rule download:
         manifest="results/{model}/source.json",
     log:
         "results/logs/download/{model}.log",
+    priority: PYTORCH_PRIORITY
     conda:
         "../../envs/export.yaml"
     resources:

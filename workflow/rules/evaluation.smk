@@ -64,6 +64,7 @@ rule record_evaluation:
         "results/logs/record_evaluation/{model}.log",
     benchmark:
         "results/{model}/cost/record_evaluation.tsv"
+    priority: PYTORCH_PRIORITY
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS

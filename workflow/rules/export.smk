@@ -12,7 +12,7 @@ rule export:
         "results/logs/export/{model}.log",
     benchmark:
         "results/{model}/cost/export.tsv"
-    priority: CHAIN_PRIORITY
+    priority: max(CHAIN_PRIORITY, PYTORCH_PRIORITY)
     conda:
         "../../envs/export.yaml"
     resources:

@@ -19,6 +19,7 @@ rule record_reference:
         "results/logs/record_reference/{model}.log",
     benchmark:
         "results/{model}/cost/record_reference.tsv"
+    priority: PYTORCH_PRIORITY
     conda:
         "../../envs/export.yaml"
     threads: PARITY_THREADS

@@ -9,7 +9,7 @@ from onnxproof.checkpoint.inference import choose_task
 from onnxproof.checkpoint.sentence_modules import lift_transformer
 from onnxproof.cli import run_script
 from onnxproof.files import staged_folder, write_json
-from onnxproof.graph.external_data import gather_weights
+from onnxproof.graph.external_data import gather_weights, join_weights
 from onnxproof.graph.files import separate_graphs
 from onnxproof.graph.folder import describe_variant, model_bytes
 from onnxproof.graph.merged_decoder import merge_decoders
@@ -44,6 +44,7 @@ def export(
             made = export_graphs(model, snapshot, task, exporter, exported)
             for file in separate_graphs(exported):
                 gather_weights(exported / file)
+                join_weights(exported / file)
                 for path in exported.glob(f"{file}*"):
                     shutil.move(path, stage / path.name)
             merge_decoders(stage)

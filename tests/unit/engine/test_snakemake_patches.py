@@ -15,6 +15,7 @@ import snakemake.api  # noqa: F401 - some of its modules cannot be imported firs
 from snakemake import common, io, iocontainers, output_index, rules
 from snakemake.dag import DAG
 from snakemake.jobs import Job
+from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from onnxproof.engine import patches
@@ -91,6 +92,7 @@ def test_many_looks_start_one_timer_and_each_that_follows_the_next(scheduler):
         (io._IOFile.inventory, "asyncio.gather(*tasks)"),
         (io._IOFile.exists, "await self.exists_local()"),
         (iocontainers.Namedlist.__init__, "setattr(self, name, AttributeGuard(name))"),
+        (PersistenceBase._serialize_param_pandas, "import pandas as pd"),
     ],
 )
 def test_snakemake_still_does_what_a_plan_can_do_without(function, does):
@@ -334,6 +336,29 @@ def test_files_with_flags_that_this_workflow_has_not_are_made_as_before(tmp_path
     assert made[True] == {"before": "old\n", "last": "removed\n", "piped": "through\n", "updated": "old\nmore\n"}
 
 
+def test_pandas_is_imported_for_its_own_values_only():
+    written = """
+import sys
+import snakemake.api
+from snakemake.persistence import PersistenceBase
+from onnxproof.engine import patches
+PersistenceBase.__abstractmethods__ = frozenset()
+persistence = PersistenceBase.__new__(PersistenceBase)
+before = PersistenceBase._serialize_param.fget.__wrapped__
+values = [1, "text", ["a"], {"b": None}, len, object()]
+patches.plan_with_less_work(False)
+made = [persistence._serialize_param(value) for value in values]
+assert "pandas" not in sys.modules
+assert made == [before(persistence)(value) for value in values]
+import pandas
+for table in (pandas.DataFrame({"a": [1, 2]}), pandas.Series([3])):
+    assert persistence._serialize_param(table) == before(persistence)(table)
+    assert persistence._serialize_param(table) == repr(pandas.util.hash_pandas_object(table).tolist())
+"""
+    run = subprocess.run([sys.executable, "-c", written], cwd=ROOT / "workflow/scripts", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_no_file_is_in_storage_where_results_are_not():
     asked = "import snakemake.api\nfrom snakemake import io\nfrom onnxproof.engine import patches\n"
     asked += "patches.plan_with_less_work(False)\nprint(io._IOFile('a', None).is_storage)"
@@ -347,6 +372,7 @@ import logging, sys
 from types import SimpleNamespace
 import snakemake.api
 from snakemake.jobs import Job
+from snakemake.persistence import PersistenceBase
 from snakemake.logging import DefaultFilter
 from snakemake.settings.enums import Quietness
 from onnxproof.engine import patches

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxproof.graph.external_data import join_weights
 from onnxproof.graph.single_file import SMALLEST_LEFT_OUT, read_apart, read_without_weights, write_whole
 from onnxproof.original.exporters.tracing import save_graph
 
@@ -79,7 +80,7 @@ def test_what_is_written_are_the_bytes_of_protobuf(tmp_path):
     assert (tmp_path / "ours.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
 
 
-def test_a_traced_graph_is_written_as_onnx_ir_writes_it(tmp_path):
+def test_a_traced_graph_becomes_the_file_that_onnx_ir_writes(tmp_path):
     import onnx_ir
 
     values = np.random.default_rng(0).normal(size=(600, 600)).astype(np.float32)
@@ -92,6 +93,9 @@ def test_a_traced_graph_is_written_as_onnx_ir_writes_it(tmp_path):
     onnx_ir.save(model, tmp_path / "expected.onnx")
     weight = model.graph.initializers["w"].const_value
     save_graph(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx_data").stat().st_size >= values.nbytes
+    join_weights(tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx_data").exists()
     assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "expected.onnx").read_bytes()
     assert model.graph.initializers["w"].const_value is weight, "the graph still has its weights"
 

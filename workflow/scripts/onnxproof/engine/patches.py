@@ -69,6 +69,7 @@ def plan_with_less_work(has_storage: bool) -> bool:
     _count_jobs_once()
     _name_items_directly()
     _look_at_files_without_tasks(has_storage)
+    _import_pandas_for_its_values_only()
     return True
 
 
@@ -528,6 +529,20 @@ def _look_at_files_without_tasks(has_storage: bool) -> None:
     if not has_storage:
         io._IOFile.exists, io._IOFile.inventory = exists, inventory
         jobs.Job.output_mintime = property(output_mintime)
+
+
+def _import_pandas_for_its_values_only() -> None:
+    """Write down parameters without pandas as long as nothing has imported it: none of them is a table of pandas then.
+
+    Snakemake imports it where it is installed, at its first job: that takes half a second, and 60 MB until it ends.
+    """
+    from snakemake.persistence import PersistenceBase
+
+    def serialize(persistence: Any) -> Any:
+        is_there = "pandas" in sys.modules
+        return persistence._serialize_param_pandas if is_there else persistence._serialize_param_builtin
+
+    PersistenceBase._serialize_param = property(serialize)
 
 
 def keep_one_timer(scheduler: Any) -> bool:

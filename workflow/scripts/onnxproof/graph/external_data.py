@@ -219,6 +219,19 @@ def gather_weights(path: Path) -> None:
             (path.parent / part).unlink()
 
 
+def join_weights(path: Path) -> None:
+    """Write a graph and the file that its weights are in as one file, where one can hold them."""
+    model = onnx.load(path, load_external_data=False)
+    parts = weight_files(model)
+    if not parts or weight_bytes(model) >= SINGLE_FILE_BYTES:
+        return
+    whole = path.with_name(f"{path.name}_whole")
+    write_whole(model, whole, partial(_weight, path.parent))
+    whole.replace(path)
+    for part in parts:
+        (path.parent / part).unlink()
+
+
 def _gather(model: onnx.ModelProto, folder: Path, data: Path) -> None:
     """Copy all weights into one file and have the references name it."""
     with data.open("wb") as target:

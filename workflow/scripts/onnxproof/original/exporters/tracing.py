@@ -14,7 +14,6 @@ import numpy as np
 from onnxproof.cli import UserError
 from onnxproof.graph.exported_model import describe_traced
 from onnxproof.graph.external_data import SINGLE_FILE_BYTES, SMALLEST_OUTSIDE
-from onnxproof.graph.single_file import write_whole
 from onnxproof.inputs.model_inputs import Array
 from onnxproof.original.patches import without_stack_traces
 
@@ -22,6 +21,8 @@ from onnxproof.original.patches import without_stack_traces
 OPSET, IR_VERSION = 20, 10
 #: A graph counts as exported where it answers inputs of other shapes to within this part of the largest value.
 LARGEST_RELATIVE_DIFF = 1e-4
+#: Weights of so many bytes are in the file beside a graph that cannot be one file: all but shapes and biases.
+SMALLEST_OUTSIDE_LARGE = 256
 #: Where in its ``meta`` a traced graph has what ``describe_traced`` says of it.
 DESCRIPTION = "description"
 #: What a graph keeps beside its network's own name for a weight.
@@ -187,30 +188,16 @@ def _forget_origin(value: Any) -> None:
 
 
 def save_graph(model: Any, path: Path) -> None:
-    """Write a graph: as one file, or with its weights in ``<name>_data`` beside it where one file cannot hold them."""
+    """Write a graph with its large weights in ``<name>_data`` beside it; ``join_weights`` makes one file of both.
+
+    onnxruntime maps such weights into memory. Of a graph in one file it has two copies in memory while it loads it.
+    """
     import onnx_ir
 
-    constants = model.graph.initializers
-    weights = {name: value.const_value for name, value in constants.items() if value.const_value is not None}
-    if sum(weight.nbytes for weight in weights.values()) >= SINGLE_FILE_BYTES:
-        onnx_ir.save(model, path, external_data=f"{path.name}_data")
-        return
-    for name, weight in weights.items():
-        if weight.nbytes >= SMALLEST_OUTSIDE:
-            constants[name].const_value = onnx_ir.ExternalTensor(
-                path.name, 0, weight.nbytes, weight.dtype, shape=weight.shape, name=name
-            )
-
-    def content_of(name: str) -> Iterator[bytes]:
-        yield weights[name].tobytes()  # when it is written: one at a time
-
-    try:
-        write_whole(
-            onnx_ir.to_proto(model), path, lambda tensor: (weights[tensor.name].nbytes, content_of(tensor.name))
-        )
-    finally:
-        for name, weight in weights.items():
-            constants[name].const_value = weight
+    constants = (value.const_value for value in model.graph.initializers.values())
+    is_large = sum(constant.nbytes for constant in constants if constant is not None) >= SINGLE_FILE_BYTES
+    smallest = SMALLEST_OUTSIDE_LARGE if is_large else SMALLEST_OUTSIDE
+    onnx_ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=smallest)
 
 
 Runner = Callable[[dict[str, Array]], Mapping[str, Array]]
