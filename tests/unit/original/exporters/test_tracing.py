@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pytest
 
 from messages import raises
 from onnxproof.cli import UserError
-from onnxproof.original.exporters.tracing import check_generalizes, relative_difference, save_graph, trace
+from onnxproof.original.exporters.tracing import (
+    check_generalizes,
+    let_go_of_weights,
+    relative_difference,
+    save_graph,
+    trace,
+)
 
 AXES = {"values": ["batch_size", "sequence_length", None]}
 
@@ -53,11 +60,11 @@ def feeds():
     return [{"values": generator.normal(size=shape).astype(np.float32)} for shape in ((1, 9, 4), (3, 2, 4))]
 
 
-def answer_of(forward):
+def answers_of(forward):
     import torch
 
     weight = module(forward).weight.detach()
-    return lambda feed: {"answer": forward(torch.from_numpy(feed["values"]), weight).numpy()}
+    return [{"answer": forward(torch.from_numpy(feed["values"]), weight).numpy()} for feed in feeds()]
 
 
 def test_axes_weights_and_outputs_have_the_names_that_clients_look_for(tmp_path):
@@ -108,25 +115,40 @@ def test_the_bytes_are_the_same_with_another_hash_seed(tmp_path):
 
 
 def test_a_graph_that_answers_other_shapes_passes(tmp_path):
-    check_generalizes(traced(product, tmp_path / "model.onnx"), feeds(), answer_of(product))
+    check_generalizes(traced(product, tmp_path / "model.onnx"), feeds(), answers_of(product))
+
+
+def test_weights_are_let_go_of_while_others_still_refer_to_them():
+    import torch
+
+    network = module(product)
+    values = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+    network.weight.data = torch.from_numpy(values)
+    parameter, held = network.weight, weakref.ref(values)
+    del values
+    graph = trace(network, {"values": torch.ones(2, 5, 4)}, AXES, ("answer",))
+    assert held() is not None
+    let_go_of_weights(network, graph)
+    assert network.weight is parameter
+    assert held() is None
 
 
 def test_a_frozen_axis_is_refused(tmp_path):
     path = traced(lambda values, weight: values @ weight * 5.0, tmp_path / "model.onnx")
     with raises(UserError):
-        check_generalizes(path, feeds(), answer_of(frozen))
+        check_generalizes(path, feeds(), answers_of(frozen))
 
 
 def test_a_graph_that_does_not_run_is_refused(tmp_path):
     path = traced(product, tmp_path / "model.onnx")
     with raises(UserError):
-        check_generalizes(path, [{"values": np.ones((1, 9, 5), np.float32)}], answer_of(product))
+        check_generalizes(path, [{"values": np.ones((1, 9, 5), np.float32)}], [{}])
 
 
 def test_a_graph_that_does_not_load_is_refused(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with raises(UserError):
-        check_generalizes(tmp_path / "model.onnx", [], dict)
+        check_generalizes(tmp_path / "model.onnx", [], [])
 
 
 def test_what_cannot_be_traced_is_told_in_one_line(tmp_path):

@@ -8,7 +8,13 @@ from onnxproof.graph.files import MODEL_FILE
 from onnxproof.inputs.model_inputs import DECODER_TOKENS, MASK, MASKED_POSITIONS, TOKENS, Array, ModelInputs
 from onnxproof.original.exporters.encoder_decoders import export_encoder_decoder
 from onnxproof.original.exporters.generation import export_decoder
-from onnxproof.original.exporters.tracing import DESCRIPTION, check_generalizes, save_graph, trace
+from onnxproof.original.exporters.tracing import (
+    DESCRIPTION,
+    check_generalizes,
+    let_go_of_weights,
+    save_graph,
+    trace,
+)
 from onnxproof.original.exporters.vision_language import export_vision_language
 from onnxproof.original.image_prompts import IMAGE_INPUTS
 from onnxproof.original.model import Original
@@ -34,6 +40,8 @@ BATCH, LENGTH, CHOICES = "batch_size", "sequence_length", "num_choices"
 
 def write_graphs(original: Original, folder: Path) -> ExportedModel | None:
     """Write the graphs of a model to ``folder``, and prove them on shapes that were not traced.
+
+    The network may have no weights afterwards.
 
     Returns:
         What transformers' ``ExportedModel`` is to know of the graph, see ``exported_model.describe_traced``; None where
@@ -61,8 +69,10 @@ def write_graphs(original: Original, folder: Path) -> ExportedModel | None:
     path = folder / MODEL_FILE
     save_graph(graph, path)
     description: ExportedModel = graph.meta[DESCRIPTION]
-    del graph
-    check_generalizes(path, _other_shapes(original, checked, names), original.answer)
+    feeds = _other_shapes(original, checked, names)
+    answers = [original.answer(feed) for feed in feeds]
+    let_go_of_weights(original.network, graph)
+    check_generalizes(path, feeds, answers)
     return description
 
 
