@@ -17,6 +17,7 @@ from onnxproof.original.exporters.tracing import (
     let_go_of_weights,
     relative_difference,
     save_graph,
+    share_equal_weights,
     trace,
 )
 
@@ -74,6 +75,21 @@ def test_axes_weights_and_outputs_have_the_names_that_clients_look_for(tmp_path)
     assert (value.name, sizes) == ("values", ["batch_size", "sequence_length", 4])
     assert [output.name for output in model.graph.output] == ["answer"]
     assert [tensor.name for tensor in model.graph.initializer] == ["weight"]
+
+
+def test_weights_are_shared_where_all_their_values_are_equal_however_they_lie():
+    import onnx_ir
+
+    weight = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    other = weight.copy()
+    other[1, 1] += 1  # none of the few values that are looked at first
+    arrays = {"first": weight, "equal": np.asfortranarray(weight), "other": other, "flat": weight.reshape(30, 40)}
+    values = [onnx_ir.Value(name=name, const_value=onnx_ir.tensor(array)) for name, array in arrays.items()]
+    nodes = [onnx_ir.node("Identity", [value]) for value in values]
+    graph = onnx_ir.Graph([], [node.outputs[0] for node in nodes], nodes=nodes, initializers=values)
+    share_equal_weights(graph)
+    assert [node.inputs[0].name for node in nodes] == ["first", "first", "other", "flat"]
+    assert list(graph.initializers) == ["first", "other", "flat"]
 
 
 def test_the_browser_can_load_it(tmp_path):

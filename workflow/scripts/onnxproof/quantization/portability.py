@@ -78,7 +78,8 @@ def try_on_this_cpu(model: onnx.ModelProto) -> TriedHere:
     for node, weight in _integer_weights(model):
         tried += 1
         inputs = _straining_inputs(weight)
-        if not np.array_equal(_integer_product(inputs, weight), inputs.astype(np.int64) @ weight.astype(np.int64)):
+        exact = inputs.astype(np.float64) @ weight.astype(np.float64)  # which holds integers of such a size exactly
+        if not np.array_equal(_integer_product(inputs, weight), exact):
             wrong.append(node.name)
     return {"instruction_set": instruction_set(cpu_description()["flags"]), "products": tried, "wrong": wrong}
 

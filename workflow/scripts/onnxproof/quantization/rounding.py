@@ -41,8 +41,8 @@ DAMPING = 0.01
 BLOCK = 64
 #: Correlations that are summed at a time, in values: what limits memory.
 VALUES_PER_RUN = 1 << 24
-#: Values of further tensors that are kept in files meanwhile, a GB: running the model again takes longer.
-VALUES_IN_FILES = 1 << 28
+#: Values of further tensors that are kept in files meanwhile, 4 GB: running the model again takes longer.
+VALUES_IN_FILES = 1 << 30
 #: Of so many tensors at a time: a process may not have many more files open.
 MOST_FILES = 256
 #: Tokens gathered before their products are summed: one pass over a large matrix instead of one a text.

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,24 @@ def tidy(model: Any, axes: Axes) -> None:
 
 def share_equal_weights(graph: Any) -> None:
     """Have readers of equal weights read the first of them, in place. onnx_ir's own pass takes no transposed views."""
-    first: dict[tuple[Any, ...], Any] = {}
-    for value in list(graph.initializers.values()):
-        if value.const_value is None or value.is_graph_output():
-            continue
-        content = np.ascontiguousarray(value.const_value.numpy())
-        shape = tuple(value.const_value.shape)  # of the tensor: a contiguous copy of a scalar has one axis
-        key = (value.dtype, shape, hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest())
-        shared = first.setdefault(key, value)
-        if shared is not value:
-            value.replace_all_uses_with(shared)
-            graph.initializers.pop(value.name)
+    alike: dict[tuple[Any, ...], list[Any]] = {}
+    for value in graph.initializers.values():
+        if value.const_value is not None and not value.is_graph_output():
+            shape = tuple(value.const_value.shape)
+            alike.setdefault((value.dtype, shape, _sample(value.const_value.numpy())), []).append(value)
+    for values in alike.values():
+        first: dict[bytes, Any] = {}
+        for value in values if len(values) > 1 else ():
+            content = np.ascontiguousarray(value.const_value.numpy())
+            shared = first.setdefault(hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest(), value)
+            if shared is not value:
+                value.replace_all_uses_with(shared)
+                graph.initializers.pop(value.name)
+
+
+def _sample(values: Array) -> bytes:
+    """Return a few values, those of equal weights alike: most weights differ in them, and need not be read whole."""
+    return values[tuple(slice(None, None, max(1, size // 4)) for size in values.shape)].tobytes()
 
 
 def _forget_origin(value: Any) -> None:
@@ -194,10 +202,28 @@ def save_graph(model: Any, path: Path) -> None:
     """
     import onnx_ir
 
-    constants = (value.const_value for value in model.graph.initializers.values())
-    is_large = sum(constant.nbytes for constant in constants if constant is not None) >= SINGLE_FILE_BYTES
+    constants = model.graph.initializers
+    weights = {name: value.const_value for name, value in constants.items() if value.const_value is not None}
+    is_large = sum(weight.nbytes for weight in weights.values()) >= SINGLE_FILE_BYTES
     smallest = SMALLEST_OUTSIDE_LARGE if is_large else SMALLEST_OUTSIDE
-    onnx_ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=smallest)
+    for name, weight in weights.items():
+        if weight.nbytes >= smallest:
+            constants[name].const_value = onnx_ir.LazyTensor(
+                partial(_contiguous, weight), weight.dtype, shape=weight.shape, name=name
+            )
+    try:
+        onnx_ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=smallest)
+    finally:
+        for name, weight in weights.items():
+            constants[name].const_value = weight
+
+
+def _contiguous(weight: Any) -> Any:
+    """Return a weight whose values lie one behind the other: numpy writes transposed ones value by value."""
+    import onnx_ir
+
+    values = weight.numpy()
+    return weight if values.flags.c_contiguous else onnx_ir.Tensor(np.ascontiguousarray(values), weight.dtype)
 
 
 def let_go_of_weights(network: Any, model: Any) -> None:
