@@ -24,6 +24,8 @@ TARGETS = (
     "results/stars.v1/evaluation/answers/pytorch.json",
     "results/stars.v1/evaluation/fp32.json",  # a score
 )
+#: What needs no PyTorch.
+OTHERS = tuple(f"results/{model}/onnx/optimized.json" for model in MODELS)
 
 
 def make(folder: Path, tiny_models: Path) -> Project:
@@ -73,8 +75,8 @@ def forked(names: set[str]) -> int:
 @pytest.mark.slow
 def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
     alone, together = (make(tmp_path / name, tiny_models) for name in ("alone", "together"))
-    assert forked(run(alone, "--cores", "2", *TARGETS, **{VARIABLE: OFF})) == 0
-    assert forked(run(together, "--cores", "2", *TARGETS)) == len(TARGETS)
+    assert forked(run(alone, "--cores", "2", *TARGETS, *OTHERS, **{VARIABLE: OFF})) == 0
+    assert forked(run(together, "--cores", "2", *TARGETS, *OTHERS)) == len(TARGETS)
     left = [digests(project.folder / "results") for project in (together, alone)]
     assert left[0] == left[1]
     logs = [sorted((project.folder / "results/logs").rglob("*.log")) for project in (together, alone)]
@@ -85,6 +87,10 @@ def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
                 (cost,) = csv.DictReader(file, delimiter="\t")
             assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
             assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
+    told = (together.folder / "output.txt").read_text()
+    assert told.count("exporting to ONNX") == told.count("recording PyTorch's answers") == len(MODELS)
+    first_without_pytorch = told.index("optimizing the graph")
+    assert max(told.rindex("exporting to ONNX"), told.rindex("recording PyTorch's answers")) < first_without_pytorch
 
 
 @pytest.mark.slow

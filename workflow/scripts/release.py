@@ -34,6 +34,7 @@ from onnxproof.graph.external_data import rename_weights, weight_files
 from onnxproof.graph.files import MODEL_FILE, decoder_file, graph_files
 from onnxproof.graph.folder import check_external_data, proven_sha256
 from onnxproof.graph.providers import Judged, judge_graph, provider_names, read_provider
+from onnxproof.graph.single_file import read_without_weights
 from onnxproof.graph.support_files import DOCUMENTS, copy_support_files
 from onnxproof.inputs.reference import read_reference
 from onnxproof.parity.gate import Verdict, judge, limits_of_few
@@ -156,8 +157,6 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
         UserError: a file changed after it was made, its parity was measured on another one, or it would have its
             weights read from elsewhere.
     """
-    import onnx
-
     folder = results / "onnx" / variant
     files = read_variant(results / "onnx" / f"{variant}.json")["files"]
     parity = read_parity(results / "parity" / f"{variant}.json")
@@ -171,7 +170,7 @@ def copy_proven_model(variant: str, results: Path, target: Path) -> None:
                 f"judged as {judged_as[:12]}…; delete {folder} and run again"
             )
     for name, path in released_graphs(target, graphs).items():
-        graph = onnx.load(folder / name, load_external_data=False)
+        graph = read_without_weights(folder / name)
         check_external_data(graph, folder, name)
         if unproven := ({name} | weight_files(graph)) - judged.keys():
             raise UserError(
@@ -457,10 +456,8 @@ def announce_weight_files(folder: Path) -> dict[str, str]:
     Returns:
         ``{file: what was changed}``, empty where every graph holds its own weights.
     """
-    import onnx
-
     graphs = sorted((folder / "onnx").glob("*.onnx"))
-    outside = [path.name for path in graphs if weight_files(onnx.load(path, load_external_data=False))]
+    outside = [path.name for path in graphs if weight_files(read_without_weights(path))]
     if not outside:
         return {}
     tell_transformers_js(folder, {"use_external_data_format": dict.fromkeys(outside, 1)})
@@ -498,15 +495,13 @@ def judge_files(folder: Path, variants: Mapping[str, ReleasedVariant], targets: 
         variants: those that are shipped.
         targets: the providers' names.
     """
-    import onnx
-
     found: Verdicts = {}
     for facts in variants.values():
         for file in [
             *facts.get("files", {"": facts["file"]}).values(),
             *(one["file"] for one in facts.get("fixed", [])),
         ]:
-            model = onnx.load(folder / file, load_external_data=False)
+            model = read_without_weights(folder / file)
             found[file] = {name: verdict_of(judge_graph(model, read_provider(name)), name) for name in targets}
     return found
 

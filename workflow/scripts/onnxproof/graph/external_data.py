@@ -198,8 +198,8 @@ def weight_files(model: onnx.ModelProto) -> set[str]:
 
 def rename_weights(path: Path, old: str, new: str) -> None:
     """Have a graph read its weights from the file ``new`` where it reads them from ``old``."""
-    model = onnx.load(path, load_external_data=False)
-    if old in weight_files(model):
+    if old in weight_files(read_without_weights(path)):
+        model = onnx.load(path, load_external_data=False)
         for tensor in _outside(model):
             location, offset, length = _place(tensor)
             _refer(tensor, new if location == old else location, offset, length)
