@@ -75,6 +75,7 @@ def test_axes_weights_and_outputs_have_the_names_that_clients_look_for(tmp_path)
     assert (value.name, sizes) == ("values", ["batch_size", "sequence_length", 4])
     assert [output.name for output in model.graph.output] == ["answer"]
     assert [tensor.name for tensor in model.graph.initializer] == ["weight"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_weights_are_shared_where_all_their_values_are_equal_however_they_lie():

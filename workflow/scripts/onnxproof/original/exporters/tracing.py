@@ -196,7 +196,7 @@ def _forget_origin(value: Any) -> None:
 
 
 def save_graph(model: Any, path: Path) -> None:
-    """Write a graph with its large weights in ``<name>_data`` beside it; ``join_weights`` makes one file of both.
+    """Write a graph, its large weights in ``<name>_data`` beside it; ``join_weights`` makes one file of both.
 
     onnxruntime maps such weights into memory. Of a graph in one file it has two copies in memory while it loads it.
     """
@@ -206,15 +206,16 @@ def save_graph(model: Any, path: Path) -> None:
     weights = {name: value.const_value for name, value in constants.items() if value.const_value is not None}
     is_large = sum(weight.nbytes for weight in weights.values()) >= SINGLE_FILE_BYTES
     smallest = SMALLEST_OUTSIDE_LARGE if is_large else SMALLEST_OUTSIDE
-    for name, weight in weights.items():
-        if weight.nbytes >= smallest:
-            constants[name].const_value = onnx_ir.LazyTensor(
-                partial(_contiguous, weight), weight.dtype, shape=weight.shape, name=name
-            )
+    large = {name: weight for name, weight in weights.items() if weight.nbytes >= smallest}
+    for name, weight in large.items():
+        constants[name].const_value = onnx_ir.LazyTensor(
+            partial(_contiguous, weight), weight.dtype, shape=weight.shape, name=name
+        )
+    data = f"{path.name}_data" if large else None
     try:
-        onnx_ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=smallest)
+        onnx_ir.save(model, path, external_data=data, size_threshold_bytes=smallest)
     finally:
-        for name, weight in weights.items():
+        for name, weight in large.items():
             constants[name].const_value = weight
 
 
