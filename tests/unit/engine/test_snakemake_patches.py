@@ -372,7 +372,6 @@ import logging, sys
 from types import SimpleNamespace
 import snakemake.api
 from snakemake.jobs import Job
-from snakemake.persistence import PersistenceBase
 from snakemake.logging import DefaultFilter
 from snakemake.settings.enums import Quietness
 from onnxproof.engine import patches

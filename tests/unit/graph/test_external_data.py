@@ -14,6 +14,7 @@ from onnxproof.graph import external_data
 from onnxproof.graph.external_data import (
     digest_of_model,
     gather_weights,
+    join_weights,
     load_model,
     make_tensor,
     read_tensor,
@@ -149,6 +150,35 @@ def test_files_of_single_tensors_are_joined(tmp_path, weight):
     before = (folder / "model.onnx").read_bytes()
     gather_weights(folder / "model.onnx")
     assert (folder / "model.onnx").read_bytes() == before
+
+
+def test_a_graph_and_its_file_become_one_file_branches_included(tmp_path, weight):
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    branches = {
+        name: helper.make_graph(
+            [helper.make_node("Identity", [f"{name}_w"], [f"{name}_y"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, weight.shape)],
+            [numpy_helper.from_array(weight * factor, f"{name}_w")],
+        )
+        for name, factor in (("then_branch", 1), ("else_branch", 2))
+    }
+    nodes = [helper.make_node("If", ["is_so"], ["h"], **branches), helper.make_node("Add", ["h", "w"], ["y"])]
+    inputs = [helper.make_tensor_value_info("is_so", TensorProto.BOOL, [])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "graph", inputs, outputs, [numpy_helper.from_array(weight, "w")]),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    path = tmp_path / "model.onnx"
+    whole = model.SerializeToString()
+    onnx.save(model, path, save_as_external_data=True, location="model.onnx_data", size_threshold=0)
+    join_weights(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == whole
+    join_weights(path)
+    assert path.read_bytes() == whole
 
 
 def test_a_graph_can_be_told_another_name_of_its_weights(tmp_path, weight):

@@ -221,10 +221,17 @@ def gather_weights(path: Path) -> None:
 
 def join_weights(path: Path) -> None:
     """Write a graph and the file that its weights are in as one file, where one can hold them."""
-    model = onnx.load(path, load_external_data=False)
-    parts = weight_files(model)
-    if not parts or weight_bytes(model) >= SINGLE_FILE_BYTES:
+    parts = weight_files(read_without_weights(path))
+    if not parts:
         return
+    model = onnx.load(path, load_external_data=False)
+    if weight_bytes(model) >= SINGLE_FILE_BYTES:
+        return
+    places = {tensor.name for tensor in model.graph.initializer}
+    for tensor in _outside(model):
+        if tensor.name not in places:  # a constant of a branch or a loop
+            external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.ClearField("data_location")  # as in a file that never had another
     whole = path.with_name(f"{path.name}_whole")
     write_whole(model, whole, partial(_weight, path.parent))
     whole.replace(path)
