@@ -48,7 +48,7 @@ PARITY_THREADS = 1
 #: have all cores for themselves: they come one after another, so that only one of them waits for cores to become free.
 CHAIN_PRIORITY = 1
 #: Of so few models all jobs that import PyTorch come before the others, so that the process that forks them has ended
-#: when recipes are searched for. Of more models, the first are finished before the last are begun.
+#: when recipes are searched for. Of more models, all would be downloaded before anything else is made.
 FEW_MODELS = 8
 CONFIG_FILE = Path("config.yaml")
 #: Whether another workflow uses this one. It then passes its configuration, and Snakemake leaves out the hooks.
