@@ -82,11 +82,11 @@ def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
     logs = [sorted((project.folder / "results/logs").rglob("*.log")) for project in (together, alone)]
     assert [log.read_text() for log in logs[0]] == [log.read_text() for log in logs[1]]
     for model in MODELS:
-        for step in ("export", "record_reference"):
-            with (together.folder / f"results/{model}/cost/{step}.tsv").open() as file:
-                (cost,) = csv.DictReader(file, delimiter="\t")
-            assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
-            assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
+        # An export: the reference of such a model is recorded in less time than Snakemake lets pass between two looks.
+        with (together.folder / f"results/{model}/cost/export.tsv").open() as file:
+            (cost,) = csv.DictReader(file, delimiter="\t")
+        assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
+        assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
     told = (together.folder / "output.txt").read_text()
     assert told.count("exporting to ONNX") == told.count("recording PyTorch's answers") == len(MODELS)
     first_without_pytorch = told.index("optimizing the graph")

@@ -77,6 +77,8 @@ configfile: CONFIG_FILE
 
 MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
 PYTORCH_PRIORITY = CHAIN_PRIORITY + 1 if len(MODELS) <= FEW_MODELS else 0
+#: More jobs wait for an export than for a reference.
+EXPORT_PRIORITY = PYTORCH_PRIORITY + 1
 
 
 #: The models that have a repository to be published to.

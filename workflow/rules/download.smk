@@ -28,7 +28,7 @@ rule download:
         manifest="results/{model}/source.json",
     log:
         "results/logs/download/{model}.log",
-    priority: PYTORCH_PRIORITY
+    priority: EXPORT_PRIORITY if PYTORCH_PRIORITY else 0
     conda:
         "../../envs/export.yaml"
     resources:

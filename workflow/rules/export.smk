@@ -12,7 +12,7 @@ rule export:
         "results/logs/export/{model}.log",
     benchmark:
         "results/{model}/cost/export.tsv"
-    priority: max(CHAIN_PRIORITY, PYTORCH_PRIORITY)
+    priority: EXPORT_PRIORITY
     conda:
         "../../envs/export.yaml"
     resources:
