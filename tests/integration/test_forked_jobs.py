@@ -15,7 +15,7 @@ import pytest
 from onnxproof.engine.fork_client import OFF, VARIABLE
 from onnxproof.engine.fork_server import THREAD_VARIABLES
 from onnxproof.places import SCRIPTS
-from project import Project, make_project
+from project import TEXTS, Project, make_project
 from reproduction import digests
 
 MODELS = ("stars.v1", "sentences")
@@ -24,15 +24,18 @@ TARGETS = (
     "results/stars.v1/evaluation/answers/pytorch.json",
     "results/stars.v1/evaluation/fp32.json",  # a score
 )
+#: How many times the texts of a project: Snakemake looks at a job twice a second.
+TEXTS_MADE = 400
 #: What needs no PyTorch.
 OTHERS = tuple(f"results/{model}/onnx/optimized.json" for model in MODELS)
 
 
 def make(folder: Path, tiny_models: Path) -> Project:
-    """Make a project with labelled data for its classifier."""
+    """Make a project with labelled data for its classifier, and so many texts that Snakemake sees references made."""
     folder.mkdir()
     project = make_project(folder)
     shutil.copytree(tiny_models, folder / "models")
+    (folder / "texts.txt").write_text("".join(f"{text} {number}\n" for number in range(TEXTS_MADE) for text in TEXTS))
     rows = [{"text": "not very good", "label": 0}, {"text": "i love it", "label": 4}]
     (folder / "labelled.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     project.config["models"]["stars.v1"]["evaluation"] = {"data": "labelled.jsonl"}
@@ -82,11 +85,11 @@ def test_forked_jobs_write_the_same_bytes_and_logs(tiny_models, tmp_path):
     logs = [sorted((project.folder / "results/logs").rglob("*.log")) for project in (together, alone)]
     assert [log.read_text() for log in logs[0]] == [log.read_text() for log in logs[1]]
     for model in MODELS:
-        # An export: the reference of such a model is recorded in less time than Snakemake lets pass between two looks.
-        with (together.folder / f"results/{model}/cost/export.tsv").open() as file:
-            (cost,) = csv.DictReader(file, delimiter="\t")
-        assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
-        assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
+        for step in ("export", "record_reference"):
+            with (together.folder / f"results/{model}/cost/{step}.tsv").open() as file:
+                (cost,) = csv.DictReader(file, delimiter="\t")
+            assert float(cost["max_rss"]) > 200  # PyTorch alone; a client has 15
+            assert float(cost["cpu_time"]) > 0.05  # a client has 0.03
     told = (together.folder / "output.txt").read_text()
     assert told.count("exporting to ONNX") == told.count("recording PyTorch's answers") == len(MODELS)
     first_without_pytorch = told.index("optimizing the graph")

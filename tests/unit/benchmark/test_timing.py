@@ -294,7 +294,7 @@ def test_missing_model_files(tmp_path, runtime):
 def test_peak_memory_is_this_process_s_and_in_megabytes():
     # Mapped by itself: a job that ran in this process before may have told malloc to keep what is freed.
     block = mmap.mmap(-1, 60_000_000)
-    block.write(bytes(1) * 60_000_000)
+    block.write(bytes(60_000_000))
     resident = runtimes.current_rss_mb()
     block.close()
     assert 60 < resident < 2000
