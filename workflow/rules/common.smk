@@ -76,9 +76,8 @@ configfile: CONFIG_FILE
 
 
 MODELS = checked(load_models, config, Path.cwd(), workflow.is_main_process)
-PYTORCH_PRIORITY = CHAIN_PRIORITY + 1 if len(MODELS) <= FEW_MODELS else 0
-#: More jobs wait for an export than for a reference.
-EXPORT_PRIORITY = PYTORCH_PRIORITY + 1
+#: More jobs wait for an export, and for its download, than for a reference.
+PYTORCH_PRIORITY, DOWNLOAD_PRIORITY = (2, 3) if len(MODELS) <= FEW_MODELS else (0, 0)
 
 
 #: The models that have a repository to be published to.

@@ -28,7 +28,7 @@ rule download:
         manifest="results/{model}/source.json",
     log:
         "results/logs/download/{model}.log",
-    priority: EXPORT_PRIORITY if PYTORCH_PRIORITY else 0
+    priority: DOWNLOAD_PRIORITY
     conda:
         "../../envs/export.yaml"
     resources:

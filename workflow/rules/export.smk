@@ -12,7 +12,7 @@ rule export:
         "results/logs/export/{model}.log",
     benchmark:
         "results/{model}/cost/export.tsv"
-    priority: EXPORT_PRIORITY
+    priority: max(CHAIN_PRIORITY, DOWNLOAD_PRIORITY)
     conda:
         "../../envs/export.yaml"
     resources:
